@@ -10,7 +10,8 @@ from cefl_jax.data import partition, sources
 from cefl_jax.data.federated import FederatedData, make_federated
 from cefl_jax.models.cost import Workload, measure_workload
 from cefl_jax.models.split import SplitModel, make_model
-from cefl_jax.network.topology import Network, make_network
+from cefl_jax.network import presets, trace_file
+from cefl_jax.network.topology import Network
 from cefl_jax.specs import Spec
 from cefl_jax.stages.planning import Extent, measure_extent
 
@@ -22,6 +23,7 @@ class Setup(NamedTuple):
     partition: list[np.ndarray]  # example indices of each client
     data: FederatedData
     network: Network
+    device_names: tuple[str, ...]  # of the network's device classes
     model: SplitModel
     work: Workload
     extent: Extent
@@ -61,11 +63,13 @@ def build(spec, dataset, parts):
     model = make_model(spec.model, sample_shape, dataset.num_classes)
     mesh = parallel.make_mesh(spec.run.devices, spec.run.deterministic)
     data = make_federated(dataset, parts, spec.data.normalization)
+    network, device_names = make_network(spec, len(parts))
     return Setup(
         resolve(spec, mesh, len(parts)),
         parts,
         data,
-        make_network(spec.network, len(parts), spec.seed),
+        network,
+        device_names,
         model,
         measure_workload(spec.model, sample_shape, dataset.num_classes),
         measure_extent(np.diff(data.offsets), spec.train, spec.cefl.distill.upload_steps),
@@ -98,6 +102,18 @@ def make_partition(spec, labels):
         case "file":
             return partition.from_file(settings.path, len(labels))
     raise ValueError(f"data.partition.name={settings.name!r} is unknown")
+
+
+def make_network(spec, num_clients):
+    """The Network of the run, with the trace that it replays, and the names of device classes."""
+    settings = spec.network
+    network, device_names = presets.make_network(settings, num_clients, spec.seed)
+    if settings.dynamics == "trace":
+        trace = trace_file.read_trace(
+            settings.trace, spec.train.rounds, num_clients, settings.num_edges
+        )
+        network = network._replace(trace=trace)
+    return network, device_names
 
 
 def resolve(spec, mesh, num_clients):

@@ -5,13 +5,16 @@ import math
 
 from cefl_jax.data import sources
 from cefl_jax.models import zoo
-from cefl_jax.network import topology
+from cefl_jax.network import dynamics, presets
 
 CHOICES = {
     "method.name": ("cefl",),
     "cefl.clustering.rule": ("patent", "balanced", "astraea", "random", "single", "singleton"),
     "cefl.clustering.target": ("global", "uniform"),
+    "cefl.offload.rule": ("optimal", "greedy", "random", "nearest"),
     "cefl.offload.objective": ("sum", "bottleneck"),
+    "cefl.compression.smashed": ("none", "bf16", "int8", "topk"),
+    "cefl.compression.gradient": ("none", "bf16", "int8", "topk"),
     "cefl.distill.rule": ("mutual", "cloud_to_edge", "edge_to_cloud", "hard_labels", "none"),
     "data.name": sources.KNOWN,
     "data.partition.name": (
@@ -24,8 +27,9 @@ CHOICES = {
     ),
     "model.name": zoo.NAMES,
     "model.cloud": zoo.CLOUD_NAMES,
-    "network.preset": topology.PRESETS,
-    "network.dynamics": topology.DYNAMICS,
+    "network.preset": presets.PRESETS,
+    "network.dynamics": dynamics.DYNAMICS,
+    "network.late": ("drop", "keep"),
     "train.optimizer.name": ("sgd", "adam"),
 }
 MOST = 2**31 - 1  # counts have 32 bits on the device
@@ -58,19 +62,36 @@ RANGES = {
         "run.client_chunk",
     ),
     (0, 1): (
+        "cefl.compression.topk_share",
         "cefl.distill.lambda_edge",
         "cefl.distill.lambda_cloud",
         "cefl.distill.momentum",
+        "network.shadow_correlation",
+        "network.load_correlation",
+        "network.leave_probability",
+        "network.return_probability",
         "train.optimizer.momentum",
     ),
-    (0, math.inf): ("train.optimizer.weight_decay",),
+    (0, 0.95): ("network.load_mean",),
+    (0, 50): ("network.shadow_std_db",),
+    (0, 10): ("network.load_std",),
+    (0, 4096): ("cefl.privacy.probe_size",),
+    (0, math.inf): (
+        "cefl.clustering.network_weight",
+        "cefl.offload.time_weight",
+        "cefl.offload.energy_weight",
+        "cefl.privacy.noise_std",
+        "train.optimizer.weight_decay",
+    ),
 }
 ABOVE_ZERO = (
+    "cefl.compression.topk_share",
     "cefl.distill.temperature",
     "cefl.distill.temperature_cloud",
     "cefl.distill.learning_rate",
     "data.normalization.std",
     "data.partition.alpha",
+    "network.deadline_s",
     "train.optimizer.learning_rate",
     "train.optimizer.clip_norm",
 )
@@ -122,6 +143,7 @@ def check_combinations(spec):
             "train.optimizer.name='sgd'; set it to 0"
         )
     _check_partition(spec)
+    _check_network(spec)
     _check_cluster_sizes(spec.cefl.clustering, train.clients_per_round)
     _check_slots(spec)
     distill = spec.cefl.distill
@@ -184,6 +206,32 @@ def _check_partition(spec):
         check_population(spec, partition.num_clients)
 
 
+def _check_network(spec):
+    network, cefl = spec.network, spec.cefl
+    for field, chooser, value in (("path", "preset", "file"), ("trace", "dynamics", "trace")):
+        path, chosen = getattr(network, field), getattr(network, chooser)
+        if chosen == value and path is None:
+            raise SettingError(
+                f"network.{field}=None: with network.{chooser}={value!r} it needs to be the path "
+                "of a file"
+            )
+        if chosen != value and path is not None:
+            raise SettingError(
+                f"network.{field}={path!r}: not read with network.{chooser}={chosen!r}; set that "
+                f"to {value!r}, or network.{field} to None"
+            )
+    if cefl.offload.time_weight == cefl.offload.energy_weight == 0:
+        raise SettingError(
+            "cefl.offload.time_weight=0, cefl.offload.energy_weight=0: every pair would cost "
+            "nothing; set one of the two above 0"
+        )
+    if cefl.clustering.network_weight and cefl.clustering.rule != "balanced":
+        raise SettingError(
+            f"cefl.clustering.network_weight={cefl.clustering.network_weight}: only read with "
+            "cefl.clustering.rule='balanced'; set it to 0"
+        )
+
+
 def _check_cluster_sizes(clustering, clients):
     """Sizes and numbers of clusters that a round's clients cannot fill, or do not fit."""
     rule, most = clustering.rule, clustering.max_size
@@ -211,8 +259,9 @@ def _check_cluster_sizes(clustering, clients):
 
 def _check_slots(spec):
     """Clusters that the edge nodes have no place for."""
-    clustering, nodes = spec.cefl.clustering, spec.network.num_edges
-    capacity = spec.cefl.offload.edge_capacity
+    clustering, offload = spec.cefl.clustering, spec.cefl.offload
+    capacity = offload.edge_capacity
+    places = (spec.network.num_edges + offload.include_cloud) * capacity
     match clustering.rule:
         case "single":
             return
@@ -221,11 +270,12 @@ def _check_slots(spec):
             setting = "cefl.clustering.rule=singleton makes train.clients_per_round"
         case _:
             setting, clusters = "cefl.clustering.num_clusters", clustering.num_clusters
-    if clusters > nodes * capacity:
+    if clusters > places:
         raise SettingError(
-            f"{setting}={clusters}: network.num_edges={nodes} with "
-            f"cefl.offload.edge_capacity={capacity} have places for {nodes * capacity} clusters; "
-            "lower it or raise one of these"
+            f"{setting}={clusters}: network.num_edges={spec.network.num_edges} with "
+            f"cefl.offload.edge_capacity={capacity} and "
+            f"cefl.offload.include_cloud={offload.include_cloud} have places for {places} "
+            "clusters; lower it or raise one of these"
         )
 
 

@@ -1,5 +1,6 @@
 """One run: the rounds, what a person sees of them, and the files that they leave."""
 
+import functools
 import time
 
 import jax
@@ -7,9 +8,14 @@ import numpy as np
 
 from cefl_jax import config, program
 from cefl_jax.data import partition
+from cefl_jax.network import course, dynamics, trace_file
+from cefl_jax.network.messages import LINKS, MESSAGES
+from cefl_jax.network.schedule import PHASES
 from cefl_jax.runtime.pictures import draw_learning_curve, draw_partition
 from cefl_jax.runtime.progress import Display, print_summary, print_work
+from cefl_jax.runtime.round_pictures import draw_round
 from cefl_jax.runtime.summary import summarize
+from cefl_jax.types import Purpose, purpose_key
 
 
 def conduct(setup, workdir):
@@ -21,10 +27,13 @@ def conduct(setup, workdir):
         workdir.write_config(config.to_dict(spec))
         workdir.write_partition(partition.to_json(setup.partition))
         draw_partition(workdir.path / "partition.png", setup.data.label_counts, title=title)
+        if spec.run.save_trace:
+            workdir.write_trace(record_trace(setup))
         print_work(setup.work)
         with Display(spec.train.rounds, title) as display:
             records, summary = run(setup, workdir, display)
         draw_learning_curve(workdir.path / "learning_curve.png", records, title)
+        draw_round(workdir.path)
         workdir.set_status("finished", spec.train.rounds)
     print_summary(summary, records, workdir.path)
 
@@ -41,6 +50,7 @@ def run(setup, workdir, display):
     """
     spec, began = setup.spec, time.monotonic()
     state, advance, inputs, compile_s = compile_program(setup, display)
+    warn_of_deadline(setup, state, display)
     records, done = [], 0
     while done < spec.train.rounds:
         tick = time.monotonic()
@@ -61,8 +71,19 @@ def run(setup, workdir, display):
         device_kind=devices[0].device_kind,
         device_count=setup.mesh.size,
         partition_sha256=partition.sha256(setup.partition),
+        network=itemize(chunk.ledger, setup.device_names),
     )
     workdir.write_summary(summary)
+    workdir.write_timeline(
+        course.describe(
+            chunk.course,
+            setup.network,
+            setup.work,
+            setup.device_names,
+            done,
+            spec.network.deadline_s,
+        )
+    )
     return records, summary
 
 
@@ -88,7 +109,7 @@ def compile_program(setup, display):
 def make_record(chunk, rounds, done, wall_ms):
     """The flat metrics of one evaluation, over the `rounds` rounds since the one before."""
     metrics = jax.tree.map(lambda leaf: leaf[:rounds], chunk.metrics)
-    record = {"round": done, "train/loss": metrics.train_loss.mean()}
+    record = {"round": done, "train/loss": _mean_of_known(metrics.train_loss)}
     for name, scores in chunk.scores.items():
         record[f"test/{name}accuracy"] = scores.accuracy
         record[f"test/{name}loss"] = scores.loss
@@ -104,11 +125,58 @@ def make_record(chunk, rounds, done, wall_ms):
     if metrics.offload_cost is not None:
         record["offload/cost"] = metrics.offload_cost.mean()
     ledger = chunk.ledger
+    sent = dict(zip(LINKS, ledger.link_bytes.sum(1), strict=True))
     record |= {
-        "sim/time_s": ledger.time_s,
-        "comm/client_up_bytes": ledger.client_up_bytes,
-        "comm/client_down_bytes": ledger.client_down_bytes,
-        "comm/edge_cloud_bytes": ledger.edge_cloud_bytes,
+        "sim/time_s": ledger.phase_s.sum(),
+        "sim/energy_j": ledger.energy_j.sum(),
+        "comm/client_up_bytes": sent["client_up"],
+        "comm/client_down_bytes": sent["client_down"],
+        "comm/edge_cloud_bytes": sent["edge_up"] + sent["edge_down"],
         "wall/round_ms": np.float64(wall_ms),
+        "clients/sampled": metrics.sampled.mean(),
+        "clients/finished": metrics.finished.mean(),
+        "clients/empty_rounds": (metrics.counted == 0).sum(),
+        **chunk.measures,
     }
     return {key: value if isinstance(value, int) else value.item() for key, value in record.items()}
+
+
+def itemize(ledger, device_names):
+    """A run's cost in detail: seconds by phase, bytes by link and message, joules by device."""
+    sent = zip(LINKS, ledger.link_bytes.tolist(), strict=True)
+    return {
+        "seconds": dict(zip(PHASES, ledger.phase_s.tolist(), strict=True)),
+        "bytes": {
+            link: {m: count for m, count in zip(MESSAGES, counts, strict=True) if count}
+            for link, counts in sent
+        },
+        "joules": dict(zip(device_names, ledger.energy_j.tolist(), strict=True)),
+    }
+
+
+def record_trace(setup):
+    """The conditions of the network in every round of the run, as arrays of a trace file."""
+    spec = setup.spec
+    key = purpose_key(jax.random.key(spec.seed), Purpose.NETWORK)
+    trace = dynamics.record(key, setup.network, spec.network, spec.train.rounds)
+    return trace_file.to_arrays(trace)
+
+
+def warn_of_deadline(setup, state, display):
+    """Says before the first round when no client can meet the deadline."""
+    deadline_s = setup.spec.network.deadline_s
+    if deadline_s is None:
+        return
+    soonest = jax.jit(functools.partial(program.soonest_finish, setup))
+    soonest_s = float(soonest(state.conditions, setup.data, setup.network))
+    if soonest_s > deadline_s:
+        display.warn(
+            f"network.deadline_s={deadline_s:g}: in round 0 no client can meet it, the fastest "
+            f"needs {soonest_s:.4g} s; rounds that nobody finishes change nothing. Raise it"
+        )
+
+
+def _mean_of_known(losses):
+    """Mean over the rounds in which somebody trained; not a number when there is none."""
+    known = losses[~np.isnan(losses)]
+    return known.mean() if known.size else np.float32(np.nan)

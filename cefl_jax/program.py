@@ -7,6 +7,7 @@ import jax.numpy as jnp
 
 from cefl_jax.methods.cefl import make_cefl
 from cefl_jax.stages.evaluation import evaluate
+from cefl_jax.stages.orchestration import make_orchestrator
 from cefl_jax.types import HParams
 
 
@@ -15,6 +16,8 @@ class Chunk(NamedTuple):
 
     metrics: Any  # RoundMetrics, leaves [eval_every]
     scores: Any  # {name: Scores} after the last round
+    measures: dict  # {metric key: f32[]} after the last round
+    course: Any  # types.Course of the last round
     ledger: Any  # cumulative
 
 
@@ -35,7 +38,14 @@ def make_hparams(spec):
 def make_method(setup, data, network):
     """The Method that the settings name, closed over a federation and a network."""
     return make_cefl(
-        setup.spec, setup.model, setup.work, setup.extent, setup.mesh, data, network
+        setup.spec,
+        setup.model,
+        setup.work,
+        setup.extent,
+        setup.mesh,
+        data,
+        network,
+        len(setup.device_names),
     )
 
 
@@ -69,6 +79,25 @@ def make_program(setup):
         body = step if rounds % length == 0 else step_or_stay
         state, metrics = jax.lax.scan(body, state, None, length=length)
         scores = evaluate(method.predictors, state, data, setup.mesh)
-        return state, Chunk(metrics, scores, state.ledger)
+        last = (state.round - 1) % length
+        course = jax.tree.map(lambda leaf: leaf[last], metrics.course)
+        metrics = metrics._replace(course=None)
+        measures = method.measures(state)
+        return state, Chunk(metrics, scores, measures, course, state.ledger)
 
     return start, advance
+
+
+def soonest_finish(setup, conditions, data, network):
+    """The least seconds in which any client could finish a round, alone with its best server.
+
+    Args:
+      setup: build.Setup.
+      conditions: topology.Conditions of the network.
+      data: FederatedData.
+      network: Network.
+    Returns:
+      f32[].
+    """
+    orchestrator = make_orchestrator(setup.spec, setup.model, setup.work, setup.extent)
+    return orchestrator.soonest_finish(conditions, data, network)

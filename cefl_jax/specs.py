@@ -24,14 +24,19 @@ class ClusteringSpec:
     min_size: int = 2  # patent: least members of a cluster
     max_size: int | None = None  # patent: limit of a walk; astraea: size; None: off, K / M
     target: str = "global"  # what clusters should resemble: global | uniform
+    network_weight: float = 0.0  # balanced: nats that a second of the slowest pair is worth
 
 
 @dataclasses.dataclass(frozen=True)
 class OffloadSpec:
     """Which edge node trains which cluster."""
 
-    objective: str = "sum"  # sum of the pairs' seconds | bottleneck, the slowest pair's
+    rule: str = "optimal"  # optimal | greedy | random | nearest
+    objective: str = "sum"  # optimal: sum of the pairs' costs | bottleneck, the largest pair's
     edge_capacity: int = 1  # clusters that one edge node can take; the j-th computes j x slower
+    include_cloud: bool = False  # the cloud can take clusters as one more node
+    time_weight: float = 1.0  # what a second of a pair costs
+    energy_weight: float = 0.0  # what a joule of a pair costs
 
 
 @dataclasses.dataclass(frozen=True)
@@ -53,12 +58,31 @@ class DistillSpec:
 
 
 @dataclasses.dataclass(frozen=True)
+class CompressionSpec:
+    """How features and gradients at the cut are sent."""
+
+    smashed: str = "none"  # smashed data: none | bf16 | int8 | topk
+    gradient: str = "none"  # gradients at the cut, likewise
+    topk_share: float = 0.1  # topk: share of a sample's values that is sent
+
+
+@dataclasses.dataclass(frozen=True)
+class PrivacySpec:
+    """What smashed data gives away, and what is done against it."""
+
+    noise_std: float = 0.0  # of Gaussian noise that a client adds to its smashed data
+    probe_size: int = 256  # test images on which leakage is measured; 0: it is not
+
+
+@dataclasses.dataclass(frozen=True)
 class CeflSpec:
     """The parts of the method `cefl`."""
 
     clustering: ClusteringSpec = ClusteringSpec()
     offload: OffloadSpec = OffloadSpec()
     distill: DistillSpec = DistillSpec()
+    compression: CompressionSpec = CompressionSpec()
+    privacy: PrivacySpec = PrivacySpec()
 
 
 @dataclasses.dataclass(frozen=True)
@@ -104,9 +128,20 @@ class ModelSpec:
 class NetworkSpec:
     """The simulated computing power network."""
 
-    preset: str = "cellular"  # cellular | uniform
+    preset: str = "cellular"  # cellular | uniform | hierfavg | device_zoo | file
+    path: str | None = None  # file: JSON or YAML description of a network
     num_edges: int = 4  # edge nodes that can train back halves
-    dynamics: str = "static"  # how the network changes over the rounds
+    dynamics: str = "static"  # how the network changes over the rounds: static | markov | trace
+    trace: str | None = None  # trace: .npz of conditions, or .csv of availability
+    shadow_std_db: float = 8.0  # markov: standard deviation of a link's shadow fading
+    shadow_correlation: float = 0.9  # markov: of a link's fading in one round and the next
+    load_mean: float = 0.3  # markov: share of an edge node that others take
+    load_std: float = 0.15  # markov: its standard deviation
+    load_correlation: float = 0.9  # markov: of a node's load in one round and the next
+    leave_probability: float = 0.05  # markov: that an available client leaves in a round
+    return_probability: float = 0.5  # markov: that a client away is back in the next round
+    deadline_s: float | None = None  # simulated seconds after which a round waits for nobody
+    late: str = "drop"  # what a client that did not finish has done: drop | keep
 
 
 @dataclasses.dataclass(frozen=True)
@@ -139,6 +174,7 @@ class RunSpec:
     eval_every: int = 5  # rounds between two evaluations; one compiled call
     client_chunk: int | None = None  # clients of a cluster trained at once; None: automatic
     devices: int = 1  # accelerators (or fake CPU devices) to spread the edge nodes over
+    save_trace: bool = False  # write network_trace.npz, which network.trace replays
     deterministic: bool = True  # bitwise the same on any number of devices; False: fast sums
 
 

@@ -31,12 +31,25 @@ class HParams(NamedTuple):
     temperature_cloud: jax.Array
 
 
+class Course(NamedTuple):
+    """What became of a round on the simulated network, enough to draw it."""
+
+    clients: jax.Array  # i32[K] indices into the population
+    task: Any  # network.schedule.Task
+    schedule: Any  # network.schedule.Schedule
+    phase_s: jax.Array  # f32[len(PHASES)] seconds
+
+
 class RoundMetrics(NamedTuple):
     """What a round reports; None where a method has no such thing."""
 
     train_loss: jax.Array  # f32[], mean over the samples trained on, before each step
     clusters: Any = None  # clustering.Quality
-    offload_cost: jax.Array | None = None  # f32[], seconds, the objective's value
+    offload_cost: jax.Array | None = None  # f32[], the objective's value
+    sampled: jax.Array | None = None  # i32[], clients in the round
+    finished: jax.Array | None = None  # i32[], those of them that did all of it in time
+    counted: jax.Array | None = None  # i32[], those of them whose contribution counts
+    course: Any = None  # Course
 
 
 class Purpose(enum.IntEnum):
@@ -48,6 +61,11 @@ class Purpose(enum.IntEnum):
     BATCHES = 3
     DISTILL_EDGE = 4
     DISTILL_CLOUD = 5
+    NETWORK = 6
+    DEPARTURE = 7
+    OFFLOAD = 8
+    WIRE = 9
+    PROBE = 10
 
 
 def purpose_key(key, purpose):

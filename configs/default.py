@@ -26,9 +26,24 @@ def get_config():
     clustering.max_size = config_dict.placeholder(int)  # patent: where a walk ends; astraea: size
     clustering.target = "global"  # what clusters should resemble: this round's labels | uniform
 
+    clustering.network_weight = 0.0  # balanced: nats that a second of the slowest pair is worth
+
     offload = config.cefl.offload = config_dict.ConfigDict()
-    offload.objective = "sum"  # of the pairs' seconds | bottleneck: the slowest pair's
+    offload.rule = "optimal"  # or, to compare: greedy | random | nearest
+    offload.objective = "sum"  # optimal: least total of the pairs | bottleneck: least largest pair
     offload.edge_capacity = 1  # clusters that one edge node takes; the j-th computes j x slower
+    offload.include_cloud = False  # the cloud can take clusters as one more node
+    offload.time_weight = 1.0  # what a second of a pair costs
+    offload.energy_weight = 0.0  # what a joule of a pair costs
+
+    compression = config.cefl.compression = config_dict.ConfigDict()
+    compression.smashed = "none"  # how smashed data is sent: none | bf16 | int8 | topk
+    compression.gradient = "none"  # how gradients at the cut are sent, likewise
+    compression.topk_share = 0.1  # topk: share of a sample's values that is sent
+
+    privacy = config.cefl.privacy = config_dict.ConfigDict()
+    privacy.noise_std = 0.0  # of Gaussian noise that a client adds to its smashed data
+    privacy.probe_size = 256  # test images on which leakage is measured; 0: it is not
 
     distill = config.cefl.distill = config_dict.ConfigDict()
     distill.rule = "mutual"  # mutual | cloud_to_edge | edge_to_cloud | hard_labels | none
@@ -66,9 +81,20 @@ def get_config():
     config.model.cloud = "deep"  # more layers than any back half, not always more weights
 
     config.network = config_dict.ConfigDict()
-    config.network.preset = "cellular"  # or uniform: all links and devices alike
+    config.network.preset = "cellular"  # or uniform | hierfavg | device_zoo | file
+    config.network.path = config_dict.placeholder(str)  # file: JSON or YAML of your own network
     config.network.num_edges = 4  # edge nodes that can train back halves
-    config.network.dynamics = "static"  # the network stays as it is
+    config.network.dynamics = "static"  # how it changes over the rounds: static | markov | trace
+    config.network.trace = config_dict.placeholder(str)  # trace: .npz, or .csv of availability
+    config.network.shadow_std_db = 8.0  # markov: spread of a link's shadow fading
+    config.network.shadow_correlation = 0.9  # markov: of the fading from round to round
+    config.network.load_mean = 0.3  # markov: share of an edge node that others take
+    config.network.load_std = 0.15  # markov: its spread
+    config.network.load_correlation = 0.9  # markov: of the load from round to round
+    config.network.leave_probability = 0.05  # markov: an available client leaves in a round
+    config.network.return_probability = 0.5  # markov: a client away is back in the next round
+    config.network.deadline_s = config_dict.placeholder(float)  # simulated, of a round; None: none
+    config.network.late = "drop"  # what a client that did not finish has done: drop | keep
 
     config.train = config_dict.ConfigDict()
     config.train.rounds = 100  # of the whole run
@@ -88,5 +114,6 @@ def get_config():
     config.run.eval_every = 5  # rounds of one compiled call, then an evaluation
     config.run.client_chunk = config_dict.placeholder(int)  # clients at once; None: automatic
     config.run.devices = 1  # devices to spread the edge nodes over; on a CPU they are made
+    config.run.save_trace = False  # write network_trace.npz, which network.trace replays
     config.run.deterministic = True  # bitwise the same on any number of devices
     return config

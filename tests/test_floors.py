@@ -25,7 +25,7 @@ BELOW = {
     **dict.fromkeys(SETTINGS, GROUND | SETTINGS | {"data", "models", "network"}),
     "build": GROUND | ROOMS | SETTINGS | {"data", "stages"},
     "program": GROUND | ROOMS | {"build", "methods", "stages"},
-    "experiment": GROUND | SETTINGS | {"build", "data", "program", "runtime"},
+    "experiment": GROUND | SETTINGS | {"build", "data", "network", "program", "runtime"},
     **dict.fromkeys(DOORS, GROUND | SETTINGS | {"build", "experiment", "runtime"}),
 }
 """What each room may import besides itself. `data` is its files other than federated.py."""

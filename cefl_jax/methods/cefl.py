@@ -13,13 +13,15 @@ from cefl_jax.models.cost import Workload
 from cefl_jax.models.split import SplitModel
 from cefl_jax.network import ledger, topology
 from cefl_jax.specs import Spec
-from cefl_jax.stages import clustering, offload, planning
+from cefl_jax.stages import planning
 from cefl_jax.stages.aggregation import aggregate
-from cefl_jax.stages.distillation import Learner, count_flop, distil_mutually, make_uploads
+from cefl_jax.stages.distillation import Learner, distil_mutually, make_uploads
+from cefl_jax.stages.leakage import measure_leakage
 from cefl_jax.stages.optimizers import make_direction
-from cefl_jax.stages.sampling import sample_clients
+from cefl_jax.stages.orchestration import make_orchestrator
 from cefl_jax.stages.split_training import SplitTraining
-from cefl_jax.types import Halves, Purpose, RoundMetrics, purpose_key, round_key
+from cefl_jax.stages.wire import make_wire
+from cefl_jax.types import Course, Halves, Purpose, RoundMetrics, purpose_key, round_key
 
 
 class CeflState(NamedTuple):
@@ -31,6 +33,7 @@ class CeflState(NamedTuple):
     cloud: Any  # parameters of the cloud model
     edge_optimizer: Any  # states of distillation, which persist
     cloud_optimizer: Any
+    conditions: topology.Conditions  # of the network in the next round
     ledger: ledger.Ledger
 
 
@@ -45,30 +48,38 @@ class Cefl:
     mesh: parallel.EdgeMesh
     data: FederatedData
     network: topology.Network
+    num_kinds: int  # device classes of the network
 
     def init(self, key):
         """The state before the first round."""
         halves, cloud = self.model.init(purpose_key(key, Purpose.MODEL))
         states = (self._distil_direction.init(params) for params in (halves.back, cloud))
-        return CeflState(key, jnp.int32(0), halves, cloud, *states, ledger.empty_ledger())
+        conditions = self._orchestrator.start(key, self.network)
+        start = ledger.empty_ledger(self.num_kinds)
+        return CeflState(key, jnp.int32(0), halves, cloud, *states, conditions, start)
 
     def round(self, state, hparams):
         """One round: the next state and RoundMetrics."""
-        clients, cluster, quality = self.cluster(state)
-        plan = planning.make_plan(
-            clients,
-            cluster,
-            self.data.sizes[clients],
-            self._num_clusters,
-            self.spec.train,
-            self.spec.cefl.distill.upload_steps,
+        decision = self._orchestrator.decide(
+            state.key, state.round, state.conditions, self.data, self.network
         )
-        network = topology.of_clients(self.network, plan.clients)
-        pairs, placement, offload_cost = self.offload(plan, network)
-        halves, uploads, loss = self.split_train(state, plan, hparams)
+        halves, uploads, loss = self.split_train(state, decision.plan, hparams)
         state = self.distil(state._replace(halves=halves), uploads, hparams)
-        state = self.charge(state, plan, network, pairs, placement)
-        return state._replace(round=state.round + 1), RoundMetrics(loss, quality, offload_cost)
+        bill = self._orchestrator.bill(decision, self.num_kinds)
+        state = state._replace(
+            round=state.round + 1,
+            conditions=decision.conditions,
+            ledger=ledger.charge(state.ledger, bill),
+        )
+        return state, RoundMetrics(
+            loss,
+            decision.clusters,
+            decision.offload_cost,
+            sampled=decision.sampled,
+            finished=decision.schedule.finished.sum(dtype=jnp.int32),
+            counted=decision.schedule.counts.sum(dtype=jnp.int32),
+            course=Course(decision.plan.clients, decision.task, decision.schedule, bill.phase_s),
+        )
 
     def predictors(self, state, images):
         """Logits of the deployed model, and of front half and cloud model where that learns."""
@@ -78,29 +89,20 @@ class Cefl:
             predictions["cloud_"] = self.model.cloud(state.cloud, features)
         return predictions
 
-    def cluster(self, state):
-        """Samples the clients of the round and clusters them by their labels."""
-        spec = self.spec.cefl.clustering
-        sampling, random = (
-            round_key(state.key, state.round, purpose)
-            for purpose in (Purpose.SAMPLING, Purpose.CLUSTERING)
+    def measures(self, state):
+        """What the smashed data of the probe images would give away of them."""
+        probe = self.data.test_images[: self.spec.cefl.privacy.probe_size]
+        if not probe.shape[0]:
+            return {}
+        leakage = measure_leakage(
+            self.model.front,
+            state.halves.front,
+            self.data.normalise(probe),
+            noise_std=self._wire.noise_std,
+            codec=self._wire.smashed,
+            key=purpose_key(state.key, Purpose.PROBE),
         )
-        num_clients = self.data.sizes.shape[0]
-        clients = sample_clients(sampling, num_clients, self.spec.train.clients_per_round)
-        counts = self.data.label_counts[clients]
-        cluster = clustering.cluster_clients(random, counts, spec)
-        target = clustering.target_distribution(counts, spec.target)
-        quality = clustering.measure_quality(counts, cluster, self._num_clusters, target)
-        return clients, cluster, quality
-
-    def offload(self, plan, network):
-        """Matches the clusters to edge nodes by the seconds that every pair would take."""
-        samples = planning.step_samples(plan, self.spec.train.batch_size, self.extent.steps)
-        pairs = ledger.pair_times(samples, plan.cluster, network, self.work, self._num_clusters)
-        placement, cost = offload.place_clusters(
-            pairs.clients, pairs.node, plan.members > 0, self.spec.cefl.offload
-        )
-        return pairs, placement, cost
+        return {"privacy/distance_correlation": leakage}
 
     def split_train(self, state, plan, hparams):
         """Trains the clusters and averages both halves; these, the uploads and the mean loss."""
@@ -109,15 +111,20 @@ class Cefl:
         direction = make_direction(
             optimizer.name, optimizer.momentum, optimizer.weight_decay, optimizer.clip_norm
         )
-        key = round_key(state.key, state.round, Purpose.BATCHES)
+        keys = [
+            round_key(state.key, state.round, purpose)
+            for purpose in (Purpose.BATCHES, Purpose.WIRE)
+        ]
 
-        def on_device(halves, data, plan, key, learning_rate):
+        def on_device(halves, data, plan, keys, learning_rate):
             training = SplitTraining(
                 model=self.model,
+                wire=self._wire,
                 direction=direction,
                 data=data,
                 plan=plan,
-                key=key,
+                key=keys[0],
+                wire_key=keys[1],
                 learning_rate=learning_rate,
                 batch_size=train.batch_size,
                 upload_slots=slots,
@@ -125,16 +132,19 @@ class Cefl:
             )
             rows, nodes = training.train_clusters(halves, self.mesh.size)
             averaged = aggregate(halves, rows.fronts, nodes.back, plan, self.mesh)
-            counted = parallel.gather_items((nodes.loss, nodes.samples), self._num_clusters)
+            counted = parallel.gather_items((nodes.loss, nodes.samples), plan.first.shape[0])
             return averaged, parallel.merge_rows(rows.smashed), counted
 
         halves, smashed, (losses, samples) = self.mesh.spread(on_device)(
-            state.halves, self.data, plan, key, hparams.learning_rate
+            state.halves, self.data, plan, keys, hparams.learning_rate
         )
-        examples, filled = planning.upload_examples(plan, self.data, key, train.batch_size, slots)
+        examples, filled = planning.upload_examples(
+            plan, self.data, keys[0], train.batch_size, slots
+        )
         labels = self.data.labels.at[examples].get(mode="fill", fill_value=0)
         uploads = make_uploads(smashed, labels, filled)
-        return halves, uploads, losses.sum() * (1.0 / jnp.maximum(samples.sum(), 1))
+        # Nobody's loss is not a number: 0 / 0.
+        return halves, uploads, losses.sum() * (1.0 / samples.sum())
 
     def distil(self, state, uploads, hparams):
         """Edge model and cloud model teach each other on the uploaded features."""
@@ -161,22 +171,13 @@ class Cefl:
             cloud_optimizer=cloud.state,
         )
 
-    def charge(self, state, plan, network, pairs, placement):
-        """Adds the round's simulated seconds and bytes to the ledger."""
-        samples = planning.step_samples(plan, self.spec.train.batch_size, self.extent.steps)
-        uploaded = planning.uploaded_samples(plan, samples) * self._distils
-        flop = count_flop(uploaded.sum(), self.work, self.spec.cefl.distill)
-        time_s = ledger.round_time(pairs, placement, plan, uploaded, network, self.work, flop)
-        clients, clusters = (plan.steps > 0).sum(), (plan.members > 0).sum()
-        totals = ledger.charge(
-            state.ledger, time_s, clients, clusters, samples.sum(), uploaded.sum(), self.work
-        )
-        return state._replace(ledger=totals)
+    @property
+    def _wire(self):
+        return make_wire(self.spec.cefl.compression, self.spec.cefl.privacy)
 
     @property
-    def _num_clusters(self):
-        spec = self.spec
-        return clustering.count_clusters(spec.cefl.clustering, spec.train.clients_per_round)
+    def _orchestrator(self):
+        return make_orchestrator(self.spec, self.model, self.work, self.extent)
 
     @property
     def _distils(self):
@@ -191,7 +192,7 @@ class Cefl:
         return make_direction("sgd", self.spec.cefl.distill.momentum)
 
 
-def make_cefl(spec, model, work, extent, mesh, data, network):
+def make_cefl(spec, model, work, extent, mesh, data, network, num_kinds):
     """The method as a pair of pure functions and its predictors.
 
     Args:
@@ -202,8 +203,9 @@ def make_cefl(spec, model, work, extent, mesh, data, network):
       mesh: EdgeMesh.
       data: FederatedData.
       network: Network of the whole population.
+      num_kinds: device classes of the network.
     Returns:
       Method.
     """
-    cefl = Cefl(spec, model, work, extent, mesh, data, network)
-    return Method(cefl.init, cefl.round, cefl.predictors)
+    cefl = Cefl(spec, model, work, extent, mesh, data, network, num_kinds)
+    return Method(cefl.init, cefl.round, cefl.predictors, cefl.measures)

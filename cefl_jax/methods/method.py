@@ -14,3 +14,4 @@ class Method(NamedTuple):
     init: Callable  # key -> state
     round: Callable  # (state, hparams) -> (state, RoundMetrics)
     predictors: Callable  # (state, normalised images f32[B, H, W, I]) -> {name: logits f32[B, Y]}
+    measures: Callable  # (state) -> {metric key: f32[]}, what an evaluation measures besides

@@ -25,8 +25,7 @@ class Workload:
     cloud_forward_flop: float
     cloud_train_flop: float  # forward and parameter gradients
     back_distill_flop: float  # likewise of the back half
-    feature_bytes: int  # gradient at the cut of one sample
-    smashed_bytes: int  # smashed data of one sample: cut-layer features and the label
+    feature_bytes: int  # cut-layer features of one sample, and the gradient there
     front_bytes: int  # parameters
     back_bytes: int
     cloud_bytes: int
@@ -80,7 +79,6 @@ def measure_workload(spec, sample_shape, num_classes):
         cloud_train_flop=_flop(grad(model.cloud, 0), cloud, features),
         back_distill_flop=_flop(grad(model.back, 0), halves.back, features),
         feature_bytes=feature_bytes,
-        smashed_bytes=feature_bytes + np.dtype(np.int32).itemsize,
         front_bytes=_bytes(halves.front),
         back_bytes=_bytes(halves.back),
         cloud_bytes=_bytes(cloud),

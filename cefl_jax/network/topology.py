@@ -1,104 +1,109 @@
-"""The computing power network: links and computing power of clients, edge nodes and the cloud."""
+"""The computing power network: what it is made of, and what the clients of a round see of it."""
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
-import numpy as np
+import jax.numpy as jnp
 
-from cefl_jax.network.channel import shannon_rate
+MOST_LOAD = 0.95  # share of an edge node that others can take; a node never stands still
 
-PRESETS = ("cellular", "uniform")
-DYNAMICS = ("static",)
 
-NOISE_W_PER_HZ = 3.981e-21  # thermal noise at 290 K, -174 dBm/Hz
-BANDWIDTH_HZ = 10e6  # of one client's link, an LTE carrier (3GPP TS 36.101)
-CLIENT_POWER_W = 0.2  # 23 dBm, LTE user equipment of power class 3 (3GPP TS 36.101)
-EDGE_POWER_W = 1.0  # 30 dBm, pico cell (3GPP TR 36.814)
-CELL_RADIUS_KM = 0.5  # urban macro inter-site distance of 500 m and more (3GPP TR 36.814)
-NEAREST_KM = 0.035  # least distance to a site in that model
-BACKHAUL_BPS = 1e9  # assumed: gigabit Ethernet from every edge node to the cloud
-CLIENT_FLOP_PER_S = 5e9  # assumed: one phone core; cellular draws 0.4 to 1.6 times this
-EDGE_FLOP_PER_S = 500e9  # assumed: a small server; cellular draws 0.4 to 1.6 times this
-CLOUD_FLOP_PER_S = 10e12  # assumed: one data-centre accelerator at a usual utilisation
+class Devices(NamedTuple):
+    """Devices of one role, leaves f32[...] of one shape."""
+
+    flop_per_s: jax.Array  # sustained while training
+    idle_w: jax.Array  # drawn while waiting
+    busy_w: jax.Array  # drawn while computing
+    transmit_w: jax.Array  # radiated while sending, on top of either
+    kind: jax.Array  # i32[...] device class, an index into the names that come with the network
 
 
 class Network(NamedTuple):
-    """The present state of the network; the front aggregation server is one more edge server."""
+    """What the network is made of; NumPy arrays before the run, device arrays in it.
 
-    up_bps: jax.Array  # f32[N, E] client to edge node
-    down_bps: jax.Array  # f32[N, E] edge node to client
-    front_up_bps: jax.Array  # f32[N] client to front aggregation server
-    front_down_bps: jax.Array  # f32[N] and back
-    backhaul_bps: jax.Array  # f32[E] between edge node and cloud, each way
-    client_flop_per_s: jax.Array  # f32[N]
-    edge_flop_per_s: jax.Array  # f32[E]
-    front_flop_per_s: jax.Array  # f32[] front aggregation server
-    cloud_flop_per_s: jax.Array  # f32[]
+    The last column of a client's links is the one to the front aggregation server.
+    """
+
+    clients: Devices  # [N]
+    edges: Devices  # [E]
+    front: Devices  # [], the front aggregation server
+    cloud: Devices  # []
+    client_km: jax.Array  # f32[N, 2] position
+    edge_km: jax.Array  # f32[E, 2]
+    front_km: jax.Array  # f32[2]
+    bandwidth_hz: jax.Array  # f32[N] of a client's link, each way
+    up_snr: jax.Array  # f32[N, E + 1] mean signal-to-noise ratio, client to server
+    down_snr: jax.Array  # f32[N, E + 1] and back
+    backhaul_bps: jax.Array  # f32[E + 1] between server and cloud, each way
+    trace: Any = None  # dynamics.Trace that the run replays
 
 
-def make_network(spec, num_clients, seed):
-    """The network that the settings name.
+class Conditions(NamedTuple):
+    """The present state of the network: what changes from round to round."""
 
-    `cellular`: clients and edge nodes uniform in a disc of `CELL_RADIUS_KM`, the front aggregation
-    server at its centre, Shannon rates over the urban macro path loss, computing power drawn
-    log-uniformly. `uniform`: every client at half the radius from every node, all devices alike.
+    shadow_db: jax.Array  # f32[N, E + 1] shadow fading of a client's links, alike both ways
+    edge_load: jax.Array  # f32[E] share of an edge node that others take; see MOST_LOAD
+    available: jax.Array  # bool[N] clients that can be sampled
+
+
+class RoundNetwork(NamedTuple):
+    """The network as the clients of a round see it now; server E is the cloud where it takes part.
+    """
+
+    clients: Devices  # [K]
+    servers: Devices  # [E] or [E + 1]
+    front: Devices  # []
+    cloud: Devices  # []
+    distance_km: jax.Array  # f32[K, E] to each server; infinite to the cloud
+    up_bps: jax.Array  # f32[K, E] client to server
+    down_bps: jax.Array  # f32[K, E] and back
+    front_up_bps: jax.Array  # f32[K] client to front aggregation server
+    front_down_bps: jax.Array  # f32[K] and back
+    backhaul_bps: jax.Array  # f32[E] between server and cloud, each way; infinite for the cloud
+
+
+def of_clients(network, conditions, clients, include_cloud=False):
+    """The network as the clients of a round see it.
+
+    A client reaches the cloud through the front aggregation server, which hands on what it gets
+    when it has all of it.
 
     Args:
-      spec: NetworkSpec.
-      num_clients: N.
-      seed: int, of positions and computing power.
+      network: Network.
+      conditions: Conditions.
+      clients: i32[K]; N stands for an empty place, whose values are finite and mean nothing.
+      include_cloud: static, the cloud is one more server.
     Returns:
-      Network of NumPy f32 arrays.
-    Raises:
-      ValueError: for an unknown preset.
+      RoundNetwork.
     """
-    if spec.preset not in PRESETS:
-        raise ValueError(
-            f"network.preset={spec.preset!r} is unknown; known: {', '.join(PRESETS)}"
-        )
-    rng = np.random.default_rng([seed, 0x4E4554])  # a stream apart from the partition's
-    uniform = spec.preset == "uniform"
-    if uniform:
-        distance = np.full((num_clients, spec.num_edges + 1), CELL_RADIUS_KM / 2)
-        client_speed, edge_speed = np.ones(num_clients), np.ones(spec.num_edges)
-    else:
-        servers = np.concatenate([_places(rng, spec.num_edges), np.zeros((1, 2))])
-        clients = _places(rng, num_clients)
-        distance = np.linalg.norm(clients[:, None] - servers, axis=-1)
-        client_speed, edge_speed = (
-            np.exp(rng.uniform(np.log(0.4), np.log(1.6), size))
-            for size in (num_clients, spec.num_edges)
-        )
-    distance = np.maximum(distance, NEAREST_KM)
-    up = shannon_rate(distance, BANDWIDTH_HZ, CLIENT_POWER_W, NOISE_W_PER_HZ)
-    down = shannon_rate(distance, BANDWIDTH_HZ, EDGE_POWER_W, NOISE_W_PER_HZ)
-    network = Network(
-        up_bps=up[:, :-1],
-        down_bps=down[:, :-1],
-        front_up_bps=up[:, -1],
-        front_down_bps=down[:, -1],
-        backhaul_bps=np.full(spec.num_edges, BACKHAUL_BPS),
-        client_flop_per_s=CLIENT_FLOP_PER_S * client_speed,
-        edge_flop_per_s=EDGE_FLOP_PER_S * edge_speed,
-        front_flop_per_s=EDGE_FLOP_PER_S,
-        cloud_flop_per_s=CLOUD_FLOP_PER_S,
+    of = lambda leaf: leaf.at[clients].get(mode="clip")  # noqa: E731
+    bandwidth, fade = of(network.bandwidth_hz)[:, None], 10.0 ** (of(conditions.shadow_db) / 10.0)
+    up, down = (
+        bandwidth * jnp.log1p(of(snr) * fade) * (1.0 / jnp.log(2.0))
+        for snr in (network.up_snr, network.down_snr)
     )
-    return Network(*(np.asarray(leaf, np.float32) for leaf in network))
-
-
-def of_clients(network, clients):
-    """The network as the clients i32[K] of a round see it: N becomes K."""
-    return network._replace(
-        up_bps=network.up_bps[clients],
-        down_bps=network.down_bps[clients],
-        front_up_bps=network.front_up_bps[clients],
-        front_down_bps=network.front_down_bps[clients],
-        client_flop_per_s=network.client_flop_per_s[clients],
+    free = 1.0 - jnp.clip(conditions.edge_load, 0.0, MOST_LOAD)
+    servers = network.edges._replace(flop_per_s=network.edges.flop_per_s * free)
+    offset = of(network.client_km)[:, None] - network.edge_km
+    distance = jnp.sqrt((offset**2).sum(-1))                                       # [K, E]
+    front_up, front_down, backhaul = up[:, -1], down[:, -1], network.backhaul_bps[:-1]
+    up, down = up[:, :-1], down[:, :-1]
+    if include_cloud:
+        wire = 1.0 / network.backhaul_bps[-1]
+        servers = jax.tree.map(lambda a, b: jnp.append(a, b), servers, network.cloud)
+        up = jnp.column_stack([up, 1.0 / (1.0 / front_up + wire)])
+        down = jnp.column_stack([down, 1.0 / (1.0 / front_down + wire)])
+        distance = jnp.pad(distance, ((0, 0), (0, 1)), constant_values=jnp.inf)
+        backhaul = jnp.append(backhaul, jnp.inf)
+    return RoundNetwork(
+        clients=jax.tree.map(of, network.clients),
+        servers=servers,
+        front=network.front,
+        cloud=network.cloud,
+        distance_km=distance,
+        up_bps=up,
+        down_bps=down,
+        front_up_bps=front_up,
+        front_down_bps=front_down,
+        backhaul_bps=backhaul,
     )
-
-
-def _places(rng, count):
-    """Points f64[count, 2] uniform in the disc, km."""
-    radius = CELL_RADIUS_KM * np.sqrt(rng.uniform(size=count))
-    angle = rng.uniform(0, 2 * np.pi, count)
-    return np.stack([radius * np.cos(angle), radius * np.sin(angle)], axis=-1)

@@ -10,10 +10,13 @@ import math
 import os
 from pathlib import Path
 
+import numpy as np
+
 from cefl_jax.runtime.records import json_safe, ordered
 
-RUN_FILES = ("config.json", "metrics.jsonl", "status.json", "summary.json", "partition.json")
-PICTURES = ("learning_curve.png", "partition.png")
+RUN_FILES = ("config.json", "metrics.jsonl", "status.json", "summary.json", "partition.json",
+             "timeline.json", "network_trace.npz")
+PICTURES = ("learning_curve.png", "partition.png", "gantt.png", "map.png")
 EVENTS = "events.out.tfevents.*"
 
 STATES = ("running", "finished", "preempted", "failed")
@@ -109,6 +112,18 @@ class Workdir:
         """Writes `summary.json`; a number that is not finite becomes null."""
         text = json.dumps(json_safe(summary), indent=2, allow_nan=False)
         _replace(self.path / "summary.json", text + "\n")
+
+    def write_timeline(self, timeline):
+        """Writes `timeline.json`, the course of one simulated round."""
+        _replace(self.path / "timeline.json", json.dumps(timeline, allow_nan=False) + "\n")
+
+    def write_trace(self, arrays):
+        """Writes `network_trace.npz` from a dict of arrays."""
+        file = self.path / "network_trace.npz"
+        temporary = file.with_name(f".{file.name}.tmp")
+        with open(temporary, "wb") as stream:
+            np.savez_compressed(stream, **arrays)
+        os.replace(temporary, file)
 
     def append_metrics(self, record):
         """Adds one evaluation to `metrics.jsonl` and to the TensorBoard events.

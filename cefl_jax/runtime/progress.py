@@ -74,6 +74,13 @@ class Display:
         self._note = text
         self._refresh(text)
 
+    def warn(self, text):
+        """Says what will probably not go as meant; it stays, on a terminal too."""
+        if self._live is not None:
+            self._console.print(Text(f"warning: {text}", style="yellow"), soft_wrap=True)
+        else:
+            self._print(f"warning: {text}")
+
     def update(self, record):
         """Shows an evaluation: a flat dict of metrics with `round`."""
         self._record, self._note = record, ""

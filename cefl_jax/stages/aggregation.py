@@ -13,9 +13,9 @@ def weighted_sum(stack, weights):
 
 
 def aggregate(halves, fronts, backs, plan, mesh):
-    """The edge-side global model: front halves by their examples, back halves by their cluster's.
+    """The edge-side global model: front halves by their weight, back halves by their cluster's.
 
-    When nobody trained, the halves stay as they were. Runs inside `EdgeMesh.spread`.
+    When nothing has weight, the halves stay as they were. Runs inside `EdgeMesh.spread`.
 
     Args:
       halves: Halves before the round.
@@ -27,10 +27,10 @@ def aggregate(halves, fronts, backs, plan, mesh):
       Halves, alike on every device.
     """
     num_clusters = plan.first.shape[0]
-    examples = jnp.where(plan.cluster < num_clusters, plan.sizes, 0)               # i32[K]
-    of_cluster = jnp.zeros(num_clusters, jnp.int32).at[plan.cluster].add(examples, mode="drop")
-    each = 1.0 / jnp.maximum(examples.sum(), 1)
-    share, cluster_share = examples * each, of_cluster * each
+    of_cluster = jnp.zeros(num_clusters).at[plan.cluster].add(plan.weight, mode="drop")
+    total = plan.weight.sum()
+    each = 1.0 / jnp.where(total > 0, total, 1.0)
+    share, cluster_share = plan.weight * each, of_cluster * each
     if mesh.deterministic:
         fronts = parallel.merge_rows(fronts)
         backs = parallel.gather_items(backs, num_clusters)
@@ -39,5 +39,5 @@ def aggregate(halves, fronts, backs, plan, mesh):
         own = parallel.own_items(num_clusters, mesh.size)
         own_share = cluster_share.at[own].get(mode="fill", fill_value=0)
         new = parallel.total(Halves(weighted_sum(fronts, share), weighted_sum(backs, own_share)))
-    anybody = examples.sum() > 0
+    anybody = total > 0
     return jax.tree.map(lambda after, before: jnp.where(anybody, after, before), new, halves)

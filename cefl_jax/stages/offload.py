@@ -1,4 +1,4 @@
-"""Which edge node trains which cluster's back half: an assignment problem on the pair costs."""
+"""Which edge node trains which cluster's back half."""
 
 import jax
 import jax.numpy as jnp
@@ -24,11 +24,7 @@ def match(cost, objective="sum"):
     """
     cost = jnp.asarray(cost, jnp.float32)
     rows, columns = cost.shape
-    if rows > columns:
-        raise ValueError(
-            f"{rows} clusters cannot each have one of {columns} server slots; "
-            "raise offload.edge_capacity or lower clustering.num_clusters"
-        )
+    _check_slots(rows, columns)
     if rows == 0:
         return jnp.zeros(0, jnp.int32)
     allowed = jnp.isfinite(cost)
@@ -40,30 +36,102 @@ def match(cost, objective="sum"):
     return jnp.where(jnp.isfinite(cost[jnp.arange(rows), column]), column, -1)
 
 
-def place_clusters(transmission_s, computing_s, formed, spec):
-    """Matches the clusters that formed to edge nodes by seconds of transmission and computing.
+def place_clusters(cost_clients, cost_node, formed, spec, distance=None, key=None):
+    """Gives every cluster that formed a slot of an edge node, by the rule that the settings name.
 
-    A node is offered `edge_capacity` times; its j-th copy computes j times slower. (That is what
+    A node has `edge_capacity` slots; its j-th multiplies the node's own cost by j. (That is what
     one more cluster adds to a node; `ledger.round_time` then shares a node evenly among those that
-    it got.) Clusters that did not form take no part.
+    it got.) Slots are numbered through the nodes' first ones, then through their second ones. A
+    cost that is not finite forbids its pair; a cluster without an allowed slot gets no node.
+    Clusters that did not form take no slot. The rules:
+
+    - "optimal": the least value of the objective, `match`.
+    - "greedy": the cheapest pair that is left of a cluster and a slot, again and again. Ties go to
+      the first cluster, then to the first slot.
+    - "random": the clusters in order each draw one of the free slots, all alike.
+    - "nearest": the clusters in order each take the first free slot of the nearest node that has
+      one. Ties go to the first node; an infinite distance is farther than any other.
 
     Args:
-      transmission_s: f32[M, E] first cost of a pair: clients' computing and links, seconds.
-      computing_s: f32[M, E] second cost: back-half training on the node, seconds.
+      cost_clients: f32[M, E] cost of a pair in clients' computing and links.
+      cost_node: f32[M, E] cost of a pair in the node's computing.
       formed: bool[M] whether the cluster has members.
       spec: static OffloadSpec.
+      distance: f32[M, E] mean distance of a cluster's clients to a node, for "nearest".
+      key: for "random".
     Returns:
-      i32[M] edge node of each cluster, -1 where none formed; and f32[] the value of the objective.
+      i32[M] edge node of each cluster, -1 for none; and f32[] what the placement costs: the sum
+      of its pairs, or with the objective "bottleneck" the largest.
+    Raises:
+      ValueError: with more clusters than slots, or for an unknown rule or objective.
     """
-    num_edges = transmission_s.shape[1]
-    slower = jnp.arange(1, spec.edge_capacity + 1, dtype=jnp.float32)[:, None]     # [copies, 1]
-    cost = transmission_s[:, None] + slower * computing_s[:, None]                 # [M, copies, E]
-    cost = jnp.where(formed[:, None], cost.reshape(formed.shape[0], -1), 0.0)
-    slot = match(cost, spec.objective)
+    num_clusters, num_edges = cost_clients.shape
+    _check_slots(num_clusters, spec.edge_capacity * num_edges)
+    times = jnp.arange(1, spec.edge_capacity + 1, dtype=jnp.float32)[:, None]      # [copies, 1]
+    cost = cost_clients[:, None] + times * cost_node[:, None]                      # [M, copies, E]
+    cost = cost.reshape(num_clusters, -1)
+    slot = _choose_slots(cost, formed, spec, distance, key)
     placed = formed & (slot >= 0)
-    paid = jnp.where(placed, cost[jnp.arange(slot.shape[0]), slot], 0.0)
+    paid = jnp.where(placed, cost[jnp.arange(num_clusters), slot], 0.0)
     value = paid.max() if spec.objective == "bottleneck" else paid.sum()
     return jnp.where(placed, slot % num_edges, -1), value
+
+
+def _choose_slots(cost, formed, spec, distance, key):
+    """Slot of each cluster, i32[M], by the rule; -1 for none. What did not form may get any."""
+    if spec.rule == "optimal":
+        return match(jnp.where(formed[:, None], cost, 0.0), spec.objective)
+    allowed = formed[:, None] & jnp.isfinite(cost)
+    match spec.rule:
+        case "greedy":
+            return _take_cheapest(jnp.where(allowed, cost, jnp.inf))
+        case "random":
+            draws = jax.random.uniform(key, cost.shape)
+            return _take_in_turn(jnp.where(allowed, draws, jnp.inf))
+        case "nearest":
+            rank = jnp.argsort(jnp.argsort(distance, axis=1), axis=1)     # of equal ones, the first
+            ranks = jnp.tile(rank, (1, spec.edge_capacity))
+            return _take_in_turn(jnp.where(allowed, ranks, jnp.inf))
+    raise ValueError(
+        f"cefl.offload.rule={spec.rule!r} is unknown; known: optimal, greedy, random, nearest"
+    )
+
+
+def _take_cheapest(cost):
+    """Slot of each cluster when the cheapest pair left is taken each time; inf forbids a pair."""
+
+    def take(_, carry):
+        left, slot = carry
+        m, s = jnp.unravel_index(jnp.argmin(left), left.shape)
+        slot = slot.at[m].set(jnp.where(jnp.isfinite(left[m, s]), s, slot[m]))
+        return left.at[m].set(jnp.inf).at[:, s].set(jnp.inf), slot
+
+    start = cost, jnp.full(cost.shape[0], -1, jnp.int32)
+    return jax.lax.fori_loop(0, cost.shape[0], take, start)[1]
+
+
+def _take_in_turn(preference):
+    """Slot of each cluster, in order the free one that it puts first; inf forbids a pair."""
+
+    def take(m, carry):
+        free, slot = carry
+        left = jnp.where(free, preference[m], jnp.inf)
+        s = jnp.argmin(left)
+        going = jnp.isfinite(left[s])
+        return free.at[s].set(free[s] & ~going), slot.at[m].set(jnp.where(going, s, -1))
+
+    num_clusters, num_slots = preference.shape
+    start = jnp.ones(num_slots, bool), jnp.full(num_clusters, -1, jnp.int32)
+    return jax.lax.fori_loop(0, num_clusters, take, start)[1]
+
+
+def _check_slots(num_clusters, num_slots):
+    """Raises ValueError where there are more clusters than slots."""
+    if num_clusters > num_slots:
+        raise ValueError(
+            f"{num_clusters} clusters cannot each have one of {num_slots} server slots; "
+            "raise offload.edge_capacity or lower clustering.num_clusters"
+        )
 
 
 def _bottleneck(cost, allowed):

@@ -15,6 +15,7 @@ class Plan(NamedTuple):
     sizes: jax.Array  # i32[K] examples of each client
     steps: jax.Array  # i32[K] local steps of each client, 0 for a client of no cluster
     uploaded: jax.Array  # i32[K] last local steps whose smashed data is uploaded
+    weight: jax.Array  # f32[K] of a client's halves in the averages
     cluster: jax.Array  # i32[K] ascending; M for a client of no cluster
     first: jax.Array  # i32[M] where a cluster's clients begin
     members: jax.Array  # i32[M] clients of a cluster, 0 where none formed
@@ -25,10 +26,10 @@ def make_plan(clients, cluster, sizes, num_clusters, train, upload_steps):
 
     A client makes `local_steps` local steps, or `local_epochs` passes over its examples. Uploaded
     is the smashed data of its last `upload_steps` steps, or of as many as one pass takes (which,
-    with `local_steps`, may begin in one pass and end in the next).
+    with `local_steps`, may begin in one pass and end in the next). Its weight is its examples.
 
     Args:
-      clients: i32[K] indices into the population.
+      clients: i32[K] indices into the population, or anything for a client of no cluster.
       cluster: i32[K] cluster of each client, -1 for none.
       sizes: i32[K] examples of each client.
       num_clusters: static M.
@@ -48,7 +49,30 @@ def make_plan(clients, cluster, sizes, num_clusters, train, upload_steps):
         steps = jnp.full_like(sizes, train.local_steps)
     steps = jnp.where(placed < num_clusters, steps, 0)
     uploaded = jnp.minimum(steps, per_epoch if upload_steps is None else upload_steps)
-    return Plan(clients, sizes, steps, uploaded, placed, jnp.cumsum(members) - members, members)
+    weight = jnp.where(placed < num_clusters, sizes, 0).astype(jnp.float32)
+    first = jnp.cumsum(members) - members
+    return Plan(clients, sizes, steps, uploaded, weight, placed, first, members)
+
+
+def settle(plan, steps, counts):
+    """The Plan when some clients drop out of the round.
+
+    The contribution of a client that made part of its steps weighs as that part of them.
+
+    Args:
+      plan: Plan.
+      steps: i32[K] local steps that each client makes, at most those of the plan.
+      counts: bool[K] whether a client's contribution counts; else it weighs 0, and none of its
+        smashed data is uploaded.
+    Returns:
+      Plan.
+    """
+    part = jnp.where(steps < plan.steps, steps / jnp.maximum(plan.steps, 1), 1.0)
+    return plan._replace(
+        steps=steps,
+        uploaded=jnp.where(counts, jnp.minimum(plan.uploaded, steps), 0),
+        weight=jnp.where(counts, plan.weight * part, 0.0),
+    )
 
 
 class Extent(NamedTuple):

@@ -13,6 +13,7 @@ from cefl_jax.models.split import SplitModel
 from cefl_jax.parallel import own_items
 from cefl_jax.stages.optimizers import descend
 from cefl_jax.stages.planning import Plan, draw_batch
+from cefl_jax.stages.wire import Wire
 
 
 class Rows(NamedTuple):
@@ -36,16 +37,21 @@ class Exchange(NamedTuple):
     """What one local step of some clients with their edge node yields."""
 
     loss: jax.Array  # f32[] summed over the samples
-    smashed: jax.Array  # f32[C, B, ...] cut-layer features
+    smashed: jax.Array  # f32[C, B, ...] cut-layer features as the server gets them
     front_grads: Any  # leaves [C, ...], of each client's own mean loss
     back_grad: Any  # of the summed loss
 
 
-def exchange(model, fronts, back, images, labels, valid):
+def exchange(model, wire, keys, fronts, back, images, labels, valid):
     """One local step's gradients: features up, gradient at the cut down.
+
+    What the wire does to either is no part of the gradient: the back half's is taken at the
+    features that arrive, and a client goes on with the gradient that it gets.
 
     Args:
       model: SplitModel.
+      wire: Wire.
+      keys: key[C] of what each client and its server send.
       fronts: leaves f32[C, ...], the clients' front halves.
       back: the edge node's back half.
       images: f32[C, B, H, W, I] normalised.
@@ -54,17 +60,20 @@ def exchange(model, fronts, back, images, labels, valid):
     Returns:
       Exchange. A client without samples has gradient 0.
     """
-    smashed, pull = jax.vjp(lambda fronts: jax.vmap(model.front)(fronts, images), fronts)
+    features, pull = jax.vjp(lambda fronts: jax.vmap(model.front)(fronts, images), fronts)
+    up, down = jax.vmap(jax.random.split, out_axes=1)(keys)
+    smashed = jax.vmap(wire.send_features)(up, features, valid)
 
-    def summed_loss(back, features):
-        logits = model.back(back, features)
+    def summed_loss(back, smashed):
+        logits = model.back(back, smashed)
         losses = optax.losses.softmax_cross_entropy_with_integer_labels(logits, labels.ravel())
         return jnp.where(valid.ravel(), losses, 0.0).sum()
 
-    features = smashed.reshape(-1, *smashed.shape[2:])
-    loss, (back_grad, cut_grad) = jax.value_and_grad(summed_loss, (0, 1))(back, features)
+    arrived = smashed.reshape(-1, *smashed.shape[2:])
+    loss, (back_grad, cut_grad) = jax.value_and_grad(summed_loss, (0, 1))(back, arrived)
     share = 1.0 / jnp.maximum(valid.sum(1), 1)
-    (front_grads,) = pull(cut_grad.reshape(smashed.shape) * _like(share, smashed))
+    cut_grads = cut_grad.reshape(smashed.shape) * _like(share, smashed)
+    (front_grads,) = pull(jax.vmap(wire.send_gradient)(down, cut_grads, valid))
     return Exchange(loss, smashed, front_grads, back_grad)
 
 
@@ -80,10 +89,12 @@ class SplitTraining:
     """
 
     model: SplitModel
+    wire: Wire
     direction: optax.GradientTransformation  # of both halves, started anew in each round
     data: FederatedData
     plan: Plan
     key: jax.Array  # of the clients' batches in this round
+    wire_key: jax.Array  # of what they send
     learning_rate: jax.Array
     batch_size: int
     upload_slots: int  # U, steps kept of each client's smashed data; 0 keeps none
@@ -167,7 +178,8 @@ class SplitTraining:
             (rows.fronts, rows.states),
         )
         fronts, states = now
-        sent = exchange(self.model, fronts, back, images, labels, valid)
+        keys = jax.vmap(lambda k: draw_key(self.wire_key, k, step))(client)
+        sent = exchange(self.model, self.wire, keys, fronts, back, images, labels, valid)
         step_front = functools.partial(descend, self.direction, learning_rate=self.learning_rate)
         moved = jax.vmap(step_front)(sent.front_grads, states, fronts)
         after = _where(valid.any(1), moved, now)
@@ -185,6 +197,11 @@ class SplitTraining:
             loss + sent.loss,
             samples + valid.sum(),
         )
+
+
+def draw_key(key, client, step):
+    """The key of what one client and its server send in one local step of the round of the key."""
+    return jax.random.fold_in(jax.random.fold_in(key, client), step)
 
 
 def _repeat(tree, count):

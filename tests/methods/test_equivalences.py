@@ -8,9 +8,11 @@ import optax
 import pytest
 
 from cefl_jax.parallel import AXIS
+from cefl_jax.specs import CompressionSpec, PrivacySpec
 from cefl_jax.stages import planning, sampling
 from cefl_jax.stages.optimizers import descend, make_direction
 from cefl_jax.stages.split_training import exchange
+from cefl_jax.stages.wire import make_wire
 from cefl_jax.types import Purpose, round_key
 from tests import world
 
@@ -118,6 +120,7 @@ def test_the_back_half_step_agrees_with_pmap():
     """One step of four clusters, mapped by the mesh and by jax.pmap."""
     setup = world.make_setup({"run.devices": 4})
     model, direction = setup.model, make_direction("sgd", momentum=0.9)
+    wire = make_wire(CompressionSpec(), PrivacySpec())
     halves, _ = model.init(jax.random.key(0))
     rng = np.random.default_rng(0)
     images = jnp.float32(rng.normal(size=(4, 3, 5, 8, 8, 1)))
@@ -126,7 +129,8 @@ def test_the_back_half_step_agrees_with_pmap():
     fronts = jax.tree.map(lambda leaf: jnp.broadcast_to(leaf, (3, *leaf.shape)), halves.front)
 
     def back_step(images, labels, valid):
-        sent = exchange(model, fronts, halves.back, images, labels, valid)
+        keys = jax.random.split(jax.random.key(1), 3)
+        sent = exchange(model, wire, keys, fronts, halves.back, images, labels, valid)
         grad = jax.tree.map(lambda g: g / valid.sum(), sent.back_grad)
         state = direction.init(halves.back)
         return descend(direction, grad, state, halves.back, 0.1)[0]

@@ -6,9 +6,11 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from cefl_jax.specs import CompressionSpec, PrivacySpec
 from cefl_jax.stages import planning
 from cefl_jax.stages.optimizers import make_direction
 from cefl_jax.stages.split_training import Node, Rows, SplitTraining
+from cefl_jax.stages.wire import make_wire
 from tests import world
 from tests.quick import quick_jit
 
@@ -38,10 +40,12 @@ def train():
         def clusters(plan, halves):
             training = SplitTraining(
                 model=model,
+                wire=make_wire(CompressionSpec(), PrivacySpec()),
                 direction=direction,
                 data=data,
                 plan=plan,
                 key=jax.random.key(1),
+                wire_key=jax.random.key(2),
                 learning_rate=jnp.float32(0.1),
                 batch_size=BATCH,
                 upload_slots=UPLOADS,

@@ -68,7 +68,6 @@ def test_flop_and_bytes_are_those_of_the_layers(name, cut):
     assert_products(work.back_distill_flop, 3 * products(back) - back[0][0], back)
 
     assert work.feature_bytes == 4 * front[-1][2]
-    assert work.smashed_bytes == work.feature_bytes + 4
     assert work.front_bytes == 4 * sum(layer[3] for layer in front)
     assert work.back_bytes == 4 * sum(layer[3] for layer in back)
     assert work.front_params + work.back_params == {"mlp": 199_210, "lenet5": 44_426}[name]

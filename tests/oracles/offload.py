@@ -64,3 +64,41 @@ def by_scipy_bottleneck(cost):
         return score(cost, [-1] * cost.shape[0])
     worst = min(t for t in cost[finite] if _most_rows(finite & (cost <= t)) == most)
     return by_scipy_sum(np.where(finite & (cost <= worst), cost, np.inf))
+
+
+def slot_costs(cost_clients, cost_node, capacity):
+    """Cost of every pair [M][S], and the node of every slot: all first places, then all second."""
+    places = [(j, e) for j in range(1, capacity + 1) for e in range(len(cost_clients[0]))]
+    rows = zip(cost_clients, cost_node, strict=True)
+    costs = [[float(c[e]) + j * float(n[e]) for j, e in places] for c, n in rows]
+    return costs, [e for _, e in places]
+
+
+def greedy(costs, formed):
+    """{cluster: slot}: the cheapest pair left, the first of equal ones, until none is finite."""
+    placed = {}
+    for _ in costs:
+        left = [
+            (cost, m, s)
+            for m, row in enumerate(costs)
+            for s, cost in enumerate(row)
+            if formed[m] and m not in placed and s not in placed.values() and np.isfinite(cost)
+        ]
+        if left:
+            _, m, s = min(left)
+            placed[m] = s
+    return placed
+
+
+def nearest(costs, nodes, formed, distance):
+    """{cluster: slot}: each cluster in turn at the nearest node with a place, in its first one."""
+    placed = {}
+    for m, row in enumerate(costs):
+        left = [
+            (distance[m][nodes[s]], nodes[s], s)
+            for s, cost in enumerate(row)
+            if s not in placed.values() and np.isfinite(cost)
+        ]
+        if formed[m] and left:
+            placed[m] = min(left)[2]
+    return placed

@@ -12,8 +12,8 @@ from cefl_jax.types import Halves
 
 NUM_CLUSTERS = 5  # on four devices one device has two, the others one and padding
 CLUSTER = np.array([0, 0, 1, 2, 2, 2, 4, 5, 5], np.int32)  # 3 did not form; the last two: of none
-SIZES = np.array([7, 1, 30, 12, 4, 9, 2, 1000, 500], np.int32)
-PLAN = Plan(*[None] * 4, CLUSTER, np.zeros(NUM_CLUSTERS, np.int32), None)._replace(sizes=SIZES)
+WEIGHT = np.array([7, 1, 30, 12, 4.5, 0, 2, 0, 0], np.float32)  # the sixth does not count
+PLAN = Plan(*[None] * 4, WEIGHT, CLUSTER, np.zeros(NUM_CLUSTERS, np.int32), None)
 MODES = [(1, True), (4, True), (1, False), (4, False)]  # devices, deterministic
 
 
@@ -55,12 +55,12 @@ def outcomes():
 
 
 @pytest.mark.parametrize("mode", MODES, ids=str)
-def test_halves_are_averages_by_the_examples_that_trained_them(outcomes, mode):
+def test_halves_are_averages_by_weight(outcomes, mode):
     fronts, backs = drawn()
     present = [k for k in range(len(CLUSTER)) if CLUSTER[k] < NUM_CLUSTERS]
-    by_client = [float(SIZES[k]) for k in present]
+    by_client = [float(WEIGHT[k]) for k in present]
     by_cluster = [
-        float(sum(SIZES[k] for k in present if CLUSTER[k] == m)) for m in range(NUM_CLUSTERS)
+        float(sum(WEIGHT[k] for k in present if CLUSTER[k] == m)) for m in range(NUM_CLUSTERS)
     ]
     wanted = Halves(
         [np.average(leaf[present].astype(np.float64), 0, by_client) for leaf in fronts],
@@ -72,8 +72,8 @@ def test_halves_are_averages_by_the_examples_that_trained_them(outcomes, mode):
 
 
 @pytest.mark.parametrize("mode", [(4, True), (4, False)], ids=str)
-def test_a_round_in_which_nobody_trained_changes_nothing(mode):
-    nobody = PLAN._replace(cluster=np.full_like(CLUSTER, NUM_CLUSTERS))
+def test_a_round_in_which_nothing_counts_changes_nothing(mode):
+    nobody = PLAN._replace(weight=np.zeros_like(WEIGHT))
     halves = averaged(*mode, nobody)
     jax.tree.map(np.testing.assert_array_equal, halves, BEFORE)
 

@@ -132,3 +132,23 @@ def test_extent_is_the_most_that_any_client_of_the_population_needs(case):
     population = range(len(SIZES))
     assert extent.steps == max(steps_of(client, case) for client in population)
     assert extent.uploads == max(uploads_of(client, case) for client in population)
+
+
+@settings(deadline=None, max_examples=25)
+@given(rounds(), st.lists(st.tuples(st.integers(0, 6), st.booleans()), min_size=5, max_size=5))
+def test_who_drops_out_counts_for_what_it_did_or_for_nothing(drawn, fates):
+    case = (6, None, 2)
+    clients, cluster = (np.array(x, np.int32) for x in drawn)
+    done = program(case)(clients, cluster, federation(), jax.random.key(8))
+    plan = jax.device_get(done[0])
+    steps = np.array([min(made, int(own)) for (made, _), own in zip(fates, plan.steps, strict=True)])
+    counts = np.array([fate[1] for fate in fates])
+    settled = jax.device_get(planning.settle(plan, steps, counts))
+    for k in range(NUM_CLIENTS):
+        placed = plan.cluster[k] < NUM_CLUSTERS
+        part = steps[k] / 6 * counts[k] * placed
+        assert settled.steps[k] == steps[k]
+        assert settled.uploaded[k] == (min(2, steps[k]) if counts[k] else 0)
+        assert settled.weight[k] == pytest.approx(SIZES[plan.clients[k]] * part, rel=1e-6)
+    for name in ("clients", "sizes", "cluster", "first", "members"):
+        np.testing.assert_array_equal(getattr(settled, name), getattr(plan, name))

@@ -8,9 +8,12 @@ import jax.numpy as jnp
 from cefl_jax.stages.clustering.balanced import balanced_clusters, balanced_start
 from cefl_jax.stages.clustering.divergence import TIE_NATS, cluster_kl, target_distribution
 from cefl_jax.stages.clustering.greedy import astraea_clusters, patent_clusters
+from cefl_jax.stages.clustering.joint import ClientSeconds, joint_clusters
+from cefl_jax.stages.clustering.presence import counts_of_present, number_present
 
 __all__ = [
     "TIE_NATS",
+    "ClientSeconds",
     "Quality",
     "astraea_clusters",
     "balanced_clusters",
@@ -18,6 +21,7 @@ __all__ = [
     "cluster_clients",
     "cluster_kl",
     "count_clusters",
+    "joint_clusters",
     "measure_quality",
     "patent_clusters",
     "random_clusters",
@@ -25,40 +29,57 @@ __all__ = [
 ]
 
 
-def random_clusters(key, num_clients, num_clusters):
-    """A random division into clusters equal in size within one, i32[K]."""
-    return jax.random.permutation(key, jnp.arange(num_clients, dtype=jnp.int32) % num_clusters)
+def random_clusters(key, num_clients, num_clusters, present=None):
+    """A random division of the clients present into clusters equal in size within one, i32[K]."""
+    place = jax.random.permutation(key, jnp.arange(num_clients, dtype=jnp.int32))
+    shuffled = None if present is None else jnp.zeros(num_clients, bool).at[place].set(present)
+    number = number_present(num_clients, shuffled)[place]
+    return jnp.where(number < 0, -1, number % num_clusters)
 
 
-def cluster_clients(key, label_counts, spec):
+def cluster_clients(key, label_counts, spec, present=None, seconds=None):
     """Clusters the clients of a round by the rule that the settings name.
+
+    The clients present are clustered as if the other places did not exist.
 
     Args:
       key: for the rule "random"; unused by the others.
       label_counts: i32[K, Y] examples of each label at each client, in sampling order.
       spec: static ClusteringSpec.
+      present: bool[K] places that a client takes; None for all.
+      seconds: ClientSeconds, for the rule "balanced" with a `network_weight`; unused otherwise.
     Returns:
-      i32[K] cluster of each client.
+      i32[K] cluster of each client, -1 where nobody is.
+    Raises:
+      ValueError: for an unknown rule, or a `network_weight` without the seconds.
     """
     num_clients = label_counts.shape[0]
-    target = target_distribution(label_counts, spec.target)
+    counts = counts_of_present(label_counts, present)
+    target = target_distribution(counts, spec.target)
     num_clusters = count_clusters(spec, num_clients)
     match spec.rule:
         case "patent":
             return patent_clusters(
-                label_counts, num_clusters, spec.min_size, target, spec.max_size
+                counts, num_clusters, spec.min_size, target, spec.max_size, present
             )
+        case "balanced" if spec.network_weight > 0:
+            if seconds is None:
+                raise ValueError(
+                    f"cefl.clustering.network_weight={spec.network_weight} needs the seconds of "
+                    "every client with every edge node; set it to 0 where these are not known"
+                )
+            weight = spec.network_weight
+            return joint_clusters(counts, num_clusters, *seconds, weight, target, present)
         case "balanced":
-            return balanced_clusters(label_counts, num_clusters, target)
+            return balanced_clusters(counts, num_clusters, target, present)
         case "astraea":
-            most = spec.max_size or -(-num_clients // num_clusters)
-            return astraea_clusters(label_counts, num_clusters, most, target)
+            return astraea_clusters(counts, num_clusters, spec.max_size, target, present)
         case "random":
-            return random_clusters(key, num_clients, num_clusters)
+            return random_clusters(key, num_clients, num_clusters, present)
         case "single":
-            return jnp.zeros(num_clients, jnp.int32)
+            return jnp.minimum(number_present(num_clients, present), 0)
         case "singleton":
-            return jnp.arange(num_clients, dtype=jnp.int32)
+            return number_present(num_clients, present)
     raise ValueError(f"cefl.clustering.rule={spec.rule!r} is unknown")
 
 

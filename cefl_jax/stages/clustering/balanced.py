@@ -13,9 +13,11 @@ from cefl_jax.stages.clustering.divergence import (
     pool,
     target_distribution,
 )
+from cefl_jax.stages.clustering.presence import close_places, counts_of_present, open_places
+from cefl_jax.stages.clustering.swaps import best_pair, exchange, kl_gain, replaced_kl
 
 
-def balanced_start(label_counts, num_clusters, target=None):
+def balanced_start(label_counts, num_clusters, target=None, present=None):
     """Greedy fill of clusters whose sizes are equal within one; where `balanced_clusters` starts.
 
     The clusters take turns, the lowest number first; each takes the free client that gives it the
@@ -26,10 +28,12 @@ def balanced_start(label_counts, num_clusters, target=None):
       num_clusters: static M >= 1.
       target: f32[Y] distribution with no zero where any client has examples; None for the pooled
         labels of these clients.
+      present: bool[K] places that a client takes; None for all.
     Returns:
-      i32[K] cluster of each client; the first K % M clusters have one member more.
+      i32[K] cluster of each client, -1 where nobody is; of P clients present, the first P % M
+      clusters have one member more.
     """
-    counts = jnp.asarray(label_counts, jnp.float32)
+    counts = counts_of_present(label_counts, present)
     num_clients, num_labels = counts.shape
     target = target_distribution(counts, "global") if target is None else target
 
@@ -40,11 +44,13 @@ def balanced_start(label_counts, num_clusters, target=None):
         k = first_smallest(joined, cluster < 0)
         return cluster.at[k].set(m), pooled.at[m].add(counts[k])
 
-    start = jnp.full(num_clients, -1, jnp.int32), jnp.zeros((num_clusters, num_labels))
-    return jax.lax.fori_loop(0, num_clients, take, start)[0]
+    free = open_places(num_clients, num_clusters, present)
+    turns = num_clients if present is None else (free < 0).sum()
+    start = free, jnp.zeros((num_clusters, num_labels))
+    return close_places(jax.lax.fori_loop(0, turns, take, start)[0], num_clusters)
 
 
-def balanced_clusters(label_counts, num_clusters, target=None):
+def balanced_clusters(label_counts, num_clusters, target=None, present=None):
     """Clusters equal in size within one, improved by swaps until no swap helps.
 
     From `balanced_start`, the swap of two clients of different clusters that lowers the sum of the
@@ -57,13 +63,14 @@ def balanced_clusters(label_counts, num_clusters, target=None):
       num_clusters: static M >= 1.
       target: f32[Y] distribution with no zero where any client has examples; None for the pooled
         labels of these clients.
+      present: bool[K] places that a client takes; None for all.
     Returns:
-      i32[K] cluster of each client.
+      i32[K] cluster of each client, -1 where nobody is.
     """
-    counts = jnp.asarray(label_counts, jnp.float32)
+    counts = counts_of_present(label_counts, present)
     num_clients = counts.shape[0]
     target = target_distribution(counts, "global") if target is None else target
-    start = balanced_start(counts, num_clusters, target)
+    start = balanced_start(counts, num_clusters, target, present)
     if num_clients < 2:
         return start
     width = -(-num_clients // num_clusters)
@@ -73,12 +80,7 @@ def balanced_clusters(label_counts, num_clusters, target=None):
         return swaps.gain > TIE_NATS
 
     def swap(swaps):
-        i, j = swaps.best
-        a, b = swaps.cluster[i], swaps.cluster[j]
-        cluster = swaps.cluster.at[i].set(b).at[j].set(a)
-        touched = jnp.nonzero(
-            (cluster == a) | (cluster == b), size=2 * width, fill_value=num_clients
-        )[0]
+        cluster, touched = exchange(swaps.cluster, swaps.best, width)
         return score(cluster, swaps.replaced, touched)
 
     everyone = jnp.arange(num_clients)
@@ -87,7 +89,7 @@ def balanced_clusters(label_counts, num_clusters, target=None):
 
 
 class _Swaps(NamedTuple):
-    """The state of the swap search; `replaced[i, j]`: KL of i's cluster with j in i's place."""
+    """The state of the swap search; `replaced` as in `replaced_kl`."""
 
     cluster: jax.Array  # i32[K]
     replaced: jax.Array  # f32[K, K]
@@ -97,11 +99,6 @@ class _Swaps(NamedTuple):
 
 def _score_swaps(counts, target, num_clusters, cluster, replaced, rows):
     pooled = pool(counts, cluster, num_clusters)                                  # [M, Y]
-    without = pooled[cluster[rows]] - counts[rows]                                 # [R, Y]
-    fresh = divergence(without[:, None] + counts[None], target, empty=0.0)        # [R, K]
-    replaced = replaced.at[rows].set(fresh, mode="drop")
-    now = divergence(pooled, target, empty=0.0)[cluster]                          # [K]
-    gain = now[:, None] + now[None] - replaced - replaced.T
-    gain = jnp.where(cluster[:, None] == cluster[None], -jnp.inf, gain)
-    i, j = jnp.unravel_index(jnp.argmax(gain), gain.shape)
-    return _Swaps(cluster, replaced, (i, j), gain[i, j])
+    replaced = replaced_kl(counts, target, pooled, cluster, replaced, rows)
+    gain = kl_gain(divergence(pooled, target, empty=0.0), cluster, replaced)
+    return _Swaps(cluster, replaced, *best_pair(gain, cluster))

@@ -4,9 +4,12 @@ import jax
 import jax.numpy as jnp
 
 from cefl_jax.stages.clustering.divergence import TIE_NATS, divergence, first_smallest, pool
+from cefl_jax.stages.clustering.presence import close_places, counts_of_present, open_places
 
 
-def patent_clusters(label_counts, num_clusters, min_size, target, max_size=None):
+def patent_clusters(
+    label_counts, num_clusters, min_size, target, max_size=None, present=None
+):
     """Fills clusters one after another with the clients that lower their divergence.
 
     A new cluster is empty and has divergence infinity. The remaining clients are walked once, in
@@ -18,7 +21,7 @@ def patent_clusters(label_counts, num_clusters, min_size, target, max_size=None)
 
     Ties (within `TIE_NATS`) are no decrease, and go to the first client or cluster. A cluster
     whose members have no examples keeps divergence infinity; infinity to infinity is no change.
-    With K < `min_size` every client therefore ends in cluster 0.
+    With fewer clients than `min_size` every client therefore ends in cluster 0.
 
     Args:
       label_counts: i32 or f32[K, Y] examples of each label at each client, in sampling order.
@@ -27,8 +30,9 @@ def patent_clusters(label_counts, num_clusters, min_size, target, max_size=None)
       target: f32[Y] distribution with no zero where any client has examples.
       max_size: static, the walk for a cluster ends when it has this many members; None for no
         limit. The clients left over at the end may exceed it.
+      present: bool[K] places that a client takes; None for all.
     Returns:
-      i32[K] cluster of each client.
+      i32[K] cluster of each client, -1 where nobody is.
     Raises:
       ValueError: on a size that is not positive, or `max_size` < `min_size`.
     Reference:
@@ -41,8 +45,8 @@ def patent_clusters(label_counts, num_clusters, min_size, target, max_size=None)
             f"num_clusters={num_clusters}, min_size={min_size}, max_size={max_size}: "
             "need num_clusters >= 1 and 1 <= min_size <= max_size"
         )
-    counts = jnp.asarray(label_counts, jnp.float32)
-    start = jnp.full(num_clients, -1, jnp.int32)
+    counts = counts_of_present(label_counts, present)
+    start = open_places(num_clients, num_clusters, present)
     if num_clients == 0:
         return start
 
@@ -53,10 +57,10 @@ def patent_clusters(label_counts, num_clusters, min_size, target, max_size=None)
         return jnp.where(enough, filled, cluster)
 
     filled = jax.lax.fori_loop(0, num_clusters, fill, start)
-    return _place_leftovers(counts, target, filled, num_clusters)
+    return close_places(_place_leftovers(counts, target, filled, num_clusters), num_clusters)
 
 
-def astraea_clusters(label_counts, num_clusters, max_size, target):
+def astraea_clusters(label_counts, num_clusters, max_size, target, present=None):
     """Fills clusters one after another, each time with the client that minimises the divergence.
 
     A cluster is full at `max_size` members. Ties (within `TIE_NATS`) go to the first client.
@@ -64,28 +68,31 @@ def astraea_clusters(label_counts, num_clusters, max_size, target):
     Args:
       label_counts: i32 or f32[K, Y] examples of each label at each client.
       num_clusters: static M, with M * `max_size` >= K.
-      max_size: static, members of a full cluster.
+      max_size: static, members of a full cluster; None for the clients / M, rounded up.
       target: f32[Y] distribution with no zero where any client has examples.
+      present: bool[K] places that a client takes; None for all.
     Returns:
-      i32[K] cluster of each client.
+      i32[K] cluster of each client, -1 where nobody is.
     Raises:
       ValueError: when the clusters cannot hold all clients.
     Reference:
       Duan et al., Astraea, ICCD 2019, algorithm 3.
     """
     num_clients = label_counts.shape[0]
-    if num_clusters * max_size < num_clients:
+    if max_size is not None and num_clusters * max_size < num_clients:
         raise ValueError(
             f"{num_clusters} clusters of at most {max_size} cannot hold {num_clients} clients; "
             "raise clustering.num_clusters or clustering.max_size"
         )
-    counts = jnp.asarray(label_counts, jnp.float32)
+    counts = counts_of_present(label_counts, present)
+    start = open_places(num_clients, num_clusters, present)
+    most = -(-(start < 0).sum() // num_clusters) if max_size is None else max_size
 
     def fill(m, cluster):
-        return _add_smallest(counts, target, cluster, m, max_size)
+        return _add_smallest(counts, target, cluster, m, most)
 
-    start = jnp.full(num_clients, -1, jnp.int32)
-    return jax.lax.fori_loop(0, num_clusters if num_clients else 0, fill, start)
+    filled = jax.lax.fori_loop(0, num_clusters if num_clients else 0, fill, start)
+    return close_places(filled, num_clusters)
 
 
 def _walk(counts, target, cluster, m, most):

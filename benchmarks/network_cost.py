@@ -1,0 +1,163 @@
+"""What dynamics, offloading and the ledger add to a round's time: with and without, alternating.
+
+    python -m benchmarks.network_cost [--repeats=7] [--data=fashion_mnist] [--json=FILE]
+
+100 clients a round, 10 edge nodes, 10 clusters, LeNet-5 on Fashion-MNIST, Dirichlet(0.1), mutual
+distillation. Without: the same sampling, clustering and training, cluster m on node m, a network
+that never changes and a ledger that is never charged. Nobody leaves, so both train alike. The
+decisions of both are timed without training as well, since that difference is small beside a round.
+"""
+
+import argparse
+import json
+import pathlib
+import platform
+import statistics
+import time
+
+import jax
+import jax.numpy as jnp
+
+from cefl_jax import build, config, program
+from cefl_jax.methods.cefl import Cefl
+from cefl_jax.network.ledger import Bill, empty_ledger
+from cefl_jax.network.schedule import Schedule
+from cefl_jax.stages.orchestration import Orchestrator
+
+SETTINGS = {
+    "data.partition.alpha": 0.1,
+    "train.clients_per_round": 100,
+    "data.partition.num_clients": 200,
+    "cefl.clustering.num_clusters": 10,
+    "network.preset": "device_zoo",
+    "network.num_edges": 10,
+    "network.leave_probability": 0.0,
+}
+
+
+class Bare(Orchestrator):
+    """Decides who trains with whom, and nothing of the network."""
+
+    def _place(self, key, plan, samples, network):
+        return jnp.where(plan.members > 0, jnp.arange(self.num_clusters), -1), jnp.float32(0)
+
+    def _simulate(self, task, network):
+        steps = (task.samples > 0).sum(1, dtype=jnp.int32)
+        everyone = steps > 0
+        nothing = dict.fromkeys(Schedule._fields)
+        return Schedule(**nothing | {"steps": steps, "finished": everyone, "counts": everyone})
+
+    def bill(self, decision, num_kinds):
+        """Nothing."""
+        return Bill(*empty_ledger(num_kinds))
+
+
+class BareCefl(Cefl):
+    """The method without a network."""
+
+    @property
+    def _orchestrator(self):
+        whole = super()._orchestrator
+        return Bare(whole.spec, whole.work, whole.sizes, whole.extent)
+
+
+def make_setup(data, dynamics):
+    """The checked run."""
+    settings = config.default_config()
+    with settings.unlocked(), settings.ignore_type():
+        settings.update_from_flattened_dict(
+            SETTINGS | {"data.name": data, "network.dynamics": dynamics}
+        )
+    return build.prepare(config.to_spec(settings))
+
+
+def compile_round(setup, method_class, train=True):
+    """A function of no arguments that does one more round, or only decides it; and seconds."""
+    began = time.monotonic()
+    arrays = jax.device_put((setup.data, setup.network), setup.mesh.everywhere)
+
+    def make(data, network):
+        parts = setup.spec, setup.model, setup.work, setup.extent, setup.mesh
+        return method_class(*parts, data, network, len(setup.device_names))
+
+    def step(state, hparams, data, network):
+        cefl = make(data, network)
+        if train:
+            return cefl.round(state, hparams)[0]
+        decision = cefl._orchestrator.decide(
+            state.key, state.round, state.conditions, data, network
+        )
+        bill = cefl._orchestrator.bill(decision, len(setup.device_names))
+        kept = decision.plan, bill
+        return state._replace(round=state.round + 1, conditions=decision.conditions), kept
+
+    key = jax.random.key(setup.spec.seed)
+    state = jax.jit(lambda key, *arrays: make(*arrays).init(key))(key, *arrays)
+    hparams = program.make_hparams(setup.spec)
+    compiled = jax.jit(step).lower(state, hparams, *arrays).compile()
+    holder = [state]
+
+    def advance():
+        result = compiled(holder[0], hparams, *arrays)
+        holder[0] = jax.block_until_ready(result) if train else jax.block_until_ready(result)[0]
+
+    return advance, time.monotonic() - began
+
+
+def alternate(first, second, repeats):
+    """Milliseconds of each call of two functions, in turns, the first calls of both left out."""
+    times = [], []
+    for repeat in range(repeats + 1):
+        for advance, taken in zip((first, second), times, strict=True):
+            began = time.perf_counter()
+            advance()
+            if repeat:
+                taken.append(1000.0 * (time.perf_counter() - began))
+    return times
+
+
+def main():
+    """Times, prints a table, and writes JSON where asked to."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--repeats", type=int, default=7)
+    parser.add_argument("--data", default="fashion_mnist")
+    parser.add_argument("--json", type=pathlib.Path)
+    options = parser.parse_args()
+    whole, bare = make_setup(options.data, "markov"), make_setup(options.data, "static")
+    rows = {}
+    for name, train, repeats in (("round", True, options.repeats),
+                                 ("decisions alone", False, 10 * options.repeats)):
+        pairs = (compile_round(whole, Cefl, train), compile_round(bare, BareCefl, train))
+        times = alternate(*(advance for advance, _ in pairs), repeats)
+        for kind, taken, (_, compile_s) in zip(("with", "without"), times, pairs, strict=True):
+            rows[f"{name}, {kind}"] = {
+                "median_ms": statistics.median(taken),
+                "least_ms": min(taken),
+                "most_ms": max(taken),
+                "calls": len(taken),
+                "compile_s": compile_s,
+            }
+    print("| program | median ms | least | most | calls | compile s |")
+    print("|---|---:|---:|---:|---:|---:|")
+    for name, row in rows.items():
+        print(f"| {name} | {row['median_ms']:.2f} | {row['least_ms']:.2f} | {row['most_ms']:.2f} "
+              f"| {row['calls']} | {row['compile_s']:.1f} |")
+    median = {name: row["median_ms"] for name, row in rows.items()}
+    ratio = median["round, with"] / median["round, without"]
+    added = median["decisions alone, with"] - median["decisions alone, without"]
+    share = added / median["round, without"]
+    print(f"a round with / without: {ratio:.3f}; decisions add {added:.2f} ms, {share:.2%} of it")
+    if options.json:
+        facts = {
+            "rows": rows,
+            "ratio": ratio,
+            "share": share,
+            "device": jax.devices()[0].device_kind,
+            "jax": jax.__version__,
+            "machine": platform.platform(),
+        }
+        options.json.write_text(json.dumps(facts, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    main()

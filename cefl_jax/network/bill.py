@@ -1,0 +1,77 @@
+"""The bill of one round of split training, from its schedule."""
+
+import jax.numpy as jnp
+
+from cefl_jax.network.energy import round_energy
+from cefl_jax.network.ledger import Bill
+from cefl_jax.network.messages import Traffic, count_bytes
+from cefl_jax.network.schedule import PHASES
+
+
+def make_bill(task, schedule, network, work, sizes, distill_flop, num_kinds):
+    """What a round of split training cost.
+
+    When the slowest cluster has closed, the front aggregation server averages the front halves and
+    the cloud the back halves, at 2 FLOPs a parameter, one after the other, and the cloud distils.
+
+    Args:
+      task: schedule.Task.
+      schedule: schedule.Schedule.
+      network: RoundNetwork.
+      work: Workload.
+      sizes: messages.Sizes.
+      distill_flop: f32[] FLOPs of distillation.
+      num_kinds: static number of device classes.
+    Returns:
+      ledger.Bill.
+    """
+    traffic = count_traffic(task, schedule, network)
+    clusters = _clusters_with(task, schedule.counts).sum()
+    averaging_s = jnp.stack([
+        2.0 * traffic.fronts_up * work.front_params / network.front.flop_per_s,
+        2.0 * clusters * work.back_params / network.cloud.flop_per_s,
+    ])
+    distillation_s = distill_flop / network.cloud.flop_per_s
+    phase_s = schedule.phase_s.at[PHASES.index("averaging")].set(averaging_s.sum())
+    phase_s = phase_s.at[PHASES.index("distillation")].set(distillation_s)
+    energy_j = round_energy(
+        task, schedule, phase_s.sum(), network, work, averaging_s, distillation_s, num_kinds
+    )
+    return Bill(phase_s, count_bytes(traffic, sizes), energy_j)
+
+
+def count_traffic(task, schedule, network):
+    """How often each message of a round of split training was sent: messages.Traffic.
+
+    Every client that starts loads a front half, every cluster with such a client a back half. The
+    back half and the smashed data go on to the cloud for clusters and clients that count.
+    """
+    step = jnp.arange(task.samples.shape[1])
+    made = step < schedule.steps[:, None]                                          # [K, S]
+    uploaded = made & (step >= (schedule.steps - task.uploads)[:, None])
+    remote = jnp.isfinite(network.backhaul_bps)[jnp.maximum(task.placement, 0)]    # [M]
+    on_edge = remote.at[task.cluster].get(mode="fill", fill_value=True)            # [K]
+    uploaded &= (schedule.counts & on_edge)[:, None]
+
+    def total(where):
+        return jnp.where(where, task.samples, 0).sum()
+
+    on_cloud = made & ~on_edge[:, None]
+    return Traffic(
+        fronts_down=schedule.started.sum(),
+        fronts_up=schedule.counts.sum(),
+        backs_down=(_clusters_with(task, schedule.started) & remote).sum(),
+        backs_up=(_clusters_with(task, schedule.counts) & remote).sum(),
+        steps=made.sum(),
+        samples=total(made),
+        cloud_steps=on_cloud.sum(),
+        cloud_samples=total(on_cloud),
+        uploaded_steps=uploaded.sum(),
+        uploaded_samples=total(uploaded),
+    )
+
+
+def _clusters_with(task, clients):
+    """Whether each cluster has one of the clients bool[K]; bool[M]."""
+    num_clusters = task.placement.shape[0]
+    return jnp.zeros(num_clusters, bool).at[task.cluster].max(clients, mode="drop")

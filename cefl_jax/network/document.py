@@ -1,0 +1,165 @@
+"""JSON and YAML documents that somebody else wrote: reading, and checking entry by entry.
+
+Every complaint is a DocumentError of one line that names the entry, as in `edges[1].device`.
+"""
+
+import difflib
+import json
+import re
+import reprlib
+from pathlib import Path
+
+import yaml
+
+MOST_BYTES = 50_000_000
+MOST_NAMES = 30  # in a message
+LEAST, MOST = 1e-25, 1e25  # of a positive number: float32 holds it, and 100 dB of fading more
+
+_SHOWN = reprlib.Repr()  # of what a few bytes of YAML can make endless
+_SHOWN.maxlevel = 2
+_SHOWN.maxother = _SHOWN.maxstring = _SHOWN.maxlong = 40
+
+
+class DocumentError(ValueError):
+    """What is wrong in a document, without the document's name."""
+
+
+def read_document(path):
+    """What a file holds, as dicts, lists, texts and numbers.
+
+    YAML makes no other objects, and merges no keys (`<<`): a few lines could merge into more than
+    memory holds. A number such as 5e9 is one, as in YAML 1.2.
+
+    Args:
+      path: of a *.json, *.yaml or *.yml file in UTF-8.
+    Returns:
+      Whatever the file describes.
+    Raises:
+      DocumentError: for a file that is missing, too large, or not such a document; and for a key
+        that is given twice.
+    """
+    kind = Path(path).suffix.lower()
+    if kind not in (".json", ".yaml", ".yml"):
+        raise DocumentError("its name needs to end in .json, .yaml or .yml; rename it")
+    text = _read_text(path)
+    try:
+        if kind == ".json":
+            return json.loads(text, object_pairs_hook=_without_doubles)
+        return yaml.load(text, _PlainLoader)
+    except RecursionError as error:
+        raise DocumentError("is nested too deeply; write it flatter") from error
+    except Exception as error:  # tags with wrong contents make PyYAML fail in many ways
+        name = "JSON" if kind == ".json" else "YAML"
+        reason = " ".join(str(error).split()) or type(error).__name__
+        raise DocumentError(f"cannot be read as {name}: {reason:.200}; correct it") from error
+
+
+def check_keys(value, where, required, optional=()):
+    """Raises DocumentError for anything but a mapping of the required and some optional keys."""
+    known = (*required, *optional)
+    if not isinstance(value, dict):
+        raise DocumentError(
+            f"{where or 'the file'} is {show(value)}, and needs to be a mapping of "
+            f"{', '.join(known)}"
+        )
+    inside = f"{where}." if where else ""
+    for key in value:
+        if key not in known:
+            raise DocumentError(f"{inside}{show_key(key)} is unknown; {suggest(key, known)}")
+    for key in required:
+        if key not in value:
+            raise DocumentError(f"{inside}{key} is missing; add it")
+
+
+def check_list(value, where, length=None):
+    """Raises DocumentError for anything but a list of some entries, or of `length`."""
+    wanted = "at least one" if length is None else length
+    if not isinstance(value, list):
+        raise DocumentError(f"{where}={show(value)} needs to be a list of {wanted} entries")
+    if not value or (length is not None and len(value) != length):
+        raise DocumentError(f"{where} has {len(value)} entries, and needs {wanted}; correct it")
+
+
+def check_number(value, where, zero=False):
+    """Raises DocumentError for anything but a number from LEAST to MOST, or 0 where it may be."""
+    if type(value) not in (int, float):                        # true is an int, but no number
+        raise DocumentError(f"{where}={show(value)} needs to be a number")
+    if zero and value == 0:
+        return
+    if not LEAST <= value <= MOST:                             # nor is nan
+        wanted = "0, or " if zero else ""
+        raise DocumentError(
+            f"{where}={show(value)} needs to be {wanted}from {LEAST:g} to {MOST:g}; correct it"
+        )
+
+
+def suggest(name, known):
+    """What somebody may have meant who wrote `name`."""
+    close = difflib.get_close_matches(name[:40], known, 1) if isinstance(name, str) else ()
+    hint = f"did you mean {show_key(close[0])}? " if close else ""
+    first = ", ".join(map(show_key, [*known][:MOST_NAMES]))
+    return f"{hint}known: {first}{', ...' if len(known) > MOST_NAMES else ''}"
+
+
+def show_key(key):
+    """A key in an error message, as `show` shows a value."""
+    return key if isinstance(key, str) and key.isidentifier() and len(key) <= 40 else show(key)
+
+
+def show(value):
+    """A value in an error message: one short line, whatever it is."""
+    try:
+        text = _SHOWN.repr(value)
+    except ValueError:                                         # Python writes no such number
+        return "a number of thousands of digits"
+    return text if len(text) <= 60 else f"{text:.57}..."
+
+
+def _read_text(path):
+    try:
+        if not Path(path).is_file():                           # a pipe would never end
+            raise DocumentError("there is no such file; correct the name")
+        with Path(path).open("rb") as file:
+            content = file.read(MOST_BYTES + 1)
+    except OSError as error:
+        raise DocumentError(f"cannot be read: {error.strerror}; name another file") from error
+    if len(content) > MOST_BYTES:
+        raise DocumentError(
+            f"has more than {MOST_BYTES} bytes; group clients that are alike with `count`"
+        )
+    try:
+        return content.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise DocumentError(f"is not UTF-8 text at byte {error.start}; save it as such") from error
+
+
+def _without_doubles(pairs):
+    made = {}
+    for key, value in pairs:
+        if key in made:
+            raise ValueError(f"the key {show(key)} is given twice")
+        made[key] = value
+    return made
+
+
+class _PlainLoader(yaml.SafeLoader):
+    """SafeLoader without merges and doubles."""
+
+    def flatten_mapping(self, node):
+        for key, _ in node.value:
+            if key.tag == "tag:yaml.org,2002:merge":
+                raise yaml.YAMLError(f"merge key in line {key.start_mark.line + 1}: write it out")
+
+    def construct_mapping(self, node, deep=False):
+        made = super().construct_mapping(node, deep)
+        if len(made) < len(node.value):
+            raise yaml.YAMLError(
+                f"a key is given twice in the mapping of line {node.start_mark.line + 1}"
+            )
+        return made
+
+
+_PlainLoader.add_implicit_resolver(  # YAML 1.1 takes 5e9 for text
+    "tag:yaml.org,2002:float", re.compile(r"[-+]?[0-9]+(\.[0-9]*)?[eE][-+]?[0-9]+$"),
+    [*"-+0123456789"],
+)

@@ -1,0 +1,179 @@
+"""How the network changes over the rounds: fading links, busy edge nodes, clients that come and go.
+"""
+
+import enum
+import math
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from cefl_jax.network.topology import Conditions
+
+DYNAMICS = ("static", "markov", "trace")
+
+
+class Trace(NamedTuple):
+    """The conditions of many rounds; row r of each array is that of round r, from 0.
+
+    An axis of length 1 stands for values that are all alike: over the rounds, the clients, the
+    links of a client, or the edge nodes. After the last row, that row holds for ever.
+    """
+
+    shadow_db: jax.Array  # f32[rows, N or 1, E + 1 or 1]
+    edge_load: jax.Array  # f32[rows, E or 1]
+    available: jax.Array  # bool[rows, N or 1]
+
+
+class Change(enum.IntEnum):
+    """What a key is for: no two of them share one, in no two rounds."""
+
+    SHADOW = 0
+    LOAD = 1
+    AVAILABLE = 2
+
+
+def start(key, network, spec):
+    """The conditions of round 0.
+
+    static: no fading, no load, everybody available. markov: drawn from the distribution that
+    `step` keeps, so that every round is like any other; everybody is available where nobody ever
+    leaves or returns. trace: row 0 of `network.trace`.
+
+    Args:
+      key: root of the network's keys in this run.
+      network: Network.
+      spec: static NetworkSpec.
+    Returns:
+      Conditions.
+    Raises:
+      ValueError: for an unknown `spec.dynamics`.
+    """
+    num_clients, num_links = network.up_snr.shape
+    conditions = Conditions(
+        shadow_db=jnp.zeros((num_clients, num_links)),
+        edge_load=jnp.zeros(num_links - 1),
+        available=jnp.ones(num_clients, bool),
+    )
+    if spec.dynamics == "markov":
+        conditions = _first(key, conditions, spec)
+    elif spec.dynamics == "trace":
+        conditions = _row(network.trace, 0, conditions)
+    elif spec.dynamics != "static":
+        raise ValueError(
+            f"network.dynamics={spec.dynamics!r} is unknown; known: {', '.join(DYNAMICS)}"
+        )
+    return _sealed(conditions)
+
+
+def step(key, round_index, conditions, network, spec):
+    """The conditions of the round after this one.
+
+    static: as they are. markov: the fading of each link, and the load of each edge node about
+    `load_mean`, are first-order Gauss-Markov processes x' = rho x + sqrt(1 - rho^2) sigma w, with
+    w standard normal; an available client leaves with `leave_probability`, one that is away returns
+    with `return_probability`. trace: the next row of `network.trace`, or its last.
+
+    Args:
+      key: root of the network's keys in this run.
+      round_index: i32[] this round r, from 0.
+      conditions: Conditions of round r; the load may be outside of what readers clip it to.
+      network: Network.
+      spec: static NetworkSpec.
+    Returns:
+      Conditions of round r + 1.
+    Reference:
+      Gudmundson, Correlation model for shadow fading in mobile radio systems, Electronics Letters
+      27(23), 1991.
+    """
+    if spec.dynamics == "markov":
+        return _sealed(_next(key, round_index + 1, conditions, spec))
+    if spec.dynamics == "trace":
+        return _sealed(_row(network.trace, round_index + 1, conditions))
+    return conditions
+
+
+def record(key, network, spec, rounds):
+    """The conditions of a run, as a trace that replays it bit for bit.
+
+    Args:
+      key: root of the network's keys in the run.
+      network: Network.
+      spec: NetworkSpec of the run.
+      rounds: R, of the run.
+    Returns:
+      Trace of NumPy arrays with R + 1 rows, for rounds 0 to R, and no axis shortened.
+    """
+
+    @jax.jit
+    def conditions_of_rounds(key, network):
+        def advance(now, round_index):
+            return step(key, round_index, now, network, spec), now
+
+        return jax.lax.scan(advance, start(key, network, spec), jnp.arange(rounds + 1))[1]
+
+    return Trace(*map(np.asarray, conditions_of_rounds(key, network)))
+
+
+def _sealed(conditions):
+    """Conditions that a program does not fuse with their readers.
+
+    Fused, multiplications and additions would be contracted in one program and not in another, and
+    a recorded trace would differ in the last bit from the run that it was recorded from.
+    """
+    return jax.lax.optimization_barrier(conditions)
+
+
+def _first(key, nominal, spec):
+    """Conditions of round 0 by the distribution that the Markov processes keep."""
+    shadow, load, available = (_key(key, 0, change) for change in Change)
+    leave, back = spec.leave_probability, spec.return_probability
+    share = back / (leave + back) if leave + back > 0 else 1.0
+    return Conditions(
+        shadow_db=_drifted(shadow, nominal.shadow_db, 0.0, 0.0, spec.shadow_std_db),
+        edge_load=_drifted(load, nominal.edge_load, spec.load_mean, 0.0, spec.load_std),
+        available=_uniform(available, nominal.available) < share,
+    )
+
+
+def _next(key, round_index, now, spec):
+    """Conditions of a round by the Markov processes, from those of the round before."""
+    shadow, load, available = (_key(key, round_index, change) for change in Change)
+    luck = _uniform(available, now.available)
+    return Conditions(
+        shadow_db=_drifted(
+            shadow, now.shadow_db, 0.0, spec.shadow_correlation, spec.shadow_std_db
+        ),
+        edge_load=_drifted(
+            load, now.edge_load, spec.load_mean, spec.load_correlation, spec.load_std
+        ),
+        available=jnp.where(
+            now.available, luck >= spec.leave_probability, luck < spec.return_probability
+        ),
+    )
+
+
+def _drifted(key, x, mean, correlation, std):
+    """The next values of Gauss-Markov processes; a correlation of 1 keeps every bit."""
+    innovation = math.sqrt((1.0 - correlation) * (1.0 + correlation)) * std
+    return correlation * x + (
+        (1.0 - correlation) * mean + innovation * jax.random.normal(key, x.shape)
+    )
+
+
+def _uniform(key, like):
+    """Numbers in [0, 1): none is below probability 0, all are below 1."""
+    return jax.random.uniform(key, like.shape)
+
+
+def _key(key, round_index, change):
+    return jax.random.fold_in(jax.random.fold_in(key, int(change)), round_index)
+
+
+def _row(trace, row, like):
+    """Conditions of one row of a trace, in full shape."""
+    return Conditions(*(
+        jnp.broadcast_to(rows[jnp.minimum(row, rows.shape[0] - 1)], whole.shape)
+        for rows, whole in zip(map(jnp.asarray, trace), like, strict=True)
+    ))

@@ -1,0 +1,196 @@
+"""The decisions of a round: who takes part, in which cluster, on which server, and for how long.
+
+They follow from data, network and settings alone, and never from what the models have learned.
+"""
+
+import dataclasses
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from cefl_jax.network import dynamics, pairs, topology
+from cefl_jax.network.bill import make_bill
+from cefl_jax.network.messages import Sizes
+from cefl_jax.network.schedule import Schedule, Task, simulate
+from cefl_jax.specs import Spec
+from cefl_jax.stages import clustering, offload, planning
+from cefl_jax.stages.distillation import count_flop
+from cefl_jax.stages.sampling import sample_clients
+from cefl_jax.stages.wire import make_wire
+from cefl_jax.types import Purpose, purpose_key, round_key
+
+
+class Decision(NamedTuple):
+    """What is decided of a round, and how it goes on the simulated network."""
+
+    plan: planning.Plan  # of the steps that are made and the contributions that count
+    task: Task
+    schedule: Schedule
+    network: topology.RoundNetwork
+    clusters: clustering.Quality
+    offload_cost: jax.Array  # f32[], the objective's value
+    sampled: jax.Array  # i32[], clients
+    uploaded: jax.Array  # i32[], samples whose smashed data the cloud distils on
+    conditions: topology.Conditions  # of the next round
+
+
+@dataclasses.dataclass(frozen=True)
+class Orchestrator:
+    """Decides rounds of clustered split training, from the network's present state."""
+
+    spec: Spec
+    work: object  # models.cost.Workload
+    sizes: Sizes
+    extent: planning.Extent
+
+    def start(self, key, network):
+        """The network's Conditions in the first round."""
+        return dynamics.start(purpose_key(key, Purpose.NETWORK), network, self.spec.network)
+
+    def decide(self, key, round_index, conditions, data, network):
+        """Decides one round.
+
+        Args:
+          key: of the run.
+          round_index: i32[], from 0.
+          conditions: Conditions of this round.
+          data: FederatedData.
+          network: Network of the whole population.
+        Returns:
+          Decision.
+        """
+        keys = {purpose: round_key(key, round_index, purpose) for purpose in Purpose}
+        network_key = purpose_key(key, Purpose.NETWORK)
+        settings = self.spec.network
+        after = dynamics.step(network_key, round_index, conditions, network, settings)
+        clients, cluster, clusters = self._gather(keys, conditions, data, network)
+        sizes = data.sizes.at[clients].get(mode="fill", fill_value=0)
+        plan = self._plan(clients, cluster, sizes, self.num_clusters)
+        now = self._network(network, conditions, plan.clients)
+        samples = self._samples(plan)
+        placement, cost = self._place(keys[Purpose.OFFLOAD], plan, samples, now)
+        stays = self._stays(keys[Purpose.DEPARTURE], plan, conditions, after)
+        task = Task(samples, plan.cluster, placement, stays, plan.uploaded)
+        schedule = self._simulate(task, now)
+        plan = planning.settle(plan, schedule.steps, schedule.counts)
+        uploaded = planning.uploaded_samples(plan, self._samples(plan)).sum()
+        sampled = (clients < data.sizes.shape[0]).sum(dtype=jnp.int32)
+        return Decision(plan, task, schedule, now, clusters, cost, sampled, uploaded, after)
+
+    def soonest_finish(self, conditions, data, network):
+        """The least seconds in which any client could finish a round, alone with its best server.
+
+        Args:
+          conditions: Conditions.
+          data: FederatedData.
+          network: Network.
+        Returns:
+          f32[].
+        """
+        clients = jnp.arange(data.offsets.shape[0] - 1)
+        now = self._network(network, conditions, clients)
+        client_s, server_s = self._alone(clients, jnp.zeros_like(clients), data.sizes, now)
+        load_s, deliver_s = (
+            8.0 * self.sizes.front / rate for rate in (now.front_down_bps, now.front_up_bps)
+        )
+        ready_s = jnp.maximum(load_s[:, None], 8.0 * self.sizes.back / now.backhaul_bps)
+        return (ready_s + client_s + server_s + deliver_s[:, None]).min()
+
+    def bill(self, decision, num_kinds):
+        """The ledger.Bill of a decided round on a network of so many device classes."""
+        return make_bill(
+            decision.task,
+            decision.schedule,
+            decision.network,
+            self.work,
+            self.sizes,
+            count_flop(decision.uploaded, self.work, self.spec.cefl.distill),
+            num_kinds,
+        )
+
+    @property
+    def num_clusters(self):
+        """The static M."""
+        spec = self.spec
+        return clustering.count_clusters(spec.cefl.clustering, spec.train.clients_per_round)
+
+    def _gather(self, keys, conditions, data, network):
+        """Samples clients and clusters them; these, i32[K], their clusters, and their Quality."""
+        spec, num_clients = self.spec.cefl.clustering, data.sizes.shape[0]
+        static = self.spec.network.dynamics == "static"
+        clients = sample_clients(
+            keys[Purpose.SAMPLING],
+            num_clients,
+            self.spec.train.clients_per_round,
+            None if static else conditions.available,
+        )
+        present = clients < num_clients
+        counts, sizes = (
+            x.at[clients].get(mode="fill", fill_value=0) for x in (data.label_counts, data.sizes)
+        )
+        seconds = None
+        if spec.network_weight:
+            nearby = self._network(network, conditions, clients)
+            alone = self._alone(clients, jnp.where(present, 0, -1), sizes, nearby)
+            seconds = clustering.ClientSeconds(*alone)
+        cluster = clustering.cluster_clients(
+            keys[Purpose.CLUSTERING], counts, spec, None if static else present, seconds
+        )
+        target = clustering.target_distribution(counts, spec.target)
+        quality = clustering.measure_quality(counts, cluster, self.num_clusters, target)
+        return clients, cluster, quality
+
+    def _stays(self, key, plan, conditions, after):
+        """Local steps i32[K] after which each client leaves, or as many as there are.
+
+        Who is not available in the next round leaves in this one, at a uniformly random moment.
+        """
+        if self.spec.network.dynamics == "static":
+            return jnp.full_like(plan.steps, self.extent.steps)
+        leaves = conditions.available & ~after.available
+        part = jax.vmap(lambda k: jax.random.uniform(jax.random.fold_in(key, k)))(plan.clients)
+        steps = (part * plan.steps).astype(jnp.int32)
+        return jnp.where(leaves.at[plan.clients].get(mode="clip"), steps, self.extent.steps)
+
+    def _simulate(self, task, network):
+        settings = self.spec.network
+        keep = settings.late == "keep"
+        return simulate(task, network, self.work, self.sizes, settings.deadline_s, keep)
+
+    def _samples(self, plan):
+        return planning.step_samples(plan, self.spec.train.batch_size, self.extent.steps)
+
+    def _plan(self, clients, cluster, sizes, num_clusters):
+        train, upload_steps = self.spec.train, self.spec.cefl.distill.upload_steps
+        plan = planning.make_plan(clients, cluster, sizes, num_clusters, train, upload_steps)
+        if self.spec.cefl.distill.rule == "none":
+            plan = plan._replace(uploaded=jnp.zeros_like(plan.uploaded))
+        return plan
+
+    def _network(self, network, conditions, clients):
+        include_cloud = self.spec.cefl.offload.include_cloud
+        return topology.of_clients(network, conditions, clients, include_cloud)
+
+    def _alone(self, clients, cluster, sizes, network):
+        """Seconds f32[K, E] of each client's and each server's local steps, one to one."""
+        plan = self._plan(clients, cluster, sizes, 1)                              # keeps the order
+        return pairs.client_seconds(self._samples(plan), network, self.work, self.sizes)
+
+    def _place(self, key, plan, samples, network):
+        """The server of every cluster, and the value of the objective."""
+        spec, formed = self.spec.cefl.offload, plan.members > 0
+        pair = pairs.pair_costs(
+            samples, plan.cluster, network, self.work, self.sizes, self.num_clusters
+        )
+        costs = pair.weigh(spec.time_weight, spec.energy_weight)
+        members = plan.cluster == jnp.arange(self.num_clusters)[:, None]           # [M, K]
+        far = jnp.where(members[..., None], network.distance_km, 0.0).sum(1)
+        distance = far / jnp.maximum(plan.members, 1)[:, None]
+        return offload.place_clusters(*costs, formed, spec, distance, key)
+
+
+def make_orchestrator(spec, model, work, extent):
+    """The Orchestrator of a Spec, its SplitModel and Workload, and planning.Extent."""
+    wire = make_wire(spec.cefl.compression, spec.cefl.privacy)
+    return Orchestrator(spec, work, wire.measure(model, work), extent)

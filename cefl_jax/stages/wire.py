@@ -1,0 +1,49 @@
+"""The wire at the cut: what a client does to its features, and a server to its gradients, to send."""
+
+import dataclasses
+
+import jax
+
+from cefl_jax.network.messages import Sizes
+from cefl_jax.stages.compression import Codec
+from cefl_jax.stages.leakage import add_noise
+
+LABEL_BYTES = 4  # an i32
+
+
+@dataclasses.dataclass(frozen=True)
+class Wire:
+    """How smashed data and gradients at the cut cross between a client and its server."""
+
+    smashed: Codec
+    gradient: Codec
+    noise_std: float  # of Gaussian noise that a client adds to its smashed data
+
+    def send_features(self, key, features, valid):
+        """Features f32[B, ...] of one client as the server gets them, noise added; bool[B] valid."""
+        noise_key, codec_key = jax.random.split(key)
+        features = add_noise(noise_key, features, self.noise_std)
+        return self.smashed.transmit(codec_key, features, valid)
+
+    def send_gradient(self, key, gradient, valid):
+        """Gradients f32[B, ...] at the cut as the client gets them."""
+        return self.gradient.transmit(key, gradient, valid)
+
+    def measure(self, model, work):
+        """Bytes of all messages: messages.Sizes."""
+        shape = model.feature_shape
+        return Sizes(
+            smashed=self.smashed.size(shape),
+            gradient=self.gradient.size(shape),
+            label=LABEL_BYTES,
+            front=work.front_bytes,
+            back=work.back_bytes,
+        )
+
+
+def make_wire(compression, privacy):
+    """The Wire that CompressionSpec and PrivacySpec name."""
+    smashed, gradient = (
+        Codec(rule, compression.topk_share) for rule in (compression.smashed, compression.gradient)
+    )
+    return Wire(smashed, gradient, privacy.noise_std)

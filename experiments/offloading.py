@@ -1,0 +1,207 @@
+"""Which offload rule, and which clustering, reaches 80% test accuracy soonest, and at what cost?
+
+    python -m experiments.offloading --workdir=offloading_results [--scale=smoke]
+
+Claims under test, on Fashion-MNIST with Dirichlet(0.1) over 100 clients, in the `device_zoo` with
+fading links, busy edge nodes and clients that come and go:
+1. matching clusters to edge nodes by cost (`sum`, `bottleneck`) saves simulated time, energy or
+   neither against `greedy`, `random` and `nearest`;
+2. clusters that see the network (`balanced` with `network_weight`) trade data balance for time.
+
+Without a deadline a placement changes when things happen and never what is learned. So each
+clustering is trained once for each seed, and every offload rule pays for the same rounds; a test
+holds that against whole runs. Rounds are counted until the first evaluation at or above the target.
+Finished trainings are kept in the workdir and not repeated.
+"""
+
+import argparse
+import json
+import pathlib
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from cefl_jax import build, config, experiment
+from cefl_jax.network import ledger
+from cefl_jax.stages.orchestration import make_orchestrator
+from experiments import tables
+
+CLUSTERINGS = {
+    "patent": {"cefl.clustering.rule": "patent"},
+    "random": {"cefl.clustering.rule": "random"},
+    "balanced": {"cefl.clustering.rule": "balanced"},
+    "joint 0.03": {"cefl.clustering.rule": "balanced", "cefl.clustering.network_weight": 0.03},
+    "joint 0.3": {"cefl.clustering.rule": "balanced", "cefl.clustering.network_weight": 0.3},
+}
+OFFLOADS = {
+    "sum": {"cefl.offload.rule": "optimal", "cefl.offload.objective": "sum"},
+    "bottleneck": {"cefl.offload.rule": "optimal", "cefl.offload.objective": "bottleneck"},
+    "energy": {"cefl.offload.time_weight": 0.0, "cefl.offload.energy_weight": 1.0},
+    "greedy": {"cefl.offload.rule": "greedy"},
+    "random": {"cefl.offload.rule": "random"},
+    "nearest": {"cefl.offload.rule": "nearest"},
+}
+WEIGHTS = (0.0, 0.01, 0.03, 0.1, 0.3, 1.0, 3.0)  # of the frontier, nats a second
+COMMON = {
+    "data.partition.alpha": 0.1,
+    "network.preset": "device_zoo",
+    "network.num_edges": 8,
+    "network.dynamics": "markov",
+    "cefl.clustering.num_clusters": 4,
+    "cefl.privacy.probe_size": 0,
+    "run.eval_every": 2,
+}
+SCALES = {
+    "smoke": {"data.name": "fashion_mnist_12k", "train.rounds": 8, "train.local_steps": 5},
+    "cpu": {"data.name": "fashion_mnist", "train.rounds": 80},
+}
+TARGETS = {"smoke": 0.5, "cpu": 0.8}
+SEEDS = {"smoke": 2, "cpu": 5}
+COSTS = ("time_s", "energy_j", "client_bytes", "edge_cloud_bytes")
+
+
+class Quiet:
+    """A display that says one line at a time."""
+
+    def __init__(self, title):
+        self.title = title
+
+    def note(self, text):
+        """Prints what is going on."""
+        print(f"{self.title}: {text}", flush=True)
+
+
+def make_setup(scale, seed, *changes):
+    """The checked run of a scale and a seed, with dotted fields changed."""
+    settings = config.default_config()
+    for change in (COMMON, SCALES[scale], {"seed": seed}, *changes):
+        with settings.unlocked(), settings.ignore_type():
+            settings.update_from_flattened_dict(change)
+    return build.prepare(config.to_spec(settings))
+
+
+def rounds_to_target(setup, target, title):
+    """Rounds until the first evaluation at or above the target, or None; and all accuracies."""
+    state, advance, inputs, _ = experiment.compile_program(setup, Quiet(title))
+    rounds, every = setup.spec.train.rounds, setup.spec.run.eval_every
+    accuracies = {}
+    for done in range(every, rounds + every, every):
+        state, chunk = advance(state, *inputs)
+        accuracies[min(done, rounds)] = float(chunk.scores[""].accuracy)
+        if accuracies[min(done, rounds)] >= target:
+            return min(done, rounds), accuracies
+    return None, accuracies
+
+
+def pay(setups):
+    """What the rounds of runs cost, cumulative, without their training: arrays [runs, rounds].
+
+    The runs differ in their seeds only, and are one vmapped program.
+    """
+    setup, num_kinds = setups[0], len(setups[0].device_names)
+    orchestrator = make_orchestrator(setup.spec, setup.model, setup.work, setup.extent)
+
+    def course(key, data, network):
+        def one(carry, index):
+            conditions, so_far = carry
+            decision = orchestrator.decide(key, index, conditions, data, network)
+            so_far = ledger.charge(so_far, orchestrator.bill(decision, num_kinds))
+            return (decision.conditions, so_far), (so_far, decision.clusters)
+
+        start = orchestrator.start(key, network), ledger.empty_ledger(num_kinds)
+        return jax.lax.scan(one, start, jnp.arange(setup.spec.train.rounds))[1]
+
+    keys = jnp.stack([jax.random.key(run.spec.seed) for run in setups])
+    unread = np.zeros(0, np.uint8)  # decisions look at labels and sizes only
+    data = [run.data._replace(images=unread, test_images=unread) for run in setups]
+    data, network = (
+        jax.tree.map(lambda *leaves: np.stack(leaves), *trees)
+        for trees in (data, [run.network for run in setups])
+    )
+    so_far, clusters = jax.device_get(jax.jit(jax.vmap(course))(keys, data, network))
+    sent = so_far.link_bytes.sum(-1)                                      # [runs, rounds, LINKS]
+    return {
+        "time_s": so_far.phase_s.sum(-1),
+        "energy_j": so_far.energy_j.sum(-1),
+        "client_bytes": sent[..., :2].sum(-1),
+        "edge_cloud_bytes": sent[..., 2:].sum(-1),
+        "kl_mean": clusters.kl_mean,
+    }
+
+
+def train_all(folder, scale, seeds):
+    """{clustering: [rounds to the target of each seed]}; what the folder has is not repeated."""
+    reached = {}
+    for name, change in CLUSTERINGS.items():
+        reached[name] = []
+        for seed in range(seeds):
+            file = folder / f"{name.replace(' ', '_')}-{seed}.json"
+            if not file.exists():
+                setup = make_setup(scale, seed, change)
+                found, curve = rounds_to_target(setup, TARGETS[scale], f"{name}, seed {seed}")
+                temporary = file.with_suffix(".tmp")
+                temporary.write_text(json.dumps({"rounds": found, "accuracy": curve}) + "\n")
+                temporary.replace(file)
+            reached[name].append(json.loads(file.read_text())["rounds"])
+            print(f"{name}, seed {seed}: rounds to target {reached[name][-1]}", flush=True)
+    return reached
+
+
+def pay_all(scale, reached):
+    """{(clustering, offload): {cost: [of each seed that reached the target, else nan]}}."""
+    paid = {}
+    for clustering, all_rounds in reached.items():
+        for offload, change in OFFLOADS.items():
+            both = CLUSTERINGS[clustering], change
+            course = pay([make_setup(scale, seed, *both) for seed in range(len(all_rounds))])
+            paid[clustering, offload] = {
+                cost: [
+                    float(course[cost][seed, rounds - 1]) if rounds else np.nan
+                    for seed, rounds in enumerate(all_rounds)
+                ]
+                for cost in COSTS
+            }
+    return paid
+
+
+def trade(scale, seeds):
+    """Mean divergence and seconds of a round for each weight and seed: arrays [WEIGHTS, seeds]."""
+    kl, seconds = np.zeros((2, len(WEIGHTS), seeds))
+    for i, weight in enumerate(WEIGHTS):
+        both = {"cefl.clustering.network_weight": weight}, OFFLOADS["bottleneck"]
+        course = pay([make_setup(scale, seed, *both) for seed in range(seeds)])
+        kl[i] = course["kl_mean"].mean(-1)
+        seconds[i] = course["time_s"][:, -1] / course["time_s"].shape[-1]
+    return kl, seconds
+
+
+def main():
+    """Trains, pays, and writes tables and pictures into the workdir."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--workdir", required=True, type=pathlib.Path)
+    parser.add_argument("--scale", choices=SCALES, default="cpu")
+    parser.add_argument("--seeds", type=int, help="number of seeds, from 0")
+    options = parser.parse_args()
+    seeds = options.seeds or SEEDS[options.scale]
+    folder = options.workdir / options.scale
+    folder.mkdir(parents=True, exist_ok=True)
+    jax.config.update("jax_compilation_cache_dir", str(folder.absolute() / "jax_cache"))
+    reached = train_all(folder, options.scale, seeds)
+    paid = pay_all(options.scale, reached)
+    (folder / "paid.json").write_text(
+        json.dumps({" / ".join(cell): costs for cell, costs in paid.items()}, indent=1) + "\n"
+    )
+    text = tables.costs_to_target(paid, reached, TARGETS[options.scale])
+    (folder / "offloading.md").write_text(text)
+    print(text)
+    tables.draw_costs(folder / "offloading.png", paid)
+    kl, seconds = trade(options.scale, seeds)
+    text = tables.frontier(WEIGHTS, kl, seconds)
+    (folder / "frontier.md").write_text(text)
+    print(text)
+    tables.draw_frontier(folder / "frontier.png", WEIGHTS, kl, seconds)
+
+
+if __name__ == "__main__":
+    main()

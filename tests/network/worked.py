@@ -1,0 +1,127 @@
+"""A round worked by hand, and what is different when one thing in it is."""
+
+import dataclasses
+from typing import NamedTuple
+
+import numpy as np
+
+from cefl_jax.network.messages import Payload, Sizes
+from cefl_jax.network.topology import Devices, RoundNetwork
+from tests.network import rounds
+
+# Clients A and B (cluster 0, on X), C (cluster 1, on Y); and D, of no cluster and with hopeless
+# links, which is nowhere to be seen in what follows. Servers X and Y.
+WORK = dataclasses.replace(
+    rounds.WORK,
+    front_forward_flop=10.0,
+    front_backward_flop=20.0,
+    back_train_flop=60.0,
+    front_bytes=40,  # 320 bit, 10 parameters
+    back_bytes=80,  # 640 bit, 20 parameters
+)
+# Of n samples 32 (n + 1) bits go up, labels included, and 16 (n + 2) come back.
+SIZES = Sizes(smashed=Payload(3, 4), gradient=Payload(2, 4), label=1, front=40, back=80)
+SAMPLES = [[3, 1], [2, 2], [4, 0], [0, 0]]  # bits up: A 128 64, B 96 96, C 160; down: A 80 48, ...
+UPLOADS = [1, 2, 1, 0]
+CLUSTER = [0, 0, 1, 3]  # three clusters, of which the last did not form
+NETWORK = RoundNetwork(
+    clients=Devices(
+        flop_per_s=[10, 20, 5, 1e-9],  # forward s: A 3 1, B 1 1, C 8; backward s: twice that
+        idle_w=[1, 1, 2, 1e9],
+        busy_w=[3, 5, 4, 1e9],
+        transmit_w=[2, 1, 3, 1e9],
+        kind=[0, 0, 1, 5],
+    ),
+    servers=Devices(
+        flop_per_s=[120, 60],  # s a sample: X .5, Y 1
+        idle_w=[10, 20],
+        busy_w=[30, 60],
+        transmit_w=[5, 4],
+        kind=[2, 2],
+    ),
+    front=Devices(flop_per_s=20, idle_w=1e9, busy_w=8, transmit_w=6, kind=3),
+    cloud=Devices(flop_per_s=80, idle_w=1e9, busy_w=16, transmit_w=1e9, kind=4),
+    distance_km=np.zeros((4, 2)),
+    up_bps=[[64, 1], [32, 1], [32, 32], [1e-9, 1e-9]],  # s: A 2 1, B 3 3, C 5
+    down_bps=[[16, 1], [32, 1], [48, 48], [1e-9, 1e-9]],  # s: A 5 3, B 2 2, C 2
+    front_up_bps=[160, 320, 160, 1e-9],  # s: A 2, B 1, C 2
+    front_down_bps=[320, 160, 80, 1e-9],  # s: A 1, B 2, C 4
+    backhaul_bps=[640, 128],  # back half s: X 1, Y 5
+)
+NUM_KINDS = 6  # A and B; C; servers; front aggregation server; cloud; D
+
+
+class Case(NamedTuple):
+    """A worked round: what is different in it, and what it costs."""
+
+    changes: dict
+    phase_s: dict
+    link_bytes: dict
+    energy_j: list
+
+
+# A computes 3 + 1 + 6 + 2 = 12 s, at 3 - 1 W more: 24 J; B 1 + 1 + 2 + 2 = 6 s at 4 W: 24 J; C
+# 8 + 16 = 24 s at 2 W: 48 J. A sends 2 + 1 s, and 2 s the front half, at 2 W: 10 J; B 3 + 3 + 1 s
+# at 1 W: 7 J; C 5 + 2 s at 3 W: 21 J. Loading front halves: 1 + 2 + 4 = 7 s at 6 W: 42 J.
+# Averaging, 2 FLOP a parameter: a front half 20 / 20 = 1 s, 8 J; a back half 40 / 80 = .5 s, 8 J.
+# Distilling, 160 FLOP: 2 s, 32 J.
+CASES = {}
+
+# Cluster 0 is ready at 2 (B's front half). Step one: A up 3 + 2 (B 1 + 3) -> 7, X 5 samples -> 9.5,
+#   A down 5 + 6 (B 2 + 2) -> 20.5. Step two: B up 1 + 3 (A 1 + 1) -> 24.5, X 3 samples -> 26,
+#   A down 3 + 2 (B 2 + 2) -> 31. Front halves arrive at 33 and 32, 640 + 64 + 192 bits from X at
+#   32.4: closed at 33.
+# Cluster 1 is ready at 5 (the back half). C up 8 + 5 -> 18, Y 4 samples -> 22, down 2 + 16 -> 40.
+#   Its front half arrives at 42, 640 + 160 bits from Y at 46.25. With 4 s of averaging: 52.25 s.
+# X idles 33 s at 10 W, computes 4 s at 20 W, sends 5 + 3 + 2 + 2 s at 5 W: 470 J.
+# Y idles 46.25 s at 20 W, computes 4 s at 40 W, sends 2 s at 4 W: 1093 J.
+CASES["everybody finishes"] = Case(
+    {},
+    {
+        "model_download": 5,
+        "front_forward": 8,
+        "smashed_upload": 5,
+        "back_training": 4,
+        "gradient_download": 2,
+        "front_backward": 16,
+        "model_upload": 6.25,
+        "averaging": 4,
+        "distillation": 2,
+    },
+    {
+        ("client_down", "front_half"): 3 * 40,
+        ("client_up", "front_half"): 3 * 40,
+        ("client_up", "smashed_data"): 13 + 7 + 10 + 10 + 16,
+        ("client_up", "labels"): 12,
+        ("client_down", "cut_gradient"): 10 + 6 + 8 + 8 + 12,
+        ("edge_down", "back_half"): 2 * 80,
+        ("edge_up", "back_half"): 2 * 80,
+        ("edge_up", "smashed_data"): 7 + 10 + 10 + 16,
+        ("edge_up", "labels"): 1 + 4 + 4,
+    },
+    [52.25 + 34 + 52.25 + 31, 2 * 52.25 + 69, 470 + 1093, 3 * 8 + 42, 2 * 8 + 32, 0],
+)
+
+# X loads two back halves in 2 s, trains each cluster at half speed, and sends 640 + 256 + 640 + 160
+# bits in 2.65 s. Cluster 0: 2, step one 7, 12, 23, step two 27, 30, 35, closed at 37.65. Cluster 1
+# is ready at 4 (C's front half): 17, 21, 39, closed at 41.65. X computes 4 + 2 s, sends 14 s.
+CASES["a shared server"] = Case(
+    {"placement": [0, 0, -1]},
+    CASES["everybody finishes"].phase_s | {"model_download": 4, "model_upload": 2.65},
+    CASES["everybody finishes"].link_bytes,
+    [47.65 + 34 + 47.65 + 31, 2 * 47.65 + 69, 416.5 + 120 + 70, 66, 48, 0],
+)
+
+# C's features go through the cloud's wire as well; nothing else of it does. Ready at 4, trained at
+# 39, closed at 41 when its front half arrives. The cloud idles 41 s at 20 W, otherwise it is as Y.
+CASES["the cloud serves"] = Case(
+    {"backhaul_bps": [640, np.inf], "kind": [2, 4]},
+    CASES["everybody finishes"].phase_s | {"model_download": 4, "model_upload": 2},
+    CASES["everybody finishes"].link_bytes
+    | {
+        ("edge_down", "back_half"): 80,
+        ("edge_up", "back_half"): 80,
+        ("edge_down", "cut_gradient"): 12,
+    },
+    [47 + 34 + 47 + 31, 2 * 47 + 69, 470, 66, 820 + 160 + 8 + 48, 0],
+)
