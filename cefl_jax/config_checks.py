@@ -68,13 +68,13 @@ RANGES = {
         "cefl.distill.momentum",
         "network.shadow_correlation",
         "network.load_correlation",
+        "network.load_std",
         "network.leave_probability",
         "network.return_probability",
         "train.optimizer.momentum",
     ),
     (0, 0.95): ("network.load_mean",),
-    (0, 50): ("network.shadow_std_db",),
-    (0, 10): ("network.load_std",),
+    (0, 15): ("network.shadow_std_db",),  # six of them stay within what a trace may hold
     (0, 4096): ("cefl.privacy.probe_size",),
     (0, math.inf): (
         "cefl.clustering.network_weight",
@@ -220,6 +220,13 @@ def _check_network(spec):
                 f"network.{field}={path!r}: not read with network.{chooser}={chosen!r}; set that "
                 f"to {value!r}, or network.{field} to None"
             )
+    if network.dynamics == "markov" and network.leave_probability and not (
+        network.return_probability
+    ):
+        raise SettingError(
+            f"network.return_probability=0.0: with network.leave_probability="
+            f"{network.leave_probability} nobody would be left to sample; raise it"
+        )
     if cefl.offload.time_weight == cefl.offload.energy_weight == 0:
         raise SettingError(
             "cefl.offload.time_weight=0, cefl.offload.energy_weight=0: every pair would cost "

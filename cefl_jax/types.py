@@ -35,7 +35,7 @@ class Course(NamedTuple):
     """What became of a round on the simulated network, enough to draw it."""
 
     clients: jax.Array  # i32[K] indices into the population
-    task: Any  # network.schedule.Task
+    task: Any  # network.pace.Task
     schedule: Any  # network.schedule.Schedule
     phase_s: jax.Array  # f32[len(PHASES)] seconds
 

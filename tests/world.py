@@ -1,13 +1,20 @@
 """A small federation to run whole rounds on: uneven clients, few labels, tiny images."""
 
 import dataclasses
+import functools
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from cefl_jax import build, program
 from cefl_jax.data.sources import Dataset
+from cefl_jax.methods.cefl import Cefl
+from cefl_jax.network import ledger
+from cefl_jax.network.dynamics import Trace
 from cefl_jax.specs import Spec
+from cefl_jax.stages.orchestration import make_orchestrator
+from tests.quick import quick_jit
 
 
 def make_dataset(side=8, num_classes=4, num_train=160, num_test=50, seed=3):
@@ -77,6 +84,128 @@ def compile_round(setup):
     key = jax.random.key(setup.spec.seed)
     state = jax.jit(start, out_shardings=everywhere)(key, *arrays[1:])
     return state, jax.jit(step), arrays
+
+
+def follow(setup, trace):
+    """The same run with a network that follows a Trace of arrays."""
+    spec = _set(setup.spec, ["network", "dynamics"], "trace")
+    return setup._replace(spec=spec, network=setup.network._replace(trace=trace))
+
+
+def make_trace(setup, available, shadow_db=0.0, edge_load=0.0):
+    """A Trace in full shape whose rows say who is available, bool[rows, N]; the rest broadcasts."""
+    available = np.array(available, bool)
+    clients, links = setup.network.up_snr.shape
+    shadow_db, edge_load = (
+        np.broadcast_to(np.float32(values), (len(available), *sides)).copy()
+        for values, sides in ((shadow_db, (clients, links)), (edge_load, (links - 1,)))
+    )
+    return Trace(shadow_db, edge_load, available)
+
+
+def run_whole(setup, jit=quick_jit):
+    """The state and the Chunk of every evaluation of a run, as NumPy arrays, its key as bits."""
+    start, advance = program.make_program(setup)
+    everywhere = setup.mesh.everywhere
+    arrays = (program.make_hparams(setup.spec), setup.data, setup.network)
+    arrays = jax.device_put(arrays, everywhere)
+    state = jit(start, out_shardings=everywhere)(jax.random.key(setup.spec.seed), *arrays[1:])
+    advance, outcomes = jit(advance, out_shardings=everywhere), []
+    for _ in range(-(-setup.spec.train.rounds // setup.spec.run.eval_every)):
+        state, chunk = advance(state, *arrays)
+        plain = state._replace(key=jax.random.key_data(state.key))
+        outcomes.append(jax.device_get((plain, chunk)))
+    return outcomes
+
+
+def moving_setup(offload="greedy"):
+    """Four rounds on a network that moves, without a deadline, by an offload rule."""
+    return make_setup(
+        {
+            "train.rounds": 4,
+            "cefl.clustering.rule": "random",
+            "cefl.distill.rule": "none",
+            "cefl.offload.rule": offload,
+            "cefl.privacy.probe_size": 0,
+            "network.dynamics": "markov",
+            "network.leave_probability": 0.3,
+            "network.late": "keep",
+        }
+    )
+
+
+@functools.cache
+def moving_run(offload="greedy"):
+    """`run_whole` of `moving_setup`."""
+    return run_whole(moving_setup(offload), jax.jit)
+
+
+def dropping_setup(available, **trace):
+    """Four rounds of one pass each, with a deadline that is met, on a network by `make_trace`."""
+    setup = make_setup(
+        {
+            "train.rounds": 4,
+            "train.local_steps": None,
+            "train.local_epochs": 1,
+            "cefl.offload.rule": "greedy",
+            "network.deadline_s": 0.5,
+            "network.late": "keep",
+            "run.eval_every": 1,
+        }
+    )
+    return follow(setup, make_trace(setup, available, **trace))
+
+
+def trainer(setup):
+    """The split training of a setup: from state, Plan and HParams to `Cefl.split_train`'s."""
+
+    @quick_jit
+    def train(state, plan, hparams, data, network):
+        parts = setup.spec, setup.model, setup.work, setup.extent, setup.mesh
+        cefl = Cefl(*parts, data, network, len(setup.device_names))
+        return cefl.split_train(state, plan, hparams)
+
+    return lambda state, plan, hparams: train(state, plan, hparams, setup.data, setup.network)
+
+
+def decide_rounds(setup):
+    """The Decisions of all rounds of a run, stacked, and the Ledgers after each; no training."""
+    key = jax.random.key(setup.spec.seed)
+    return jax.device_get(_decider(_Fixed(setup))(key, setup.data, setup.network))
+
+
+class _Fixed:
+    """What a program of decisions is specialised on; Setups with other arrays are equal."""
+
+    def __init__(self, setup):
+        self.setup = setup
+        shapes = jax.tree.map(jnp.shape, (setup.data, setup.network))
+        self.key = setup.spec, setup.work, setup.extent, str(shapes)
+
+    def __eq__(self, other):
+        return self.key == other.key
+
+    def __hash__(self):
+        return hash(self.key)
+
+
+@functools.cache
+def _decider(fixed):
+    setup = fixed.setup
+    orchestrator = make_orchestrator(setup.spec, setup.model, setup.work, setup.extent)
+    num_kinds = len(setup.device_names)
+
+    def course(key, data, network):
+        def one(carry, index):
+            conditions, so_far = carry
+            decision = orchestrator.decide(key, index, conditions, data, network)
+            so_far = ledger.charge(so_far, orchestrator.bill(decision, num_kinds))
+            return (decision.conditions, so_far), (decision, so_far)
+
+        start = orchestrator.start(key, network), ledger.empty_ledger(num_kinds)
+        return jax.lax.scan(one, start, jnp.arange(setup.spec.train.rounds))[1]
+
+    return quick_jit(course)
 
 
 def _set(spec, path, value):

@@ -4,7 +4,6 @@ import dataclasses
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 
 from cefl_jax.models.conv import lax_conv2d
 from cefl_jax.models.split import make_model

@@ -15,7 +15,7 @@ def make_bill(task, schedule, network, work, sizes, distill_flop, num_kinds):
     the cloud the back halves, at 2 FLOPs a parameter, one after the other, and the cloud distils.
 
     Args:
-      task: schedule.Task.
+      task: pace.Task.
       schedule: schedule.Schedule.
       network: RoundNetwork.
       work: Workload.

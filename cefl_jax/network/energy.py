@@ -14,7 +14,7 @@ def round_energy(task, schedule, round_s, network, work, averaging_s, distillati
     Clients that never started, servers without a cluster, and wires draw nothing.
 
     Args:
-      task: schedule.Task.
+      task: pace.Task.
       schedule: schedule.Schedule.
       round_s: f32[] seconds of the whole round.
       network: RoundNetwork.
@@ -35,7 +35,6 @@ def round_energy(task, schedule, round_s, network, work, averaging_s, distillati
         + (clients.busy_w - clients.idle_w) * total(pace.forward + pace.backward)
         + clients.transmit_w * (total(pace.send) + delivers_s)
     )
-    client_j = jnp.where(schedule.started, client_j, 0.0)
 
     num_servers = servers.flop_per_s.shape[0]
     placed = task.placement.at[task.cluster].get(mode="fill", fill_value=-1)

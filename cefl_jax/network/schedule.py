@@ -1,9 +1,19 @@
 """The simulated course of a round: who computes, sends and waits when, and who drops out."""
 
+import functools
 from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+
+from cefl_jax.network.pace import (
+    Pace,
+    back_delivery,
+    back_loading,
+    members,
+    of_client,
+    set_pace,
+)
 
 PHASES = (
     "model_download",
@@ -18,28 +28,6 @@ PHASES = (
     "waiting",
 )
 """What the seconds of a round are spent on, along the path that sets its pace."""
-
-
-class Task(NamedTuple):
-    """What the clients of a round are to do, and where."""
-
-    samples: jax.Array  # i32[K, S] samples of each client's local steps, 0 where it makes none
-    cluster: jax.Array  # i32[K], M for none
-    placement: jax.Array  # i32[M] server of each cluster, -1 for none
-    stays: jax.Array  # i32[K] local steps after which a client leaves; S or more: it does not
-    uploads: jax.Array  # i32[K] last local steps whose smashed data goes on to the cloud
-
-
-class Pace(NamedTuple):
-    """Seconds of what the clients do at their own servers; 0 for clients of none."""
-
-    load: jax.Array  # f32[K] the front half
-    forward: jax.Array  # f32[K, S] of each local step
-    send: jax.Array  # f32[K, S] smashed data and labels
-    serve: jax.Array  # f32[K, S] the server's training on the client's samples, as it is shared
-    receive: jax.Array  # f32[K, S] gradients at the cut
-    backward: jax.Array  # f32[K, S]
-    deliver: jax.Array  # f32[K] the front half
 
 
 class Schedule(NamedTuple):
@@ -86,120 +74,110 @@ def simulate(task, network, work, sizes, deadline_s=None, keep=False):
     Returns:
       Schedule.
     """
-    num_clusters, num_steps = task.placement.shape[0], task.samples.shape[1]
     limit_s = jnp.inf if deadline_s is None else deadline_s
-    pace = _set_pace(task, network, work, sizes)
+    pace = set_pace(task, network, work, sizes)
     planned = (task.samples > 0).sum(1, dtype=jnp.int32)
-    members = task.cluster == jnp.arange(num_clusters)[:, None]                    # [M, K]
-    of_client = lambda x: x.at[task.cluster].get(mode="fill", fill_value=0)        # noqa: E731
-    own_s = pace.forward + pace.send + pace.serve + pace.receive + pace.backward
-    rest_s = jnp.cumsum(own_s[:, ::-1], 1)[:, ::-1] + pace.deliver[:, None]        # [K, S]
-    back_s = 8.0 * sizes.back * _tenants(task.placement, network) * _at_server(
-        1.0 / network.backhaul_bps, task.placement
-    )
-    started = of_client(task.placement >= 0) & (planned > 0)
-    started &= jnp.maximum(pace.load, of_client(back_s)) + rest_s[:, 0] <= limit_s
-    began = (members & started).any(1)
-    ready_s = jnp.where(began, jnp.maximum(back_s, _slowest(members & started, pace.load)), 0.0)
-
-    def step(s, carry):
-        clock, active, steps, out_s, marks, spent_s = carry
-        wants = active & (s < planned)
-        in_time = of_client(clock) + rest_s[:, s] <= limit_s
-        at_work = members & wants & in_time & (s < task.stays)
-        up, down = pace.forward[:, s] + pace.send[:, s], pace.receive[:, s] + pace.backward[:, s]
-        arrived = clock + _slowest(at_work, up)
-        served = arrived + jnp.where(at_work, pace.serve[:, s], 0.0).sum(1)
-        end = served + _slowest(at_work, down)
-        begins = at_work.any(1) & (end <= limit_s)
-        made = (at_work & begins[:, None]).any(0)
-        u, d = (jnp.where(at_work, x, -1.0).argmax(1) for x in (up, down))         # who is last
-        parts = pace.forward[u, s], pace.send[u, s], served - arrived, pace.receive[d, s]
-        parts = jnp.stack([*parts, pace.backward[d, s]], 1)                        # [M, 5]
-        now = jnp.stack([clock, arrived, served, end])                             # [4, M]
-        return (
-            jnp.where(begins, end, clock),
-            active & (made | ~wants),
-            steps + made,
-            jnp.where(made, of_client(end), out_s),
-            marks.at[:, :, s].set(jnp.where(begins, now, 0.0)),
-            spent_s + jnp.where(begins[:, None], parts, 0.0),
-        )
-
-    start = (
-        ready_s,
-        started,
-        jnp.zeros_like(planned),
-        jnp.where(started, of_client(ready_s), 0.0),
-        jnp.zeros((4, num_clusters, num_steps)),
-        jnp.zeros((num_clusters, 5)),
-    )
-    trained_s, _, steps, out_s, marks, spent_s = jax.lax.fori_loop(0, planned.max(), step, start)
-    arrives_s = out_s + pace.deliver
-    counts = (steps > 0) & (arrives_s <= limit_s)
-    finished = counts & (steps == planned)
+    start, ready_s = _begin(task, pace, planned, limit_s, network, sizes)
+    step = functools.partial(_local_step, task, pace, planned, limit_s)
+    clock = jax.lax.fori_loop(0, planned.max(), step, start)
+    counts = (clock.steps > 0) & (clock.out_s + pace.deliver <= limit_s)
+    finished = counts & (clock.steps == planned)
     counts = counts if keep else finished
-    sent_s = trained_s + _back_delivery(task, members & counts, steps, network, sizes)
-    counted = (members & counts).any(1)
-    closed_s = jnp.maximum(sent_s, _slowest(members & counts, arrives_s))
-    closed_s = jnp.where(counted, closed_s, trained_s)
+    upload_s = _upload_seconds(task, pace, clock, counts, network, sizes)
+    closed_s = clock.now_s + upload_s
     m = closed_s.argmax()
-    path_s = jnp.concatenate([ready_s[m, None], spent_s[m], closed_s[m, None] - trained_s[m, None]])
+    path_s = jnp.concatenate([ready_s[m, None], clock.spent_s[m], upload_s[m, None]])
     wait_s = 0.0
     if deadline_s is not None:
         wait_s = jnp.where(counts.any(), 0.0, deadline_s)
         path_s = jnp.where(counts.any(), path_s, 0.0)
     phase_s = jnp.zeros(len(PHASES)).at[:7].set(path_s).at[PHASES.index("waiting")].set(wait_s)
     return Schedule(
-        pace, started, steps, finished, counts, out_s, *marks, trained_s, closed_s, phase_s
+        pace=pace,
+        started=start.active,
+        steps=clock.steps,
+        finished=finished,
+        counts=counts,
+        out_s=clock.out_s,
+        begin_s=clock.marks[0],
+        arrived_s=clock.marks[1],
+        served_s=clock.marks[2],
+        end_s=clock.marks[3],
+        trained_s=clock.now_s,
+        closed_s=closed_s,
+        phase_s=phase_s,
     )
 
 
-def _set_pace(task, network, work, sizes):
-    """The Pace of a Task."""
-    placed = task.placement.at[task.cluster].get(mode="fill", fill_value=-1)      # [K]
-    server, k = jnp.maximum(placed, 0), jnp.arange(placed.shape[0])
-    samples = jnp.where(placed[:, None] < 0, 0, task.samples).astype(jnp.float32)
-    sends = (samples > 0).astype(jnp.float32)
-    client_s = samples / network.clients.flop_per_s[:, None]
-    tenants = _tenants(task.placement, network).at[task.cluster].get(mode="fill", fill_value=0)
-    server_s = tenants * work.back_train_flop / network.servers.flop_per_s[server]
-    front_bits = jnp.where(placed < 0, 0.0, 8.0 * sizes.front)
-    return Pace(
-        load=front_bits / network.front_down_bps,
-        forward=client_s * work.front_forward_flop,
-        send=sizes.upward_bits(samples, sends) / network.up_bps[k, server][:, None],
-        serve=samples * server_s[:, None],
-        receive=sizes.downward_bits(samples, sends) / network.down_bps[k, server][:, None],
-        backward=client_s * work.front_backward_flop,
-        deliver=front_bits / network.front_up_bps,
+class _Clock(NamedTuple):
+    """Where the clusters are in their local steps."""
+
+    now_s: jax.Array  # f32[M]
+    active: jax.Array  # bool[K] clients that started and have not dropped out
+    steps: jax.Array  # i32[K] made so far
+    out_s: jax.Array  # f32[K] when the last of them was over
+    marks: jax.Array  # f32[4, M, S] begin, arrived, served, end
+    spent_s: jax.Array  # f32[M, 5] by phase, forward to backward
+
+
+def _begin(task, pace, planned, limit_s, network, sizes):
+    """The _Clock when the clusters are ready for their first step, and that time, f32[M]."""
+    num_clusters, num_steps = task.placement.shape[0], task.samples.shape[1]
+    back_s = back_loading(task, network, sizes)
+    soonest_s = jnp.maximum(pace.load, of_client(task, back_s)) + _rest(pace)[:, 0]
+    started = of_client(task, task.placement >= 0) & (planned > 0) & (soonest_s <= limit_s)
+    here = members(task) & started
+    ready_s = jnp.where(here.any(1), jnp.maximum(back_s, _slowest(here, pace.load)), 0.0)
+    clock = _Clock(
+        ready_s,
+        started,
+        jnp.zeros_like(planned),
+        jnp.where(started, of_client(task, ready_s), 0.0),
+        jnp.zeros((4, num_clusters, num_steps)),
+        jnp.zeros((num_clusters, 5)),
+    )
+    return clock, ready_s
+
+
+def _local_step(task, pace, planned, limit_s, s, clock):
+    """The _Clock after local step s of all clusters."""
+    wants = clock.active & (s < planned)
+    in_time = of_client(task, clock.now_s) + _rest(pace)[:, s] <= limit_s
+    at_work = members(task) & wants & in_time & (s < task.stays)                  # [M, K]
+    up, down = pace.forward[:, s] + pace.send[:, s], pace.receive[:, s] + pace.backward[:, s]
+    serve_s = jnp.where(at_work, pace.serve[:, s], 0.0).sum(1)
+    arrived_s = clock.now_s + _slowest(at_work, up)
+    served_s = arrived_s + serve_s
+    end_s = served_s + _slowest(at_work, down)
+    begins = at_work.any(1) & (end_s <= limit_s)
+    made = (at_work & begins[:, None]).any(0)
+    u, d = (jnp.where(at_work, x, -1.0).argmax(1) for x in (up, down))             # who is last
+    parts = pace.forward[u, s], pace.send[u, s], serve_s, pace.receive[d, s], pace.backward[d, s]
+    marks = jnp.stack([clock.now_s, arrived_s, served_s, end_s])                   # [4, M]
+    return _Clock(
+        now_s=jnp.where(begins, end_s, clock.now_s),
+        active=clock.active & (made | ~wants),
+        steps=clock.steps + made,
+        out_s=jnp.where(made, of_client(task, end_s), clock.out_s),
+        marks=clock.marks.at[:, :, s].set(jnp.where(begins, marks, 0.0)),
+        spent_s=clock.spent_s + jnp.where(begins[:, None], jnp.stack(parts, 1), 0.0),
     )
 
 
-def _back_delivery(task, counting, steps, network, sizes):
-    """Seconds f32[M] until back half and smashed data of each cluster are in the cloud."""
-    s = jnp.arange(task.samples.shape[1])
-    sent = (s < steps[:, None]) & (s >= (steps - task.uploads)[:, None])          # [K, S]
-    # Not in integers, whose 32 bits the bits of an epoch can exceed.
-    samples, messages = (x.sum(1).astype(jnp.float32) for x in (sent * task.samples, sent))
-    bits = jnp.where(counting, sizes.upward_bits(samples, messages), 0.0).sum(1)
-    bits += jnp.where(counting.any(1), 8.0 * sizes.back, 0.0)                      # [M]
-    num_servers = network.backhaul_bps.shape[0]
-    server = jnp.where(task.placement < 0, num_servers, task.placement)
-    through = jnp.zeros(num_servers).at[server].add(bits, mode="drop")
-    return _at_server(through / network.backhaul_bps, task.placement)
+def _rest(pace):
+    """Seconds f32[K, S] from each step on, until all is delivered and if nobody held it up."""
+    own_s = pace.forward + pace.send + pace.serve + pace.receive + pace.backward
+    return jnp.cumsum(own_s[:, ::-1], 1)[:, ::-1] + pace.deliver[:, None]
 
 
-def _tenants(placement, network):
-    """Clusters on each cluster's own server, itself included, f32[M]; 0 for those of none."""
-    num_servers = network.backhaul_bps.shape[0]
-    server = jnp.where(placement < 0, num_servers, placement)
-    return _at_server(jnp.zeros(num_servers).at[server].add(1.0, mode="drop"), placement)
-
-
-def _at_server(values, placement):
-    """Values f32[E] of each cluster's server, f32[M]; 0 for those of none."""
-    return jnp.where(placement < 0, 0.0, values[jnp.maximum(placement, 0)])
+def _upload_seconds(task, pace, clock, counts, network, sizes):
+    """Seconds f32[M] from the last step until all that counts is delivered; 0 where nothing does.
+    """
+    counting = members(task) & counts
+    # Differences of times first: sums of small and large ones would lose the small.
+    still_s = clock.out_s - of_client(task, clock.now_s) + pace.deliver
+    back_s = back_delivery(task, counting, clock.steps, network, sizes)
+    return jnp.where(counting.any(1), jnp.maximum(back_s, _slowest(counting, still_s)), 0.0)
 
 
 def _slowest(among, values):

@@ -66,7 +66,7 @@ def of_clients(network, conditions, clients, include_cloud=False):
     """The network as the clients of a round see it.
 
     A client reaches the cloud through the front aggregation server, which hands on what it gets
-    when it has all of it.
+    when it has all of it, and whose radio sends what comes from the cloud.
 
     Args:
       network: Network.
@@ -76,7 +76,7 @@ def of_clients(network, conditions, clients, include_cloud=False):
     Returns:
       RoundNetwork.
     """
-    of = lambda leaf: leaf.at[clients].get(mode="clip")  # noqa: E731
+    of = lambda leaf: jnp.asarray(leaf).at[clients].get(mode="clip")  # noqa: E731
     bandwidth, fade = of(network.bandwidth_hz)[:, None], 10.0 ** (of(conditions.shadow_db) / 10.0)
     up, down = (
         bandwidth * jnp.log1p(of(snr) * fade) * (1.0 / jnp.log(2.0))
@@ -90,7 +90,8 @@ def of_clients(network, conditions, clients, include_cloud=False):
     up, down = up[:, :-1], down[:, :-1]
     if include_cloud:
         wire = 1.0 / network.backhaul_bps[-1]
-        servers = jax.tree.map(lambda a, b: jnp.append(a, b), servers, network.cloud)
+        cloud = network.cloud._replace(transmit_w=network.front.transmit_w)
+        servers = jax.tree.map(jnp.append, servers, cloud)
         up = jnp.column_stack([up, 1.0 / (1.0 / front_up + wire)])
         down = jnp.column_stack([down, 1.0 / (1.0 / front_down + wire)])
         distance = jnp.pad(distance, ((0, 0), (0, 1)), constant_values=jnp.inf)

@@ -12,7 +12,8 @@ import jax.numpy as jnp
 from cefl_jax.network import dynamics, pairs, topology
 from cefl_jax.network.bill import make_bill
 from cefl_jax.network.messages import Sizes
-from cefl_jax.network.schedule import Schedule, Task, simulate
+from cefl_jax.network.pace import Task
+from cefl_jax.network.schedule import Schedule, simulate
 from cefl_jax.specs import Spec
 from cefl_jax.stages import clustering, offload, planning
 from cefl_jax.stages.distillation import count_flop

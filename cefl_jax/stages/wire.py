@@ -1,4 +1,4 @@
-"""The wire at the cut: what a client does to its features, and a server to its gradients, to send."""
+"""The wire at the cut: what happens to features on their way up, and to gradients coming down."""
 
 import dataclasses
 
@@ -20,7 +20,7 @@ class Wire:
     noise_std: float  # of Gaussian noise that a client adds to its smashed data
 
     def send_features(self, key, features, valid):
-        """Features f32[B, ...] of one client as the server gets them, noise added; bool[B] valid."""
+        """Features f32[B, ...] of one client as the server gets them; `valid` bool[B] count."""
         noise_key, codec_key = jax.random.split(key)
         features = add_noise(noise_key, features, self.noise_std)
         return self.smashed.transmit(codec_key, features, valid)

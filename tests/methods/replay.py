@@ -2,6 +2,7 @@
 
 import numpy as np
 
+from cefl_jax.network import topology
 from cefl_jax.stages import clustering, planning, sampling
 from cefl_jax.stages.distillation import Uploads, batch_rows
 from cefl_jax.types import Purpose, round_key
@@ -47,16 +48,22 @@ def settings(spec, index):
     )
 
 
-def terms(setup):
-    """What the reference ledger is told."""
+def terms(setup, state, clients):
+    """What the reference ledger is told of a round of these clients."""
     offload, distill = setup.spec.cefl.offload, setup.spec.cefl.distill
+    network = topology.of_clients(
+        setup.network, state.conditions, np.array(clients), offload.include_cloud
+    )
     return Terms(
-        setup.network,
+        network,
         setup.work,
+        len(setup.device_names),
         offload.objective,
         offload.edge_capacity,
         distill.rule,
         distill.epochs,
+        offload.time_weight,
+        offload.energy_weight,
     )
 
 

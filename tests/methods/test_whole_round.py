@@ -1,9 +1,13 @@
 """A whole round, all stages on, against the slow plain references, draw for draw."""
 
+import itertools
+
 import jax
 import numpy as np
 import pytest
 
+from cefl_jax.network.messages import LINKS, MESSAGES
+from cefl_jax.network.schedule import PHASES
 from tests import world
 from tests.methods import replay
 from tests.oracles import clustering, round_ledger, split_round
@@ -22,7 +26,9 @@ TWO_ROUNDS = {
     "balanced, steps, deep cut, shared nodes": {
         "cefl.clustering.rule": "balanced",
         "cefl.offload.edge_capacity": 2,
+        "cefl.offload.include_cloud": True,
         "network.num_edges": 2,
+        "network.preset": "device_zoo",
         "model.cut": 2,
         "train.local_steps": 5,
         "train.optimizer.clip_norm": 0.7,
@@ -42,6 +48,7 @@ ONE_ROUND = {
     "edge teaches, bottleneck": {
         "cefl.clustering.rule": "patent",
         "cefl.offload.objective": "bottleneck",
+        "cefl.offload.energy_weight": 0.1,
         "cefl.distill.rule": "edge_to_cloud",
         "cefl.distill.lambda_cloud": 0.8,
     },
@@ -79,13 +86,13 @@ def make_setup(changes):
     setup = world.make_setup(changes)
     network = setup.network
     uneven = np.linspace(1, 2, len(network.backhaul_bps), dtype=np.float32)
-    network = network._replace(
-        backhaul_bps=network.backhaul_bps * uneven / 20,
-        client_flop_per_s=network.client_flop_per_s / 50,
-        edge_flop_per_s=network.edge_flop_per_s / 500,
-        front_flop_per_s=network.front_flop_per_s / 5000,
-        cloud_flop_per_s=network.cloud_flop_per_s / 1000,
-    )
+    slow = {"clients": 50, "edges": 500, "front": 5000, "cloud": 1000}
+    devices = {role: getattr(network, role) for role in slow}
+    devices = {
+        role: devices[role]._replace(flop_per_s=devices[role].flop_per_s / slow[role])
+        for role in slow
+    }
+    network = network._replace(backhaul_bps=network.backhaul_bps * uneven / 20, **devices)
     return setup._replace(network=network)
 
 
@@ -93,7 +100,7 @@ def follow(setup, state, step, rounds):
     """Steps the library and the references side by side; the library's last state."""
     expected = State(model(state), replay.layers(state.cloud))
     sizes = round_ledger.sizes_of(expected.model, setup.spec.model.cut)
-    dataset, spent = world.make_dataset(), np.zeros(4)
+    dataset, spent = world.make_dataset(), []
     for index in range(rounds):
         draws = replay.draws(setup, state, index)
         reference = split_round.one_round(
@@ -104,15 +111,16 @@ def follow(setup, state, step, rounds):
             draws,
             replay.settings(setup.spec, index),
         )
+        before = state
         state, metrics = step(state)
         expected = reference.state
         assert_same_models(state, expected)
         np.testing.assert_allclose(metrics.train_loss, reference.train_loss, rtol=1e-4)
         assert_same_clusters(metrics.clusters, setup, draws.clients, reference.cluster)
-        cost = round_ledger.one_round(draws, reference.cluster, sizes, replay.terms(setup))
-        spent += cost[:4]
-        assert_same_ledger(state.ledger, spent)
-        np.testing.assert_allclose(metrics.offload_cost, cost.offload_cost, rtol=1e-4)
+        terms = replay.terms(setup, before, draws.clients)
+        spent.append(round_ledger.one_round(draws, reference.cluster, sizes, terms))
+        assert_same_ledger(state.ledger, [cost.bill for cost in spent])
+        np.testing.assert_allclose(metrics.offload_cost, spent[-1].offload_cost, rtol=1e-4)
     return state
 
 
@@ -141,9 +149,13 @@ def assert_same_clusters(quality, setup, clients, cluster):
     assert [quality.size_min, quality.size_max] == [min(members), max(members)]
 
 
-def assert_same_ledger(ledger, spent):
-    """`spent` is the rounds' round_ledger.Cost so far, summed; bytes are below what f64 counts."""
-    spent = round_ledger.Cost(*spent, None)
-    for name in ("client_up_bytes", "client_down_bytes", "edge_cloud_bytes"):
-        assert int(getattr(ledger, name)) == getattr(spent, name), name
-    np.testing.assert_allclose(ledger.time_s, spent.time_s, rtol=1e-4)
+def assert_same_ledger(ledger, bills):
+    """`bills` are the round_bill.Bill of the rounds so far."""
+    for i, phase in enumerate(PHASES):
+        seconds = sum(bill.phase_s.get(phase, 0.0) for bill in bills)
+        np.testing.assert_allclose(ledger.phase_s[i], seconds, rtol=1e-4, atol=1e-12)
+    for (i, link), (j, message) in itertools.product(enumerate(LINKS), enumerate(MESSAGES)):
+        sent = sum(bill.link_bytes.get((link, message), 0) for bill in bills)
+        assert int(ledger.link_bytes[i, j]) == sent, (link, message)
+    joules = np.sum([bill.energy_j for bill in bills], 0)
+    np.testing.assert_allclose(ledger.energy_j, joules, rtol=1e-4)

@@ -11,7 +11,8 @@ from cefl_jax.models.cost import Workload
 from cefl_jax.network.bill import make_bill
 from cefl_jax.network.messages import LINKS, MESSAGES, Payload, Sizes
 from cefl_jax.network.pairs import client_seconds, pair_costs
-from cefl_jax.network.schedule import PHASES, Task, simulate
+from cefl_jax.network.pace import Task
+from cefl_jax.network.schedule import PHASES, simulate
 from cefl_jax.network.topology import Devices, RoundNetwork
 from tests.oracles import round_bill, round_course
 from tests.quick import quick_jit
@@ -70,7 +71,6 @@ def make_network(rng, cloud_serves, num_kinds=KINDS):
 def make_task(rng, leaving):
     """A Task; clusters may be empty, share a server or have none, and clients be of none."""
     cluster = rng.integers(0, CLUSTERS + 1, CLIENTS)
-
     placement = np.where(rng.random(CLUSTERS) < 0.1, -1, rng.integers(0, SERVERS, CLUSTERS))
     planned = rng.integers(1, STEPS + 1, CLIENTS) * (rng.random(CLIENTS) < 0.9)
     samples = rng.integers(1, 6, (CLIENTS, STEPS)) * (np.arange(STEPS) < planned[:, None])

@@ -9,7 +9,8 @@ from hypothesis import assume, given, settings
 
 from cefl_jax.network.bill import make_bill
 from cefl_jax.network.ledger import Bill
-from cefl_jax.network.schedule import PHASES, Task, simulate
+from cefl_jax.network.pace import Task
+from cefl_jax.network.schedule import PHASES, simulate
 from cefl_jax.network.topology import Devices
 from tests.network import rounds, worked, worked_deadlines
 from tests.network.worked import CLUSTER, NETWORK, NUM_KINDS, SAMPLES, SIZES, UPLOADS, WORK

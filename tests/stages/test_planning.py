@@ -141,8 +141,8 @@ def test_who_drops_out_counts_for_what_it_did_or_for_nothing(drawn, fates):
     clients, cluster = (np.array(x, np.int32) for x in drawn)
     done = program(case)(clients, cluster, federation(), jax.random.key(8))
     plan = jax.device_get(done[0])
-    steps = np.array([min(made, int(own)) for (made, _), own in zip(fates, plan.steps, strict=True)])
-    counts = np.array([fate[1] for fate in fates])
+    made, counts = (np.array(x) for x in zip(*fates, strict=True))
+    steps = np.minimum(made, plan.steps)
     settled = jax.device_get(planning.settle(plan, steps, counts))
     for k in range(NUM_CLIENTS):
         placed = plan.cluster[k] < NUM_CLUSTERS

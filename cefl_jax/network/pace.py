@@ -1,0 +1,98 @@
+"""How fast the clients of a round are at their own servers, and what they share there."""
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+
+class Task(NamedTuple):
+    """What the clients of a round are to do, and where."""
+
+    samples: jax.Array  # i32[K, S] samples of each client's local steps, 0 where it makes none
+    cluster: jax.Array  # i32[K], M for none
+    placement: jax.Array  # i32[M] server of each cluster, -1 for none
+    stays: jax.Array  # i32[K] local steps after which a client leaves; S or more: it does not
+    uploads: jax.Array  # i32[K] last local steps whose smashed data goes on to the cloud
+
+
+class Pace(NamedTuple):
+    """Seconds of what the clients do at their own servers; 0 for clients of none."""
+
+    load: jax.Array  # f32[K] the front half
+    forward: jax.Array  # f32[K, S] of each local step
+    send: jax.Array  # f32[K, S] smashed data and labels
+    serve: jax.Array  # f32[K, S] the server's training on the client's samples, as it is shared
+    receive: jax.Array  # f32[K, S] gradients at the cut
+    backward: jax.Array  # f32[K, S]
+    deliver: jax.Array  # f32[K] the front half
+
+
+def set_pace(task, network, work, sizes):
+    """The Pace of a Task on a RoundNetwork, by a Workload and messages.Sizes.
+
+    Clusters on one server share its computing evenly.
+    """
+    placed = task.placement.at[task.cluster].get(mode="fill", fill_value=-1)      # [K]
+    server, k = jnp.maximum(placed, 0), jnp.arange(placed.shape[0])
+    samples = jnp.where(placed[:, None] < 0, 0, task.samples).astype(jnp.float32)
+    sends = (samples > 0).astype(jnp.float32)
+    client_s = samples / network.clients.flop_per_s[:, None]
+    tenants = _tenants(task.placement, network).at[task.cluster].get(mode="fill", fill_value=0)
+    server_s = tenants * work.back_train_flop / network.servers.flop_per_s[server]
+    front_bits = jnp.where(placed < 0, 0.0, 8.0 * sizes.front)
+    return Pace(
+        load=front_bits / network.front_down_bps,
+        forward=client_s * work.front_forward_flop,
+        send=sizes.upward_bits(samples, sends) / network.up_bps[k, server][:, None],
+        serve=samples * server_s[:, None],
+        receive=sizes.downward_bits(samples, sends) / network.down_bps[k, server][:, None],
+        backward=client_s * work.front_backward_flop,
+        deliver=front_bits / network.front_up_bps,
+    )
+
+
+def back_loading(task, network, sizes):
+    """Seconds f32[M] until a cluster's server has the back halves of all clusters on it."""
+    each_s = 8.0 * sizes.back / network.backhaul_bps
+    return _tenants(task.placement, network) * _at_server(each_s, task.placement)
+
+
+def back_delivery(task, counting, steps, network, sizes):
+    """Seconds f32[M] until back half and smashed data of each cluster are in the cloud.
+
+    Clusters on one server share its link, and are done when all of it is. Sent are the back halves
+    of clusters with clients that count, bool[M, K], and what these upload of their steps i32[K].
+    """
+    s = jnp.arange(task.samples.shape[1])
+    sent = (s < steps[:, None]) & (s >= (steps - task.uploads)[:, None])          # [K, S]
+    # Not in integers, whose 32 bits the bits of an epoch can exceed.
+    samples, messages = (x.sum(1).astype(jnp.float32) for x in (sent * task.samples, sent))
+    bits = jnp.where(counting, sizes.upward_bits(samples, messages), 0.0).sum(1)
+    bits += jnp.where(counting.any(1), 8.0 * sizes.back, 0.0)                      # [M]
+    num_servers = network.backhaul_bps.shape[0]
+    server = jnp.where(task.placement < 0, num_servers, task.placement)
+    through = jnp.zeros(num_servers).at[server].add(bits, mode="drop")
+    return _at_server(through / network.backhaul_bps, task.placement)
+
+
+def _tenants(placement, network):
+    """Clusters on each cluster's own server, itself included, f32[M]; 0 for those of none."""
+    num_servers = network.backhaul_bps.shape[0]
+    server = jnp.where(placement < 0, num_servers, placement)
+    return _at_server(jnp.zeros(num_servers).at[server].add(1.0, mode="drop"), placement)
+
+
+def _at_server(values, placement):
+    """Values f32[E] of each cluster's server, f32[M]; 0 for those of none."""
+    return jnp.where(placement < 0, 0.0, values[jnp.maximum(placement, 0)])
+
+
+def members(task):
+    """Whether each client is in each cluster, bool[M, K]."""
+    return task.cluster == jnp.arange(task.placement.shape[0])[:, None]
+
+
+def of_client(task, values):
+    """Values [M] of each client's cluster, [K]; 0 for clients of none."""
+    return values.at[task.cluster].get(mode="fill", fill_value=0)

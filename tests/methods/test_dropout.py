@@ -1,0 +1,190 @@
+"""Clients that leave or are late, through whole runs: what counts, and rounds in which nobody does.
+
+All scenarios are one compiled program: who is there, and how fast, is data.
+"""
+
+import json
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from cefl_jax import experiment, program
+from cefl_jax.network import dynamics
+from cefl_jax.runtime import logs
+from cefl_jax.runtime.timeline import read_timeline
+from cefl_jax.types import HParams
+from tests import world
+from tests.quick import quick_jit
+
+EVERYBODY = np.ones((5, 11), bool)
+ROUNDS, DEADLINE_S = 4, 0.5
+
+
+@pytest.fixture(scope="module")
+def compiled():
+    """The two compiled functions of every run of this file."""
+    setup = world.dropping_setup(EVERYBODY)
+    everywhere = setup.mesh.everywhere
+    return [quick_jit(f, out_shardings=everywhere) for f in program.make_program(setup)]
+
+
+@pytest.fixture
+def conduct(compiled, tmp_path, monkeypatch, capsys):
+    """A function that conducts a run: the states after each round, what it left, and its output."""
+    monkeypatch.setattr(jax, "jit", quick_jit)
+
+    def conduct(setup, folder="run"):
+        start, advance = compiled
+        arrays = program.make_hparams(setup.spec), setup.data, setup.network
+        states = [start(jax.random.key(setup.spec.seed), *arrays[1:])]
+
+        def remember(*args):
+            state, chunk = advance(*args)
+            states.append(state)
+            return state, chunk
+
+        made = states[0], remember, arrays, 0.0
+        monkeypatch.setattr(experiment, "compile_program", lambda *_: made)
+        experiment.conduct(setup, logs.open_workdir(tmp_path / folder))
+        text = (tmp_path / folder / "metrics.jsonl").read_text()
+        assert "NaN" not in text
+        records = [json.loads(line) for line in text.splitlines()]
+        assert len(records) == ROUNDS
+        status = json.loads((tmp_path / folder / "status.json").read_text())
+        assert (status["state"], status["round"]) == ("finished", ROUNDS)
+        read_timeline(tmp_path / folder / "timeline.json")
+        return jax.device_get(states_without_key(states)), records, capsys.readouterr().out
+
+    return conduct
+
+
+def states_without_key(states):
+    return [state._replace(key=None) for state in states]
+
+
+def learned(state):
+    return state.halves, state.cloud, state.edge_optimizer, state.cloud_optimizer
+
+
+def assert_nothing_learned(before, after):
+    jax.tree.map(np.testing.assert_array_equal, learned(after), learned(before))
+
+
+def slowed(setup, clients, factor=1e-6):
+    bandwidth = setup.network.bandwidth_hz.copy()
+    bandwidth[clients] *= factor
+    return setup._replace(network=setup.network._replace(bandwidth_hz=bandwidth))
+
+
+def unknown(record):
+    return [key for key, value in record.items() if value is None]
+
+
+def test_a_deadline_that_nobody_can_meet_changes_nothing_but_the_time(conduct):
+    setup = slowed(world.dropping_setup(EVERYBODY), slice(None))
+    states, records, output = conduct(setup)
+    for after in states[1:]:
+        assert_nothing_learned(states[0], after)
+    for done, record in enumerate(records, 1):
+        assert unknown(record) == ["train/loss"]
+        assert record["clients/sampled"] == 7
+        assert record["clients/finished"] == 0
+        assert record["clients/empty_rounds"] == 1
+        assert record["sim/time_s"] == done * DEADLINE_S
+        assert record["comm/client_up_bytes"] == record["comm/client_down_bytes"] == 0
+        assert record["comm/edge_cloud_bytes"] == 0
+    lines = output.splitlines()
+    (warning,) = [i for i, line in enumerate(lines) if "network.deadline_s=0.5" in line]
+    first = next(i for i, line in enumerate(lines) if line.startswith("round 1/4"))
+    assert warning < first
+    assert lines[warning].startswith("warning: ")
+    assert "Raise it" in lines[warning]
+
+
+def test_a_deadline_that_everybody_meets_is_none(conduct):
+    setup = world.dropping_setup(EVERYBODY)
+    states, records, output = conduct(setup)
+    assert "warning" not in output
+    for record in records:
+        assert unknown(record) == []
+        assert (record["clients/finished"], record["clients/empty_rounds"]) == (7, 0)
+    assert records[-1]["sim/time_s"] < DEADLINE_S
+    pair = (jax.tree.leaves(learned(state)) for state in (states[0], states[1]))
+    assert not any(np.array_equal(before, after) for before, after in zip(*pair, strict=True))
+    # Training and distillation on top of the decisions change nothing of the bill.
+    _, ledgers = world.decide_rounds(setup)
+    for done, state in enumerate(states[1:]):
+        alone = jax.tree.map(lambda x: x[done], ledgers)  # noqa: B023
+        np.testing.assert_array_equal(state.ledger.link_bytes, alone.link_bytes)
+        np.testing.assert_allclose(state.ledger.phase_s, alone.phase_s, rtol=1e-6)
+        np.testing.assert_allclose(state.ledger.energy_j, alone.energy_j, rtol=1e-6)
+
+
+def test_everybody_leaves_and_nobody_comes_back(conduct):
+    """In round 0 all leave, with part of their steps made; after it nothing happens any more."""
+    available = EVERYBODY & (np.arange(5) == 0)[:, None]
+    states, records, output = conduct(world.dropping_setup(available))
+    assert "warning" not in output
+    assert [record["clients/sampled"] for record in records] == [7, 0, 0, 0]
+    assert records[0]["clients/finished"] < 7
+    assert [record["clients/empty_rounds"] for record in records] == [0, 1, 1, 1]
+    for after in states[2:]:
+        assert_nothing_learned(states[1], after)
+    for record in records[1:]:
+        assert unknown(record) == ["train/loss"]
+        assert record["clients/finished"] == record["cluster/count"] == record["offload/cost"] == 0
+    spent_s = [record["sim/time_s"] for record in records]
+    np.testing.assert_allclose(np.diff(spent_s), DEADLINE_S)
+
+
+def test_a_network_that_empties_for_ever():
+    """leave_probability=1, return_probability=0: nobody is there in any round."""
+    changes = {"leave_probability": 1.0, "return_probability": 0.0, "dynamics": "markov"}
+    setup = world.make_setup({f"network.{name}": value for name, value in changes.items()})
+    key, settings = jax.random.key(0), setup.spec.network
+    now = dynamics.start(key, setup.network, settings)
+    assert not now.available.any()
+    assert not dynamics.step(key, 0, now, setup.network, settings).available.any()
+    crowded = now._replace(available=jnp.ones(11, bool))
+    assert not dynamics.step(key, 0, crowded, setup.network, settings).available.any()
+
+
+def test_a_few_of_the_wanted_clients_make_a_round(conduct):
+    available = EVERYBODY.copy()
+    available[1:4, 3:] = False
+    states, records, _ = conduct(world.dropping_setup(available))
+    assert [record["clients/sampled"] for record in records] == [7, 3, 3, 3]
+    assert all(unknown(record) == [] for record in records)
+    assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(states[-1]))
+    assert all(record["clients/finished"] == 3 for record in records[1:3])
+
+
+def test_the_global_model_is_the_average_of_the_clusters_that_are_left(compiled):
+    """One cluster is late with everything; the others weigh by their clients' examples."""
+    setup = world.dropping_setup(EVERYBODY)
+    first = jax.tree.map(lambda x: x[0], world.decide_rounds(setup)[0].plan)
+    assert set(first.cluster.tolist()) == {0, 1, 2}
+    late = slowed(setup, first.clients[first.cluster == 1])
+    start, advance = compiled
+    hparams, train = program.make_hparams(setup.spec), world.trainer(setup)
+    state = start(jax.random.key(setup.spec.seed), setup.data, late.network)
+
+    halves, weights = [], []
+    for m in (0, 2):
+        alone = first._replace(weight=np.where(first.cluster == m, first.weight, 0))
+        halves.append(train(state, alone, hparams)[0])
+        weights.append(np.diff(setup.data.offsets)[first.clients[first.cluster == m]].sum())
+    shares = np.array(weights) / sum(weights)
+    expected = jax.tree.map(lambda *leaves: sum(map(np.multiply, shares, leaves)), *halves)
+
+    # Without distillation, which would go on with the back half.
+    still = HParams(*hparams)._replace(distill_learning_rate=jnp.float32(0))
+    after, chunk = advance(state, still, setup.data, late.network)
+    assert chunk.metrics.finished == 7 - (first.cluster == 1).sum()
+    jax.tree.map(
+        lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-6), after.halves, expected
+    )
+    moved = jax.tree.map(lambda a, b: np.abs(a - b).max(), after.halves, state.halves)
+    assert min(jax.tree.leaves(moved)) > 1e-4

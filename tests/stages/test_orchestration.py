@@ -1,0 +1,191 @@
+"""The decisions of a round: who is there, who stays, what counts, and that no model has a say."""
+
+import jax
+import numpy as np
+import pytest
+
+from cefl_jax.network.schedule import PHASES
+from cefl_jax.network.topology import Conditions
+from cefl_jax.stages.orchestration import make_orchestrator
+from cefl_jax.types import Purpose, round_key
+from tests import world
+from tests.quick import quick_jit
+
+BASE = {
+    "train.rounds": 4,
+    "train.local_steps": None,
+    "train.local_epochs": 1,
+    "cefl.offload.rule": "greedy",
+}
+RULES = {
+    "balanced": {  # that of world.dropping_setup
+        "network.deadline_s": 0.5,
+        "network.late": "keep",
+        "run.eval_every": 1,
+    },
+    "patent": {"cefl.clustering.rule": "patent", "cefl.offload.rule": "nearest"},
+    "joint": {"cefl.clustering.network_weight": 3.0, "network.late": "keep"},
+    "astraea": {"cefl.clustering.rule": "astraea", "cefl.offload.include_cloud": True},
+    "random": {"cefl.clustering.rule": "random", "cefl.offload.rule": "random"},
+    "single": {"cefl.clustering.rule": "single", "cefl.compression.smashed": "int8"},
+    "singleton": {"cefl.clustering.rule": "singleton", "cefl.offload.edge_capacity": 2},
+}
+PRESENT = (11, 4, 1, 0, 11)  # clients available in each row of the trace
+SAMPLED = [7, 4, 1, 0]  # of at most 7 a round
+
+
+@pytest.fixture(scope="module")
+def emptying():
+    """A function from a rule to its setup, on a network that empties, and its Decisions."""
+
+    def decide(rule):
+        setup = world.make_setup(BASE | RULES[rule])
+        order = np.random.default_rng(0).permutation(len(setup.partition))
+        available = [order < count for count in PRESENT]
+        fading = np.random.default_rng(1).normal(0, 8, (len(PRESENT), 11, 5))
+        trace = world.make_trace(setup, available, shadow_db=fading, edge_load=0.3)
+        return world.follow(setup, trace), trace, *world.decide_rounds(world.follow(setup, trace))
+
+    return decide
+
+
+@pytest.mark.parametrize("rule", RULES)
+def test_fewer_available_than_wanted(emptying, rule):
+    """All of them take part, nobody else does, and every number stays finite."""
+    setup, trace, decisions, ledgers = emptying(rule)
+    nobody, num_clusters = len(setup.partition), decisions.task.placement.shape[1]
+    assert decisions.sampled.tolist() == SAMPLED
+    for r in range(4):
+        plan, task = (jax.tree.map(lambda x: x[r], x) for x in (decisions.plan, decisions.task))
+        there = plan.clients[plan.clients < nobody]
+        assert len(set(there.tolist())) == SAMPLED[r]
+        assert trace.available[r][there].all()
+        assert ((plan.cluster < num_clusters) == (plan.clients < nobody)).all()
+        count = np.bincount(plan.cluster, minlength=num_clusters + 1)[:num_clusters]
+        np.testing.assert_array_equal(plan.members, count)
+        assert decisions.clusters.count[r] == (count > 0).sum()
+        assert (count > 0).any() == (SAMPLED[r] > 0)
+        np.testing.assert_array_equal(task.placement >= 0, count > 0)
+        np.testing.assert_array_equal(task.samples.sum(1) > 0, plan.clients < nobody)
+        _, taken = np.unique(task.placement[count > 0], return_counts=True)
+        assert taken.max(initial=0) <= setup.spec.cefl.offload.edge_capacity
+        # What the next round begins with is the next row.
+        np.testing.assert_array_equal(decisions.conditions.available[r], trace.available[r + 1])
+        np.testing.assert_array_equal(decisions.conditions.shadow_db[r], trace.shadow_db[r + 1])
+    unbounded = decisions.network._replace(distance_km=None, backhaul_bps=None)  # of the cloud
+    for leaf in jax.tree.leaves((decisions._replace(network=unbounded), ledgers)):
+        assert np.isfinite(leaf).all()
+    waiting = np.zeros(len(PHASES))
+    waiting[PHASES.index("waiting")] = setup.spec.network.deadline_s or 0  # nobody: for nothing
+    np.testing.assert_allclose(ledgers.phase_s[3], ledgers.phase_s[2] + waiting, rtol=1e-12)
+    assert (ledgers.link_bytes[3] == ledgers.link_bytes[2]).all()
+
+
+@pytest.mark.parametrize("rule", ["balanced", "patent"])
+def test_what_a_client_that_leaves_has_done(emptying, rule):
+    """Kept, it weighs as the share of its steps; dropped, nothing."""
+    setup, trace, decisions, _ = emptying(rule)
+    keep, sizes, partly = setup.spec.network.late == "keep", np.diff(setup.data.offsets), 0
+    for r in range(4):
+        plan = jax.tree.map(lambda x: x[r], decisions.plan)
+        key = round_key(jax.random.key(setup.spec.seed), r, Purpose.DEPARTURE)
+        for k, client in enumerate(plan.clients.tolist()):
+            if client == len(sizes):
+                assert (plan.weight[k], plan.steps[k], plan.uploaded[k]) == (0, 0, 0)
+                continue
+            planned = made = -(-int(sizes[client]) // 4)
+            if not trace.available[r + 1][client]:
+                moment = np.float32(jax.random.uniform(jax.random.fold_in(key, client)))
+                made = int(moment * np.float32(planned))
+            counts = made == planned or (keep and made > 0)
+            assert plan.steps[k] == made
+            assert decisions.schedule.finished[r, k] == (made == planned)
+            assert decisions.schedule.counts[r, k] == counts
+            weight = sizes[client] * made / planned if counts else 0
+            np.testing.assert_allclose(plan.weight[k], weight, rtol=1e-6)
+            assert plan.uploaded[k] == (made if counts else 0)  # a pass is all there is
+            partly += 0 < made < planned
+    assert partly > 2
+    uploaded = np.where(
+        np.arange(decisions.task.samples.shape[2]) < decisions.plan.uploaded[..., None],
+        decisions.task.samples,
+        0,
+    )
+    np.testing.assert_array_equal(decisions.uploaded, uploaded.sum((1, 2)))
+
+
+def test_the_soonest_finish_is_that_of_the_best_pair():
+    """By the terms of a round, one client and one server at a time, in plain NumPy."""
+    setup = world.make_setup(BASE | {"network.preset": "device_zoo"})
+    network = setup.network._replace(backhaul_bps=setup.network.backhaul_bps / 30)
+    rng, work = np.random.default_rng(2), setup.work
+    conditions = Conditions(
+        shadow_db=np.float32(rng.normal(0, 8, network.up_snr.shape)),
+        edge_load=np.float32([0.2, 0.0, 0.7, 0.5]),
+        available=np.ones(11, bool),
+    )
+    up, down = (
+        network.bandwidth_hz[:, None] * np.log2(1 + snr * 10.0 ** (conditions.shadow_db / 10))
+        for snr in (network.up_snr, network.down_snr)
+    )
+    fronts_s = 8 * work.front_bytes / down[:, -1]
+    backs_s = 8 * work.back_bytes / network.backhaul_bps[:-1]
+    took = np.zeros((11, 4))
+    for client, samples in enumerate(np.diff(setup.data.offsets)):
+        front_flop = samples * (work.front_forward_flop + work.front_backward_flop)
+        for server in range(4):
+            flop_per_s = network.edges.flop_per_s[server] * (1 - conditions.edge_load[server])
+            took[client, server] = (
+                max(fronts_s[client], backs_s[server])
+                + front_flop / network.clients.flop_per_s[client]
+                + 8 * samples * (work.feature_bytes + 4) / up[client, server]
+                + samples * work.back_train_flop / flop_per_s
+                + 8 * samples * work.feature_bytes / down[client, server]
+                + 8 * work.front_bytes / up[client, -1]
+            )
+    assert backs_s.min() > fronts_s.min()  # the best pair waits for one, some for the other
+    soonest = quick_jit(make(setup).soonest_finish)(conditions, setup.data, network)
+    np.testing.assert_allclose(soonest, took.min(), rtol=1e-5)
+
+
+def make(setup):
+    return make_orchestrator(setup.spec, setup.model, setup.work, setup.extent)
+
+
+def test_each_way_has_its_own_compression():
+    sizes = {}
+    for rule in ("none", "int8"):
+        setup = world.make_setup({"cefl.compression.smashed": rule})
+        sizes[rule] = make(setup).sizes
+    values = setup.work.feature_bytes // 4
+    assert sizes["none"].smashed == sizes["none"].gradient == (4 * values, 0)
+    assert sizes["int8"].smashed == (values, 4)
+    assert sizes["int8"].gradient == (4 * values, 0)
+
+
+@pytest.fixture(scope="module")
+def moving():
+    """Whole runs on a moving network that differ in the offload rule alone."""
+    return {
+        rule: (world.moving_setup(rule), world.moving_run(rule)) for rule in ("greedy", "nearest")
+    }
+
+
+@pytest.mark.parametrize("rule", ["greedy", "nearest"])
+def test_the_bill_does_not_depend_on_what_is_learned(moving, rule):
+    """Decisions alone, without any training, cost what whole runs cost."""
+    setup, outcomes = moving[rule]
+    _, ledgers = world.decide_rounds(setup)
+    for state, chunk in outcomes:
+        alone = jax.tree.map(lambda x: x[int(state.round) - 1], ledgers)  # noqa: B023
+        np.testing.assert_array_equal(alone.link_bytes, chunk.ledger.link_bytes)
+        np.testing.assert_allclose(alone.phase_s, chunk.ledger.phase_s, rtol=1e-6)
+        np.testing.assert_allclose(alone.energy_j, chunk.ledger.energy_j, rtol=1e-6)
+
+
+def test_the_offload_rule_changes_the_bill_and_nothing_that_is_learned(moving):
+    (_, greedy), (_, nearest) = moving.values()
+    for (state, _), (other, _) in zip(greedy, nearest, strict=True):
+        assert not np.array_equal(state.ledger.energy_j, other.ledger.energy_j)
+        learned = (s._replace(ledger=None) for s in (state, other))
+        jax.tree.map(np.testing.assert_array_equal, *learned)

@@ -1,0 +1,214 @@
+"""What crosses the cut: noise and compression change values on their way, and no gradient rule."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+from cefl_jax import program
+from cefl_jax.network.messages import Sizes
+from cefl_jax.specs import CompressionSpec, PrivacySpec
+from cefl_jax.stages import planning
+from cefl_jax.stages.split_training import draw_key, exchange
+from cefl_jax.stages.wire import make_wire
+from cefl_jax.types import Purpose, round_key
+from tests import world
+from tests.quick import quick_jit
+
+WIRES = {
+    "int8 up, topk down, noise": (CompressionSpec("int8", "topk", 0.07), PrivacySpec(0.3)),
+    "topk up, int8 down": (CompressionSpec("topk", "int8", 0.07), PrivacySpec(0.0)),
+}
+NOTHING = (CompressionSpec(), PrivacySpec())
+NOISY = {
+    "cefl.compression.smashed": "int8",
+    "cefl.compression.gradient": "topk",
+    "cefl.compression.topk_share": 0.3,
+    "cefl.privacy.noise_std": 0.5,
+    "train.optimizer.momentum": 0.5,
+}
+
+
+@pytest.fixture(scope="module")
+def batch():
+    """A model, and a batch of two clients of different front halves, some of it padding."""
+    model = world.make_setup().model
+    halves, _ = model.init(jax.random.key(0))
+    rng = np.random.default_rng(0)
+    fronts = jax.tree.map(
+        lambda leaf: leaf + np.float32(rng.normal(0, 0.05, (2, *leaf.shape))), halves.front
+    )
+    images = jnp.float32(rng.normal(size=(2, 5, 8, 8, 1)))
+    labels = jnp.int32(rng.integers(0, 4, (2, 5)))
+    valid = jnp.array([[True] * 5, [True, True, True, False, False]])
+    keys = jax.random.split(jax.random.key(7), 2)
+    return model, (keys, fronts, halves.back, images, labels, valid)
+
+
+def sent_by(model, wire, batch):
+    return quick_jit(lambda *batch: exchange(model, wire, *batch))(*batch)
+
+
+def mean_loss(model, back, features, labels):
+    logits = model.back(back, features)
+    return optax.losses.softmax_cross_entropy_with_integer_labels(logits, labels).mean()
+
+
+def close(actual, expected, **tolerance):
+    tolerance = {"rtol": 1e-4, "atol": 1e-6} | tolerance
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, **tolerance), actual, expected)
+
+
+@pytest.mark.parametrize("name", WIRES)
+def test_gradients_pass_straight_through_the_wire(batch, name):
+    """Plain JAX, one client at a time and only with its samples that count."""
+    model, arrays = batch
+    keys, fronts, back, images, labels, valid = arrays
+    wire = make_wire(*WIRES[name])
+    sent = sent_by(model, wire, arrays)
+    back_grad, loss, cut_size = jax.tree.map(jnp.zeros_like, back), 0.0, []
+    for c in range(2):
+        front, count = jax.tree.map(lambda leaf: leaf[c], fronts), int(valid[c].sum())  # noqa: B023
+        up, down = jax.random.split(keys[c])
+        features = model.front(front, images[c])
+        arrived = wire.send_features(up, features, valid[c])
+        np.testing.assert_allclose(sent.smashed[c], arrived, rtol=1e-5, atol=1e-6)
+        assert not np.allclose(arrived[:count], features[:count], atol=1e-3)
+        losses = mean_loss, model, back, arrived[:count], labels[c, :count]
+        value, grads = jax.value_and_grad(losses[0], (1, 2))(*losses[1:])
+        loss += count * value
+        back_grad = jax.tree.map(lambda total, g: total + count * g, back_grad, grads[0])  # noqa: B023
+        cut = jnp.zeros_like(arrived).at[:count].set(grads[1])
+        got = wire.send_gradient(down, cut, valid[c])
+        assert not np.allclose(got[:count], cut[:count], rtol=1e-2, atol=0)
+        expected = jax.grad(lambda p: (model.front(p, images[c]) * got).sum())(front)  # noqa: B023
+        close(jax.tree.map(lambda leaf: leaf[c], sent.front_grads), expected)  # noqa: B023
+        cut_size.append(np.abs(cut).max())
+    assert min(cut_size) > 1e-4
+    close(sent.back_grad, back_grad)
+    np.testing.assert_allclose(sent.loss, loss, rtol=1e-5)
+
+
+def test_what_is_sent_is_what_the_settings_say(batch):
+    """Seen in the values alone: levels of int8, the number of values of topk, the noise's size."""
+    model, arrays = batch
+    valid = arrays[-1]
+    int8 = sent_by(model, make_wire(CompressionSpec("int8"), PrivacySpec()), arrays)
+    for values in np.asarray(int8.smashed)[0], np.asarray(int8.smashed)[1, :3]:
+        levels = values / np.abs(values).max() * 127
+        np.testing.assert_allclose(levels, np.round(levels), atol=1e-3)
+    topk = sent_by(model, make_wire(CompressionSpec("topk", "none", 0.07), PrivacySpec()), arrays)
+    assert ((np.asarray(topk.smashed) != 0).sum(2)[valid] <= 14).all()  # of 200 values
+    plain, noisy = (
+        sent_by(model, make_wire(CompressionSpec(), PrivacySpec(std)), arrays).smashed
+        for std in (0.0, 0.3)
+    )
+    noise = np.asarray(noisy - plain)
+    assert abs(noise.std() - 0.3) < 0.02
+    assert abs(np.corrcoef(noise[0].ravel(), noise[1].ravel())[0, 1]) < 0.15
+
+
+def test_a_wire_that_does_nothing_leaves_every_bit(batch):
+    """Smashed data are the features, and gradients those of autodiff through the whole model."""
+    model, arrays = batch
+    _, fronts, back, images, labels, valid = arrays
+    wire = make_wire(*NOTHING)
+
+    def both(*arrays):
+        features = jax.vmap(model.front)(fronts, images)
+        return exchange(model, wire, *arrays), features
+
+    sent, features = quick_jit(both)(*arrays)
+    np.testing.assert_array_equal(sent.smashed, features)
+    up = wire.send_features(jax.random.key(1), features[0], valid[0])
+    np.testing.assert_array_equal(up, features[0])
+    for c, count in enumerate((5, 3)):
+        front = jax.tree.map(lambda leaf: leaf[c], fronts)  # noqa: B023
+
+        def loss(front):
+            smashed = model.front(front, images[c, :count])  # noqa: B023
+            return mean_loss(model, back, smashed, labels[c, :count])  # noqa: B023
+
+        close(jax.tree.map(lambda leaf: leaf[c], sent.front_grads), jax.grad(loss)(front))  # noqa: B023
+
+
+def test_sizes_of_the_messages():
+    """200 values of a sample: an int8 each and one f32 scale; 14 of topk with a byte of index."""
+    setup = world.make_setup()
+    for rules, up, down in (
+        (("none", "bf16", 0.1), (800, 0), (400, 0)),
+        (("int8", "topk", 0.07), (200, 4), (14 * 5, 0)),
+    ):
+        wire = make_wire(CompressionSpec(*rules), PrivacySpec())
+        sizes = wire.measure(setup.model, setup.work)
+        assert sizes == Sizes(up, down, 4, setup.work.front_bytes, setup.work.back_bytes)
+
+
+@pytest.fixture(scope="module")
+def trained():
+    """A function from a chunk width and a learning rate to the setup, the Plan and the result."""
+    state = plan = None
+    trainers = {}
+
+    def train(width, learning_rate=0.05):
+        nonlocal state, plan
+        if width not in trainers:
+            setup = world.make_setup(NOISY | {"run.client_chunk": width})
+            trainers[width] = setup, world.trainer(setup)
+        setup, trainer = trainers[width]
+        if state is None:
+            data = setup.data
+            key = jax.random.key(setup.spec.seed)
+            start = program.make_program(setup)[0]
+            state = quick_jit(start)(key, data, setup.network)
+            clients = np.int32([4, 0, 9, 6, 2, 10, 1])
+            cluster = np.int32([0, 1, 0, 1, 1, 2, 1])
+            sizes = data.sizes[clients]
+            plan = planning.make_plan(clients, cluster, sizes, 3, setup.spec.train, None)
+        hparams = program.make_hparams(setup.spec)
+        hparams = hparams._replace(learning_rate=jnp.float32(learning_rate))
+        return setup, state, plan, trainer(state, plan, hparams)
+
+    return train
+
+
+@pytest.mark.parametrize("width", [3, 7])
+def test_the_chunk_width_changes_nothing(trained, width):
+    """Up to rounding, and where that turns one of int8's coins, up to one level of a value."""
+    *_, (halves, uploads, loss) = trained(width)
+    *_, (alone, alone_uploads, alone_loss) = trained(1)
+    close(halves, alone, rtol=1e-3, atol=1e-4)
+    np.testing.assert_allclose(loss, alone_loss, rtol=1e-4)
+    np.testing.assert_array_equal(uploads.order, alone_uploads.order)
+    different = ~np.isclose(uploads.features, alone_uploads.features, rtol=1e-3, atol=1e-4)
+    assert different.mean() < 1e-3
+
+
+def test_a_message_is_drawn_from_its_client_and_its_step(trained):
+    """With a learning rate of 0 every uploaded message is that of the first front half."""
+    setup, state, plan, (_, uploads, _) = trained(3, 0.0)
+    model, data, wire = setup.model, setup.data, make_wire(
+        setup.spec.cefl.compression, setup.spec.cefl.privacy
+    )
+    batches, wires = (
+        round_key(state.key, 0, purpose) for purpose in (Purpose.BATCHES, Purpose.WIRE)
+    )
+    shape = (7, setup.extent.uploads, 4, *model.feature_shape)
+    features = np.asarray(uploads.features).reshape(shape)
+    sent = 0
+    for k, client in enumerate(plan.clients.tolist()):
+        for slot in range(int(plan.uploaded[k])):
+            step = int(plan.steps[k] - plan.uploaded[k]) + slot
+            examples, valid = planning.draw_batch(data, batches, client, step, 4)
+            images = data.images[np.minimum(examples, len(data.labels) - 1)]
+            plain = model.front(state.halves.front, data.normalise(images))
+            up, _ = jax.random.split(draw_key(wires, client, step))
+            expected = np.asarray(wire.send_features(up, plain, valid))[np.asarray(valid)]
+            actual = features[k, slot][np.asarray(valid)]
+            level = np.abs(expected).max() / 127
+            assert np.abs(actual - expected).max() < 1.01 * level
+            assert np.isclose(actual, expected, atol=level / 10).mean() > 0.999
+            assert np.abs(actual - np.asarray(plain)[np.asarray(valid)]).max() > 0.5  # it is noisy
+            sent += int(valid.sum())
+    assert sent == int(uploads.count)
