@@ -10,7 +10,7 @@ from cefl_jax.data import partition, sources
 from cefl_jax.data.federated import FederatedData, make_federated
 from cefl_jax.models.cost import Workload, measure_workload
 from cefl_jax.models.split import SplitModel, make_model
-from cefl_jax.network import presets, trace_file
+from cefl_jax.network.sources import presets, trace_file
 from cefl_jax.network.topology import Network
 from cefl_jax.specs import Spec
 from cefl_jax.stages.planning import Extent, measure_extent

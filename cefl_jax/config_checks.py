@@ -5,7 +5,8 @@ import math
 
 from cefl_jax.data import sources
 from cefl_jax.models import zoo
-from cefl_jax.network import dynamics, presets
+from cefl_jax.network import dynamics
+from cefl_jax.network.sources import presets
 
 CHOICES = {
     "method.name": ("cefl",),

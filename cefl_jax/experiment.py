@@ -8,9 +8,10 @@ import numpy as np
 
 from cefl_jax import config, program
 from cefl_jax.data import partition
-from cefl_jax.network import course, dynamics, trace_file
+from cefl_jax.network import course, dynamics
 from cefl_jax.network.messages import LINKS, MESSAGES
 from cefl_jax.network.schedule import PHASES
+from cefl_jax.network.sources import trace_file
 from cefl_jax.runtime.pictures import draw_learning_curve, draw_partition
 from cefl_jax.runtime.progress import Display, print_summary, print_work
 from cefl_jax.runtime.round_pictures import draw_round

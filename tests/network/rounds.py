@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 from cefl_jax.models.cost import Workload
 from cefl_jax.network.bill import make_bill
 from cefl_jax.network.messages import LINKS, MESSAGES, Payload, Sizes
-from cefl_jax.network.pairs import client_seconds, pair_costs
 from cefl_jax.network.pace import Task
+from cefl_jax.network.pairs import client_seconds, pair_costs
 from cefl_jax.network.schedule import PHASES, simulate
 from cefl_jax.network.topology import Devices, RoundNetwork
 from tests.oracles import round_bill, round_course

@@ -7,8 +7,8 @@ import math
 import numpy as np
 import pytest
 
-from cefl_jax.network import presets
-from cefl_jax.network.devices import CLASSES
+from cefl_jax.network.sources import presets
+from cefl_jax.network.sources.devices import CLASSES
 from cefl_jax.network.topology import Network
 from cefl_jax.specs import NetworkSpec
 from tests.oracles import network as oracle

@@ -12,10 +12,10 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from cefl_jax.network import trace_file
 from cefl_jax.network.dynamics import Trace, record
+from cefl_jax.network.sources import trace_file
+from cefl_jax.network.sources.trace_file import read_trace, to_arrays
 from cefl_jax.network.topology import Network
-from cefl_jax.network.trace_file import read_trace, to_arrays
 from cefl_jax.specs import NetworkSpec
 
 R, N, E = 3, 4, 2

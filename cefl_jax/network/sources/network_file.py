@@ -5,9 +5,9 @@ from typing import NamedTuple
 
 import numpy as np
 
-from cefl_jax.network.assembly import NOISE_W_PER_HZ, Plan, Sites, to_network
-from cefl_jax.network.devices import CLASSES, DeviceClass
-from cefl_jax.network.document import (
+from cefl_jax.network.sources.assembly import NOISE_W_PER_HZ, Plan, Sites, to_network
+from cefl_jax.network.sources.devices import CLASSES, DeviceClass
+from cefl_jax.network.sources.document import (
     DocumentError,
     check_keys,
     check_list,
@@ -17,7 +17,7 @@ from cefl_jax.network.document import (
     show_key,
     suggest,
 )
-from cefl_jax.network.file_links import measured_snr, modelled_snr
+from cefl_jax.network.sources.file_links import measured_snr, modelled_snr
 
 MOST_CLIENTS = 10_000_000
 MOST_KM = 1e6  # of a coordinate

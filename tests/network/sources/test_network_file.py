@@ -11,10 +11,10 @@ import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from cefl_jax.network import document, network_file
-from cefl_jax.network.devices import CLASSES
-from cefl_jax.network.network_file import read_network
-from cefl_jax.network.presets import make_network
+from cefl_jax.network.sources import document, network_file
+from cefl_jax.network.sources.devices import CLASSES
+from cefl_jax.network.sources.network_file import read_network
+from cefl_jax.network.sources.presets import make_network
 from cefl_jax.specs import NetworkSpec
 from tests.oracles import network as oracle
 

@@ -4,9 +4,9 @@ import dataclasses
 
 import numpy as np
 
-from cefl_jax.network.assembly import Plan, Sites, mean_snr, to_network
-from cefl_jax.network.devices import CLASSES, DeviceClass
-from cefl_jax.network.network_file import read_network
+from cefl_jax.network.sources.assembly import Plan, Sites, mean_snr, to_network
+from cefl_jax.network.sources.devices import CLASSES, DeviceClass
+from cefl_jax.network.sources.network_file import read_network
 
 PRESETS = ("cellular", "uniform", "hierfavg", "device_zoo", "file")
 

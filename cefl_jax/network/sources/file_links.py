@@ -2,8 +2,8 @@
 
 import numpy as np
 
-from cefl_jax.network.assembly import mean_snr
-from cefl_jax.network.document import (
+from cefl_jax.network.sources.assembly import mean_snr
+from cefl_jax.network.sources.document import (
     LEAST,
     MOST,
     DocumentError,

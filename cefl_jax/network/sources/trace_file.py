@@ -3,7 +3,7 @@
 import numpy as np
 
 from cefl_jax.network.dynamics import Trace
-from cefl_jax.network.trace_arrays import read_arrays, refusal
+from cefl_jax.network.sources.trace_arrays import read_arrays, refusal
 
 MAX_BYTES = 2**32
 """Most that a file may unpack to, unless the run needs more."""

@@ -1,0 +1,1 @@
+"""Where networks come from: classes of devices, presets, files of networks and of traces."""
