@@ -60,10 +60,10 @@ def build(spec, dataset, parts):
     sample_shape = dataset.train_images.shape[1:]
     config.check_population(spec, len(parts))
     config.check_channels(spec, sample_shape[-1])
+    network, device_names = make_network(spec, len(parts))
     model = make_model(spec.model, sample_shape, dataset.num_classes)
     mesh = parallel.make_mesh(spec.run.devices, spec.run.deterministic)
     data = make_federated(dataset, parts, spec.data.normalization)
-    network, device_names = make_network(spec, len(parts))
     return Setup(
         resolve(spec, mesh, len(parts)),
         parts,
@@ -106,14 +106,13 @@ def make_partition(spec, labels):
 
 def make_network(spec, num_clients):
     """The Network of the run, with the trace that it replays, and the names of device classes."""
-    settings = spec.network
-    network, device_names = presets.make_network(settings, num_clients, spec.seed)
-    if settings.dynamics == "trace":
+    settings, trace = spec.network, None
+    if settings.dynamics == "trace":  # first: a file that is refused, before anything is computed
         trace = trace_file.read_trace(
             settings.trace, spec.train.rounds, num_clients, settings.num_edges
         )
-        network = network._replace(trace=trace)
-    return network, device_names
+    network, device_names = presets.make_network(settings, num_clients, spec.seed)
+    return network._replace(trace=trace), device_names
 
 
 def resolve(spec, mesh, num_clients):

@@ -51,7 +51,7 @@ def run(setup, workdir, display):
     """
     spec, began = setup.spec, time.monotonic()
     state, advance, inputs, compile_s = compile_program(setup, display)
-    warn_of_deadline(setup, state, display)
+    warn_of_deadline(setup, state, inputs, display)
     records, done = [], 0
     while done < spec.train.rounds:
         tick = time.monotonic()
@@ -163,17 +163,18 @@ def record_trace(setup):
     return trace_file.to_arrays(trace)
 
 
-def warn_of_deadline(setup, state, display):
-    """Says before the first round when no client can meet the deadline."""
+def warn_of_deadline(setup, state, inputs, display):
+    """Says before the first round when none of its clients will meet the deadline."""
     deadline_s = setup.spec.network.deadline_s
     if deadline_s is None:
         return
-    soonest = jax.jit(functools.partial(program.soonest_finish, setup))
-    soonest_s = float(soonest(state.conditions, setup.data, setup.network))
-    if soonest_s > deadline_s:
+    look = jax.jit(functools.partial(program.first_round, setup))
+    counted, soonest_s = look(state, *inputs[1:])
+    if not counted and np.isfinite(soonest_s):
         display.warn(
-            f"network.deadline_s={deadline_s:g}: in round 0 no client can meet it, the fastest "
-            f"needs {soonest_s:.4g} s; rounds that nobody finishes change nothing. Raise it"
+            f"network.deadline_s={deadline_s:g}: nobody meets it in round 0, where the fastest "
+            f"client alone needs {soonest_s:.4g} s; rounds that nobody finishes change nothing. "
+            "Raise it"
         )
 
 

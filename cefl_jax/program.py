@@ -88,16 +88,22 @@ def make_program(setup):
     return start, advance
 
 
-def soonest_finish(setup, conditions, data, network):
-    """The least seconds in which any client could finish a round, alone with its best server.
+def first_round(setup, state, data, network):
+    """How round 0 will go on the simulated network, before anything is trained.
 
     Args:
       setup: build.Setup.
-      conditions: topology.Conditions of the network.
+      state: of the method, before its first round.
       data: FederatedData.
       network: Network.
     Returns:
-      f32[].
+      i32[] clients that will count, and f32[] the least seconds in which one of those sampled could
+      do all its steps and deliver if nobody held it up; infinite when nobody is sampled.
     """
     orchestrator = make_orchestrator(setup.spec, setup.model, setup.work, setup.extent)
-    return orchestrator.soonest_finish(conditions, data, network)
+    decision = orchestrator.decide(state.key, state.round, state.conditions, data, network)
+    pace = decision.schedule.pace
+    steps = pace.forward + pace.send + pace.serve + pace.receive + pace.backward
+    alone_s = pace.load + steps.sum(1) + pace.deliver
+    soonest_s = jnp.where(pace.load > 0, alone_s, jnp.inf).min()
+    return decision.schedule.counts.sum(), soonest_s

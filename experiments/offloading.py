@@ -31,8 +31,8 @@ CLUSTERINGS = {
     "patent": {"cefl.clustering.rule": "patent"},
     "random": {"cefl.clustering.rule": "random"},
     "balanced": {"cefl.clustering.rule": "balanced"},
-    "joint 0.03": {"cefl.clustering.rule": "balanced", "cefl.clustering.network_weight": 0.03},
-    "joint 0.3": {"cefl.clustering.rule": "balanced", "cefl.clustering.network_weight": 0.3},
+    "joint 1": {"cefl.clustering.rule": "balanced", "cefl.clustering.network_weight": 1.0},
+    "joint 10": {"cefl.clustering.rule": "balanced", "cefl.clustering.network_weight": 10.0},
 }
 OFFLOADS = {
     "sum": {"cefl.offload.rule": "optimal", "cefl.offload.objective": "sum"},
@@ -42,7 +42,7 @@ OFFLOADS = {
     "random": {"cefl.offload.rule": "random"},
     "nearest": {"cefl.offload.rule": "nearest"},
 }
-WEIGHTS = (0.0, 0.01, 0.03, 0.1, 0.3, 1.0, 3.0)  # of the frontier, nats a second
+WEIGHTS = (0.0, 0.1, 0.3, 1.0, 3.0, 10.0, 30.0, 100.0)  # of the frontier, nats a second
 COMMON = {
     "data.partition.alpha": 0.1,
     "network.preset": "device_zoo",
@@ -153,6 +153,7 @@ def pay_all(scale, reached):
     paid = {}
     for clustering, all_rounds in reached.items():
         for offload, change in OFFLOADS.items():
+            print(f"paying: {clustering}, {offload}", flush=True)
             both = CLUSTERINGS[clustering], change
             course = pay([make_setup(scale, seed, *both) for seed in range(len(all_rounds))])
             paid[clustering, offload] = {

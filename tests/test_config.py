@@ -124,6 +124,27 @@ def test_a_field_takes_ints_for_floats_and_lists_for_tuples():
     ("train.local_steps", "None", ["local_steps=None, train.local_epochs=None", "set one of"]),
     ("data.partition.name", "file", ["data.partition.path=None", "JSON file"]),
     ("data.partition.path", "p.json", ["data.partition.path='p.json'", "set that to 'file'"]),
+    ("network.preset", "file", ["network.path=None", "network.preset='file'", "path of a file"]),
+    ("network.path", "n.yaml", ["network.path='n.yaml'", "network.preset='cellular'",
+                                "set that to 'file'"]),
+    ("network.dynamics", "trace", ["network.trace=None", "network.dynamics='trace'", "path of"]),
+    ("network.trace", "t.npz", ["network.trace='t.npz'", "network.dynamics='static'",
+                                "set that to 'trace'"]),
+    ("network.deadline_s", "0", ["network.deadline_s=0.0", "more than 0"]),
+    ("network.deadline_s", "-1", ["network.deadline_s=-1.0", "more than 0"]),
+    ("network.leave_probability", "1.01", ["network.leave_probability=1.01", "from 0 to 1"]),
+    ("network.return_probability", "-0.1", ["network.return_probability=-0.1", "from 0 to 1"]),
+    ("network.shadow_correlation", "1.5", ["network.shadow_correlation=1.5", "from 0 to 1"]),
+    ("network.load_correlation", "1.5", ["network.load_correlation=1.5", "from 0 to 1"]),
+    ("network.load_mean", "0.99", ["network.load_mean=0.99", "from 0 to 0.95"]),
+    ("cefl.compression.topk_share", "0", ["compression.topk_share=0.0", "more than 0"]),
+    ("cefl.compression.topk_share", "1.5", ["compression.topk_share=1.5", "from 0 to 1"]),
+    ("cefl.privacy.noise_std", "-0.1", ["cefl.privacy.noise_std=-0.1", "at least 0"]),
+    ("cefl.privacy.probe_size", "5000", ["cefl.privacy.probe_size=5000", "from 0 to 4096"]),
+    ("cefl.offload.time_weight", "-1", ["cefl.offload.time_weight=-1.0", "at least 0"]),
+    ("cefl.offload.time_weight", "0", ["time_weight=0, cefl.offload.energy_weight=0",
+                                       "set one of the two above 0"]),
+    ("cefl.clustering.network_weight", "-1", ["clustering.network_weight=-1.0", "at least 0"]),
 ])
 def test_one_wrong_setting_is_named_with_its_value_and_the_remedy(path, text, words):
     line = refusal({path: text})
@@ -166,7 +187,32 @@ def test_clusters_that_cannot_hold(settings, words):
     assert [word for word in words if word not in line] == [], line
 
 
+@pytest.mark.parametrize("rule", ["patent", "astraea", "random", "single", "singleton"])
+def test_a_network_weight_is_for_one_rule_alone(rule):
+    settings = {"cefl.clustering.network_weight": "0.5", "network.num_edges": "20"}
+    line = refusal({"cefl.clustering.rule": rule} | settings)
+    assert line.startswith("cefl.clustering.network_weight=0.5: only read with cefl.clustering.ru")
+    assert line.endswith("'balanced'; set it to 0")
+
+
+def test_a_population_that_would_go_and_never_come_back():
+    settings = {"network.dynamics": "markov", "network.return_probability": "0"}
+    line = refusal(settings)
+    assert line.startswith("network.return_probability=0.0: ")
+    assert "network.leave_probability=0.05" in line
+    spec_with(settings | {"network.leave_probability": "0"})
+    spec_with(settings | {"network.dynamics": "static"})
+
+
 @pytest.mark.parametrize("settings", [
+    {"network.preset": "file", "network.path": "n.yaml", "network.dynamics": "trace",
+     "network.trace": "t.csv"},
+    {"network.leave_probability": "1", "network.return_probability": "1",
+     "network.dynamics": "markov", "network.deadline_s": "1e-9", "network.late": "keep"},
+    {"cefl.offload.time_weight": "0", "cefl.offload.energy_weight": "1e-3"},
+    {"cefl.compression.smashed": "topk", "cefl.compression.topk_share": "1"},
+    {"cefl.clustering.num_clusters": "5", "cefl.offload.include_cloud": "True"},
+    {"cefl.clustering.network_weight": "100", "cefl.privacy.probe_size": "0"},
     {"cefl.clustering.num_clusters": "5", "cefl.offload.edge_capacity": "2"},
     {"cefl.clustering.rule": "single", "cefl.clustering.num_clusters": "50"},
     {"cefl.clustering.rule": "singleton", "network.num_edges": "20"},

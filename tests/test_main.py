@@ -9,6 +9,7 @@ import subprocess
 import sys
 
 import jax
+import numpy as np
 import pytest
 from absl import logging
 from absl.testing import flagsaver
@@ -16,6 +17,8 @@ from absl.testing import flagsaver
 from cefl_jax import config, experiment, main
 from cefl_jax.data import partition
 from cefl_jax.runtime.records import METRIC_KEYS
+from cefl_jax.runtime.timeline import read_timeline
+from tests.quick import quick_jit
 
 ROOT = pathlib.Path(__file__).parents[1]
 QUICKSTART = f"--config={ROOT / 'configs' / 'quickstart.py'}"
@@ -38,6 +41,35 @@ FILES = {"config.json", "metrics.jsonl", "status.json", "summary.json", "partiti
 
 MORE_KEYS = ("clients/sampled", "clients/finished", "clients/empty_rounds",
              "privacy/distance_correlation")
+
+NETWORK = """
+devices:
+  camera: {flop_per_s: 2.0e+9, idle_w: 1, busy_w: 3, bandwidth_hz: 5.0e+6, transmit_w: 0.1}
+clients:
+  - {device: camera, position_km: [0.1, 0.2], count: 4}
+  - {device: phone, position_km: [-0.3, 0], count: 6}
+edges:
+  - {device: edge_server, position_km: [0.2, 0.1], backhaul_bps: 1.0e+9}
+  - {device: edge_server, position_km: [0, 0.3], backhaul_bps: 1.0e+9}
+front: {device: edge_server, position_km: [0, 0], backhaul_bps: 1.0e+9}
+cloud: {device: cloud_accelerator}
+"""
+EVERYTHING = (
+    "--config.train.rounds=4",
+    "--config.train.local_steps=3",
+    "--config.network.preset=file",
+    "--config.network.leave_probability=0.3",
+    "--config.network.deadline_s=0.15",
+    "--config.network.late=keep",
+    "--config.cefl.clustering.network_weight=0.5",
+    "--config.cefl.distill.rule=none",  # to compile less
+    "--config.cefl.offload.rule=random",
+    "--config.cefl.offload.include_cloud=True",
+    "--config.cefl.offload.energy_weight=0.1",
+    "--config.cefl.compression.smashed=int8",
+    "--config.cefl.compression.gradient=topk",
+    "--config.cefl.privacy.noise_std=0.2",
+)
 
 
 @pytest.fixture(autouse=True)
@@ -163,6 +195,71 @@ def test_a_corrupt_data_file(refused, tmp_path):
     assert "train-images-idx3-ubyte" in line
 
 
+@pytest.mark.parametrize(("arguments", "words"), [
+    (("--config.network.preset=moon",), "network.preset='moon' is unknown; known: cellular,"),
+    (("--config.cefl.compression.smashed=zip",), "cefl.compression.smashed='zip' is unknown; kno"),
+    (("--config.cefl.compression.gradient=int4",), "cefl.compression.gradient='int4' is unknown"),
+    (("--config.cefl.compression.topk_share=0",), "cefl.compression.topk_share=0.0: needs to be m"),
+    (("--config.cefl.compression.topk_share=1.5",), "cefl.compression.topk_share=1.5: needs to b"),
+    (("--config.network.deadline_s=0",), "network.deadline_s=0.0: needs to be more than 0"),
+    (("--config.network.deadline_s=-2",), "network.deadline_s=-2.0: needs to be more than 0"),
+    (("--config.network.leave_probability=1.2",), "network.leave_probability=1.2: needs to be fr"),
+    (("--config.network.return_probability=7",), "network.return_probability=7.0: needs to be f"),
+    (("--config.network.preset=file",), "network.path=None: with network.preset='file' it needs"),
+    (("--config.network.path=n.json",), "network.path='n.json': not read with network.preset='cel"),
+    (("--config.network.dynamics=trace",), "network.trace=None: with network.dynamics='trace' it"),
+    (("--config.network.trace=t.npz",), "network.trace='t.npz': not read with network.dynamics="),
+    (("--config.cefl.clustering.rule=patent", "--config.cefl.clustering.network_weight=1"),
+     "cefl.clustering.network_weight=1.0: only read with cefl.clustering.rule='balanced'; set it"),
+    (("--config.cefl.offload.time_weight=0", "--config.cefl.offload.energy_weight=0"),
+     "cefl.offload.time_weight=0, cefl.offload.energy_weight=0: every pair would cost nothing;"),
+    (("--config.network.preset=file", "--config.network.path=/nonesuch.yaml"),
+     "network.path=/nonesuch.yaml: there is no such file; correct the name"),
+    (("--config.network.dynamics=trace", "--config.network.trace=/nonesuch.npz"),
+     "network.trace=/nonesuch.npz: there is no such file; record one with run.save_trace=True"),
+])
+def test_a_network_that_cannot_be(refused, tmp_path, arguments, words):
+    line = refused(*TINY, f"--workdir={tmp_path / 'run'}", *arguments)
+    assert line.startswith(words)
+
+
+def network_text(old="", new=""):
+    """A file that describes the network of TINY, one thing in it changed."""
+    assert old in NETWORK
+    return NETWORK.replace(old, new) if old else NETWORK
+
+
+@pytest.mark.parametrize(("text", "words"), [
+    (("device: camera", "device: toaster"),
+     "network.path={path}: clients[0].device='toaster' is unknown; "),
+    (("bandwidth_hz: 5.0e+6", "bandwidth_hz: -5.0e+6"),
+     "network.path={path}: devices.camera.bandwidth_hz=-5000000.0 needs to be 0, or from 1e-25"),
+    (("count: 4", "count: 5"),
+     "data.partition.num_clients=10: network.path={path} describes 11 clients; set it to this, or"),
+    (("- {device: edge_server, position_km: [0, 0.3], backhaul_bps: 1.0e+9}", ""),
+     "network.num_edges=2: network.path={path} describes 1 edge nodes; set it to 1"),
+])
+def test_a_network_file_that_cannot_be(refused, tmp_path, text, words):
+    path = tmp_path / "network.yaml"
+    path.write_text(network_text(*text))
+    line = refused(*TINY, f"--workdir={tmp_path / 'run'}", "--config.network.preset=file",
+                   f"--config.network.path={path}")
+    assert line.startswith(words.format(path=path))
+
+
+@pytest.mark.parametrize(("available", "words"), [
+    (np.ones((1, 10)), "available has 1 rounds, and train.rounds=2; record a longer one or lower"),
+    (np.ones((3, 9)), "available has 9 clients, and the run has 10; record one of this network, o"),
+    (np.full((2, 10), 2), "available[0, 0] is 2, and needs to be 0 or 1; correct the file"),
+])
+def test_a_trace_that_cannot_be(refused, tmp_path, available, words):
+    path = tmp_path / "trace.npz"
+    np.savez(path, available=available)
+    line = refused(*TINY, f"--workdir={tmp_path / 'run'}", "--config.network.dynamics=trace",
+                   f"--config.network.trace={path}")
+    assert line.startswith(f"network.trace={path}: {words}")
+
+
 def test_fields_are_set_in_any_order_and_the_last_one_counts(tmp_path):
     settings = main.parse([
         "main", "--config.train.rounds=5", *TINY, f"--workdir={tmp_path / 'run'}",
@@ -235,6 +332,64 @@ def test_a_run_can_be_repeated_from_its_files(finished, tmp_path):
     parts = partition.from_file(finished / "partition.json", len(setup.data.labels))
     assert partition.sha256(parts) == partition.sha256(setup.partition)
     assert load(finished / "summary.json")["partition_sha256"] == partition.sha256(parts)
+
+
+@pytest.fixture(scope="module")
+def recorded(tmp_path_factory):
+    """The folders of a run with all that a network can be, recorded, and of the one replaying it.
+    """
+    folder = tmp_path_factory.mktemp("moving")
+    (folder / "network.yaml").write_text(network_text())
+    trace = folder / "recorded" / "network_trace.npz"
+    options = (*EVERYTHING, f"--config.network.path={folder / 'network.yaml'}")
+    moving = "--config.network.dynamics=markov", "--config.run.save_trace=True"
+    replaying = "--config.network.dynamics=trace", f"--config.network.trace={trace}"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(jax, "jit", quick_jit)
+        run(*TINY, *options, *moving, f"--workdir={folder / 'recorded'}")
+        run(*TINY, *options, *replaying, f"--workdir={folder / 'replayed'}")
+    return folder / "recorded", folder / "replayed"
+
+
+def metrics(workdir):
+    lines = (workdir / "metrics.jsonl").read_text().splitlines()
+    return [json.loads(line) for line in lines]
+
+
+def test_a_run_with_everything_on(recorded):
+    """It ends, with every file and every metric known; what the options do can be seen in them."""
+    workdir, _ = recorded
+    names = {name for name in contents(workdir) if not name.startswith("events.")}
+    assert names == FILES | {"network_trace.npz"}
+    assert load(workdir / "status.json")["state"] == "finished"
+    keys = [key for key in (*METRIC_KEYS, *MORE_KEYS) if not key.startswith("test/cloud_")]
+    for line in metrics(workdir):
+        assert list(line) == keys
+        assert None not in line.values()
+    finished, sampled = (sum(line[f"clients/{what}"] for line in metrics(workdir))
+                         for what in ("finished", "sampled"))
+    assert 0 < finished < sampled
+    spec = config.to_spec(load(workdir / "config.json"))
+    assert (spec.network.dynamics, spec.cefl.privacy.noise_std) == ("markov", 0.2)
+    timeline = read_timeline(workdir / "timeline.json")
+    assert timeline["deadline_s"] == 0.15
+    assert {client["device"] for client in timeline["clients"]} <= {"camera", "phone"}
+    network = load(workdir / "summary.json")["network"]
+    assert {"camera", "phone", "edge_server"} <= set(network["joules"])
+    sent = network["bytes"]["client_up"]
+    values = sent["labels"] // 4 * 200  # of every sample
+    assert values < sent["smashed_data"] < 1.1 * values  # an int8 each, and scales
+    assert network["bytes"]["client_down"]["cut_gradient"] == values // 10 * 5  # 20, with an index
+
+
+def test_a_recorded_network_is_replayed(recorded):
+    original, replayed = ([line | {"wall/round_ms": None} for line in metrics(workdir)]
+                          for workdir in recorded)
+    assert original == replayed
+    assert len(original) == 4
+    timelines = [load(workdir / "timeline.json") for workdir in recorded]
+    assert timelines[0] == timelines[1]
+    assert "network_trace.npz" not in contents(recorded[1])
 
 
 def test_a_second_run_in_the_folder_is_refused(finished, refused):

@@ -16,6 +16,16 @@ from cefl_jax.specs import Spec
 from cefl_jax.stages.orchestration import make_orchestrator
 from tests.quick import quick_jit
 
+RULES = {  # every rule of clustering
+    "balanced": {},
+    "joint": {"cefl.clustering.network_weight": 3.0},
+    "patent": {"cefl.clustering.rule": "patent"},
+    "astraea": {"cefl.clustering.rule": "astraea"},
+    "random": {"cefl.clustering.rule": "random"},
+    "single": {"cefl.clustering.rule": "single"},
+    "singleton": {"cefl.clustering.rule": "singleton", "cefl.offload.edge_capacity": 2},
+}
+
 
 def make_dataset(side=8, num_classes=4, num_train=160, num_test=50, seed=3):
     """Noisy blobs, one place for each label, so that there is something to learn."""
@@ -119,10 +129,10 @@ def run_whole(setup, jit=quick_jit):
 
 
 def moving_setup(offload="greedy"):
-    """Four rounds on a network that moves, without a deadline, by an offload rule."""
+    """Five rounds on a network that moves, without a deadline, by an offload rule."""
     return make_setup(
         {
-            "train.rounds": 4,
+            "train.rounds": 5,
             "cefl.clustering.rule": "random",
             "cefl.distill.rule": "none",
             "cefl.offload.rule": offload,
@@ -172,6 +182,11 @@ def decide_rounds(setup):
     """The Decisions of all rounds of a run, stacked, and the Ledgers after each; no training."""
     key = jax.random.key(setup.spec.seed)
     return jax.device_get(_decider(_Fixed(setup))(key, setup.data, setup.network))
+
+
+def row_of(tree, at):
+    """The rows `at` of a stacked tree."""
+    return jax.tree.map(lambda leaf: leaf[at], tree)
 
 
 class _Fixed:

@@ -21,38 +21,13 @@ def describe(course, network, work, device_names, round_number, deadline_s=None)
       dict of plain values: `round`, `round_s`, `deadline_s`, `clients`, `nodes`, `front`, `cloud`;
       whoever acts has `bars`, ascending [activity, from_s, to_s].
     """
-    task, schedule = course.task, course.schedule
     round_s = float(course.phase_s.sum())
     over_s = {name: float(s) for name, s in zip(PHASES, course.phase_s, strict=True)}
     start_s = round_s - over_s["averaging"] - over_s["distillation"]
-    fronts_s = 2.0 * schedule.counts.sum() * work.front_params / network.front.flop_per_s
+    fronts_s = 2.0 * course.schedule.counts.sum() * work.front_params / network.front.flop_per_s
     fronts_s = min(float(fronts_s), over_s["averaging"])
     averaged_s = start_s + over_s["averaging"]
     name = lambda kind: device_names[int(kind)]  # noqa: E731
-    num_clients, num_edges = len(network.bandwidth_hz), len(network.edge_km)
-    clients = [
-        {
-            "client": int(course.clients[k]),
-            "device": name(network.clients.kind[course.clients[k]]),
-            "cluster": _own(task.cluster[k], len(task.placement)),
-            "node": _server(task, k),
-            "finished": bool(schedule.finished[k]),
-            "position_km": _place(network.client_km[course.clients[k]]),
-            "bars": _client_bars(task, schedule, k, round_s),
-        }
-        for k in range(len(course.clients))
-        if course.clients[k] < num_clients
-    ]
-    nodes = [
-        {
-            "node": e,
-            "device": name(network.edges.kind[e] if e < num_edges else network.cloud.kind),
-            "position_km": _place(network.edge_km[e]) if e < num_edges else None,
-            "clusters": np.flatnonzero(task.placement == e).tolist(),
-            "bars": _node_bars(schedule, np.flatnonzero(task.placement == e)),
-        }
-        for e in range(max(num_edges, int(task.placement.max(initial=0)) + 1))
-    ]
     front = {
         "device": name(network.front.kind),
         "position_km": _place(network.front_km),
@@ -69,11 +44,45 @@ def describe(course, network, work, device_names, round_number, deadline_s=None)
         "round": round_number,
         "round_s": _rounded(round_s),
         "deadline_s": deadline_s,
-        "clients": clients,
-        "nodes": nodes,
+        "clients": _clients(course, network, name, round_s),
+        "nodes": _nodes(course, network, name),
         "front": front,
         "cloud": cloud,
     }
+
+
+def _clients(course, network, name, round_s):
+    """The clients of the round; empty places are left out."""
+    task, schedule = course.task, course.schedule
+    return [
+        {
+            "client": int(course.clients[k]),
+            "device": name(network.clients.kind[course.clients[k]]),
+            "cluster": _own(task.cluster[k], len(task.placement)),
+            "node": _server(task, k),
+            "finished": bool(schedule.finished[k]),
+            "position_km": _place(network.client_km[course.clients[k]]),
+            "bars": _client_bars(task, schedule, k, round_s),
+        }
+        for k in range(len(course.clients))
+        if course.clients[k] < len(network.bandwidth_hz)
+    ]
+
+
+def _nodes(course, network, name):
+    """All edge nodes, and the cloud where it has a cluster."""
+    placement, num_edges = course.task.placement, len(network.edge_km)
+    nodes = []
+    for e in range(max(num_edges, int(placement.max(initial=0)) + 1)):
+        at_edge, clusters = e < num_edges, np.flatnonzero(placement == e)
+        nodes.append({
+            "node": e,
+            "device": name(network.edges.kind[e] if at_edge else network.cloud.kind),
+            "position_km": _place(network.edge_km[e]) if at_edge else None,
+            "clusters": clusters.tolist(),
+            "bars": _node_bars(course.schedule, clusters),
+        })
+    return nodes
 
 
 def _client_bars(task, schedule, k, round_s):
@@ -99,7 +108,7 @@ def _client_bars(task, schedule, k, round_s):
 
 
 def _node_bars(schedule, clusters):
-    """When a server computes for any of its clusters."""
+    """A server's loading of back halves, training for its clusters, and sending to the cloud."""
     began = schedule.end_s[clusters] > 0
     spans = np.stack([schedule.arrived_s[clusters][began], schedule.served_s[clusters][began]], -1)
     merged = []
@@ -108,7 +117,9 @@ def _node_bars(schedule, clusters):
             merged[-1] = ("compute", merged[-1][1], max(end_s, merged[-1][2]))
         else:
             merged.append(("compute", start_s, end_s))
-    return _bars(merged)
+    loading = [("receive", 0.0, schedule.loaded_s[clusters].max(initial=0.0))]
+    sending = [("send", schedule.trained_s[m], schedule.uploaded_s[m]) for m in clusters]
+    return _bars(sorted([*loading, *merged, *sending], key=lambda span: span[1]))
 
 
 def _bars(spans, until_s=None):

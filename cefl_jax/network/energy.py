@@ -2,6 +2,8 @@
 
 import jax.numpy as jnp
 
+from cefl_jax.network.topology import radio_watts
+
 
 def round_energy(task, schedule, round_s, network, work, averaging_s, distillation_s, num_kinds):
     """What the devices of a round draw from its beginning to its end.
@@ -25,40 +27,60 @@ def round_energy(task, schedule, round_s, network, work, averaging_s, distillati
     Returns:
       f32[num_kinds] joules.
     """
-    clients, servers, pace = network.clients, network.servers, schedule.pace
-    made = jnp.arange(task.samples.shape[1]) < schedule.steps[:, None]             # [K, S]
-    total = lambda seconds: jnp.where(made, seconds, 0.0).sum(1)                   # noqa: E731
-    delivers_s = jnp.where(schedule.counts, pace.deliver, 0.0)
-    present_s = jnp.where(schedule.finished, round_s, schedule.out_s + delivers_s)
-    client_j = (
-        clients.idle_w * present_s
-        + (clients.busy_w - clients.idle_w) * total(pace.forward + pace.backward)
-        + clients.transmit_w * (total(pace.send) + delivers_s)
-    )
-
-    num_servers = servers.flop_per_s.shape[0]
-    placed = task.placement.at[task.cluster].get(mode="fill", fill_value=-1)
-    at = jnp.where(schedule.started & (placed >= 0), placed, num_servers)
-    trained = jnp.where(made, task.samples, 0).sum(1) * work.back_train_flop
-    nothing = jnp.zeros(num_servers)
-    busy_s = nothing.at[at].add(trained, mode="drop") / servers.flop_per_s
-    sends_s = nothing.at[at].add(total(pace.receive), mode="drop")
-    cluster_at = jnp.where(task.placement < 0, num_servers, task.placement)
-    reserved_s = nothing.at[cluster_at].max(schedule.closed_s, mode="drop")
-    server_j = (
-        servers.idle_w * reserved_s
-        + (servers.busy_w - servers.idle_w) * busy_s
-        + servers.transmit_w * sends_s
-    )
+    pace, front, cloud = schedule.pace, network.front, network.cloud
     loads_s = jnp.where(schedule.started, pace.load, 0.0).sum()
-    front_j = network.front.busy_w * averaging_s[0] + network.front.transmit_w * loads_s
-    cloud_j = network.cloud.busy_w * (averaging_s[1] + distillation_s)
+    server_j, radio_j = _server_joules(task, schedule, network, work)
+    relayed = jnp.isinf(network.backhaul_bps)
     joules = jnp.zeros(num_kinds)
     for kind, amount in (
-        (clients.kind, client_j),
-        (servers.kind, server_j),
-        (network.front.kind, front_j),
-        (network.cloud.kind, cloud_j),
+        (network.clients.kind, _client_joules(task, schedule, round_s, network)),
+        (network.servers.kind, server_j),
+        (jnp.where(relayed, front.kind, network.servers.kind), radio_j),
+        (front.kind, front.busy_w * averaging_s[0] + front.transmit_w * loads_s),
+        (cloud.kind, cloud.busy_w * (averaging_s[1] + distillation_s)),
     ):
         joules = joules.at[kind].add(amount)
     return joules
+
+
+def _client_joules(task, schedule, round_s, network):
+    """Joules of each client, f32[K]."""
+    clients, pace = network.clients, schedule.pace
+    radio = _at_own_server(task, network.up_bps / network.radio_up_bps)
+    delivers_s = jnp.where(schedule.counts, pace.deliver, 0.0)
+    present_s = jnp.where(schedule.finished, round_s, schedule.out_s + delivers_s)
+    return (
+        clients.idle_w * present_s
+        + (clients.busy_w - clients.idle_w) * _total(task, schedule, pace.forward + pace.backward)
+        + clients.transmit_w * (_total(task, schedule, pace.send) * radio + delivers_s)
+    )
+
+
+def _server_joules(task, schedule, network, work):
+    """Joules of each server's idling and computing, f32[E], and of what is radiated for it."""
+    servers, num_servers = network.servers, network.servers.flop_per_s.shape[0]
+    placed = task.placement.at[task.cluster].get(mode="fill", fill_value=-1)
+    at = jnp.where(schedule.started & (placed >= 0), placed, num_servers)
+    nothing = jnp.zeros(num_servers)
+    trained = _total(task, schedule, task.samples) * work.back_train_flop
+    busy_s = nothing.at[at].add(trained, mode="drop") / servers.flop_per_s
+    radio = _at_own_server(task, network.down_bps / network.radio_down_bps)
+    sends_s = _total(task, schedule, schedule.pace.receive) * radio
+    sends_s = nothing.at[at].add(sends_s, mode="drop")
+    cluster_at = jnp.where(task.placement < 0, num_servers, task.placement)
+    reserved_s = nothing.at[cluster_at].max(schedule.closed_s, mode="drop")
+    server_j = servers.idle_w * reserved_s + (servers.busy_w - servers.idle_w) * busy_s
+    return server_j, radio_watts(network) * sends_s
+
+
+def _total(task, schedule, values):
+    """Sum f32[K] of values [K, S] over the local steps that each client made."""
+    made = jnp.arange(task.samples.shape[1]) < schedule.steps[:, None]
+    return jnp.where(made, values, 0).sum(1)
+
+
+def _at_own_server(task, values):
+    """Values f32[K, E] at each client's own server, f32[K]; 0 without one."""
+    placed = task.placement.at[task.cluster].get(mode="fill", fill_value=-1)
+    own = values[jnp.arange(placed.shape[0]), jnp.maximum(placed, 0)]
+    return jnp.where(placed < 0, 0.0, own)

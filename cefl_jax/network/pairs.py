@@ -5,34 +5,40 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
+from cefl_jax.network import topology
+
 
 class PairCost(NamedTuple):
     """A round's split training for every pair of cluster and server, f32[M, E]."""
 
     clients_s: jax.Array  # first cost: the slowest client's computing and links, over the steps
     node_s: jax.Array  # second cost: the server's computing, with the server to itself
+    backhaul_s: jax.Array  # and its link to the cloud: back half both ways, smashed data up
     active_j: jax.Array  # joules of computing and sending, beyond what is drawn while idle
     idle_w: jax.Array  # watts that the pair's devices draw while idle
 
     def weigh(self, time_weight, energy_weight):
         """The two costs as `time_weight` x seconds + `energy_weight` x joules.
 
-        Idling for the server's computing is part of the second cost, as it grows with it.
+        Idling for the server is part of the second cost, as it grows with it.
         """
         a_second = time_weight + energy_weight * self.idle_w
-        return a_second * self.clients_s + energy_weight * self.active_j, a_second * self.node_s
+        clients = a_second * self.clients_s + energy_weight * self.active_j
+        return clients, a_second * (self.node_s + self.backhaul_s)
 
 
-def client_seconds(samples, network, work, sizes):
+def client_seconds(samples, uploads, network, work, sizes):
     """What each client's local steps would take with each server, were it alone with it.
 
     Args:
       samples: i32[K, S] samples of each client's local steps, 0 where it makes none.
+      uploads: i32[K] last local steps whose smashed data goes on to the cloud.
       network: RoundNetwork.
       work: Workload.
       sizes: messages.Sizes.
     Returns:
-      f32[K, E] seconds of the client's computing and links, f32[K, E] of the server's computing.
+      f32[K, E] seconds of the client's computing and links, f32[K, E] of the server's computing and
+      of its link to the cloud for the client's smashed data.
     """
     total, steps = (x.sum(1)[:, None].astype(jnp.float32) for x in (samples, samples > 0))
     compute = work.front_forward_flop + work.front_backward_flop
@@ -41,18 +47,22 @@ def client_seconds(samples, network, work, sizes):
         + sizes.upward_bits(total, steps) / network.up_bps
         + sizes.downward_bits(total, steps) / network.down_bps
     )
-    return client_s, total * (work.back_train_flop / network.servers.flop_per_s)
+    server_s = total * (work.back_train_flop / network.servers.flop_per_s)
+    onward = _upload_bits(samples, uploads, sizes)[:, None]
+    return client_s, server_s + onward / network.backhaul_bps
 
 
-def pair_costs(samples, cluster, network, work, sizes, num_clusters):
+def pair_costs(samples, uploads, cluster, network, work, sizes, num_clusters):
     """What every server would take to train every cluster.
 
     A synchronous step of cluster m on server e takes
     max_k(front forward + smashed data / rate_ke) + samples x back FLOPs / f_e
-    + max_k(cut gradient / rate_ek + front backward). Joules are those of `energy.py`.
+    + max_k(cut gradient / rate_ek + front backward). To that comes the server's link to the cloud,
+    as if nothing else were sent meanwhile. Joules are those of `energy.py`.
 
     Args:
       samples: i32[K, S] samples of each client's local steps, 0 where it makes none.
+      uploads: i32[K] last local steps whose smashed data goes on to the cloud.
       cluster: i32[K] cluster of each client, M for none.
       network: RoundNetwork.
       work: Workload.
@@ -79,20 +89,41 @@ def pair_costs(samples, cluster, network, work, sizes, num_clusters):
     steps = (samples > 0).any(0).sum()                    # nobody's steps have gaps
     start = jnp.zeros((num_clusters, network.up_bps.shape[1]))
     clients_s = jax.lax.fori_loop(0, steps, add_step, start)
-    total, messages = (x.sum(1).astype(jnp.float32) for x in (samples, samples > 0))   # [K]
+    total = samples.sum(1).astype(jnp.float32)                                     # [K]
     of_cluster = lambda x: jnp.where(members, x, 0.0).sum(1)[:, None]              # noqa: E731
     node_s = of_cluster(total) * work.back_train_flop / network.servers.flop_per_s
-    clients, servers = network.clients, network.servers
-    compute = total * (work.front_forward_flop + work.front_backward_flop) * compute_s[:, 0]
-    up_s = sizes.upward_bits(total, messages)[:, None] / network.up_bps            # [K, E]
-    down_s = sizes.downward_bits(total, messages)[:, None] / network.down_bps
-    in_cluster = members.astype(jnp.float32)
-    active_j = (
-        of_cluster((clients.busy_w - clients.idle_w) * compute)
-        + in_cluster @ (clients.transmit_w[:, None] * up_s)
-        + (in_cluster @ down_s) * servers.transmit_w
-        + node_s * (servers.busy_w - servers.idle_w)
-    )
     formed = members.any(1)[:, None]
-    idle_w = jnp.where(formed, of_cluster(clients.idle_w) + servers.idle_w, 0.0)
-    return PairCost(clients_s, node_s, active_j, idle_w)
+    onward = jnp.where(formed, 16.0 * sizes.back, 0.0)
+    onward += of_cluster(_upload_bits(samples, uploads, sizes))
+    idle_w = of_cluster(network.clients.idle_w) + network.servers.idle_w
+    return PairCost(
+        clients_s,
+        node_s,
+        onward / network.backhaul_bps,
+        _active_joules(samples, members, node_s, network, work, sizes),
+        jnp.where(formed, idle_w, 0.0),
+    )
+
+
+def _active_joules(samples, members, node_s, network, work, sizes):
+    """Joules f32[M, E] of computing and sending, beyond what is drawn while idle."""
+    clients, servers = network.clients, network.servers
+    total, messages = (x.sum(1).astype(jnp.float32) for x in (samples, samples > 0))
+    compute_s = total * (work.front_forward_flop + work.front_backward_flop) / clients.flop_per_s
+    compute_j = (clients.busy_w - clients.idle_w) * compute_s                      # [K]
+    up_s = sizes.upward_bits(total, messages)[:, None] / network.radio_up_bps      # [K, E]
+    down_s = sizes.downward_bits(total, messages)[:, None] / network.radio_down_bps
+    client_j = compute_j[:, None] + clients.transmit_w[:, None] * up_s
+    client_j += topology.radio_watts(network) * down_s
+    in_clusters = jnp.where(members[..., None], client_j, 0.0).sum(1)              # [M, E]
+    return in_clusters + node_s * (servers.busy_w - servers.idle_w)
+
+
+def _upload_bits(samples, uploads, sizes):
+    """Bits f32[K] of the smashed data and labels of each client's last local steps."""
+    planned = (samples > 0).sum(1)
+    sent = jnp.arange(samples.shape[1]) >= (planned - uploads)[:, None]            # [K, S]
+    total, messages = (
+        (sent * x).sum(1).astype(jnp.float32) for x in (samples, samples > 0)
+    )
+    return sizes.upward_bits(total, messages)

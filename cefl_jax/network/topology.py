@@ -57,9 +57,17 @@ class RoundNetwork(NamedTuple):
     distance_km: jax.Array  # f32[K, E] to each server; infinite to the cloud
     up_bps: jax.Array  # f32[K, E] client to server
     down_bps: jax.Array  # f32[K, E] and back
+    radio_up_bps: jax.Array  # f32[K, E] of the radio in up_bps, which to the cloud has a wire too
+    radio_down_bps: jax.Array  # f32[K, E] likewise
     front_up_bps: jax.Array  # f32[K] client to front aggregation server
     front_down_bps: jax.Array  # f32[K] and back
     backhaul_bps: jax.Array  # f32[E] between server and cloud, each way; infinite for the cloud
+
+
+def radio_watts(network):
+    """What each server of a RoundNetwork radiates to clients, f32[E]: to the cloud, the front's."""
+    relayed = jnp.isinf(network.backhaul_bps)
+    return jnp.where(relayed, network.front.transmit_w, network.servers.transmit_w)
 
 
 def of_clients(network, conditions, clients, include_cloud=False):
@@ -87,11 +95,11 @@ def of_clients(network, conditions, clients, include_cloud=False):
     offset = of(network.client_km)[:, None] - network.edge_km
     distance = jnp.sqrt((offset**2).sum(-1))                                       # [K, E]
     front_up, front_down, backhaul = up[:, -1], down[:, -1], network.backhaul_bps[:-1]
+    radio_up, radio_down = up, down
     up, down = up[:, :-1], down[:, :-1]
     if include_cloud:
         wire = 1.0 / network.backhaul_bps[-1]
-        cloud = network.cloud._replace(transmit_w=network.front.transmit_w)
-        servers = jax.tree.map(jnp.append, servers, cloud)
+        servers = jax.tree.map(jnp.append, servers, network.cloud)
         up = jnp.column_stack([up, 1.0 / (1.0 / front_up + wire)])
         down = jnp.column_stack([down, 1.0 / (1.0 / front_down + wire)])
         distance = jnp.pad(distance, ((0, 0), (0, 1)), constant_values=jnp.inf)
@@ -104,6 +112,8 @@ def of_clients(network, conditions, clients, include_cloud=False):
         distance_km=distance,
         up_bps=up,
         down_bps=down,
+        radio_up_bps=radio_up[:, : up.shape[1]],
+        radio_down_bps=radio_down[:, : up.shape[1]],
         front_up_bps=front_up,
         front_down_bps=front_down,
         backhaul_bps=backhaul,

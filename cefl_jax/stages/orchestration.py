@@ -9,6 +9,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
+from cefl_jax.models.cost import Workload
 from cefl_jax.network import dynamics, pairs, topology
 from cefl_jax.network.bill import make_bill
 from cefl_jax.network.messages import Sizes
@@ -41,7 +42,7 @@ class Orchestrator:
     """Decides rounds of clustered split training, from the network's present state."""
 
     spec: Spec
-    work: object  # models.cost.Workload
+    work: Workload
     sizes: Sizes
     extent: planning.Extent
 
@@ -78,25 +79,6 @@ class Orchestrator:
         uploaded = planning.uploaded_samples(plan, self._samples(plan)).sum()
         sampled = (clients < data.sizes.shape[0]).sum(dtype=jnp.int32)
         return Decision(plan, task, schedule, now, clusters, cost, sampled, uploaded, after)
-
-    def soonest_finish(self, conditions, data, network):
-        """The least seconds in which any client could finish a round, alone with its best server.
-
-        Args:
-          conditions: Conditions.
-          data: FederatedData.
-          network: Network.
-        Returns:
-          f32[].
-        """
-        clients = jnp.arange(data.offsets.shape[0] - 1)
-        now = self._network(network, conditions, clients)
-        client_s, server_s = self._alone(clients, jnp.zeros_like(clients), data.sizes, now)
-        load_s, deliver_s = (
-            8.0 * self.sizes.front / rate for rate in (now.front_down_bps, now.front_up_bps)
-        )
-        ready_s = jnp.maximum(load_s[:, None], 8.0 * self.sizes.back / now.backhaul_bps)
-        return (ready_s + client_s + server_s + deliver_s[:, None]).min()
 
     def bill(self, decision, num_kinds):
         """The ledger.Bill of a decided round on a network of so many device classes."""
@@ -176,13 +158,20 @@ class Orchestrator:
     def _alone(self, clients, cluster, sizes, network):
         """Seconds f32[K, E] of each client's and each server's local steps, one to one."""
         plan = self._plan(clients, cluster, sizes, 1)                              # keeps the order
-        return pairs.client_seconds(self._samples(plan), network, self.work, self.sizes)
+        samples = self._samples(plan)
+        return pairs.client_seconds(samples, plan.uploaded, network, self.work, self.sizes)
 
     def _place(self, key, plan, samples, network):
         """The server of every cluster, and the value of the objective."""
         spec, formed = self.spec.cefl.offload, plan.members > 0
         pair = pairs.pair_costs(
-            samples, plan.cluster, network, self.work, self.sizes, self.num_clusters
+            samples,
+            plan.uploaded,
+            plan.cluster,
+            network,
+            self.work,
+            self.sizes,
+            self.num_clusters,
         )
         costs = pair.weigh(spec.time_weight, spec.energy_weight)
         members = plan.cluster == jnp.arange(self.num_clusters)[:, None]           # [M, K]

@@ -18,6 +18,18 @@ RULES = {
         "train.optimizer.momentum": 0.9,
     },
     "convolutions": {"model.name": "lenet5", "cefl.clustering.num_clusters": 2},
+    "moving network": {
+        "network.dynamics": "markov",
+        "network.deadline_s": 0.02,
+        "network.late": "keep",
+        "cefl.clustering.rule": "random",
+        "cefl.offload.rule": "greedy",
+        "cefl.compression.smashed": "int8",
+        "cefl.compression.gradient": "int8",
+        "cefl.privacy.noise_std": 0.1,
+        "cefl.privacy.probe_size": 0,
+        "cefl.distill.rule": "none",
+    },
 }
 
 
@@ -42,13 +54,21 @@ def on_one_device(rule):
     return outcome(rule, 1)
 
 
-QUICK = [("balanced", 2), ("balanced", 4), ("balanced", 8), ("convolutions", 4)]
+QUICK = [
+    ("balanced", 2),
+    ("balanced", 4),
+    ("balanced", 8),
+    ("convolutions", 4),
+    ("moving network", 4),
+]
 LONG = [
     ("convolutions", 2),
     ("convolutions", 8),
     ("patent, epochs", 2),
     ("patent, epochs", 4),
     ("patent, epochs", 8),
+    ("moving network", 2),
+    ("moving network", 8),
 ]
 
 
@@ -57,6 +77,14 @@ LONG = [
 )
 def test_any_number_of_devices_gives_the_same_bits(rule, devices):
     jax.tree.map(np.testing.assert_array_equal, outcome(rule, devices), on_one_device(rule))
+
+
+def test_the_deadline_on_the_moving_network_is_missed_and_met():
+    """Or the case above would say nothing of them."""
+    _, chunk = on_one_device("moving network")
+    sampled, finished = (np.asarray(x).sum() for x in (chunk.metrics.sampled,
+                                                       chunk.metrics.finished))
+    assert 0 < finished < sampled
 
 
 @pytest.mark.parametrize("devices", [pytest.param(1, marks=pytest.mark.slow), 4])

@@ -55,13 +55,10 @@ def conduct(compiled, tmp_path, monkeypatch, capsys):
         status = json.loads((tmp_path / folder / "status.json").read_text())
         assert (status["state"], status["round"]) == ("finished", ROUNDS)
         read_timeline(tmp_path / folder / "timeline.json")
-        return jax.device_get(states_without_key(states)), records, capsys.readouterr().out
+        states = jax.device_get([state._replace(key=None) for state in states])
+        return states, records, capsys.readouterr().out
 
     return conduct
-
-
-def states_without_key(states):
-    return [state._replace(key=None) for state in states]
 
 
 def learned(state):
@@ -116,7 +113,7 @@ def test_a_deadline_that_everybody_meets_is_none(conduct):
     # Training and distillation on top of the decisions change nothing of the bill.
     _, ledgers = world.decide_rounds(setup)
     for done, state in enumerate(states[1:]):
-        alone = jax.tree.map(lambda x: x[done], ledgers)  # noqa: B023
+        alone = world.row_of(ledgers, done)
         np.testing.assert_array_equal(state.ledger.link_bytes, alone.link_bytes)
         np.testing.assert_allclose(state.ledger.phase_s, alone.phase_s, rtol=1e-6)
         np.testing.assert_allclose(state.ledger.energy_j, alone.energy_j, rtol=1e-6)
@@ -164,7 +161,7 @@ def test_a_few_of_the_wanted_clients_make_a_round(conduct):
 def test_the_global_model_is_the_average_of_the_clusters_that_are_left(compiled):
     """One cluster is late with everything; the others weigh by their clients' examples."""
     setup = world.dropping_setup(EVERYBODY)
-    first = jax.tree.map(lambda x: x[0], world.decide_rounds(setup)[0].plan)
+    first = world.row_of(world.decide_rounds(setup)[0].plan, 0)
     assert set(first.cluster.tolist()) == {0, 1, 2}
     late = slowed(setup, first.clients[first.cluster == 1])
     start, advance = compiled
@@ -188,3 +185,22 @@ def test_the_global_model_is_the_average_of_the_clusters_that_are_left(compiled)
     )
     moved = jax.tree.map(lambda a, b: np.abs(a - b).max(), after.halves, state.halves)
     assert min(jax.tree.leaves(moved)) > 1e-4
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("rule", world.RULES)
+def test_a_network_that_empties_stops_no_rule(rule):
+    """Whole runs; test_orchestration.py has the decisions of every rule without training."""
+    setup = world.make_setup(
+        world.RULES[rule] | {"train.rounds": 4, "run.eval_every": 1, "cefl.offload.rule": "greedy"}
+    )
+    available = np.arange(11) < np.array([11, 4, 1, 0, 0])[:, None]
+    outcomes = world.run_whole(world.follow(setup, world.make_trace(setup, available)))
+    assert [chunk.metrics.sampled.item() for _, chunk in outcomes] == [7, 4, 1, 0]
+    for state, chunk in outcomes:
+        known = np.isfinite(chunk.metrics.train_loss).all()
+        assert known or chunk.metrics.counted.item() == 0
+        assert not (known and chunk.metrics.sampled.item() == 0)
+        finite = state, chunk._replace(metrics=None)
+        assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(finite))
+    assert_nothing_learned(*(state for state, _ in outcomes[-2:]))

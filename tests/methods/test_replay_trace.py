@@ -1,6 +1,7 @@
 """A run that replays a recorded network is the run that it was recorded from, bit for bit."""
 
 import dataclasses
+import itertools
 
 import jax
 import numpy as np
@@ -37,7 +38,7 @@ def test_the_trace_is_that_of_the_run(recorded):
         for name, rows in trace.items():
             np.testing.assert_array_equal(rows[int(state.round)], getattr(state.conditions, name))
     for rows in trace.values():
-        assert len(rows) == 5
-        assert all(not np.array_equal(*pair) for pair in zip(rows, rows[1:], strict=False))
+        assert len(rows) == 6
+        assert all(not np.array_equal(*pair) for pair in itertools.pairwise(rows))
     assert trace["available"].any()
     assert not trace["available"].all()

@@ -64,8 +64,15 @@ def make_network(rng, cloud_serves, num_kinds=KINDS):
         for leaf, value in zip(servers, cloud, strict=True):
             leaf[-1] = value
     distance = np.zeros((k, e), np.float32)
-    links = rate(k, e), rate(k, e), rate(k) ** 1.5 / 10, rate(k)
-    return RoundNetwork(clients, servers, front, cloud, distance, *links, backhaul)
+    links = rate(k, e), rate(k, e)
+    radio = [link.copy() for link in links]
+    if cloud_serves:
+        for link in radio:
+            link[:, -1] *= np.float32(1) + rate(k)  # and a wire after it
+    front_links = rate(k) ** 1.5 / 10, rate(k)
+    return RoundNetwork(
+        clients, servers, front, cloud, distance, *links, *radio, *front_links, backhaul
+    )
 
 
 def make_task(rng, leaving):
@@ -120,8 +127,8 @@ def _program(has_deadline, keep, sizes):
 @quick_jit
 def compute_pairs(task, network):
     """The library's PairCost of every pair, and the seconds of every client and server."""
-    pairs = pair_costs(task.samples, task.cluster, network, WORK, SIZES, CLUSTERS)
-    return pairs, client_seconds(task.samples, network, WORK, SIZES)
+    pairs = pair_costs(task.samples, task.uploads, task.cluster, network, WORK, SIZES, CLUSTERS)
+    return pairs, client_seconds(task.samples, task.uploads, network, WORK, SIZES)
 
 
 def phases(phase_s):

@@ -39,6 +39,9 @@ def make_network(changes, clients):
     """The network of the worked round, with changes, as its first clients see it."""
     of_first = ("distance_km", "up_bps", "down_bps", "front_up_bps", "front_down_bps")
     links = {name: np.float32(getattr(NETWORK, name))[:clients] for name in of_first}
+    for radio, whole in (("radio_up_bps", "up_bps"), ("radio_down_bps", "down_bps")):
+        rates = getattr(NETWORK, radio if "kind" in changes else whole)
+        links[radio] = np.float32(rates)[:clients]
 
     def devices(role, kind=None):
         *numbers, its_kind = role

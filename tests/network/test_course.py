@@ -156,7 +156,7 @@ def test_servers_work_while_they_have_to(describe, setup, name):
         e, here = node["node"], np.flatnonzero(np.array(task.placement) == node["node"])
         assert node["clusters"] == here.tolist()
         on_cloud = e == 4
-        device = network.cloud if on_cloud else jax.tree.map(lambda x: x[e], network.edges)  # noqa: B023
+        device = network.cloud if on_cloud else world.row_of(network.edges, e)
         assert node["device"] == setup.device_names[device.kind]
         assert node["position_km"] == (
             None if on_cloud else pytest.approx(network.edge_km[e].tolist(), rel=1e-6)

@@ -14,12 +14,12 @@ from tests.oracles import round_bill
 @given(rounds.rounds())
 def test_pairs_equal_the_reference(case):
     pairs, _ = rounds.compute_pairs(case.task, case.network)
-    expected = np.zeros((4, CLUSTERS, SERVERS))
+    expected = np.zeros((5, CLUSTERS, SERVERS))
     samples = case.task.samples.tolist()
     for m in range(CLUSTERS):
         members = np.flatnonzero(case.task.cluster == m).tolist()
         for e in range(SERVERS) if members else ():
-            pair = members, samples, e, case.network, WORK, SIZES
+            pair = members, samples, case.task.uploads, e, case.network, WORK, SIZES
             expected[:, m, e] = round_bill.pair_cost(*pair)
     for field, values in zip(PairCost._fields, expected, strict=True):
         np.testing.assert_allclose(getattr(pairs, field), values, 1e-5, err_msg=field)
@@ -32,9 +32,11 @@ def test_seconds_of_a_client_are_those_of_a_cluster_of_its_own(case):
     samples = case.task.samples.tolist()
     for k in range(CLIENTS):
         for e in range(SERVERS):
-            pair = round_bill.pair_cost([k], samples, e, case.network, WORK, SIZES)
+            uploads = case.task.uploads
+            pair = round_bill.pair_cost([k], samples, uploads, e, case.network, WORK, SIZES)
+            back_s = 16 * SIZES.back / float(case.network.backhaul_bps[e])
             np.testing.assert_allclose(client_s[k, e], pair.clients_s, 1e-5)
-            np.testing.assert_allclose(server_s[k, e], pair.node_s, 1e-5)
+            np.testing.assert_allclose(server_s[k, e], pair.node_s + pair.backhaul_s - back_s, 1e-4)
 
 
 @settings(deadline=None, max_examples=30)
@@ -53,8 +55,8 @@ def test_a_cluster_trains_as_long_as_its_pair_says(case):
 
 @given(st.floats(0, 10), st.floats(0, 10))
 def test_weights_of_seconds_and_joules(time_weight, energy_weight):
-    """Of a pair that takes 5 s and then 2 s a turn, 70 J and 3 W: with j turns 5 + 2 j s."""
-    pair = PairCost(clients_s=5.0, node_s=2.0, active_j=70.0, idle_w=3.0)
+    """Of a pair that takes 5 s and then 1.5 + .5 s a turn, 70 J and 3 W: with j turns 5 + 2 j s."""
+    pair = PairCost(clients_s=5.0, node_s=1.5, backhaul_s=0.5, active_j=70.0, idle_w=3.0)
     first, turn = pair.weigh(time_weight, energy_weight)
     for turns in (1, 2):
         seconds = 5 + 2 * turns

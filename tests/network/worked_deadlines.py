@@ -49,10 +49,6 @@ CASES["one is held up and late"] = Case(
     },
     [31 + 24 + 6 + 35.8 + 31, 0, 323 + 80 + 60, 8 + 18, 40, 0],
 )
-CASES["late is late where partial work is kept"] = CASES["one is held up and late"]._replace(
-    changes={"deadline_s": np.float32(32.5), "keep": True}
-)
-
 # A leaves at 20.5. Step two is B's: up 1 + 3 -> 24.5, X 2 samples -> 25.5, down 2 + 2 -> 29.5. A's
 # front half arrives at 22.5, B's at 30.5; 640 + 128 + 192 bits from X at 31.
 # A takes part for 22.5 s, computes 9, sends 2 + 2. X idles 31 s, computes 3.5 s, sends 9 s.
@@ -79,6 +75,12 @@ CASES["one leaves, and what it did is kept"] = Case(
     },
     [22.5 + 18 + 8 + 35.5 + 31, 0, 310 + 70 + 45, 2 * 8 + 18, 40, 0],
 )
+
+# Before step two A alone would be done at 30 and arrive at 32. With B it would arrive at 33: it
+# delivers what it has at 20.5, and B, which would arrive at 32 with A, goes on. All as above.
+CASES["one is held up, and what it did is kept"] = CASES[
+    "one leaves, and what it did is kept"
+]._replace(changes={"deadline_s": np.float32(32.5), "keep": True})
 
 # As above until 29.5; only B's 640 + 192 bits leave X, by 30.8. A takes part for 20.5 s and sends
 # for 2.

@@ -36,6 +36,11 @@ class Client:
         parts = self.forward_s, self.send_s, self.serve_s, self.receive_s, self.backward_s
         return sum(sum(part[step:]) for part in parts) + self.deliver_s
 
+    def step_s(self, step):
+        """This local step and delivering, if nobody holds it up."""
+        parts = self.forward_s, self.send_s, self.serve_s, self.receive_s, self.backward_s
+        return sum(part[step] for part in parts) + self.deliver_s
+
     def uploaded(self):
         """Samples of each local step whose smashed data goes on to the cloud."""
         return self.samples[max(self.steps - self.uploads, 0) : self.steps] if self.counts else []

@@ -20,6 +20,7 @@ class PairCost(NamedTuple):
 
     clients_s: float
     node_s: float
+    backhaul_s: float
     active_j: float
     idle_w: float
 
@@ -50,7 +51,11 @@ def _joules(course, round_s, network):
             present_s = round_s if client.finished else present_s
             made = slice(client.steps)
             computing_s = sum(client.forward_s[made]) + sum(client.backward_s[made])
-            sending_s = sum(client.send_s[made]) + client.deliver_s * client.counts
+            # By radio alone: what is for the cloud goes on by wire.
+            radio = float(network.up_bps[k, client.server]) / float(
+                network.radio_up_bps[k, client.server]
+            )
+            sending_s = sum(client.send_s[made]) * radio + client.deliver_s * client.counts
             joules = idle_w * present_s + (busy_w - idle_w) * computing_s + transmit_w * sending_s
             yield int(kind), joules
             yield int(network.front.kind), float(network.front.transmit_w) * client.load_s
@@ -62,8 +67,16 @@ def _joules(course, round_s, network):
         for client in clients:
             served_s = sum(client.serve_s[: client.steps]) / course.clusters[client.cluster].tenants
             joules += (busy_w - idle_w) * served_s
-            joules += transmit_w * sum(client.receive_s[: client.steps])
         yield int(kind), joules
+        radio = network.front if math.isinf(network.backhaul_bps[e]) else None
+        for k, client in course.clients.items():
+            if client.server == e:
+                share = float(network.down_bps[k, e]) / float(network.radio_down_bps[k, e])
+                sent_s = share * sum(client.receive_s[: client.steps])
+                if radio is None:
+                    yield int(kind), transmit_w * sent_s
+                else:
+                    yield int(radio.kind), float(radio.transmit_w) * sent_s
 
 
 def messages(course, network, sizes):
@@ -105,7 +118,7 @@ def count_bytes(sent):
     return total
 
 
-def pair_cost(members, samples, e, network, work, sizes):
+def pair_cost(members, samples, uploads, e, network, work, sizes):
     """The PairCost of clients at these places, which make steps of samples[k], with server e."""
     f_e = float(network.servers.flop_per_s[e])
     idle_w = float(network.servers.idle_w[e])
@@ -127,9 +140,20 @@ def pair_cost(members, samples, e, network, work, sizes):
             downs.append(receive_s + backward_s)
             node_s += n * work.back_train_flop / f_e
             more_w = float(device.busy_w[k]) - float(device.idle_w[k])
-            active_j += more_w * (forward_s + backward_s) + float(device.transmit_w[k]) * send_s
-            active_j += float(network.servers.transmit_w[e]) * receive_s
+            active_j += more_w * (forward_s + backward_s)
+            radio = network.front.transmit_w
+            if math.isfinite(network.backhaul_bps[e]):
+                radio = network.servers.transmit_w[e]
+            bits_up, bits_down = 8 * smashed_bytes(n, sizes), 8 * gradient_bytes(n, sizes)
+            active_j += float(device.transmit_w[k]) * bits_up / float(network.radio_up_bps[k, e])
+            active_j += float(radio) * bits_down / float(network.radio_down_bps[k, e])
         clients_s += max(ups) + max(downs)
     active_j += (float(network.servers.busy_w[e]) - idle_w) * node_s
     idle_w += sum(float(network.clients.idle_w[k]) for k in members)
-    return PairCost(clients_s, node_s, active_j, idle_w)
+    onward = 2 * sizes.back
+    for k in members:
+        made = [n for n in samples[k] if n > 0]
+        sent = made[max(len(made) - int(uploads[k]), 0) :]
+        onward += sum(smashed_bytes(n, sizes) for n in sent)
+    backhaul_s = 8 * onward / float(network.backhaul_bps[e])
+    return PairCost(clients_s, node_s, backhaul_s, active_j, idle_w)

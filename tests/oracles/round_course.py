@@ -30,8 +30,8 @@ def run(task, network, work, sizes, deadline_s=None, keep=False):
             back_load_s = tenants * 8 * sizes.back / float(network.backhaul_bps[e])
             clusters[m] = Cluster(e, tenants, back_load_s, members)
     for cluster in clusters.values():
-        _start(cluster, within)
-        _train(cluster, within, margins)
+        _start(cluster, within, keep)
+        _train(cluster, within, margins, keep)
         for client in cluster.clients:
             in_time = client.steps > 0 and within(client.arrives_s)
             client.finished = in_time and client.steps == len(client.samples)
@@ -90,16 +90,18 @@ def _first_largest(values, margins):
     return best
 
 
-def _start(cluster, within):
+def _start(cluster, within, keep):
     for client in cluster.clients:
         loaded_s = max(client.load_s, cluster.back_load_s)
-        client.started = bool(client.samples) and within(loaded_s + client.rest_s(0))
+        if client.samples:
+            need_s = client.step_s(0) if keep else client.rest_s(0)
+            client.started = within(loaded_s + need_s)
     loads = [client.load_s for client in cluster.clients if client.started]
     if loads:
         cluster.ready_s = max(cluster.back_load_s, *loads)
 
 
-def _train(cluster, within, margins):
+def _train(cluster, within, margins, keep):
     clock = cluster.ready_s
     present = [client for client in cluster.clients if client.started]
     for client in present:
@@ -108,8 +110,15 @@ def _train(cluster, within, margins):
         present = [
             client
             for client in present
-            if s < len(client.samples) and s < client.stays and within(clock + client.rest_s(s))
+            if s < len(client.samples)
+            and s < client.stays
+            and within(clock + (client.step_s(s) if keep else client.rest_s(s)))
         ]
+        if keep and present:
+            together_s = clock + max(client.forward_s[s] + client.send_s[s] for client in present)
+            together_s += sum(client.serve_s[s] for client in present)
+            together_s += max(client.receive_s[s] + client.backward_s[s] for client in present)
+            present = [c for c in present if within(together_s + c.deliver_s)]
         if not present:
             break
         ups = [client.forward_s[s] + client.send_s[s] for client in present]

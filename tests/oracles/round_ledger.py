@@ -64,14 +64,15 @@ def one_round(draws, cluster, sizes, terms):
     samples = [[len(batch) for batch in batches] for batches in draws.batches]
     formed = sorted({*cluster} - {-1})
     groups = {m: [k for k, own in enumerate(cluster) if own == m] for m in formed}
-    place, value = _match(groups, samples, sizes, terms)
+    uploads = [sum(k == own for own, _ in draws.uploads) for k in range(len(samples))]
+    place, value = _match(groups, samples, uploads, sizes, terms)
     num_clusters, num_steps = max(groups, default=-1) + 1, max(map(len, samples))
     task = Task(
         np.array([row + [0] * (num_steps - len(row)) for row in samples]),
         [num_clusters if m < 0 else m for m in cluster],
         [place.get(m, -1) for m in range(num_clusters)],
         [num_steps] * len(samples) if terms.stays is None else terms.stays,
-        [sum(k == own for own, _ in draws.uploads) for k in range(len(samples))],
+        uploads,
     )
     network, work = terms.network, terms.work
     course = round_course.run(task, network, work, sizes, terms.deadline_s, terms.keep)
@@ -88,7 +89,7 @@ def one_round(draws, cluster, sizes, terms):
     return Cost(*link_bytes, seconds, value, bill, steps, list(map(bool, counts)))
 
 
-def _match(groups, samples, sizes, terms):
+def _match(groups, samples, uploads, sizes, terms):
     """{cluster: server} and the objective's value; a server's j-th copy computes j times slower."""
     slots = list(
         itertools.product(range(len(terms.network.backhaul_bps)), range(1, terms.edge_capacity + 1))
@@ -97,8 +98,8 @@ def _match(groups, samples, sizes, terms):
     for (row, members), (column, (e, j)) in itertools.product(
         enumerate(groups.values()), enumerate(slots)
     ):
-        pair = round_bill.pair_cost(members, samples, e, terms.network, terms.work, sizes)
-        seconds = pair.clients_s + j * pair.node_s
+        pair = round_bill.pair_cost(members, samples, uploads, e, terms.network, terms.work, sizes)
+        seconds = pair.clients_s + j * (pair.node_s + pair.backhaul_s)
         joules = pair.active_j + pair.idle_w * seconds
         cost[row, column] = terms.time_weight * seconds + terms.energy_weight * joules
     rows = np.arange(len(groups))
