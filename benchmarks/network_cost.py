@@ -31,7 +31,10 @@ SETTINGS = {
     "cefl.clustering.num_clusters": 10,
     "network.preset": "device_zoo",
     "network.num_edges": 10,
-    "network.leave_probability": 0.0,
+}
+DYNAMICS = {
+    "markov": {"network.dynamics": "markov", "network.leave_probability": 0.0},
+    "static": {"network.dynamics": "static"},
 }
 
 
@@ -66,7 +69,7 @@ def make_setup(data, dynamics):
     settings = config.default_config()
     with settings.unlocked(), settings.ignore_type():
         settings.update_from_flattened_dict(
-            SETTINGS | {"data.name": data, "network.dynamics": dynamics}
+            SETTINGS | {"data.name": data} | DYNAMICS[dynamics]
         )
     return build.prepare(config.to_spec(settings))
 

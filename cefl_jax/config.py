@@ -10,13 +10,8 @@ import typing
 
 from ml_collections import config_dict
 
-from cefl_jax.config_checks import (
-    SettingError,
-    check_channels,
-    check_combinations,
-    check_fields,
-    check_population,
-)
+from cefl_jax.config_checks import SettingError, check_fields
+from cefl_jax.config_combinations import check_channels, check_combinations, check_population
 from cefl_jax.config_file import run_config_file
 from cefl_jax.specs import Spec
 

@@ -140,8 +140,8 @@ class NetworkSpec:
     load_correlation: float = 0.9  # markov: of a node's load in one round and the next
     leave_probability: float = 0.05  # markov: that an available client leaves in a round
     return_probability: float = 0.5  # markov: that a client away is back in the next round
-    deadline_s: float | None = None  # simulated seconds after which a round waits for nobody
-    late: str = "drop"  # what a client that did not finish has done: drop | keep
+    deadline_s: float | None = None  # simulated seconds for clients to deliver; None: no limit
+    late: str = "drop"  # what a client that did not finish delivers: drop | keep
 
 
 @dataclasses.dataclass(frozen=True)

@@ -93,8 +93,8 @@ def get_config():
     config.network.load_correlation = 0.9  # markov: of the load from round to round
     config.network.leave_probability = 0.05  # markov: an available client leaves in a round
     config.network.return_probability = 0.5  # markov: a client away is back in the next round
-    config.network.deadline_s = config_dict.placeholder(float)  # simulated, of a round; None: none
-    config.network.late = "drop"  # what a client that did not finish has done: drop | keep
+    config.network.deadline_s = config_dict.placeholder(float)  # simulated, for clients to deliver; None: none
+    config.network.late = "drop"  # what a client that did not finish delivers: drop | keep
 
     config.train = config_dict.ConfigDict()
     config.train.rounds = 100  # of the whole run

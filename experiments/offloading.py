@@ -29,6 +29,7 @@ from experiments import tables
 
 CLUSTERINGS = {
     "patent": {"cefl.clustering.rule": "patent"},
+    "astraea": {"cefl.clustering.rule": "astraea"},
     "random": {"cefl.clustering.rule": "random"},
     "balanced": {"cefl.clustering.rule": "balanced"},
     "joint 1": {"cefl.clustering.rule": "balanced", "cefl.clustering.network_weight": 1.0},
@@ -72,13 +73,18 @@ class Quiet:
         print(f"{self.title}: {text}", flush=True)
 
 
-def make_setup(scale, seed, *changes):
-    """The checked run of a scale and a seed, with dotted fields changed."""
+def make_config(scale, seed, *changes):
+    """The settings of a scale and a seed, with dotted fields changed."""
     settings = config.default_config()
     for change in (COMMON, SCALES[scale], {"seed": seed}, *changes):
         with settings.unlocked(), settings.ignore_type():
             settings.update_from_flattened_dict(change)
-    return build.prepare(config.to_spec(settings))
+    return settings
+
+
+def make_setup(scale, seed, *changes):
+    """The checked run of a scale and a seed, with dotted fields changed."""
+    return build.prepare(config.to_spec(make_config(scale, seed, *changes)))
 
 
 def rounds_to_target(setup, target, title):
@@ -131,19 +137,25 @@ def pay(setups):
 
 
 def train_all(folder, scale, seeds):
-    """{clustering: [rounds to the target of each seed]}; what the folder has is not repeated."""
+    """{clustering: [rounds to the target of each seed]}.
+
+    What the folder has of the same settings is not repeated; delete it when the code has changed.
+    """
     reached = {}
     for name, change in CLUSTERINGS.items():
         reached[name] = []
         for seed in range(seeds):
             file = folder / f"{name.replace(' ', '_')}-{seed}.json"
-            if not file.exists():
-                setup = make_setup(scale, seed, change)
+            settings = make_config(scale, seed, change).to_dict()
+            known = json.loads(file.read_text()) if file.exists() else {}
+            if known.get("config") != json.loads(json.dumps(settings)):
+                setup = build.prepare(config.to_spec(settings))
                 found, curve = rounds_to_target(setup, TARGETS[scale], f"{name}, seed {seed}")
+                known = {"rounds": found, "accuracy": curve, "config": settings}
                 temporary = file.with_suffix(".tmp")
-                temporary.write_text(json.dumps({"rounds": found, "accuracy": curve}) + "\n")
+                temporary.write_text(json.dumps(known) + "\n")
                 temporary.replace(file)
-            reached[name].append(json.loads(file.read_text())["rounds"])
+            reached[name].append(known["rounds"])
             print(f"{name}, seed {seed}: rounds to target {reached[name][-1]}", flush=True)
     return reached
 

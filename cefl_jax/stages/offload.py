@@ -40,8 +40,8 @@ def place_clusters(cost_clients, cost_node, formed, spec, distance=None, key=Non
     """Gives every cluster that formed a slot of an edge node, by the rule that the settings name.
 
     A node has `edge_capacity` slots; its j-th multiplies the node's own cost by j. (That is what
-    one more cluster adds to a node; `ledger.round_time` then shares a node evenly among those that
-    it got.) Slots are numbered through the nodes' first ones, then through their second ones. A
+    one more cluster adds to a node; the simulated round shares a node evenly among those that it
+    got, so that with several the value is not what they then pay.) Slots are numbered through the nodes' first ones, then through their second ones. A
     cost that is not finite forbids its pair; a cluster without an allowed slot gets no node.
     Clusters that did not form take no slot. The rules:
 
@@ -54,7 +54,7 @@ def place_clusters(cost_clients, cost_node, formed, spec, distance=None, key=Non
 
     Args:
       cost_clients: f32[M, E] cost of a pair in clients' computing and links.
-      cost_node: f32[M, E] cost of a pair in the node's computing.
+      cost_node: f32[M, E] cost of a pair in the node's computing and its link to the cloud.
       formed: bool[M] whether the cluster has members.
       spec: static OffloadSpec.
       distance: f32[M, E] mean distance of a cluster's clients to a node, for "nearest".

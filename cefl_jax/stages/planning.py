@@ -57,13 +57,14 @@ def make_plan(clients, cluster, sizes, num_clusters, train, upload_steps):
 def settle(plan, steps, counts):
     """The Plan when some clients drop out of the round.
 
-    The contribution of a client that made part of its steps weighs as that part of them.
+    What a client delivers after part of its steps weighs as that part of them. The back half of its
+    cluster keeps what it has learned from these steps, whether they count or not.
 
     Args:
       plan: Plan.
       steps: i32[K] local steps that each client makes, at most those of the plan.
-      counts: bool[K] whether a client's contribution counts; else it weighs 0, and none of its
-        smashed data is uploaded.
+      counts: bool[K] whether a client delivers in time; else its front half weighs 0, and none of
+        its smashed data is uploaded.
     Returns:
       Plan.
     """

@@ -4,6 +4,7 @@ All scenarios are one compiled program: who is there, and how fast, is data.
 """
 
 import json
+import re
 
 import jax
 import jax.numpy as jnp
@@ -98,6 +99,26 @@ def test_a_deadline_that_nobody_can_meet_changes_nothing_but_the_time(conduct):
     assert warning < first
     assert lines[warning].startswith("warning: ")
     assert "Raise it" in lines[warning]
+    soonest_s = float(re.search(r"alone needs (\S+) s", lines[warning])[1])
+    np.testing.assert_allclose(soonest_s, min(alone_s(setup)), rtol=1e-3)
+
+
+def alone_s(setup):
+    """Seconds of each client of round 0 if nobody held it up, by the terms of a round."""
+    decision = world.row_of(world.decide_rounds(setup)[0], 0)
+    network, work, placement = decision.network, setup.work, decision.task.placement
+    for k, m in enumerate(decision.plan.cluster):
+        e, samples = placement[m], int(np.diff(setup.data.offsets)[decision.plan.clients[k]])
+        front_flop = samples * (work.front_forward_flop + work.front_backward_flop)
+        back_flop = samples * work.back_train_flop * (placement == e).sum()
+        yield (
+            8 * work.front_bytes / network.front_down_bps[k]
+            + front_flop / network.clients.flop_per_s[k]
+            + 8 * samples * (work.feature_bytes + 4) / network.up_bps[k, e]
+            + back_flop / network.servers.flop_per_s[e]
+            + 8 * samples * work.feature_bytes / network.down_bps[k, e]
+            + 8 * work.front_bytes / network.front_up_bps[k]
+        )
 
 
 def test_a_deadline_that_everybody_meets_is_none(conduct):
@@ -134,6 +155,19 @@ def test_everybody_leaves_and_nobody_comes_back(conduct):
         assert record["clients/finished"] == record["cluster/count"] == record["offload/cost"] == 0
     spent_s = [record["sim/time_s"] for record in records]
     np.testing.assert_allclose(np.diff(spent_s), DEADLINE_S)
+
+
+def test_a_mean_loss_is_that_of_the_rounds_with_somebody(compiled):
+    """Two rounds in one evaluation, of which nobody trained in one, or in both."""
+    setup = world.dropping_setup(EVERYBODY)
+    start, advance = compiled
+    arrays = program.make_hparams(setup.spec), setup.data, setup.network
+    _, chunk = jax.device_get(advance(start(jax.random.key(0), *arrays[1:]), *arrays))
+    twice = jax.tree.map(lambda leaf: np.concatenate([leaf, leaf]), chunk.metrics)
+    for losses, mean in (([np.nan, 2], 2), ([3, 2], 2.5), ([np.nan, np.nan], np.nan)):
+        metrics = twice._replace(train_loss=np.float32(losses))
+        record = experiment.make_record(chunk._replace(metrics=metrics), 2, 2, 1.0)
+        np.testing.assert_equal(record["train/loss"], mean)
 
 
 def test_a_network_that_empties_for_ever():

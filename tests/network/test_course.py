@@ -1,5 +1,6 @@
 """The course of a round as it is written down: readable, and every second of it accounted for."""
 
+import itertools
 import json
 
 import jax
@@ -165,7 +166,10 @@ def test_servers_work_while_they_have_to(describe, setup, name):
         alone_s = samples * work.back_train_flop / device.flop_per_s
         if len(here) <= 1:
             np.testing.assert_allclose(spent(node["bars"], "compute"), alone_s, rtol=1e-3)
-        elif samples:  # shared evenly: at least as long as alone, at most as if in turns
+        pauses = [after[1] - bar[2] for bar, after in itertools.pairwise(node["bars"])]
+        assert min(pauses, default=1) > 0  # what two clusters have done at once is one bar
+        # Shared evenly, it takes at least as long as alone, and at most as if all were in turns.
+        if len(here) > 1 and samples:
             assert alone_s * 0.999 <= spent(node["bars"], "compute") <= len(here) * alone_s * 1.001
     assert len(written["nodes"]) == (5 if name == "on the cloud" else 4)
     counts, clusters = sched.counts.sum(), len(set(task.cluster[sched.counts].tolist()))

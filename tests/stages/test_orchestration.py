@@ -5,7 +5,6 @@ import numpy as np
 import pytest
 
 from cefl_jax.network.schedule import PHASES
-from cefl_jax.network.topology import Conditions
 from cefl_jax.stages.orchestration import make_orchestrator
 from cefl_jax.types import Purpose, round_key
 from tests import world
@@ -114,40 +113,6 @@ def test_what_a_client_that_leaves_has_done(emptying, rule):
         0,
     )
     np.testing.assert_array_equal(decisions.uploaded, uploaded.sum((1, 2)))
-
-
-def test_the_soonest_finish_is_that_of_the_best_pair():
-    """By the terms of a round, one client and one server at a time, in plain NumPy."""
-    setup = world.make_setup(BASE | {"network.preset": "device_zoo"})
-    network = setup.network._replace(backhaul_bps=setup.network.backhaul_bps / 30)
-    rng, work = np.random.default_rng(2), setup.work
-    conditions = Conditions(
-        shadow_db=np.float32(rng.normal(0, 8, network.up_snr.shape)),
-        edge_load=np.float32([0.2, 0.0, 0.7, 0.5]),
-        available=np.ones(11, bool),
-    )
-    up, down = (
-        network.bandwidth_hz[:, None] * np.log2(1 + snr * 10.0 ** (conditions.shadow_db / 10))
-        for snr in (network.up_snr, network.down_snr)
-    )
-    fronts_s = 8 * work.front_bytes / down[:, -1]
-    backs_s = 8 * work.back_bytes / network.backhaul_bps[:-1]
-    took = np.zeros((11, 4))
-    for client, samples in enumerate(np.diff(setup.data.offsets)):
-        front_flop = samples * (work.front_forward_flop + work.front_backward_flop)
-        for server in range(4):
-            flop_per_s = network.edges.flop_per_s[server] * (1 - conditions.edge_load[server])
-            took[client, server] = (
-                max(fronts_s[client], backs_s[server])
-                + front_flop / network.clients.flop_per_s[client]
-                + 8 * samples * (work.feature_bytes + 4) / up[client, server]
-                + samples * work.back_train_flop / flop_per_s
-                + 8 * samples * work.feature_bytes / down[client, server]
-                + 8 * work.front_bytes / up[client, -1]
-            )
-    assert backs_s.min() > fronts_s.min()  # the best pair waits for one, some for the other
-    soonest = quick_jit(make(setup).soonest_finish)(conditions, setup.data, network)
-    np.testing.assert_allclose(soonest, took.min(), rtol=1e-5)
 
 
 def make(setup):

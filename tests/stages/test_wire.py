@@ -12,6 +12,7 @@ from cefl_jax import program
 from cefl_jax.network.messages import Sizes
 from cefl_jax.specs import CompressionSpec, PrivacySpec
 from cefl_jax.stages import planning
+from cefl_jax.stages.compression import Codec
 from cefl_jax.stages.split_training import Exchange, draw_key, exchange
 from cefl_jax.stages.wire import make_wire
 from cefl_jax.types import Purpose, round_key
@@ -66,14 +67,19 @@ def test_gradients_pass_straight_through_the_wire(batch, name):
     """Plain JAX, one client at a time and only with its samples that count."""
     model, arrays = batch
     keys, fronts, back, images, labels, valid = arrays
-    wire = make_wire(*WIRES[name])
-    sent = sent_by(model, wire, arrays)
+    compression, privacy = WIRES[name]
+    sent = sent_by(model, make_wire(compression, privacy), arrays)
+    smashed, gradient = (
+        Codec(rule, compression.topk_share) for rule in (compression.smashed, compression.gradient)
+    )
     back_grad, loss, cut_size = jax.tree.map(jnp.zeros_like, back), 0.0, []
     for c in range(2):
         front, count = world.row_of(fronts, c), int(valid[c].sum())
         up, down = jax.random.split(keys[c])
+        noise_key, codec_key = jax.random.split(up)
         features = model.front(front, images[c])
-        arrived = wire.send_features(up, features, valid[c])
+        noise = privacy.noise_std * jax.random.normal(noise_key, features.shape)
+        arrived = smashed.transmit(codec_key, features + noise, valid[c])
         np.testing.assert_allclose(sent.smashed[c], arrived, rtol=1e-5, atol=1e-6)
         assert not np.allclose(arrived[:count], features[:count], atol=1e-3)
         value, grads = jax.value_and_grad(mean_loss, (1, 2))(
@@ -83,7 +89,7 @@ def test_gradients_pass_straight_through_the_wire(batch, name):
         scaled = jax.tree.map(functools.partial(jnp.multiply, count), grads[0])
         back_grad = jax.tree.map(jnp.add, back_grad, scaled)
         cut = jnp.zeros_like(arrived).at[:count].set(grads[1])
-        got = wire.send_gradient(down, cut, valid[c])
+        got = gradient.transmit(down, cut, valid[c])
         assert not np.allclose(got[:count], cut[:count], rtol=1e-2, atol=0)
         _, pull = jax.vjp(functools.partial(model.front, images=images[c]), front)
         close(world.row_of(sent.front_grads, c), *pull(got))
