@@ -60,10 +60,10 @@ def build(spec, dataset, parts):
     sample_shape = dataset.train_images.shape[1:]
     config.check_population(spec, len(parts))
     config.check_channels(spec, sample_shape[-1])
-    network, device_names = make_network(spec, len(parts))
     model = make_model(spec.model, sample_shape, dataset.num_classes)
     mesh = parallel.make_mesh(spec.run.devices, spec.run.deterministic)
     data = make_federated(dataset, parts, spec.data.normalization)
+    network, device_names = make_network(spec, len(parts))
     return Setup(
         resolve(spec, mesh, len(parts)),
         parts,

@@ -43,7 +43,7 @@ OFFLOADS = {
     "random": {"cefl.offload.rule": "random"},
     "nearest": {"cefl.offload.rule": "nearest"},
 }
-WEIGHTS = (0.0, 0.1, 0.3, 1.0, 3.0, 10.0, 30.0, 100.0)  # of the frontier, nats a second
+WEIGHTS = (0.0, 1.0, 3.0, 10.0, 30.0, 100.0)  # of the frontier, nats a second
 COMMON = {
     "data.partition.alpha": 0.1,
     "network.preset": "device_zoo",
@@ -206,6 +206,7 @@ def main():
         json.dumps({" / ".join(cell): costs for cell, costs in paid.items()}, indent=1) + "\n"
     )
     text = tables.costs_to_target(paid, reached, TARGETS[options.scale])
+    text += "\n" + tables.ratios(paid)
     (folder / "offloading.md").write_text(text)
     print(text)
     tables.draw_costs(folder / "offloading.png", paid)

@@ -139,12 +139,12 @@ def test_a_field_takes_ints_for_floats_and_lists_for_tuples():
     ("network.load_mean", "0.99", ["network.load_mean=0.99", "from 0 to 0.95"]),
     ("cefl.compression.topk_share", "0", ["compression.topk_share=0.0", "more than 0"]),
     ("cefl.compression.topk_share", "1.5", ["compression.topk_share=1.5", "from 0 to 1"]),
-    ("cefl.privacy.noise_std", "-0.1", ["cefl.privacy.noise_std=-0.1", "at least 0"]),
+    ("cefl.privacy.noise_std", "-0.1", ["cefl.privacy.noise_std=-0.1", "from 0 to"]),
     ("cefl.privacy.probe_size", "5000", ["cefl.privacy.probe_size=5000", "from 0 to 4096"]),
-    ("cefl.offload.time_weight", "-1", ["cefl.offload.time_weight=-1.0", "at least 0"]),
+    ("cefl.offload.time_weight", "-1", ["cefl.offload.time_weight=-1.0", "from 0 to"]),
     ("cefl.offload.time_weight", "0", ["time_weight=0, cefl.offload.energy_weight=0",
                                        "set one of the two above 0"]),
-    ("cefl.clustering.network_weight", "-1", ["clustering.network_weight=-1.0", "at least 0"]),
+    ("cefl.clustering.network_weight", "-1", ["clustering.network_weight=-1.0", "from 0 to"]),
 ])
 def test_one_wrong_setting_is_named_with_its_value_and_the_remedy(path, text, words):
     line = refusal({path: text})
@@ -201,7 +201,6 @@ def test_a_population_that_would_go_and_never_come_back():
     assert line.startswith("network.return_probability=0.0: ")
     assert "network.leave_probability=0.05" in line
     spec_with(settings | {"network.leave_probability": "0"})
-    spec_with(settings | {"network.dynamics": "static"})
 
 
 @pytest.mark.parametrize("settings", [

@@ -58,7 +58,6 @@ EVERYTHING = (
     "--config.train.rounds=4",
     "--config.train.local_steps=3",
     "--config.network.preset=file",
-    "--config.network.leave_probability=0.3",
     "--config.network.deadline_s=0.15",
     "--config.network.late=keep",
     "--config.cefl.clustering.network_weight=0.5",
@@ -342,10 +341,15 @@ def recorded(tmp_path_factory):
     (folder / "network.yaml").write_text(network_text())
     trace = folder / "recorded" / "network_trace.npz"
     options = (*EVERYTHING, f"--config.network.path={folder / 'network.yaml'}")
-    moving = "--config.network.dynamics=markov", "--config.run.save_trace=True"
+    moving = (
+        "--config.network.dynamics=markov",
+        "--config.network.leave_probability=0.3",
+        "--config.run.save_trace=True",
+    )
     replaying = "--config.network.dynamics=trace", f"--config.network.trace={trace}"
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(jax, "jit", quick_jit)
+        patch.setattr(experiment, "warn_of_deadline", lambda *_: None)  # it compiles for seconds
         run(*TINY, *options, *moving, f"--workdir={folder / 'recorded'}")
         run(*TINY, *options, *replaying, f"--workdir={folder / 'replayed'}")
     return folder / "recorded", folder / "replayed"
@@ -400,7 +404,7 @@ def test_a_second_run_in_the_folder_is_refused(finished, refused):
 
 
 def test_overwrite_replaces_the_run(finished, tmp_path, monkeypatch):
-    summary = load(finished / "summary.json")
+    summary, timeline = (load(finished / f"{name}.json") for name in ("summary", "timeline"))
     for name, content in contents(finished).items():
         (tmp_path / name).write_bytes(content)
     (tmp_path / "notes.txt").write_text("mine")
@@ -408,6 +412,7 @@ def test_overwrite_replaces_the_run(finished, tmp_path, monkeypatch):
     def fake_run(setup, workdir, display):
         workdir.append_metrics({"round": 2, "test/accuracy": 0.5})
         workdir.write_summary(summary)
+        workdir.write_timeline(timeline)
         return [{"round": 2, "test/accuracy": 0.5}], summary
 
     monkeypatch.setattr(experiment, "run", fake_run)

@@ -104,5 +104,6 @@ def make_cloud_blocks(name, feature_shape, num_classes, lowering=conv2d):
 def output_shape(blocks, sample_shape):
     """Shape of one sample after the blocks, without computing anything."""
     model = nn.Sequential(blocks)
-    images = jnp.zeros((1, *sample_shape))
-    return jax.eval_shape(lambda: model.init_with_output(jax.random.key(0), images)[0]).shape[1:]
+    images = jax.ShapeDtypeStruct((1, *sample_shape), jnp.float32)
+    made = lambda images: model.init_with_output(jax.random.key(0), images)[0]  # noqa: E731
+    return jax.eval_shape(made, images).shape[1:]

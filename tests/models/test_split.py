@@ -11,8 +11,9 @@ import pytest
 from cefl_jax.models import zoo
 from cefl_jax.models.conv import lax_conv2d
 from cefl_jax.models.split import make_model
-from cefl_jax.specs import ModelSpec
+from cefl_jax.specs import CompressionSpec, ModelSpec, PrivacySpec
 from cefl_jax.stages.split_training import exchange
+from cefl_jax.stages.wire import make_wire
 from tests.oracles import conv_net as oracle
 from tests.quick import quick_jit
 
@@ -93,7 +94,9 @@ def test_gradient_through_the_cut_is_end_to_end_autodiff(name, cut):
     fronts, (images, labels) = fronts_of(halves.front), drawn(name)
     backs = jax.tree.map(lambda x: jnp.stack([x] * len(VALID)), halves.back)
     losses, grads = unsplit_gradients(name)(fronts + backs, images, labels, VALID)
-    step = quick_jit(functools.partial(exchange, model))
+    wire = make_wire(CompressionSpec(), PrivacySpec())
+    keys = jax.random.split(jax.random.key(0), len(VALID))
+    step = quick_jit(functools.partial(exchange, model, wire, keys))
     got = step(fronts, halves.back, images, labels, VALID)
     np.testing.assert_allclose(got.loss, losses.sum(), rtol=1e-5)
     # The node sums over the cluster; each client gets the gradient of its own mean loss.

@@ -8,7 +8,6 @@ from cefl_jax.network.schedule import PHASES
 from cefl_jax.stages.orchestration import make_orchestrator
 from cefl_jax.types import Purpose, round_key
 from tests import world
-from tests.quick import quick_jit
 
 BASE = {
     "train.rounds": 4,
@@ -29,6 +28,7 @@ MORE = {  # so that, with few programs, much is seen together
     "single": {"cefl.compression.smashed": "int8"},
     "singleton": {},
 }
+SLOW = ("astraea", "random", "single")  # what is theirs alone, test_presence.py has too
 PRESENT = (11, 4, 1, 0, 11)  # clients available in each row of the trace
 SAMPLED = [7, 4, 1, 0]  # of at most 7 a round
 
@@ -48,7 +48,10 @@ def emptying():
     return decide
 
 
-@pytest.mark.parametrize("rule", world.RULES)
+@pytest.mark.parametrize(
+    "rule",
+    [pytest.param(rule, marks=[pytest.mark.slow] * (rule in SLOW)) for rule in world.RULES],
+)
 def test_fewer_available_than_wanted(emptying, rule):
     """All of them take part, nobody else does, and every number stays finite."""
     setup, trace, decisions, ledgers = emptying(rule)
@@ -130,22 +133,13 @@ def test_each_way_has_its_own_compression():
     assert sizes["int8"].gradient == (4 * values, 0)
 
 
-@pytest.fixture(scope="module")
-def moving():
-    """Whole runs on a moving network that differ in the offload rule alone."""
-    return {
-        rule: (world.moving_setup(rule), world.moving_run(rule)) for rule in ("greedy", "nearest")
-    }
-
-
-@pytest.mark.parametrize("rule", ["greedy", "nearest"])
-def test_the_bill_does_not_depend_on_what_is_learned(moving, rule):
-    """Decisions alone, without any training, cost what whole runs cost.
+def test_the_bill_does_not_depend_on_what_is_learned():
+    """Decisions alone, without any training, cost what a whole run costs.
 
     And the course that is kept is that of the last round, where a chunk is cut short too.
     """
-    setup, outcomes = moving[rule]
-    decisions, ledgers = world.decide_rounds(setup)
+    decisions, ledgers = world.decide_rounds(world.moving_setup())
+    outcomes = world.moving_run()
     assert [int(state.round) for state, _ in outcomes] == [2, 4, 5]
     for state, chunk in outcomes:
         last, alone = world.row_of((decisions, ledgers), int(state.round) - 1)
@@ -156,9 +150,18 @@ def test_the_bill_does_not_depend_on_what_is_learned(moving, rule):
         np.testing.assert_allclose(alone.energy_j, chunk.ledger.energy_j, rtol=1e-6)
 
 
-def test_the_offload_rule_changes_the_bill_and_nothing_that_is_learned(moving):
-    (_, greedy), (_, nearest) = moving.values()
-    for (state, _), (other, _) in zip(greedy, nearest, strict=True):
+def test_the_offload_rule_has_no_say_in_who_trains_what():
+    """Without a deadline the Plan, all that training sees of a decision, is the same to the bit."""
+    one, other = (world.decide_rounds(world.moving_setup(rule)) for rule in ("nearest", "random"))
+    assert not np.array_equal(one[0].task.placement, other[0].task.placement)
+    assert not np.array_equal(one[1].energy_j, other[1].energy_j)
+    jax.tree.map(np.testing.assert_array_equal, one[0].plan, other[0].plan)
+
+
+@pytest.mark.slow
+def test_the_offload_rule_changes_the_bill_and_nothing_that_is_learned():
+    random = world.run_whole(world.moving_setup("random"), jax.jit)
+    for (state, _), (other, _) in zip(world.moving_run(), random, strict=True):
         assert not np.array_equal(state.ledger.energy_j, other.ledger.energy_j)
         learned = (s._replace(ledger=None) for s in (state, other))
         jax.tree.map(np.testing.assert_array_equal, *learned)

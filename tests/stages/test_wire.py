@@ -1,6 +1,7 @@
 """What crosses the cut: noise and compression change values on their way, and no gradient rule."""
 
 import functools
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -15,7 +16,7 @@ from cefl_jax.stages import planning
 from cefl_jax.stages.compression import Codec
 from cefl_jax.stages.split_training import Exchange, draw_key, exchange
 from cefl_jax.stages.wire import make_wire
-from cefl_jax.types import Purpose, round_key
+from cefl_jax.types import Halves, Purpose, round_key
 from tests import world
 from tests.quick import quick_jit
 
@@ -32,11 +33,19 @@ NOISY = {
 }
 
 
+class Before(NamedTuple):
+    """What split training needs of the state."""
+
+    key: jax.Array
+    round: jax.Array
+    halves: Halves
+
+
 @pytest.fixture(scope="module")
 def batch():
     """A model, and a batch of two clients of different front halves, some of it padding."""
     model = world.make_setup().model
-    halves, _ = model.init(jax.random.key(0))
+    halves = drawn_halves(model)
     rng = np.random.default_rng(0)
     fronts = jax.tree.map(
         lambda leaf: leaf + np.float32(rng.normal(0, 0.05, (2, *leaf.shape))), halves.front
@@ -48,6 +57,13 @@ def batch():
     return model, (keys, fronts, halves.back, images, labels, valid)
 
 
+def drawn_halves(model):
+    """Parameters, biases included; to compile `init` would take seconds."""
+    rng = np.random.default_rng(1)
+    halves, _ = jax.eval_shape(model.init, jax.random.key(0))
+    return jax.tree.map(lambda leaf: np.float32(rng.normal(0, 0.1, leaf.shape)), halves)
+
+
 def sent_by(model, wire, batch):
     return quick_jit(lambda *batch: exchange(model, wire, *batch))(*batch)
 
@@ -55,6 +71,10 @@ def sent_by(model, wire, batch):
 def mean_loss(model, back, features, labels):
     logits = model.back(back, features)
     return optax.losses.softmax_cross_entropy_with_integer_labels(logits, labels).mean()
+
+
+def pull_back(model, front, images, gradient):
+    return jax.vjp(lambda front: model.front(front, images), front)[1](gradient)[0]
 
 
 def close(actual, expected, **tolerance):
@@ -72,27 +92,26 @@ def test_gradients_pass_straight_through_the_wire(batch, name):
     smashed, gradient = (
         Codec(rule, compression.topk_share) for rule in (compression.smashed, compression.gradient)
     )
+    alone = quick_jit(jax.value_and_grad(functools.partial(mean_loss, model), (0, 1)))
+    front_of, pulled = quick_jit(model.front), quick_jit(functools.partial(pull_back, model))
     back_grad, loss, cut_size = jax.tree.map(jnp.zeros_like, back), 0.0, []
     for c in range(2):
         front, count = world.row_of(fronts, c), int(valid[c].sum())
         up, down = jax.random.split(keys[c])
         noise_key, codec_key = jax.random.split(up)
-        features = model.front(front, images[c])
+        features = front_of(front, images[c])
         noise = privacy.noise_std * jax.random.normal(noise_key, features.shape)
         arrived = smashed.transmit(codec_key, features + noise, valid[c])
         np.testing.assert_allclose(sent.smashed[c], arrived, rtol=1e-5, atol=1e-6)
         assert not np.allclose(arrived[:count], features[:count], atol=1e-3)
-        value, grads = jax.value_and_grad(mean_loss, (1, 2))(
-            model, back, arrived[:count], labels[c, :count]
-        )
+        value, grads = alone(back, arrived[:count], labels[c, :count])
         loss += count * value
         scaled = jax.tree.map(functools.partial(jnp.multiply, count), grads[0])
         back_grad = jax.tree.map(jnp.add, back_grad, scaled)
         cut = jnp.zeros_like(arrived).at[:count].set(grads[1])
         got = gradient.transmit(down, cut, valid[c])
         assert not np.allclose(got[:count], cut[:count], rtol=1e-2, atol=0)
-        _, pull = jax.vjp(functools.partial(model.front, images=images[c]), front)
-        close(world.row_of(sent.front_grads, c), *pull(got))
+        close(world.row_of(sent.front_grads, c), pulled(front, images[c], got))
         cut_size.append(np.abs(cut).max())
     assert min(cut_size) > 1e-4
     close(sent.back_grad, back_grad)
@@ -158,27 +177,17 @@ def test_sizes_of_the_messages():
 @pytest.fixture(scope="module")
 def trained():
     """A function from a chunk width and a learning rate to the setup, the Plan and the result."""
-    state = plan = None
-    trainers = {}
+    setups = {width: world.make_setup(NOISY | {"run.client_chunk": width}) for width in (1, 3, 7)}
+    trainers = {width: world.trainer(setup) for width, setup in setups.items()}
+    spec, data = setups[1].spec, setups[1].data
+    state = Before(jax.random.key(spec.seed), jnp.int32(0), drawn_halves(setups[1].model))
+    clients, cluster = np.int32([4, 0, 9, 6, 2, 10, 1]), np.int32([0, 1, 0, 1, 1, 2, 1])
+    plan = planning.make_plan(clients, cluster, data.sizes[clients], 3, spec.train, None)
 
     def train(width, learning_rate=0.05):
-        nonlocal state, plan
-        if width not in trainers:
-            setup = world.make_setup(NOISY | {"run.client_chunk": width})
-            trainers[width] = setup, world.trainer(setup)
-        setup, trainer = trainers[width]
-        if state is None:
-            data = setup.data
-            key = jax.random.key(setup.spec.seed)
-            start = program.make_program(setup)[0]
-            state = quick_jit(start)(key, data, setup.network)
-            clients = np.int32([4, 0, 9, 6, 2, 10, 1])
-            cluster = np.int32([0, 1, 0, 1, 1, 2, 1])
-            sizes = data.sizes[clients]
-            plan = planning.make_plan(clients, cluster, sizes, 3, setup.spec.train, None)
-        hparams = program.make_hparams(setup.spec)
+        hparams = program.make_hparams(spec)
         hparams = hparams._replace(learning_rate=jnp.float32(learning_rate))
-        return setup, state, plan, trainer(state, plan, hparams)
+        return setups[width], state, plan, trainers[width](state, plan, hparams)
 
     return train
 
