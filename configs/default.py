@@ -93,7 +93,7 @@ def get_config():
     config.network.load_correlation = 0.9  # markov: of the load from round to round
     config.network.leave_probability = 0.05  # markov: an available client leaves in a round
     config.network.return_probability = 0.5  # markov: a client away is back in the next round
-    config.network.deadline_s = config_dict.placeholder(float)  # simulated, for clients to deliver; None: none
+    config.network.deadline_s = config_dict.placeholder(float)  # for clients to deliver; or None
     config.network.late = "drop"  # what a client that did not finish delivers: drop | keep
 
     config.train = config_dict.ConfigDict()

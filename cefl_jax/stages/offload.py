@@ -41,8 +41,9 @@ def place_clusters(cost_clients, cost_node, formed, spec, distance=None, key=Non
 
     A node has `edge_capacity` slots; its j-th multiplies the node's own cost by j. (That is what
     one more cluster adds to a node; the simulated round shares a node evenly among those that it
-    got, so that with several the value is not what they then pay.) Slots are numbered through the nodes' first ones, then through their second ones. A
-    cost that is not finite forbids its pair; a cluster without an allowed slot gets no node.
+    got, so that with several the value is not what they then pay.) Slots are numbered through the
+    nodes' first ones, then through their second ones. A cost that is not finite forbids its pair;
+    a cluster without an allowed slot gets no node.
     Clusters that did not form take no slot. The rules:
 
     - "optimal": the least value of the objective, `match`.

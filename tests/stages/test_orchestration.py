@@ -28,7 +28,7 @@ MORE = {  # so that, with few programs, much is seen together
     "single": {"cefl.compression.smashed": "int8"},
     "singleton": {},
 }
-SLOW = ("astraea", "random", "single")  # what is theirs alone, test_presence.py has too
+SLOW = ("astraea", "random", "single", "singleton")  # test_presence.py has what is theirs alone
 PRESENT = (11, 4, 1, 0, 11)  # clients available in each row of the trace
 SAMPLED = [7, 4, 1, 0]  # of at most 7 a round
 
