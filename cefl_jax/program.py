@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 
 from cefl_jax.methods.cefl import make_cefl
+from cefl_jax.network.pace import back_loading, of_client
 from cefl_jax.stages.evaluation import evaluate
 from cefl_jax.stages.orchestration import make_orchestrator
 from cefl_jax.types import HParams
@@ -102,8 +103,9 @@ def first_round(setup, state, data, network):
     """
     orchestrator = make_orchestrator(setup.spec, setup.model, setup.work, setup.extent)
     decision = orchestrator.decide(state.key, state.round, state.conditions, data, network)
-    pace = decision.schedule.pace
+    pace, sizes = decision.schedule.pace, orchestrator.sizes
     steps = pace.forward + pace.send + pace.serve + pace.receive + pace.backward
-    alone_s = pace.load + steps.sum(1) + pace.deliver
+    backs_s = of_client(decision.task, back_loading(decision.task, decision.network, sizes))
+    alone_s = jnp.maximum(pace.load, backs_s) + steps.sum(1) + pace.deliver
     soonest_s = jnp.where(pace.load > 0, alone_s, jnp.inf).min()
     return decision.schedule.counts.sum(), soonest_s

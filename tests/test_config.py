@@ -195,6 +195,16 @@ def test_a_network_weight_is_for_one_rule_alone(rule):
     assert line.endswith("'balanced'; set it to 0")
 
 
+@pytest.mark.parametrize("field", [
+    "shadow_std_db", "shadow_correlation", "load_mean", "load_std", "load_correlation",
+    "leave_probability", "return_probability",
+])
+def test_what_moves_a_network_is_not_read_where_it_does_not_move(field):
+    line = refusal({f"network.{field}": "0.25"})
+    assert line.startswith(f"network.{field}=0.25: not read with network.dynamics='static'; set ")
+    spec_with({f"network.{field}": "0.25", "network.dynamics": "markov"})
+
+
 def test_a_population_that_would_go_and_never_come_back():
     settings = {"network.dynamics": "markov", "network.return_probability": "0"}
     line = refusal(settings)

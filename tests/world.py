@@ -18,7 +18,7 @@ from tests.quick import quick_jit
 
 RULES = {  # every rule of clustering
     "balanced": {},
-    "joint": {"cefl.clustering.network_weight": 3.0},
+    "joint": {"cefl.clustering.network_weight": 1000.0},
     "patent": {"cefl.clustering.rule": "patent"},
     "astraea": {"cefl.clustering.rule": "astraea"},
     "random": {"cefl.clustering.rule": "random"},

@@ -54,15 +54,11 @@ def on_one_device(rule):
     return outcome(rule, 1)
 
 
-QUICK = [
-    ("balanced", 2),
-    ("balanced", 4),
-    ("balanced", 8),
-    ("convolutions", 4),
-    ("moving network", 4),
-]
+QUICK = [("balanced", 4), ("balanced", 8), ("moving network", 4)]
 LONG = [
+    ("balanced", 2),
     ("convolutions", 2),
+    ("convolutions", 4),
     ("convolutions", 8),
     ("patent, epochs", 2),
     ("patent, epochs", 4),

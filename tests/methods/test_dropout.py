@@ -81,13 +81,14 @@ def unknown(record):
 
 
 def test_a_deadline_that_nobody_can_meet_changes_nothing_but_the_time(conduct):
-    setup = slowed(world.dropping_setup(EVERYBODY), slice(None))
+    few = np.arange(11) % 2 == 0  # of the seven places of a round, one stays empty
+    setup = slowed(world.dropping_setup(EVERYBODY & few), slice(None))
     states, records, output = conduct(setup)
     for after in states[1:]:
         assert_nothing_learned(states[0], after)
     for done, record in enumerate(records, 1):
         assert unknown(record) == ["train/loss"]
-        assert record["clients/sampled"] == 7
+        assert record["clients/sampled"] == 6
         assert record["clients/finished"] == 0
         assert record["clients/empty_rounds"] == 1
         assert record["sim/time_s"] == done * DEADLINE_S
@@ -107,7 +108,7 @@ def alone_s(setup):
     """Seconds of each client of round 0 if nobody held it up, by the terms of a round."""
     decision = world.row_of(world.decide_rounds(setup)[0], 0)
     network, work, placement = decision.network, setup.work, decision.task.placement
-    for k, m in enumerate(decision.plan.cluster):
+    for k, m in enumerate(decision.plan.cluster[: decision.sampled]):
         e, samples = placement[m], int(np.diff(setup.data.offsets)[decision.plan.clients[k]])
         front_flop = samples * (work.front_forward_flop + work.front_backward_flop)
         back_flop = samples * work.back_train_flop * (placement == e).sum()
@@ -155,6 +156,14 @@ def test_everybody_leaves_and_nobody_comes_back(conduct):
         assert record["clients/finished"] == record["cluster/count"] == record["offload/cost"] == 0
     spent_s = [record["sim/time_s"] for record in records]
     np.testing.assert_allclose(np.diff(spent_s), DEADLINE_S)
+
+
+def test_nobody_at_all_is_no_reason_to_warn_of_a_deadline(conduct):
+    states, records, output = conduct(world.dropping_setup(~EVERYBODY))
+    assert "warning" not in output
+    assert records[-1]["sim/time_s"] == ROUNDS * DEADLINE_S
+    assert [record["clients/sampled"] for record in records] == [0] * ROUNDS
+    assert_nothing_learned(states[0], states[-1])
 
 
 def test_a_mean_loss_is_that_of_the_rounds_with_somebody(compiled):

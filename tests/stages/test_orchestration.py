@@ -5,9 +5,12 @@ import numpy as np
 import pytest
 
 from cefl_jax.network.schedule import PHASES
+from cefl_jax.stages.clustering import balanced_clusters, joint_clusters
 from cefl_jax.stages.orchestration import make_orchestrator
+from cefl_jax.stages.sampling import sample_clients
 from cefl_jax.types import Purpose, round_key
 from tests import world
+from tests.quick import quick_jit
 
 BASE = {
     "train.rounds": 4,
@@ -41,7 +44,7 @@ def emptying():
         setup = world.make_setup(BASE | world.RULES[rule] | MORE[rule])
         order = np.random.default_rng(0).permutation(len(setup.partition))
         available = [order < count for count in PRESENT]
-        fading = np.random.default_rng(1).normal(0, 8, (len(PRESENT), 11, 5))
+        fading = np.random.default_rng(3).normal(0, 8, (len(PRESENT), 11, 5))
         trace = world.make_trace(setup, available, shadow_db=fading, edge_load=0.3)
         return world.follow(setup, trace), trace, *world.decide_rounds(world.follow(setup, trace))
 
@@ -116,6 +119,39 @@ def test_what_a_client_that_leaves_has_done(emptying, rule):
         0,
     )
     np.testing.assert_array_equal(decisions.uploaded, uploaded.sum((1, 2)))
+
+
+def test_joint_clusters_see_the_seconds_of_the_round(emptying):
+    """Computed in plain NumPy from the conditions, client by client in sampling order."""
+    setup, trace, decisions, _ = emptying("joint")
+    key = round_key(jax.random.key(setup.spec.seed), 0, Purpose.SAMPLING)
+    clients = np.asarray(sample_clients(key, 11, 7))
+    network, work = setup.network, setup.work
+    fading, load = 10.0 ** (trace.shadow_db[0] / 10), trace.edge_load[0]
+    up, down = (
+        (network.bandwidth_hz[:, None] * np.log2(1 + snr * fading))[clients, :-1]
+        for snr in (network.up_snr, network.down_snr)
+    )
+    samples = np.diff(setup.data.offsets)[clients, None]  # one pass, of which all is uploaded
+    sent = 8 * samples * (work.feature_bytes + 4)
+    flop = samples * (work.front_forward_flop + work.front_backward_flop)
+    client_s = flop / network.clients.flop_per_s[clients, None] + sent / up
+    client_s += 8 * samples * work.feature_bytes / down
+    node_s = samples * work.back_train_flop / (network.edges.flop_per_s * (1 - load))
+    node_s += sent / network.backhaul_bps[:-1]
+
+    @quick_jit
+    def expect(counts, client_s, node_s):
+        weight = setup.spec.cefl.clustering.network_weight
+        joint = joint_clusters(counts, 3, client_s, node_s, weight)
+        return joint, balanced_clusters(counts, 3)
+
+    counts = setup.data.label_counts[clients]
+    joint, balanced = expect(counts, np.float32(client_s), np.float32(node_s))
+    assert not np.array_equal(joint, balanced)  # or the seconds would not matter
+    plan = world.row_of(decisions.plan, 0)
+    got = dict(zip(plan.clients.tolist(), plan.cluster.tolist(), strict=True))
+    assert [got[client] for client in clients.tolist()] == joint.tolist()
 
 
 def make(setup):

@@ -14,9 +14,10 @@ from cefl_jax.network.messages import Sizes
 from cefl_jax.specs import CompressionSpec, PrivacySpec
 from cefl_jax.stages import planning
 from cefl_jax.stages.compression import Codec
+from cefl_jax.stages.leakage import distance_correlation
 from cefl_jax.stages.split_training import Exchange, draw_key, exchange
 from cefl_jax.stages.wire import make_wire
-from cefl_jax.types import Halves, Purpose, round_key
+from cefl_jax.types import Halves, Purpose, purpose_key, round_key
 from tests import world
 from tests.quick import quick_jit
 
@@ -231,3 +232,21 @@ def test_a_message_is_drawn_from_its_client_and_its_step(trained):
             assert np.abs(actual - np.asarray(plain)[np.asarray(valid)]).max() > 0.5  # it is noisy
             sent += int(valid.sum())
     assert sent == int(uploads.count)
+
+
+def test_leakage_is_that_of_what_is_sent():
+    """Of the probe as one message, with the noise and the codec of the smashed data."""
+    setup = world.make_setup(NOISY | {"cefl.privacy.probe_size": 20})
+    state = Before(jax.random.key(3), jnp.int32(0), drawn_halves(setup.model))
+    measure = quick_jit(lambda *args: program.make_method(setup, *args[1:]).measures(args[0]))
+    measured = measure(state, setup.data, setup.network)
+    images = setup.data.normalise(setup.data.test_images[:20])
+    wire = make_wire(setup.spec.cefl.compression, setup.spec.cefl.privacy)
+    features = quick_jit(setup.model.front)(state.halves.front, images)
+    up = purpose_key(state.key, Purpose.PROBE)
+    sent, plain = (
+        float(quick_jit(distance_correlation)(images, message))
+        for message in (wire.send_features(up, features, np.ones(20, bool)), features)
+    )
+    assert abs(sent - plain) > 0.01
+    assert measured == {"privacy/distance_correlation": pytest.approx(sent, rel=1e-4)}
