@@ -123,6 +123,11 @@ def _check_network(spec):
                 f"network.dynamics={network.dynamics!r}; set that to 'markov', or network.{field} "
                 f"to {defaults[field]}"
             )
+    if network.late == "keep" and network.dynamics == "static" and network.deadline_s is None:
+        raise SettingError(
+            "network.late='keep': not read where nobody leaves and there is no deadline; set "
+            "network.deadline_s or network.dynamics, or network.late to 'drop'"
+        )
     if network.dynamics == "markov" and network.leave_probability and not (
         network.return_probability
     ):

@@ -136,6 +136,7 @@ def make_record(chunk, rounds, done, wall_ms):
         "wall/round_ms": np.float64(wall_ms),
         "clients/sampled": metrics.sampled.mean(),
         "clients/finished": metrics.finished.mean(),
+        "clients/counted": metrics.counted.mean(),
         "clients/empty_rounds": (metrics.counted == 0).sum(),
         **chunk.measures,
     }
@@ -172,9 +173,9 @@ def warn_of_deadline(setup, state, inputs, display):
     counted, soonest_s = look(state, *inputs[1:])
     if not counted and np.isfinite(soonest_s):
         display.warn(
-            f"network.deadline_s={deadline_s:g}: nobody meets it in round 0, where the fastest "
-            f"client alone needs {soonest_s:.4g} s; rounds that nobody finishes change nothing. "
-            "Raise it"
+            f"network.deadline_s={deadline_s:g}: nobody meets it in the first round, where the "
+            f"fastest client alone needs {soonest_s:.4g} s; rounds that nobody finishes change "
+            "nothing. Raise it"
         )
 
 

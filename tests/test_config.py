@@ -294,3 +294,12 @@ def test_momentum_that_nobody_would_read_is_refused():
     chosen.train.optimizer.momentum = 0.9
     with pytest.raises(config.SettingError, match=r"train\.optimizer\.momentum=0\.9: only read"):
         config.to_spec(chosen)
+
+
+def test_keeping_what_nobody_can_leave_undone_is_refused():
+    chosen = config.default_config()
+    config.set_field(chosen, "network.late", "keep")
+    with pytest.raises(config.SettingError, match=r"^network\.late='keep': not read where nobody"):
+        config.to_spec(chosen)
+    config.set_field(chosen, "network.deadline_s", "2")
+    assert config.to_spec(chosen).network.late == "keep"

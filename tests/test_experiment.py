@@ -116,6 +116,7 @@ def test_records_have_the_keys_of_the_doors(whole_run):
         "offload/cost",
         "clients/sampled",
         "clients/finished",
+        "clients/counted",
         "clients/empty_rounds",
         "sim/time_s",
         "sim/energy_j",

@@ -39,7 +39,7 @@ TINY = (
 FILES = {"config.json", "metrics.jsonl", "status.json", "summary.json", "partition.json",
          "partition.png", "learning_curve.png", "timeline.json", "gantt.png", "map.png"}
 
-MORE_KEYS = ("clients/sampled", "clients/finished", "clients/empty_rounds",
+MORE_KEYS = ("clients/sampled", "clients/finished", "clients/counted", "clients/empty_rounds",
              "privacy/distance_correlation")
 
 NETWORK = """
@@ -234,7 +234,7 @@ def network_text(old="", new=""):
     (("bandwidth_hz: 5.0e+6", "bandwidth_hz: -5.0e+6"),
      "network.path={path}: devices.camera.bandwidth_hz=-5000000.0 needs to be 0, or from 1e-25"),
     (("count: 4", "count: 5"),
-     "data.partition.num_clients=10: network.path={path} describes 11 clients; set it to this, or"),
+     "data.partition.num_clients=10: network.path={path} describes 11 clients; set it to 11, or"),
     (("- {device: edge_server, position_km: [0, 0.3], backhaul_bps: 1.0e+9}", ""),
      "network.num_edges=2: network.path={path} describes 1 edge nodes; set it to 1"),
 ])

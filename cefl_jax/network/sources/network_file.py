@@ -180,7 +180,7 @@ def _check_counts(path, clients, edges, num_clients, num_edges):
     if clients != num_clients:
         raise ValueError(
             f"data.partition.num_clients={num_clients}: network.path={path} describes {clients} "
-            "clients; set it to this, or correct the counts in the file"
+            f"clients; set it to {clients}, or correct the counts in the file"
         )
     if edges != num_edges:
         raise ValueError(

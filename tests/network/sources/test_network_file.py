@@ -3,6 +3,7 @@
 import copy
 import inspect
 import json
+import pathlib
 import textwrap
 
 import numpy as np
@@ -482,3 +483,10 @@ def test_nothing_else_comes_out_of_any_text(tmp_path_factory, data, is_json):
     file = tmp_path_factory.getbasetemp() / f"patched.{'json' if is_json else 'yaml'}"
     file.write_bytes(text[:start].encode() + patch + text[end:].encode())
     check_reading(file)
+
+
+def test_the_file_to_start_from_is_read():
+    path = pathlib.Path(__file__).parents[3] / "configs" / "network.yaml"
+    network, names = network_file.read_network(str(path), 12, 2)
+    assert network.up_snr.shape == (12, 3)
+    assert {"camera", "phone", "raspberry_pi_4"} <= set(names)
