@@ -54,9 +54,10 @@ def on_one_device(rule):
     return outcome(rule, 1)
 
 
-QUICK = [("balanced", 4), ("balanced", 8), ("moving network", 4)]
+QUICK = [("balanced", 8), ("moving network", 4)]
 LONG = [
     ("balanced", 2),
+    ("balanced", 4),
     ("convolutions", 2),
     ("convolutions", 4),
     ("convolutions", 8),

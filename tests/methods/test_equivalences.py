@@ -101,6 +101,7 @@ def test_one_cluster_of_one_client_is_centralised_sgd():
     )
 
 
+@pytest.mark.slow
 def test_the_chunk_width_changes_nothing():
     changes = {"cefl.clustering.rule": "patent", "train.optimizer.momentum": 0.9}
     outcomes = []
