@@ -47,6 +47,7 @@ def costs_to_target(paid, reached, target):
 
 RATIOS = {  # column: cost, offload rule over offload rule
     "sum / random": ("time_s", "sum", "random"),
+    "sum / random, joules": ("energy_j", "sum", "random"),
     "sum / nearest": ("time_s", "sum", "nearest"),
     "sum / greedy": ("time_s", "sum", "greedy"),
     "bottleneck / sum": ("time_s", "bottleneck", "sum"),

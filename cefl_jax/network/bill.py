@@ -5,6 +5,7 @@ import jax.numpy as jnp
 from cefl_jax.network.energy import round_energy
 from cefl_jax.network.ledger import Bill
 from cefl_jax.network.messages import Traffic, count_bytes
+from cefl_jax.network.pace import last_steps, members
 from cefl_jax.network.schedule import PHASES
 
 
@@ -26,7 +27,7 @@ def make_bill(task, schedule, network, work, sizes, distill_flop, num_kinds):
       ledger.Bill.
     """
     traffic = count_traffic(task, schedule, network)
-    clusters = _clusters_with(task, schedule.counts).sum()
+    clusters = (members(task) & schedule.counts).any(1).sum()
     averaging_s = jnp.stack([
         2.0 * traffic.fronts_up * work.front_params / network.front.flop_per_s,
         2.0 * clusters * work.back_params / network.cloud.flop_per_s,
@@ -46,9 +47,9 @@ def count_traffic(task, schedule, network):
     Every client that starts loads a front half, every cluster with such a client a back half. The
     back half and the smashed data go on to the cloud for clusters and clients that count.
     """
-    step = jnp.arange(task.samples.shape[1])
-    made = step < schedule.steps[:, None]                                          # [K, S]
-    uploaded = made & (step >= (schedule.steps - task.uploads)[:, None])
+    num_steps = task.samples.shape[1]
+    made = jnp.arange(num_steps) < schedule.steps[:, None]                         # [K, S]
+    uploaded = last_steps(schedule.steps, task.uploads, num_steps)
     remote = jnp.isfinite(network.backhaul_bps)[jnp.maximum(task.placement, 0)]    # [M]
     on_edge = remote.at[task.cluster].get(mode="fill", fill_value=True)            # [K]
     uploaded &= (schedule.counts & on_edge)[:, None]
@@ -60,8 +61,8 @@ def count_traffic(task, schedule, network):
     return Traffic(
         fronts_down=schedule.started.sum(),
         fronts_up=schedule.counts.sum(),
-        backs_down=(_clusters_with(task, schedule.started) & remote).sum(),
-        backs_up=(_clusters_with(task, schedule.counts) & remote).sum(),
+        backs_down=((members(task) & schedule.started).any(1) & remote).sum(),
+        backs_up=((members(task) & schedule.counts).any(1) & remote).sum(),
         steps=made.sum(),
         samples=total(made),
         cloud_steps=on_cloud.sum(),
@@ -69,9 +70,3 @@ def count_traffic(task, schedule, network):
         uploaded_steps=uploaded.sum(),
         uploaded_samples=total(uploaded),
     )
-
-
-def _clusters_with(task, clients):
-    """Whether each cluster has one of the clients bool[K]; bool[M]."""
-    num_clusters = task.placement.shape[0]
-    return jnp.zeros(num_clusters, bool).at[task.cluster].max(clients, mode="drop")

@@ -2,6 +2,7 @@
 
 import jax.numpy as jnp
 
+from cefl_jax.network.pace import own_server
 from cefl_jax.network.topology import radio_watts
 
 
@@ -59,7 +60,7 @@ def _client_joules(task, schedule, round_s, network):
 def _server_joules(task, schedule, network, work):
     """Joules of each server's idling and computing, f32[E], and of what is radiated for it."""
     servers, num_servers = network.servers, network.servers.flop_per_s.shape[0]
-    placed = task.placement.at[task.cluster].get(mode="fill", fill_value=-1)
+    placed = own_server(task)
     at = jnp.where(schedule.started & (placed >= 0), placed, num_servers)
     nothing = jnp.zeros(num_servers)
     trained = _total(task, schedule, task.samples) * work.back_train_flop
@@ -81,6 +82,6 @@ def _total(task, schedule, values):
 
 def _at_own_server(task, values):
     """Values f32[K, E] at each client's own server, f32[K]; 0 without one."""
-    placed = task.placement.at[task.cluster].get(mode="fill", fill_value=-1)
+    placed = own_server(task)
     own = values[jnp.arange(placed.shape[0]), jnp.maximum(placed, 0)]
     return jnp.where(placed < 0, 0.0, own)

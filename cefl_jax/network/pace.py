@@ -33,7 +33,7 @@ def set_pace(task, network, work, sizes):
 
     Clusters on one server share its computing evenly.
     """
-    placed = task.placement.at[task.cluster].get(mode="fill", fill_value=-1)      # [K]
+    placed = own_server(task)
     server, k = jnp.maximum(placed, 0), jnp.arange(placed.shape[0])
     samples = jnp.where(placed[:, None] < 0, 0, task.samples).astype(jnp.float32)
     sends = (samples > 0).astype(jnp.float32)
@@ -64,8 +64,7 @@ def back_delivery(task, counting, steps, network, sizes):
     Clusters on one server share its link, and are done when all of it is. Sent are the back halves
     of clusters with clients that count, bool[M, K], and what these upload of their steps i32[K].
     """
-    s = jnp.arange(task.samples.shape[1])
-    sent = (s < steps[:, None]) & (s >= (steps - task.uploads)[:, None])          # [K, S]
+    sent = last_steps(steps, task.uploads, task.samples.shape[1])                  # [K, S]
     # Not in integers, whose 32 bits the bits of an epoch can exceed.
     samples, messages = (x.sum(1).astype(jnp.float32) for x in (sent * task.samples, sent))
     bits = jnp.where(counting, sizes.upward_bits(samples, messages), 0.0).sum(1)
@@ -86,6 +85,17 @@ def _tenants(placement, network):
 def _at_server(values, placement):
     """Values f32[E] of each cluster's server, f32[M]; 0 for those of none."""
     return jnp.where(placement < 0, 0.0, values[jnp.maximum(placement, 0)])
+
+
+def last_steps(steps, count, num_steps):
+    """Which local steps are the last `count` i32[K] of `steps` i32[K] made, bool[K, num_steps]."""
+    s = jnp.arange(num_steps)
+    return (s < steps[:, None]) & (s >= (steps - count)[:, None])
+
+
+def own_server(task):
+    """The server of each client's cluster, i32[K]; -1 for none."""
+    return task.placement.at[task.cluster].get(mode="fill", fill_value=-1)
 
 
 def members(task):

@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 
 from cefl_jax.network import topology
+from cefl_jax.network.pace import last_steps
 
 
 class PairCost(NamedTuple):
@@ -122,8 +123,6 @@ def _active_joules(samples, members, node_s, network, work, sizes):
 def _upload_bits(samples, uploads, sizes):
     """Bits f32[K] of the smashed data and labels of each client's last local steps."""
     planned = (samples > 0).sum(1)
-    sent = jnp.arange(samples.shape[1]) >= (planned - uploads)[:, None]            # [K, S]
-    total, messages = (
-        (sent * x).sum(1).astype(jnp.float32) for x in (samples, samples > 0)
-    )
+    sent = last_steps(planned, uploads, samples.shape[1])                          # [K, S]
+    total, messages = (x.sum(1).astype(jnp.float32) for x in (sent * samples, sent))
     return sizes.upward_bits(total, messages)

@@ -22,6 +22,9 @@ from cefl_jax.stages.sampling import sample_clients
 from cefl_jax.stages.wire import make_wire
 from cefl_jax.types import Purpose, purpose_key, round_key
 
+DECIDED = (Purpose.SAMPLING, Purpose.CLUSTERING, Purpose.OFFLOAD, Purpose.DEPARTURE)
+"""What is drawn anew in each round; the network has keys of its own."""
+
 
 class Decision(NamedTuple):
     """What is decided of a round, and how it goes on the simulated network."""
@@ -62,7 +65,7 @@ class Orchestrator:
         Returns:
           Decision.
         """
-        keys = {purpose: round_key(key, round_index, purpose) for purpose in Purpose}
+        keys = {purpose: round_key(key, round_index, purpose) for purpose in DECIDED}
         network_key = purpose_key(key, Purpose.NETWORK)
         settings = self.spec.network
         after = dynamics.step(network_key, round_index, conditions, network, settings)
