@@ -10,7 +10,7 @@ import jax
 from absl import app, flags, logging
 
 from cefl_jax import build, config, experiment
-from cefl_jax.runtime import logs
+from cefl_jax.runtime import compile_cache, logs
 
 _CONFIG = flags.DEFINE_string(
     "config",
@@ -39,6 +39,8 @@ def main(settings):
         refuse(f"there is not the memory for these settings: {error}")
     except (ValueError, OSError) as error:
         refuse(error)
+    if setup.spec.run.compile_cache:
+        keep_compiled()
     experiment.conduct(setup, workdir)
 
 
@@ -80,6 +82,18 @@ def parse(argv):
         return settings
     except (flags.Error, config.SettingError) as error:
         refuse(error)
+
+
+def keep_compiled():
+    """Compiled programs are kept for later runs, or one line says why not."""
+    try:
+        compile_cache.keep()
+    except OSError as error:
+        print(
+            f"warning: compiled programs cannot be kept for later runs: {error}; set "
+            "JAX_COMPILATION_CACHE_DIR to a folder, or --config.run.compile_cache=False",
+            file=sys.stderr,
+        )
 
 
 def refuse(error):

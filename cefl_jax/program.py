@@ -4,6 +4,7 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+from jax import jit
 
 from cefl_jax.methods.cefl import make_cefl
 from cefl_jax.network.pace import back_loading, of_client
@@ -67,22 +68,28 @@ def make_program(setup):
     def advance(state, hparams, data, network):
         method = make_method(setup, data, network)
 
-        def step(state, _):
-            return method.round(state, hparams)
+        @jit  # traced once for its shapes and for the scan
+        def step(state):
+            state, metrics = method.round(state, hparams)
+            return (state, metrics.course), metrics._replace(course=None)
 
-        def step_or_stay(state, _):
-            done = jax.eval_shape(step, state, None)[1]
-            nothing = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), done)
+        (_, course), metrics = jax.eval_shape(step, state)
+        nowhere, nothing = jax.tree.map(
+            lambda x: jnp.zeros(x.shape, x.dtype), (course, metrics)
+        )
+
+        def step_or_stay(carry, _):
+            state, course = carry
+            if rounds % length == 0:
+                return step(state)
             return jax.lax.cond(
-                state.round < rounds, lambda s: step(s, None), lambda s: (s, nothing), state
+                state.round < rounds, step, lambda state: ((state, course), nothing), state
             )
 
-        body = step if rounds % length == 0 else step_or_stay
-        state, metrics = jax.lax.scan(body, state, None, length=length)
+        (state, course), metrics = jax.lax.scan(
+            step_or_stay, (state, nowhere), None, length=length
+        )
         scores = evaluate(method.predictors, state, data, setup.mesh)
-        last = (state.round - 1) % length
-        course = jax.tree.map(lambda leaf: leaf[last], metrics.course)
-        metrics = metrics._replace(course=None)
         measures = method.measures(state)
         return state, Chunk(metrics, scores, measures, course, state.ledger)
 

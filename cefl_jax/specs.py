@@ -176,6 +176,7 @@ class RunSpec:
     devices: int = 1  # accelerators (or fake CPU devices) to spread the edge nodes over
     save_trace: bool = False  # write network_trace.npz, which network.trace replays
     deterministic: bool = True  # bitwise the same on any number of devices; False: fast sums
+    compile_cache: bool = True  # compiled programs are kept in a folder of the user for later runs
 
 
 @dataclasses.dataclass(frozen=True)

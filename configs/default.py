@@ -116,4 +116,5 @@ def get_config():
     config.run.devices = 1  # devices to spread the edge nodes over; on a CPU they are made
     config.run.save_trace = False  # write network_trace.npz, which network.trace replays
     config.run.deterministic = True  # bitwise the same on any number of devices
+    config.run.compile_cache = True  # keep compiled programs below ~/.cache/cefl_jax
     return config

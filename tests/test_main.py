@@ -420,7 +420,7 @@ def test_overwrite_replaces_the_run(finished, tmp_path, monkeypatch):
         (tmp_path / name).write_bytes(content)
     (tmp_path / "notes.txt").write_text("mine")
 
-    def fake_run(setup, workdir, display):
+    def fake_run(setup, workdir, display, meanwhile):
         workdir.append_metrics({"round": 2, "test/accuracy": 0.5})
         workdir.write_summary(summary)
         workdir.write_timeline(timeline)
@@ -437,7 +437,7 @@ def test_overwrite_replaces_the_run(finished, tmp_path, monkeypatch):
 
 @pytest.mark.parametrize("error", [RuntimeError("the device went away"), KeyboardInterrupt()])
 def test_a_run_that_fails_says_why(tmp_path, monkeypatch, error):
-    def fake_run(setup, workdir, display):
+    def fake_run(setup, workdir, display, meanwhile):
         workdir.set_status("running", 1)
         raise error
 

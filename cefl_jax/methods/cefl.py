@@ -64,8 +64,10 @@ class Cefl:
             state.key, state.round, state.conditions, self.data, self.network
         )
         halves, uploads, loss = self.split_train(state, decision.plan, hparams)
-        state = self.distil(state._replace(halves=halves), uploads, hparams)
-        bill = self._orchestrator.bill(decision, self.num_kinds)
+        with jax.named_scope("distillation"):
+            state = self.distil(state._replace(halves=halves), uploads, hparams)
+        with jax.named_scope("ledger"):
+            bill = self._orchestrator.bill(decision, self.num_kinds)
         state = state._replace(
             round=state.round + 1,
             conditions=decision.conditions,
@@ -130,8 +132,10 @@ class Cefl:
                 upload_slots=slots,
                 client_chunk=self.spec.run.client_chunk,
             )
-            rows, nodes = training.train_clusters(halves, self.mesh.size)
-            averaged = aggregate(halves, rows.fronts, nodes.back, plan, self.mesh)
+            with jax.named_scope("training"):
+                rows, nodes = training.train_clusters(halves, self.mesh.size)
+            with jax.named_scope("aggregation"):
+                averaged = aggregate(halves, rows.fronts, nodes.back, plan, self.mesh)
             counted = parallel.gather_items((nodes.loss, nodes.samples), plan.first.shape[0])
             return averaged, parallel.merge_rows(rows.smashed), counted
 

@@ -1,43 +1,210 @@
-"""How a convolution is lowered: as one matrix product, which stays fast per client and in a loop.
+"""How a convolution with its pooling and ReLU is computed: one place that chooses by platform.
 
 `lax.conv_general_dilated` under `vmap` over per-client weights becomes a grouped convolution, and
-its weight gradient inside a loop runs at 1 to 4 GFLOP/s on a CPU. A product over patches leaves
+its weight gradient inside a loop runs at 1 to 4 GFLOP/s on a CPU. Products of matrices leave
 forward, input gradient and weight gradient to the platform's matrix multiplication.
 """
+
+import dataclasses
+import functools
+import math
 
 import jax
 import jax.numpy as jnp
 
+from cefl_jax.models import tiling
 
-def conv2d(images, kernel, padding):
-    """Cross-correlation of images with a kernel, stride 1.
+# Values of windows held at once on a CPU, so that they stay in its caches.
+BLOCK_VALUES = 450_000
+
+
+@dataclasses.dataclass(frozen=True)
+class Lowering:
+    """A way to compute a convolution.
+
+    `xla`: XLA's own. `patches`: one product over the patch under each output. `tiles` and
+    `winograd`: see `tiling`.
+    """
+
+    kind: str  # xla | patches | tiles | winograd
+    tile: int = 1  # tiles, winograd: rows and columns of outputs computed from one window
+
+
+XLA = Lowering("xla")
+
+
+def choose_lowering(platform, kernel_shape, sides):
+    """The fastest Lowering that was found, by measuring forward and both gradients together.
+
+    On a CPU (`benchmarks/convolutions.py`): tiles of 2x2 where channels are few, which pooling then
+    takes whole; where there are enough of them to pay for its transforms, Winograd with the tile,
+    up to 4x4, that leaves the fewest multiplications. On other platforms nothing has been measured.
+
+    Args:
+      platform: "cpu", "gpu", "tpu".
+      kernel_shape: `(R, C, I, O)`.
+      sides: rows and columns of the outputs that are wanted.
+    """
+    if platform != "cpu":
+        return Lowering("patches")
+    if min(kernel_shape[:2]) < 3 or min(kernel_shape[2:]) < 32:
+        return Lowering("tiles", 2)
+
+    def multiplications(tile):
+        of_tile = math.prod(size + tile - 1 for size in kernel_shape[:2])
+        return of_tile * math.prod(-(-side // tile) for side in sides)
+
+    largest = min(4, 9 - max(kernel_shape[:2]))     # `tiling` knows points for windows of up to 8
+    if largest < 2:
+        return Lowering("tiles", 2)
+    return Lowering("winograd", min(range(2, largest + 1), key=multiplications))
+
+
+def conv_block(images, kernel, bias, padding, pool, lowering=None, platform="cpu"):
+    """Convolution with bias, stride 1, then the largest of each 2x2 window if `pool`, then ReLU.
+
+    Pooling first gives the same as ReLU first, with less work. An odd last row or column is cut by
+    pooling. Where several of a window are largest, the first gets the gradient, as in PyTorch.
 
     Args:
       images: f32[B, H, W, I].
-      kernel: f32[height, width, I, O].
-      padding: static, "SAME" or "VALID".
+      kernel: f32[R, C, I, O].
+      bias: f32[O].
+      padding: static, "SAME" (of an odd margin, more below and right) or "VALID".
+      pool: static bool.
+      lowering: static Lowering; None for `choose_lowering` on the platform.
+      platform: static, where it will run.
     Returns:
-      f32[B, H', W', O], equal to `lax_conv2d` to float tolerance.
+      f32[B, H', W', O], whatever the lowering, to float tolerance.
     """
-    high, wide, channels, outputs = kernel.shape
-    if padding == "SAME":
-        top, left = (high - 1) // 2, (wide - 1) // 2
-        images = jnp.pad(images, ((0, 0), (top, high - 1 - top), (left, wide - 1 - left), (0, 0)))
-    height, width = images.shape[1] - high + 1, images.shape[2] - wide + 1
-    shifted = [images[:, i : i + height, j : j + width] for i in range(high) for j in range(wide)]
-    return jnp.concatenate(shifted, axis=-1) @ kernel.reshape(high * wide * channels, outputs)
+    sides = _output_sides(images.shape, kernel.shape, padding)
+    if pool:
+        sides = tuple(side // 2 * 2 for side in sides)
+    lowering = lowering or choose_lowering(platform, kernel.shape, sides)
+    if lowering.kind in ("tiles", "winograd") and min(sides) > 0:      # a pooled row leaves none
+        limit = BLOCK_VALUES if platform == "cpu" else None
+        return _conv_tiles(images, kernel, bias, padding, pool, lowering, sides, limit)
+    convolve = _conv_xla if lowering.kind == "xla" else _conv_patches
+    x = convolve(images, kernel, padding) + bias
+    if not pool:
+        return jax.nn.relu(x)
+    batch, (height, width), outputs = x.shape[0], sides, x.shape[3]
+    x = x[:, :height, :width].reshape(batch, height // 2, 2, width // 2, 2, outputs)
+    return _pool_relu(x.transpose(2, 4, 0, 1, 3, 5))
 
 
-def lax_conv2d(images, kernel, padding):
-    """The same by XLA's own convolution: the reference, and what FLOPs are counted on."""
+def _conv_xla(images, kernel, padding):
     return jax.lax.conv_general_dilated(
         images, kernel, (1, 1), padding, dimension_numbers=("NHWC", "HWIO", "NHWC")
     )
 
 
-def max_pool2d(images):
-    """Largest of each 2x2 window, f32[B, H // 2, W // 2, I]; an odd last row or column is cut."""
-    batch, height, width, channels = images.shape
-    half = height // 2, width // 2
-    images = images[:, : 2 * half[0], : 2 * half[1]]
-    return images.reshape(batch, half[0], 2, half[1], 2, channels).max((2, 4))
+def _conv_patches(images, kernel, padding):
+    rows, columns, channels, outputs = kernel.shape
+    margins = _margins(kernel.shape, padding)
+    images = jnp.pad(images, ((0, 0), *margins, (0, 0)))
+    height, width = images.shape[1] - rows + 1, images.shape[2] - columns + 1
+    shifted = [
+        images[:, i : i + height, j : j + width] for i in range(rows) for j in range(columns)
+    ]
+    return jnp.concatenate(shifted, axis=-1) @ kernel.reshape(rows * columns * channels, outputs)
+
+
+def _conv_tiles(images, kernel, bias, padding, pool, lowering, sides, limit):
+    """`conv_block` by tiles, as many samples at a time as the caches take."""
+    tile, batch = lowering.tile, images.shape[0]
+    down, across = (-(-side // tile) for side in sides)
+    window = (kernel.shape[0] + tile - 1) * (kernel.shape[1] + tile - 1) * kernel.shape[2]
+    blocks, block = _split(batch, window * down * across, limit)
+    x = images.transpose(3, 1, 2, 0)        # at once, to undo what the block before did last
+    margins = [
+        (before, count * tile + size - 1 - side - before, 0)
+        for (before, _), count, size, side in zip(
+            _margins(kernel.shape, padding),
+            (down, across),
+            kernel.shape[:2],
+            x.shape[1:3],
+            strict=True,
+        )
+    ]
+    nothing = 0, 0, 0
+    zero = jnp.zeros((), x.dtype)
+    x = jax.lax.pad(x, zero, (nothing, *margins, (0, blocks * block - batch, 0)))
+
+    def convolve(x):
+        made = tiling.convolve(x, kernel, (down, across), tile, lowering.kind == "winograd")
+        return made + bias[:, None, None, None]                     # [t, t, O, down, across, B]
+
+    if blocks == 1:
+        x = _finish_tiles(convolve(x), sides, pool)
+    else:       # What lies between images and outputs is made again for the gradient, not kept.
+        x = jnp.moveaxis(x.reshape(*x.shape[:3], blocks, block), 3, 0)
+        x = jax.vmap(lambda x: _finish_tiles(x, sides, pool))(
+            jax.lax.map(jax.checkpoint(convolve), x)
+        )
+        x = jnp.moveaxis(x, 0, 3).reshape(*x.shape[1:4], -1)[..., :batch]
+    return x.transpose(3, 1, 2, 0)
+
+
+def _finish_tiles(x, sides, pool):
+    """Pooling and ReLU of tiles f32[t, t, O, down, across, B]; f32[O, H', W', B]."""
+    tile, _, outputs, down, across, batch = x.shape
+    if not (pool and tile == 2):
+        x = x.transpose(2, 3, 0, 4, 1, 5).reshape(outputs, down * tile, across * tile, batch)
+        x = x[:, : sides[0], : sides[1]]
+        if not pool:
+            return jax.nn.relu(x)
+        x = x.reshape(outputs, sides[0] // 2, 2, sides[1] // 2, 2, batch)
+        x = x.transpose(2, 4, 0, 1, 3, 5)
+    return _pool_relu(x)
+
+
+def _split(batch, values, limit):
+    """How many blocks of how many samples, nearly alike; of at most `limit` values, or of one."""
+    blocks = 1 if limit is None else -(-batch // max(limit // values, 1))
+    block = -(-batch // blocks)
+    return -(-batch // block), block
+
+
+def _margins(kernel_shape, padding):
+    if padding == "VALID":
+        return (0, 0), (0, 0)
+    return tuple(((size - 1) // 2, size // 2) for size in kernel_shape[:2])
+
+
+def _output_sides(shape, kernel_shape, padding):
+    return tuple(
+        side + sum(margin) - size + 1
+        for side, margin, size in zip(
+            shape[1:3], _margins(kernel_shape, padding), kernel_shape[:2], strict=True
+        )
+    )
+
+
+@jax.custom_vjp
+def _pool_relu(places):
+    """ReLU of the largest over the places of a window, f32[2, 2, ...]; f32[...]."""
+    return jax.nn.relu(functools.reduce(jnp.maximum, _each(places)))
+
+
+def _each(places):
+    return [places[i, j] for i in (0, 1) for j in (0, 1)]
+
+
+def _pool_relu_forward(places):
+    return _pool_relu(places), places
+
+
+def _pool_relu_backward(places, grad):
+    quarters = _each(places)
+    top = functools.reduce(jnp.maximum, quarters)
+    grad = jnp.where(top > 0, grad, 0)
+    grads, taken = [], jnp.zeros(top.shape, bool)
+    for quarter in quarters:
+        first = (quarter == top) & ~taken
+        grads.append(jnp.where(first, grad, 0))
+        taken |= first
+    return (jnp.stack(grads).reshape(places.shape),)
+
+
+_pool_relu.defvjp(_pool_relu_forward, _pool_relu_backward)

@@ -1,11 +1,12 @@
 """What the halves of a model cost: FLOPs, parameters and bytes, derived and not counted by hand."""
 
 import dataclasses
+import functools
 
 import jax
 import jax.numpy as jnp
 
-from cefl_jax.models.conv import lax_conv2d
+from cefl_jax.models.conv import XLA, conv_block
 from cefl_jax.models.split import make_model
 
 
@@ -55,7 +56,8 @@ def measure_workload(spec, sample_shape, num_classes):
     Returns:
       Workload.
     """
-    model = make_model(spec, sample_shape, num_classes, lowering=lax_conv2d)
+    lowering = functools.partial(conv_block, lowering=XLA)
+    model = make_model(spec, sample_shape, num_classes, lowering)
     halves, cloud = jax.eval_shape(model.init, jax.random.key(0))
     image = jax.ShapeDtypeStruct((1, *sample_shape), jnp.float32)
     features = jax.ShapeDtypeStruct((1, *model.feature_shape), jnp.float32)

@@ -51,14 +51,14 @@ class SplitModel:
         return zoo.output_shape(self.blocks[: self.cut], self.sample_shape)
 
 
-def make_model(spec, sample_shape, num_classes, lowering=conv.conv2d):
+def make_model(spec, sample_shape, num_classes, lowering=conv.conv_block):
     """The model that the settings name.
 
     Args:
       spec: ModelSpec.
       sample_shape: `(H, W, I)` of one image.
       num_classes: Y.
-      lowering: how convolutions are computed.
+      lowering: how convolutions are computed, with the arguments of `conv.conv_block`.
     Returns:
       SplitModel.
     Raises:

@@ -6,7 +6,8 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from cefl_jax.models.conv import conv2d, max_pool2d
+from cefl_jax.models.conv import conv_block
+from cefl_jax.models.dense import dot_general
 
 NAMES = ("mlp", "lenet5", "cnn")
 CLOUD_NAMES = ("deep",)
@@ -20,29 +21,28 @@ class Dense(nn.Module):
 
     @nn.compact
     def __call__(self, x):
-        x = nn.Dense(self.features)(x.reshape(x.shape[0], -1))
+        x = nn.Dense(self.features, dot_general=dot_general)(x.reshape(x.shape[0], -1))
         return nn.relu(x) if self.activate else x
 
 
 class Conv(nn.Module):
-    """Convolution, 2x2 max-pool if `pool`, ReLU: pooling first gives the same with less work."""
+    """Convolution, 2x2 max-pool if `pool`, ReLU."""
 
     features: int
     size: int
     padding: str
     pool: bool = True
-    lowering: Callable = conv2d
+    lowering: Callable = conv_block
 
     @nn.compact
     def __call__(self, x):
         shape = (self.size, self.size, x.shape[-1], self.features)
         kernel = self.param("kernel", nn.initializers.lecun_normal(), shape)
         bias = self.param("bias", nn.initializers.zeros, (self.features,))
-        x = self.lowering(x, kernel, self.padding) + bias
-        return nn.relu(max_pool2d(x) if self.pool else x)
+        return self.lowering(x, kernel, bias, self.padding, self.pool)
 
 
-def make_blocks(name, num_classes, lowering=conv2d):
+def make_blocks(name, num_classes, lowering=conv_block):
     """The blocks of an edge-side model, front to back.
 
     `mlp`: two hidden layers of 200 (McMahan et al. 2017, "2NN"). `lenet5`: valid 5x5 convolutions
@@ -52,7 +52,7 @@ def make_blocks(name, num_classes, lowering=conv2d):
     Args:
       name: one of `NAMES`.
       num_classes: Y.
-      lowering: how convolutions are computed.
+      lowering: how convolutions are computed, with the arguments of `conv.conv_block`.
     Returns:
       A tuple of Linen modules.
     Raises:
@@ -69,7 +69,7 @@ def make_blocks(name, num_classes, lowering=conv2d):
     raise ValueError(f"model.name={name!r} is unknown; known: {', '.join(NAMES)}")
 
 
-def make_cloud_blocks(name, feature_shape, num_classes, lowering=conv2d):
+def make_cloud_blocks(name, feature_shape, num_classes, lowering=conv_block):
     """The blocks of a cloud model, which starts at the cut-layer features.
 
     `deep`: on images of features, 3x3 convolutions of 32, 64 and 64, pooled after the first and the
@@ -80,7 +80,7 @@ def make_cloud_blocks(name, feature_shape, num_classes, lowering=conv2d):
       name: one of `CLOUD_NAMES`.
       feature_shape: of one sample, `(H, W, I)` or `(F,)`.
       num_classes: Y.
-      lowering: how convolutions are computed.
+      lowering: how convolutions are computed, with the arguments of `conv.conv_block`.
     Returns:
       A tuple of Linen modules.
     Raises:

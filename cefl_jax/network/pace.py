@@ -38,8 +38,7 @@ def set_pace(task, network, work, sizes):
     samples = jnp.where(placed[:, None] < 0, 0, task.samples).astype(jnp.float32)
     sends = (samples > 0).astype(jnp.float32)
     client_s = samples / network.clients.flop_per_s[:, None]
-    tenants = _tenants(task.placement, network).at[task.cluster].get(mode="fill", fill_value=0)
-    server_s = tenants * work.back_train_flop / network.servers.flop_per_s[server]
+    server_s = of_client(task, sample_service(task, network, work))
     front_bits = jnp.where(placed < 0, 0.0, 8.0 * sizes.front)
     return Pace(
         load=front_bits / network.front_down_bps,
@@ -50,6 +49,12 @@ def set_pace(task, network, work, sizes):
         backward=client_s * work.front_backward_flop,
         deliver=front_bits / network.front_up_bps,
     )
+
+
+def sample_service(task, network, work):
+    """Seconds f32[M] that a cluster's server, as it is shared, trains on a sample; 0 for none."""
+    each_s = work.back_train_flop / network.servers.flop_per_s
+    return _tenants(task.placement, network) * _at_server(each_s, task.placement)
 
 
 def back_loading(task, network, sizes):
@@ -101,6 +106,16 @@ def own_server(task):
 def members(task):
     """Whether each client is in each cluster, bool[M, K]."""
     return task.cluster == jnp.arange(task.placement.shape[0])[:, None]
+
+
+def slowest(task, among, values):
+    """Largest of values f32[K, ...] >= 0 in each cluster among clients bool[K], f32[M, ...].
+
+    0 among none.
+    """
+    nothing = jnp.zeros((task.placement.shape[0], *values.shape[1:]))
+    among = jnp.expand_dims(among, range(1, values.ndim))
+    return nothing.at[task.cluster].max(jnp.where(among, values, 0.0), mode="drop")
 
 
 def of_client(task, values):

@@ -74,9 +74,10 @@ def pair_costs(samples, uploads, cluster, network, work, sizes, num_clusters):
     """
     members = cluster == jnp.arange(num_clusters)[:, None]                         # [M, K]
     compute_s = 1.0 / network.clients.flop_per_s[:, None]                          # [K, 1]
+    nothing = jnp.zeros((num_clusters, network.up_bps.shape[1]))
 
     def slowest(client_s, sends):
-        return jnp.where((members & sends)[..., None], client_s, 0.0).max(1)       # [M, E]
+        return nothing.at[cluster].max(jnp.where(sends, client_s, 0.0), mode="drop")
 
     def add_step(step, total_s):
         now = samples[:, step, None].astype(jnp.float32)                           # [K, 1]
@@ -85,11 +86,10 @@ def pair_costs(samples, uploads, cluster, network, work, sizes, num_clusters):
         up += sizes.upward_bits(now, 1.0) / network.up_bps
         down = now * work.front_backward_flop * compute_s
         down += sizes.downward_bits(now, 1.0) / network.down_bps
-        return total_s + slowest(up, sends[:, 0]) + slowest(down, sends[:, 0])
+        return total_s + slowest(up, sends) + slowest(down, sends)
 
     steps = (samples > 0).any(0).sum()                    # nobody's steps have gaps
-    start = jnp.zeros((num_clusters, network.up_bps.shape[1]))
-    clients_s = jax.lax.fori_loop(0, steps, add_step, start)
+    clients_s = jax.lax.fori_loop(0, steps, add_step, nothing)
     total = samples.sum(1).astype(jnp.float32)                                     # [K]
     of_cluster = lambda x: jnp.where(members, x, 0.0).sum(1)[:, None]              # noqa: E731
     node_s = of_cluster(total) * work.back_train_flop / network.servers.flop_per_s

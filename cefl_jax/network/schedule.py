@@ -12,7 +12,9 @@ from cefl_jax.network.pace import (
     back_loading,
     members,
     of_client,
+    sample_service,
     set_pace,
+    slowest,
 )
 
 PHASES = (
@@ -81,20 +83,22 @@ def simulate(task, network, work, sizes, deadline_s=None, keep=False):
     Returns:
       Schedule.
     """
-    limit_s = jnp.inf if deadline_s is None else deadline_s
     pace = set_pace(task, network, work, sizes)
     planned = (task.samples > 0).sum(1, dtype=jnp.int32)
-    need_s = _need(pace, keep)
-    start, ready_s = _begin(task, pace, planned, need_s, limit_s, network, sizes)
-    step = functools.partial(_local_step, task, pace, planned, need_s, limit_s, keep)
+    limit = None if deadline_s is None else _Limit(deadline_s, _need(pace, keep), keep)
+    start, ready_s = _begin(task, pace, planned, limit, network, sizes)
+    service_s = sample_service(task, network, work)
+    step = functools.partial(_local_step, task, pace, service_s, limit)
     clock = jax.lax.fori_loop(0, planned.max(), step, start)
-    counts = (clock.steps > 0) & (clock.out_s + pace.deliver <= limit_s)
+    counts = clock.steps > 0
+    if limit is not None:
+        counts &= clock.out_s + pace.deliver <= limit.at_s
     finished = counts & (clock.steps == planned)
     counts = counts if keep else finished
     back_s, upload_s = _upload_seconds(task, pace, clock, counts, network, sizes)
     closed_s = clock.now_s + upload_s
     m = closed_s.argmax()
-    path_s = jnp.concatenate([ready_s[m, None], clock.spent_s[m], upload_s[m, None]])
+    path_s = jnp.stack([ready_s[m], *_spent(task, pace, clock.steps, m), upload_s[m]])
     wait_s = 0.0
     if deadline_s is not None:
         wait_s = jnp.where(counts.any(), 0.0, deadline_s)
@@ -107,16 +111,16 @@ def simulate(task, network, work, sizes, deadline_s=None, keep=False):
         finished=finished,
         counts=counts,
         out_s=clock.out_s,
-        begin_s=clock.marks[0],
-        arrived_s=clock.marks[1],
-        served_s=clock.marks[2],
-        end_s=clock.marks[3],
+        **dict(zip(_MARKS, jnp.moveaxis(clock.marks, 0, 2), strict=True)),
         loaded_s=jnp.where(ready_s > 0, back_loading(task, network, sizes), 0.0),
         trained_s=clock.now_s,
         uploaded_s=clock.now_s + back_s,
         closed_s=closed_s,
         phase_s=phase_s,
     )
+
+
+_MARKS = ("begin_s", "arrived_s", "served_s", "end_s")
 
 
 class _Clock(NamedTuple):
@@ -126,59 +130,78 @@ class _Clock(NamedTuple):
     active: jax.Array  # bool[K] clients that started and have not dropped out
     steps: jax.Array  # i32[K] made so far
     out_s: jax.Array  # f32[K] when the last of them was over
-    marks: jax.Array  # f32[4, M, S] begin, arrived, served, end
-    spent_s: jax.Array  # f32[M, 5] by phase, forward to backward
+    marks: jax.Array  # f32[S, 4, M] _MARKS
 
 
-def _begin(task, pace, planned, need_s, limit_s, network, sizes):
+class _Limit(NamedTuple):
+    """By when, and from when on it cannot be kept."""
+
+    at_s: float
+    need_s: jax.Array  # f32[K, S]
+    keep: bool
+
+
+def _begin(task, pace, planned, limit, network, sizes):
     """The _Clock when the clusters are ready for their first step, and that time, f32[M]."""
     num_clusters, num_steps = task.placement.shape[0], task.samples.shape[1]
     back_s = back_loading(task, network, sizes)
-    soonest_s = jnp.maximum(pace.load, of_client(task, back_s)) + need_s[:, 0]
-    started = of_client(task, task.placement >= 0) & (planned > 0) & (soonest_s <= limit_s)
-    here = members(task) & started
-    ready_s = jnp.where(here.any(1), jnp.maximum(back_s, _slowest(here, pace.load)), 0.0)
+    loaded_s = jnp.maximum(pace.load, of_client(task, back_s))
+    started = of_client(task, task.placement >= 0) & (planned > 0)
+    if limit is not None:
+        started &= loaded_s + limit.need_s[:, 0] <= limit.at_s
+    ready_s = slowest(task, started, loaded_s)
     clock = _Clock(
         ready_s,
         started,
         jnp.zeros_like(planned),
         jnp.where(started, of_client(task, ready_s), 0.0),
-        jnp.zeros((4, num_clusters, num_steps)),
-        jnp.zeros((num_clusters, 5)),
+        jnp.zeros((num_steps, len(_MARKS), num_clusters)),
     )
     return clock, ready_s
 
 
-def _local_step(task, pace, planned, need_s, limit_s, keep, s, clock):
+def _local_step(task, pace, service_s, limit, s, clock):
     """The _Clock after local step s of all clusters."""
-    wants = clock.active & (s < planned)
-    in_time = of_client(task, clock.now_s) + need_s[:, s] <= limit_s
-    at_work = members(task) & wants & in_time & (s < task.stays)                  # [M, K]
-    up, down = pace.forward[:, s] + pace.send[:, s], pace.receive[:, s] + pace.backward[:, s]
+    samples = task.samples[:, s]
+    wants = clock.active & (samples > 0)
+    at_work = wants & (s < task.stays)                                             # [K]
+    longest_s = pace.forward[:, s] + pace.send[:, s], pace.receive[:, s] + pace.backward[:, s]
 
     def run(at_work):
-        serve_s = jnp.where(at_work, pace.serve[:, s], 0.0).sum(1)
-        arrived_s = clock.now_s + _slowest(at_work, up)
-        served_s = arrived_s + serve_s
-        return serve_s, arrived_s, served_s, served_s + _slowest(at_work, down)
+        up_s, down_s = slowest(task, at_work, jnp.stack(longest_s, 1)).T           # [M]
+        there = jnp.where(at_work, samples, 0)
+        there = jnp.zeros_like(task.placement).at[task.cluster].add(there, mode="drop")
+        arrived_s = clock.now_s + up_s
+        served_s = arrived_s + there * service_s
+        return there > 0, arrived_s, served_s, served_s + down_s
 
-    if keep:
+    if limit is not None:
+        at_work &= of_client(task, clock.now_s) + limit.need_s[:, s] <= limit.at_s
+    if limit is not None and limit.keep:
         *_, end_s = run(at_work)
-        at_work &= of_client(task, end_s) + pace.deliver <= limit_s
-    serve_s, arrived_s, served_s, end_s = run(at_work)
-    begins = at_work.any(1) & (end_s <= limit_s)
-    made = (at_work & begins[:, None]).any(0)
-    u, d = (jnp.where(at_work, x, -1.0).argmax(1) for x in (up, down))             # who is last
-    parts = pace.forward[u, s], pace.send[u, s], serve_s, pace.receive[d, s], pace.backward[d, s]
+        at_work &= of_client(task, end_s) + pace.deliver <= limit.at_s
+    begins, arrived_s, served_s, end_s = run(at_work)
+    if limit is not None:
+        begins &= end_s <= limit.at_s
+    made = at_work & of_client(task, begins)
     marks = jnp.stack([clock.now_s, arrived_s, served_s, end_s])                   # [4, M]
     return _Clock(
         now_s=jnp.where(begins, end_s, clock.now_s),
         active=clock.active & (made | ~wants),
         steps=clock.steps + made,
         out_s=jnp.where(made, of_client(task, end_s), clock.out_s),
-        marks=clock.marks.at[:, :, s].set(jnp.where(begins, marks, 0.0)),
-        spent_s=clock.spent_s + jnp.where(begins[:, None], jnp.stack(parts, 1), 0.0),
+        marks=clock.marks.at[s].set(jnp.where(begins, marks, 0.0)),
     )
+
+
+def _spent(task, pace, steps, m):
+    """Seconds of cluster m by phase, forward to backward, on the way of who is last each time."""
+    made = (task.cluster == m)[:, None] & (jnp.arange(task.samples.shape[1]) < steps[:, None])
+    ways = jnp.stack([pace.forward, pace.send, pace.receive, pace.backward])
+    ways = jnp.where(made, ways, 0.0).reshape(2, 2, *made.shape)                   # up, down
+    last = ways.sum(1).argmax(1)                                                   # [2, S]
+    way_s = jnp.take_along_axis(ways, last[:, None, None], 2).sum((2, 3)).ravel()
+    return *way_s[:2], jnp.where(made, pace.serve, 0.0).sum(), *way_s[2:]
 
 
 def _need(pace, keep):
@@ -200,9 +223,4 @@ def _upload_seconds(task, pace, clock, counts, network, sizes):
     still_s = clock.out_s - of_client(task, clock.now_s) + pace.deliver
     back_s = back_delivery(task, counting, clock.steps, network, sizes)
     back_s = jnp.where(counting.any(1), back_s, 0.0)
-    return back_s, jnp.maximum(back_s, _slowest(counting, still_s))
-
-
-def _slowest(among, values):
-    """Largest of values f32[K] >= 0 among each row of bool[M, K]; 0 among none."""
-    return jnp.where(among, values, 0.0).max(1)
+    return back_s, jnp.maximum(back_s, slowest(task, counts, still_s))

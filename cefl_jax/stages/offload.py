@@ -4,6 +4,8 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from cefl_jax.stages.bottleneck import least_limit
+
 
 def match(cost, objective="sum"):
     """Column of each row, each column used once, so that the objective is least.
@@ -29,7 +31,7 @@ def match(cost, objective="sum"):
         return jnp.zeros(0, jnp.int32)
     allowed = jnp.isfinite(cost)
     if objective == "bottleneck":
-        allowed &= cost <= _bottleneck(cost, allowed)
+        allowed &= cost <= least_limit(cost, allowed)
     elif objective != "sum":
         raise ValueError(f"offload.objective={objective!r} is unknown; known: sum, bottleneck")
     column = _assign_min_sum(_forbid(cost, allowed))
@@ -133,28 +135,6 @@ def _check_slots(num_clusters, num_slots):
             f"{num_clusters} clusters cannot each have one of {num_slots} server slots; "
             "raise offload.edge_capacity or lower clustering.num_clusters"
         )
-
-
-def _bottleneck(cost, allowed):
-    """The least value such that the pairs up to it hold a matching as large as any, f32[]."""
-    size = cost.size
-    values = jnp.sort(jnp.where(allowed, cost, jnp.inf).ravel())
-
-    def unmatched(limit):
-        bad = jnp.where(allowed & (cost <= limit), 0.0, 1.0)
-        return bad[jnp.arange(cost.shape[0]), _assign_min_sum(bad)].sum()
-
-    fewest = unmatched(jnp.float32(jnp.finfo(jnp.float32).max))
-
-    def halve(bounds):
-        low, high = bounds
-        middle = (low + high) // 2
-        enough = unmatched(values[middle]) <= fewest
-        return jnp.where(enough, low, middle + 1), jnp.where(enough, middle, high)
-
-    start = jnp.int32(0), jnp.int32(size - 1)
-    low, _ = jax.lax.while_loop(lambda bounds: bounds[0] < bounds[1], halve, start)
-    return values[low]
 
 
 def _forbid(cost, allowed):

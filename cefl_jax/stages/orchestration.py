@@ -68,18 +68,21 @@ class Orchestrator:
         keys = {purpose: round_key(key, round_index, purpose) for purpose in DECIDED}
         network_key = purpose_key(key, Purpose.NETWORK)
         settings = self.spec.network
-        after = dynamics.step(network_key, round_index, conditions, network, settings)
+        with jax.named_scope("schedule"):
+            after = dynamics.step(network_key, round_index, conditions, network, settings)
         clients, cluster, clusters = self._gather(keys, conditions, data, network)
-        sizes = data.sizes.at[clients].get(mode="fill", fill_value=0)
-        plan = self._plan(clients, cluster, sizes, self.num_clusters)
-        now = self._network(network, conditions, plan.clients)
-        samples = self._samples(plan)
-        placement, cost = self._place(keys[Purpose.OFFLOAD], plan, samples, now)
-        stays = self._stays(keys[Purpose.DEPARTURE], plan, conditions, after)
-        task = Task(samples, plan.cluster, placement, stays, plan.uploaded)
-        schedule = self._simulate(task, now)
-        plan = planning.settle(plan, schedule.steps, schedule.counts)
-        uploaded = planning.uploaded_samples(plan, self._samples(plan)).sum()
+        with jax.named_scope("offloading"):
+            sizes = data.sizes.at[clients].get(mode="fill", fill_value=0)
+            plan = self._plan(clients, cluster, sizes, self.num_clusters)
+            now = self._network(network, conditions, plan.clients)
+            samples = self._samples(plan)
+            placement, cost = self._place(keys[Purpose.OFFLOAD], plan, samples, now)
+        with jax.named_scope("schedule"):
+            stays = self._stays(keys[Purpose.DEPARTURE], plan, conditions, after)
+            task = Task(samples, plan.cluster, placement, stays, plan.uploaded)
+            schedule = self._simulate(task, now)
+            plan = planning.settle(plan, schedule.steps, schedule.counts)
+            uploaded = planning.uploaded_samples(plan, self._samples(plan)).sum()
         sampled = (clients < data.sizes.shape[0]).sum(dtype=jnp.int32)
         return Decision(plan, task, schedule, now, clusters, cost, sampled, uploaded, after)
 
@@ -105,26 +108,29 @@ class Orchestrator:
         """Samples clients and clusters them; these, i32[K], their clusters, and their Quality."""
         spec, num_clients = self.spec.cefl.clustering, data.sizes.shape[0]
         static = self.spec.network.dynamics == "static"
-        clients = sample_clients(
-            keys[Purpose.SAMPLING],
-            num_clients,
-            self.spec.train.clients_per_round,
-            None if static else conditions.available,
-        )
-        present = clients < num_clients
-        counts, sizes = (
-            x.at[clients].get(mode="fill", fill_value=0) for x in (data.label_counts, data.sizes)
-        )
-        seconds = None
-        if spec.network_weight:
-            nearby = self._network(network, conditions, clients)
-            alone = self._alone(clients, jnp.where(present, 0, -1), sizes, nearby)
-            seconds = clustering.ClientSeconds(*alone)
-        cluster = clustering.cluster_clients(
-            keys[Purpose.CLUSTERING], counts, spec, None if static else present, seconds
-        )
-        target = clustering.target_distribution(counts, spec.target)
-        quality = clustering.measure_quality(counts, cluster, self.num_clusters, target)
+        with jax.named_scope("sampling"):
+            clients = sample_clients(
+                keys[Purpose.SAMPLING],
+                num_clients,
+                self.spec.train.clients_per_round,
+                None if static else conditions.available,
+            )
+        with jax.named_scope("clustering"):
+            present = clients < num_clients
+            counts, sizes = (
+                x.at[clients].get(mode="fill", fill_value=0)
+                for x in (data.label_counts, data.sizes)
+            )
+            seconds = None
+            if spec.network_weight:
+                nearby = self._network(network, conditions, clients)
+                alone = self._alone(clients, jnp.where(present, 0, -1), sizes, nearby)
+                seconds = clustering.ClientSeconds(*alone)
+            cluster = clustering.cluster_clients(
+                keys[Purpose.CLUSTERING], counts, spec, None if static else present, seconds
+            )
+            target = clustering.target_distribution(counts, spec.target)
+            quality = clustering.measure_quality(counts, cluster, self.num_clusters, target)
         return clients, cluster, quality
 
     def _stays(self, key, plan, conditions, after):

@@ -168,10 +168,12 @@ class SplitTraining:
             for x in (self.plan.clients, self.plan.steps, self.plan.uploaded)
         )
         draw = jax.vmap(lambda k: draw_batch(self.data, self.key, k, step, self.batch_size))
-        examples, valid = draw(client)
-        valid &= ((place < self.plan.members[m]) & (step < steps))[:, None]
-        images = self.data.normalise(self.data.images.at[examples].get(mode="fill", fill_value=0))
-        labels = self.data.labels.at[examples].get(mode="fill", fill_value=0)
+        with jax.named_scope("batches"):
+            examples, valid = draw(client)
+            valid &= ((place < self.plan.members[m]) & (step < steps))[:, None]
+            images = self.data.images.at[examples].get(mode="fill", fill_value=0)
+            images = self.data.normalise(images)
+            labels = self.data.labels.at[examples].get(mode="fill", fill_value=0)
 
         now = jax.tree.map(
             lambda x: jax.lax.dynamic_slice_in_dim(x, at, self.client_chunk),
@@ -179,7 +181,8 @@ class SplitTraining:
         )
         fronts, states = now
         keys = jax.vmap(lambda k: draw_key(self.wire_key, k, step))(client)
-        sent = exchange(self.model, self.wire, keys, fronts, back, images, labels, valid)
+        with jax.named_scope("gradients"):
+            sent = exchange(self.model, self.wire, keys, fronts, back, images, labels, valid)
         step_front = functools.partial(descend, self.direction, learning_rate=self.learning_rate)
         moved = jax.vmap(step_front)(sent.front_grads, states, fronts)
         after = _where(valid.any(1), moved, now)

@@ -34,7 +34,6 @@ def compiled():
 @pytest.fixture
 def conduct(compiled, tmp_path, monkeypatch, capsys):
     """A function that conducts a run: the states after each round, what it left, and its output."""
-    monkeypatch.setattr(jax, "jit", quick_jit)
 
     def conduct(setup, folder="run"):
         start, advance = compiled

@@ -1,16 +1,23 @@
-"""Convolution as matrix products, against one loop over the kernel's taps and against XLA's."""
+"""Convolution blocks, in every lowering, against one loop over the kernel's taps in float64."""
+
+import functools
 
 import jax
 import numpy as np
 import pytest
 
 from cefl_jax.models import conv, zoo
+from cefl_jax.models.conv import Lowering, choose_lowering
 from cefl_jax.models.split import make_model
 from cefl_jax.specs import ModelSpec
 from tests.oracles import conv_net as oracle
 from tests.quick import quick_jit
 
+# Three hundred lowered blocks: without XLA's fusion emitters they compile four times faster.
+QUICK = {"xla_backend_optimization_level": 0, "xla_cpu_use_fusion_emitters": False}
 NUM_CLIENTS, BATCH = 2, 2
+EXACT = [Lowering("xla"), Lowering("patches"), *(Lowering("tiles", tile) for tile in (1, 2, 3))]
+WINOGRAD = [Lowering("winograd", tile) for tile in (2, 3, 4)]
 
 # Sizes that differ in every axis: even and odd, one row, one column, kernels larger than a side.
 CORNERS = [  # image [H, W, I], kernel [R, C, I, O], padding
@@ -18,6 +25,7 @@ CORNERS = [  # image [H, W, I], kernel [R, C, I, O], padding
     ((6, 7, 3), (2, 3, 3, 4), "SAME"),
     ((7, 5, 2), (4, 2, 2, 3), "VALID"),
     ((3, 1, 2), (3, 5, 2, 3), "SAME"),
+    ((1, 4, 2), (2, 2, 2, 3), "SAME"),
     ((4, 6, 50), (3, 2, 50, 3), "VALID"),
 ]
 
@@ -26,9 +34,9 @@ def shapes_of_the_zoo():
     """Every convolution that a model of the zoo makes, at every cut, on both sizes of image."""
     shapes = set()
 
-    def record(images, kernel, padding):
-        shapes.add((images.shape[1:], kernel.shape, padding))
-        return conv.lax_conv2d(images, kernel, padding)
+    def record(images, kernel, bias, padding, pool):
+        shapes.add((images.shape[1:], kernel.shape, padding, pool))
+        return conv.conv_block(images, kernel, bias, padding, pool, conv.XLA)
 
     for sample_shape in ((28, 28, 1), (32, 32, 3)):
         for name in zoo.NAMES:
@@ -39,66 +47,197 @@ def shapes_of_the_zoo():
 
 
 ZOO = shapes_of_the_zoo()
+CASES = ZOO + [(*corner, pool) for corner in CORNERS for pool in (False, True)]
 
 
-def drawn(image, kernel, padding):
-    """Images and kernel of every client, and the gradients by the outputs."""
+@functools.cache
+def drawn(case, batch=BATCH):
+    """Images, kernel and bias of every client, and the gradients by the outputs.
+
+    An output that float32's rounding could bring past ReLU's bend, or to another place of its
+    window, has gradient 0: its own would be a matter of luck.
+    """
+    image, kernel, *how = case
     rng = np.random.default_rng(0)
-    images = rng.normal(size=(NUM_CLIENTS, BATCH, *image)).astype(np.float32)
-    kernels = rng.normal(size=(NUM_CLIENTS, *kernel)).astype(np.float32)
-    outputs = oracle.conv2d(images[0], kernels[0], padding).shape
-    return images, kernels, rng.normal(size=(NUM_CLIENTS, *outputs)).astype(np.float32)
+    images, kernels, biases = (
+        rng.normal(size=(NUM_CLIENTS, *shape)).astype(np.float32)
+        for shape in ((batch, *image), kernel, kernel[3:])
+    )
+    margins = [
+        oracle.conv_block_margin(*client, *how)
+        for client in zip(images, kernels, biases, strict=True)
+    ]
+    sure = np.stack(margins) > 1e-4 * np.sqrt(np.prod(kernel[:3]))
+    assert sure.size == 0 or sure.mean() > 0.97
+    d_outputs = (sure * rng.normal(size=sure.shape)).astype(np.float32)
+    return images, kernels, biases, d_outputs
 
 
-def outcome(lowering, case):
-    """Value and both gradients for all clients at once, each with a kernel of its own."""
-    images, kernels, d_outputs = drawn(*case)
+def outcomes(lowerings, case, arrays):
+    """Value and gradients by each lowering, all clients at once, each with a kernel of its own."""
 
-    def all_clients(images, kernels, d_outputs):
-        convolve = jax.vmap(lambda x, k: lowering(x, k, case[2]))
-        outputs, pull = jax.vjp(convolve, images, kernels)
+    def by(lowering, images, kernels, biases, d_outputs):
+        block = jax.vmap(lambda x, k, b: conv.conv_block(x, k, b, *case[2:], lowering))
+        outputs, pull = jax.vjp(block, images, kernels, biases)
         return outputs, *pull(d_outputs)
 
-    return quick_jit(all_clients)(images, kernels, d_outputs)
+    def each(*arrays):
+        return [by(lowering, *arrays) for lowering in lowerings]
+
+    return jax.jit(each, compiler_options=QUICK)(*arrays)
 
 
-def expected(case):
-    images, kernels, d_outputs = drawn(*case)
+def expected(case, arrays):
+    """Value, and gradients by images, kernel and bias."""
     clients = [
-        (oracle.conv2d(x, k, case[2]), *oracle.conv2d_gradients(x, k, case[2], d))
-        for x, k, d in zip(images, kernels, d_outputs, strict=True)
+        (oracle.conv_block(x, k, b, *case[2:]), *oracle.conv_block_gradients(x, k, b, *case[2:], d))
+        for x, k, b, d in zip(*arrays, strict=True)
     ]
     return [np.stack(values) for values in zip(*clients, strict=True)]
 
 
-def assert_all_close(got, wanted):
+def fitting(kernel):
+    """Winograd's lowerings whose window the points suffice for."""
+    return [low for low in WINOGRAD if max(kernel[:2]) + low.tile - 1 <= 8]
+
+
+def assert_all_close(got, wanted, says, tolerance=1e-5):
     """Sums of at most 1,600 float32 products, judged by the largest value."""
-    for values, correct in zip(got, wanted, strict=True):
+    names = ("value", "images", "kernel", "bias")[: len(wanted)]
+    for name, values, correct in zip(names, got, wanted, strict=True):
         assert values.shape == correct.shape
-        np.testing.assert_allclose(values, correct, rtol=0, atol=1e-5 * np.abs(correct).max())
+        largest = np.abs(correct).max(initial=0)
+        np.testing.assert_allclose(
+            values, correct, rtol=0, atol=tolerance * largest, err_msg=f"{name} by {says}"
+        )
 
 
 def test_the_zoo_makes_the_convolutions_that_its_page_names():
-    assert ((28, 28, 1), (5, 5, 1, 6), "VALID") in ZOO
-    assert ((32, 32, 3), (5, 5, 3, 32), "SAME") in ZOO
-    assert {kernel[:2] for _, kernel, _ in ZOO} == {(5, 5), (3, 3)}
-    assert min(image[0] for image, _, _ in ZOO) == 2     # deep cloud model after lenet5's last
+    assert ((28, 28, 1), (5, 5, 1, 6), "VALID", True) in ZOO
+    assert ((32, 32, 3), (5, 5, 3, 32), "SAME", True) in ZOO
+    assert {kernel[:2] for _, kernel, _, _ in ZOO} == {(5, 5), (3, 3)}
+    assert min(image[0] for image, *_ in ZOO) == 2     # deep cloud model after lenet5's last
+    assert {pool for *_, pool in ZOO} == {False, True}
 
 
-@pytest.mark.parametrize("case", ZOO + CORNERS, ids=str)
+@pytest.mark.parametrize("case", CASES, ids=str)
 def test_value_and_gradients_equal_the_loop_over_taps(case):
-    assert_all_close(outcome(conv.conv2d, case), expected(case))
+    lowerings = EXACT + fitting(case[1])
+    wanted = expected(case, drawn(case))
+    for lowering, got in zip(lowerings, outcomes(lowerings, case, drawn(case)), strict=True):
+        tolerance = 3e-5 if lowering in WINOGRAD else 1e-5
+        assert_all_close(got, wanted, lowering, tolerance)
 
 
-@pytest.mark.parametrize("case", CORNERS, ids=str)
-def test_xlas_convolution_means_the_same(case):
-    """Padding above and below, orientation, both gradients: the reference is no other function."""
-    assert_all_close(outcome(conv.lax_conv2d, case), expected(case))
+@pytest.mark.parametrize("lowering", EXACT, ids=str)
+@pytest.mark.parametrize("shape", [(2, 8, 8, 2), (2, 7, 9, 2)], ids=str)
+def test_of_equal_values_the_first_gets_the_gradient(shape, lowering):
+    """Small integers, exact in float32 whatever the order of sums: ties everywhere, some at 0."""
+    rng = np.random.default_rng(3)
+    images = rng.integers(-1, 2, shape).astype(np.float32)
+    kernel = rng.integers(-1, 2, (3, 3, 2, 2)).astype(np.float32)
+    bias = np.float32([0, 1])
+    how = "SAME", True
+    outputs = oracle.conv_block(images, kernel, bias, *how)
+    d_outputs = rng.integers(1, 9, outputs.shape).astype(np.float32)
+    margin = oracle.conv_block_margin(images, kernel, bias, *how)
+    assert np.sum((margin == 0) & (outputs > 0)) > 5
+    assert np.sum((margin == 0) & (outputs == 0)) > 0
+
+    def all_four(images, kernel, bias):
+        got, pull = jax.vjp(
+            lambda x, k, b: conv.conv_block(x, k, b, *how, lowering), images, kernel, bias
+        )
+        return got, *pull(d_outputs)
+
+    got = quick_jit(all_four)(images, kernel, bias)
+    wanted = outputs, *oracle.conv_block_gradients(images, kernel, bias, *how, d_outputs)
+    for values, correct in zip(got, wanted, strict=True):
+        np.testing.assert_array_equal(values, correct)
 
 
-@pytest.mark.parametrize("shape", [(2, 4, 6, 3), (1, 5, 7, 2), (3, 3, 2, 1), (1, 1, 4, 2)])
-def test_max_pool_takes_the_largest_of_each_whole_window(shape):
-    images = np.random.default_rng(1).normal(size=shape).astype(np.float32)
-    got = conv.max_pool2d(images)
-    assert got.shape == (shape[0], shape[1] // 2, shape[2] // 2, shape[3])
-    np.testing.assert_array_equal(got, oracle.max_pool2d(images).astype(np.float32))
+@pytest.mark.parametrize("lowering", [Lowering("tiles", 2), Lowering("winograd", 3)], ids=str)
+@pytest.mark.parametrize("pool", [False, True])
+def test_a_batch_in_blocks_is_the_batch_at_once(lowering, pool, monkeypatch):
+    """Five samples in blocks of two: the last block is half empty."""
+    case = (7, 6, 3), (3, 3, 3, 4), "SAME", pool
+    arrays = drawn(case, 5)
+    down, across = (-(-side // lowering.tile) for side in ((6, 6) if pool else (7, 6)))
+    sample = (lowering.tile + 2) ** 2 * 3 * down * across
+    monkeypatch.setattr(conv, "BLOCK_VALUES", 2 * sample)
+    assert conv._split(5, sample, conv.BLOCK_VALUES) == (3, 2)
+    (got,) = outcomes([lowering], case, arrays)
+    assert_all_close(got, expected(case, arrays), f"{lowering} in blocks", 2e-5)
+
+
+@pytest.mark.parametrize("batch", [1, 2, 5, 20, 100])
+@pytest.mark.parametrize("values", [1, 7, 100, 1001])
+@pytest.mark.parametrize("limit", [100, 999, None])
+def test_blocks_hold_the_batch_within_the_limit_and_none_is_idle(batch, values, limit):
+    blocks, block = conv._split(batch, values, limit)
+    assert (blocks - 1) * block < batch <= blocks * block
+    if limit is None:
+        assert blocks == 1
+    else:
+        assert block * values <= limit or block == 1
+        # With fewer blocks some block would be over the limit.
+        assert blocks == 1 or -(-batch // (blocks - 1)) * values > limit
+
+
+def test_blocks_only_where_there_are_caches_to_fit(monkeypatch):
+    """On an accelerator the batch stays whole, however little one block may hold."""
+    monkeypatch.setattr(conv, "BLOCK_VALUES", 1)
+    arrays = [x[0] for x in drawn(CASES[0], 3)[:3]]
+
+    def loops(platform):
+        how = *CASES[0][2:], Lowering("tiles", 2), platform
+        made = jax.make_jaxpr(lambda x, k, b: conv.conv_block(x, k, b, *how))(*arrays)
+        return any(equation.primitive.name == "scan" for equation in made.eqns)
+
+    assert loops("cpu")
+    assert not loops("gpu")
+
+
+@pytest.mark.parametrize(
+    ("kernel", "sides", "lowering"),
+    [  # Windows' places times tiles in comments: the least is taken.
+        ((5, 5, 1, 6), (24, 24), Lowering("tiles", 2)),
+        ((5, 5, 6, 16), (8, 8), Lowering("tiles", 2)),
+        ((3, 3, 16, 32), (4, 4), Lowering("tiles", 2)),
+        ((2, 5, 64, 64), (9, 9), Lowering("tiles", 2)),
+        ((5, 5, 32, 64), (14, 14), Lowering("winograd", 4)),    # 36 x 49, 49 x 25, 64 x 16
+        ((5, 5, 32, 64), (6, 6), Lowering("winograd", 3)),      # 36 x 9, 49 x 4, 64 x 4
+        ((3, 3, 64, 64), (6, 6), Lowering("winograd", 3)),      # 16 x 9, 25 x 4, 36 x 4
+        ((3, 3, 32, 64), (7, 7), Lowering("winograd", 4)),      # 16 x 16, 25 x 9, 36 x 4
+        ((3, 3, 64, 64), (2, 2), Lowering("winograd", 2)),      # 16, 25, 36
+        ((3, 3, 64, 64), (3, 3), Lowering("winograd", 3)),      # 16 x 4, 25, 36
+        ((6, 6, 64, 64), (9, 9), Lowering("winograd", 3)),      # no window of 9 x 9
+        ((7, 3, 64, 64), (9, 9), Lowering("winograd", 2)),
+        ((8, 8, 64, 64), (9, 9), Lowering("tiles", 2)),
+    ],
+)
+def test_the_choice_on_a_cpu_is_the_documented_one(kernel, sides, lowering):
+    assert choose_lowering("cpu", kernel, sides) == lowering
+
+
+@pytest.mark.parametrize("platform", ["gpu", "tpu"])
+@pytest.mark.parametrize("kernel", [(5, 5, 1, 6), (3, 3, 64, 64)])
+def test_elsewhere_nothing_was_measured_and_patches_are_taken(platform, kernel):
+    assert choose_lowering(platform, kernel, (8, 8)) == Lowering("patches")
+
+
+def test_every_kernel_has_a_lowering_and_no_winograd_window_lacks_points():
+    for rows, columns in np.ndindex(12, 12):
+        kernel = rows + 1, columns + 1, 64, 64
+        for side in (1, 2, 3, 5, 8, 14):
+            lowering = choose_lowering("cpu", kernel, (side, side + 1))
+            assert lowering.kind in ("tiles", "winograd")
+            assert lowering.kind == "tiles" or max(kernel[:2]) + lowering.tile - 1 <= 8
+
+
+@pytest.mark.parametrize("case", CASES[-2 * len(CORNERS) :], ids=str)
+def test_left_to_itself_it_computes_every_corner(case):
+    images, kernels, biases, _ = arrays = drawn(case)
+    block = quick_jit(lambda x, k, b: conv.conv_block(x, k, b, *case[2:]))
+    wanted = expected(case, arrays)[0][0]
+    assert_all_close([block(images[0], kernels[0], biases[0])], [wanted], "the choice")

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from cefl_jax.models import zoo
-from cefl_jax.models.conv import lax_conv2d
+from cefl_jax.models.conv import XLA, conv_block
 from cefl_jax.models.split import make_model
 from cefl_jax.specs import CompressionSpec, ModelSpec, PrivacySpec
 from cefl_jax.stages.split_training import exchange
@@ -53,7 +53,8 @@ def fronts_of(front):
 @functools.cache
 def unsplit_gradients(name):
     """From whole models [C, ...] to each client's gradient of its own *summed* loss."""
-    blocks = zoo.make_blocks(name, NUM_CLASSES, lax_conv2d)
+    by_xla = functools.partial(conv_block, lowering=XLA)
+    blocks = zoo.make_blocks(name, NUM_CLASSES, by_xla)
 
     def summed_loss(params, images, labels, valid):
         x = images

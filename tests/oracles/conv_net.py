@@ -38,6 +38,45 @@ def max_pool2d(images):
     return pooled
 
 
+def max_pool2d_gradient(images, d_pooled):
+    """Gradient by the images: all of it to the largest of a window, of equal ones to the first."""
+    d_images = np.zeros(images.shape)
+    for i, j in np.ndindex(d_pooled.shape[1:3]):
+        places = [images[:, 2 * i + r, 2 * j + s] for r, s in np.ndindex(2, 2)]
+        first = np.argmax(places, axis=0)                       # of equal ones, row by row
+        for place, (r, s) in enumerate(np.ndindex(2, 2)):
+            d_images[:, 2 * i + r, 2 * j + s] = d_pooled[:, i, j] * (first == place)
+    return d_images
+
+
+def conv_block(images, kernel, bias, padding, pool):
+    """Convolution, bias, ReLU, and the largest of each whole 2x2 window if `pool`."""
+    x = np.maximum(conv2d(images, kernel, padding) + bias, 0)
+    return max_pool2d(x) if pool else x
+
+
+def conv_block_gradients(images, kernel, bias, padding, pool, d_outputs):
+    """Gradients by images, kernel and bias; that of ReLU is 0 at 0."""
+    x = conv2d(images, kernel, padding) + bias
+    d = max_pool2d_gradient(np.maximum(x, 0), d_outputs) if pool else d_outputs
+    d = np.where(x > 0, d, 0)
+    return *conv2d_gradients(images, kernel, padding, d), d.sum((0, 1, 2))
+
+
+def conv_block_margin(images, kernel, bias, padding, pool):
+    """How much the sum under an output may err before its gradient takes another way, [B, ...].
+
+    That is: how far the one that counts is from 0, and above 0 from the next of its window.
+    """
+    x = conv2d(images, kernel, padding) + bias
+    if not pool:
+        return np.abs(x)
+    height, width = x.shape[1] // 2 * 2, x.shape[2] // 2 * 2
+    corners = [x[:, i:height:2, j:width:2] for i in (0, 1) for j in (0, 1)]
+    *_, second, top = np.sort(corners, axis=0)
+    return np.where(top > 0, np.minimum(top, top - second), -top)
+
+
 def forward(name, layers, images):
     """Logits [B, Y] of an edge-side model, as its paper draws it.
 

@@ -1,10 +1,14 @@
 """Clusters filled one after another: the rule of the source, and Astraea's."""
 
+import functools
+from typing import NamedTuple
+
 import jax
 import jax.numpy as jnp
 
-from cefl_jax.stages.clustering.divergence import TIE_NATS, divergence, first_smallest, pool
+from cefl_jax.stages.clustering.divergence import TIE_NATS, divergence, first_smallest
 from cefl_jax.stages.clustering.presence import close_places, counts_of_present, open_places
+from cefl_jax.stages.clustering.turns import clusters_of, take_turns
 
 
 def patent_clusters(
@@ -49,15 +53,12 @@ def patent_clusters(
     start = open_places(num_clients, num_clusters, present)
     if num_clients == 0:
         return start
-
-    def fill(m, cluster):
-        enough = (cluster < 0).sum() >= min_size
-        walked = _walk(counts, target, cluster, m, most)
-        filled = _add_smallest(counts, target, walked, m, min_size)
-        return jnp.where(enough, filled, cluster)
-
-    filled = jax.lax.fori_loop(0, num_clusters, fill, start)
-    return close_places(_place_leftovers(counts, target, filled, num_clusters), num_clusters)
+    place = functools.partial(_place_next, counts, target, min_size, most)
+    first = jnp.where((start < 0).sum() < min_size, num_clusters, 0)
+    nothing = jnp.zeros((num_clusters, counts.shape[1]))
+    walk = _Walk(start, nothing, first, jnp.int32(0), jnp.float32(jnp.inf))
+    walk = jax.lax.while_loop(lambda walk: (walk.cluster < 0).any(), place, walk)
+    return close_places(walk.cluster, num_clusters)
 
 
 def astraea_clusters(label_counts, num_clusters, max_size, target, present=None):
@@ -85,63 +86,46 @@ def astraea_clusters(label_counts, num_clusters, max_size, target, present=None)
             "raise clustering.num_clusters or clustering.max_size"
         )
     counts = counts_of_present(label_counts, present)
-    start = open_places(num_clients, num_clusters, present)
-    most = -(-(start < 0).sum() // num_clusters) if max_size is None else max_size
-
-    def fill(m, cluster):
-        return _add_smallest(counts, target, cluster, m, most)
-
-    filled = jax.lax.fori_loop(0, num_clusters if num_clients else 0, fill, start)
-    return close_places(filled, num_clusters)
-
-
-def _walk(counts, target, cluster, m, most):
-    """Cluster m after one walk over the free clients: each step jumps to the next that joins."""
-    positions = jnp.arange(counts.shape[0])
-
-    def step(carry):
-        cluster, pooled, current, here, _ = carry
-        joined = divergence(pooled + counts, target, empty=jnp.inf)
-        joins = (cluster < 0) & (positions >= here) & (joined < current - TIE_NATS)
-        k = jnp.argmax(joins)
-        going = joins[k] & ((cluster == m).sum() < most)
-        return (
-            jnp.where(going, cluster.at[k].set(m), cluster),
-            jnp.where(going, pooled + counts[k], pooled),
-            jnp.where(going, joined[k], current),
-            k + 1,
-            going,
-        )
-
-    start = cluster, jnp.zeros_like(target), jnp.float32(jnp.inf), jnp.int32(0), jnp.bool_(True)
-    return jax.lax.while_loop(lambda carry: carry[-1], step, start)[0]
+    turns = jnp.arange(num_clients, dtype=jnp.int32)
+    if max_size is None:
+        num_present = num_clients if present is None else jnp.sum(present, dtype=jnp.int32)
+        max_size = jnp.maximum(-(-num_present // num_clusters), 1)
+    owner = turns // max_size
+    taken = take_turns(counts, target, num_clusters, owner, present)
+    return clusters_of(taken, owner, num_clients)
 
 
-def _add_smallest(counts, target, cluster, m, size):
-    """Cluster m with the free clients of smallest pooled divergence, up to `size` members."""
+class _Walk(NamedTuple):
+    """How far the clusters are filled."""
 
-    def short(cluster):
-        return ((cluster == m).sum() < size) & (cluster < 0).any()
-
-    def add(cluster):
-        pooled = jnp.where(cluster[:, None] == m, counts, 0.0).sum(0)
-        joined = divergence(pooled + counts, target, empty=jnp.inf)
-        return cluster.at[first_smallest(joined, cluster < 0)].set(m)
-
-    return jax.lax.while_loop(short, add, cluster)
+    cluster: jax.Array  # i32[K], -1 for a client without one
+    pooled: jax.Array  # f32[M, Y]
+    m: jax.Array  # i32[] being filled; M: the others join whichever changes least
+    here: jax.Array  # i32[] the walk goes on from this client; K: it is over
+    current: jax.Array  # f32[] divergence of cluster m
 
 
-def _place_leftovers(counts, target, cluster, num_clusters):
-    """Every free client, in order, in the cluster whose divergence changes least."""
-
-    def place(carry):
-        cluster, pooled = carry
-        k = jnp.argmax(cluster < 0)
-        before = divergence(pooled, target, empty=jnp.inf)
-        after = divergence(pooled + counts[k], target, empty=jnp.inf)
-        change = jnp.where(before == after, 0.0, jnp.abs(after - before))
-        m = first_smallest(change, jnp.ones(num_clusters, bool))
-        return cluster.at[k].set(m), pooled.at[m].add(counts[k])
-
-    start = cluster, pool(counts, cluster, num_clusters)
-    return jax.lax.while_loop(lambda carry: (carry[0] < 0).any(), place, start)[0]
+def _place_next(counts, target, min_size, most, walk):
+    """The _Walk with the next client in its cluster; or at the next cluster, where none joins."""
+    num_clients, num_clusters = counts.shape[0], walk.pooled.shape[0]
+    clients, clusters = jnp.arange(num_clients), jnp.arange(num_clusters)
+    free, size = walk.cluster < 0, (walk.cluster == walk.m).sum()
+    joined = divergence(walk.pooled[walk.m] + counts, target, empty=jnp.inf)      # [K]
+    joins = free & (clients >= walk.here) & (joined < walk.current - TIE_NATS) & (size < most)
+    walking, left_over = joins.any(), walk.m == num_clusters
+    k = jnp.where(walking, jnp.argmax(joins), first_smallest(joined, free))
+    k = jnp.where(left_over, jnp.argmax(free), k)
+    before = divergence(walk.pooled, target, empty=jnp.inf)                       # [M]
+    after = divergence(walk.pooled + counts[k], target, empty=jnp.inf)
+    change = jnp.where(before == after, 0.0, jnp.abs(after - before))
+    least = first_smallest(change, jnp.ones(num_clusters, bool))
+    m = jnp.where(left_over, least, walk.m)
+    placed = left_over | walking | (size < min_size)
+    enough = free.sum() >= min_size
+    return _Walk(
+        cluster=jnp.where(placed & (clients == k), m, walk.cluster),
+        pooled=walk.pooled + jnp.where((placed & (clusters == m))[:, None], counts[k], 0.0),
+        m=jnp.where(placed, walk.m, jnp.where(enough, walk.m + 1, num_clusters)),
+        here=jnp.where(placed, jnp.where(walking, k + 1, num_clients), 0),
+        current=jnp.where(placed, joined[k], jnp.inf),
+    )

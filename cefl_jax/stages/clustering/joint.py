@@ -8,8 +8,8 @@ import jax.numpy as jnp
 
 from cefl_jax.stages.clustering.balanced import balanced_clusters
 from cefl_jax.stages.clustering.divergence import TIE_NATS, divergence, pool, target_distribution
+from cefl_jax.stages.clustering.exchanges import best_pair, exchange, kl_gain, replaced_kl
 from cefl_jax.stages.clustering.presence import counts_of_present
-from cefl_jax.stages.clustering.swaps import best_pair, exchange, kl_gain, replaced_kl
 from cefl_jax.stages.offload import match
 
 MAX_PASSES = 8

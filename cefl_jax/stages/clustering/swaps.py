@@ -1,39 +1,91 @@
-"""Exchanges of two clients of different clusters, all pairs scored at once."""
+"""Exchanges of two clients of different clusters, the best one first, until none helps."""
 
+from typing import NamedTuple
+
+import jax
 import jax.numpy as jnp
 
-from cefl_jax.stages.clustering.divergence import divergence
+from cefl_jax.stages.clustering.divergence import TIE_NATS, divergence
 
 
-def replaced_kl(counts, target, pooled, cluster, replaced, rows):
-    """`replaced` f32[K, K] with the rows i32[R] scored again.
+class _Search(NamedTuple):
+    """Who sits where, and what exchanges would bring. Cluster m has the W seats from m W on."""
 
-    `replaced[i, j]` is the divergence of client i's cluster with client j in i's place.
+    client: jax.Array  # i32[M W]; K, not a client, on an empty seat
+    counts: jax.Array  # f32[Y, M W] of that client, 0 for none
+    replaced: jax.Array  # f32[M W, M W], [i, j]: divergence of i's cluster with j in i's place
+    gain: jax.Array  # f32[M, M W] of the best exchange of a seat with one of a cluster
+
+
+def swap_until_none_helps(counts, target, client, num_clusters):
+    """Makes the swap that lowers the sum of divergences most, again and again, while it helps.
+
+    It helps when it lowers the sum by more than `TIE_NATS`. Of swaps that lower it alike, the one
+    of the first client is made, and of these the one with the first client. All are scored
+    once; after a swap, those with a client of the two clusters that it touched.
+
+    Args:
+      counts: f32[K, Y] examples of each label at each client.
+      target: f32[Y] distribution with no zero where any client has examples.
+      client: i32[M * W] who sits where: cluster m has the W seats from m * W on, and takes the
+        first of them; empty ones have K.
+      num_clusters: static M.
+    Returns:
+      i32[M * W] who sits where in the end.
     """
-    without = pooled[cluster[rows]] - counts[rows]                                 # [R, Y]
-    fresh = divergence(without[:, None] + counts[None], target, empty=0.0)        # [R, K]
-    return replaced.at[rows].set(fresh, mode="drop")
+    num_seats, num_clients = client.shape[0], counts.shape[0]
+    own = jnp.arange(num_seats) // (num_seats // num_clusters)                    # cluster
+    taken = client < num_clients
+
+    def gains(replaced, rows):
+        """Of exchanging seats i32[R] with all, f32[R, M W]; -inf for no swap, inf: not scored."""
+        kl = jnp.diagonal(replaced)                               # of each seat's cluster
+        gain = (kl[rows][:, None] + kl) - (replaced[rows] + replaced[:, rows].T)
+        apart = (own[rows][:, None] != own) & taken[rows][:, None] & taken
+        return jnp.where(apart, gain, -jnp.inf)
+
+    def first(seats, client):
+        return jnp.argmin(jnp.where(seats, client, num_clients))
+
+    def swap(now):
+        best = now.gain.max(0)
+        i = first(best == best.max(), now.client)
+        partners = gains(now.replaced, i[None])[0]
+        j = first(partners == partners.max(), now.client)
+        pair = jnp.stack([i, j])
+        # Pairs not scored yet promise all; choosing one has its clusters scored, as they are.
+        new = jnp.where(jnp.isfinite(partners[j]), pair[::-1], pair)
+        client, counts, replaced = (x.at[..., pair].set(x[..., new]) for x in now[:3])
+        replaced, rows = _score(counts, target, num_clusters, replaced, own[pair])
+        gain = _best_by_cluster(gains(replaced, rows), now.gain, own[pair])
+        return _Search(client, counts, replaced, gain)
+
+    formed = jnp.zeros(num_clusters, bool).at[own].max(taken)[:, None]
+    apart = (jnp.arange(num_clusters)[:, None] != own) & taken & formed
+    start = _Search(
+        client,
+        counts.T.at[:, client].get(mode="fill", fill_value=0.0),
+        jnp.where(jnp.eye(num_seats, dtype=bool), 0.0, -jnp.inf),
+        jnp.where(apart, jnp.inf, -jnp.inf),
+    )
+    return jax.lax.while_loop(lambda now: now.gain.max() > TIE_NATS, swap, start).client
 
 
-def kl_gain(kl, cluster, replaced):
-    """What every exchange lowers the sum of the clusters' divergences kl f32[M] by, f32[K, K]."""
-    now = kl[cluster]
-    return now[:, None] + now[None] - replaced - replaced.T
+def _score(counts, target, num_clusters, replaced, pair):
+    """`replaced` with the seats of two clusters i32[2] scored again, and these seats."""
+    num_labels, num_seats = counts.shape
+    width = num_seats // num_clusters
+    rows = (pair[:, None] * width + jnp.arange(width)).ravel()
+    pooled = counts.reshape(num_labels, num_clusters, width).sum(-1)
+    without = jnp.repeat(pooled[:, pair], width, axis=1) - counts[:, rows]        # [Y, 2 W]
+    fresh = divergence(without.T[:, :, None] + counts, target, empty=0.0, axis=-2)
+    return replaced.at[rows].set(fresh), rows
 
 
-def best_pair(gain, cluster):
-    """The first pair of greatest gain in two different clusters, and its gain."""
-    placed = cluster >= 0
-    apart = (cluster[:, None] != cluster[None]) & placed[:, None] & placed[None]
-    gain = jnp.where(apart, gain, -jnp.inf)
-    i, j = jnp.unravel_index(jnp.argmax(gain), gain.shape)
-    return (i, j), gain[i, j]
-
-
-def exchange(cluster, pair, width):
-    """The clusters after an exchange, and the members, at most 2 * width, of the two touched."""
-    i, j = pair
-    a, b = cluster[i], cluster[j]
-    cluster = cluster.at[i].set(b).at[j].set(a)
-    touched = (cluster == a) | (cluster == b)
-    return cluster, jnp.nonzero(touched, size=2 * width, fill_value=cluster.shape[0])[0]
+def _best_by_cluster(fresh, gain, pair):
+    """`gain` f32[M, M W] after those of the seats of two clusters i32[2] became f32[2 W, M W]."""
+    num_clusters, num_seats = gain.shape
+    fresh = fresh.reshape(2, -1, num_clusters, num_seats // num_clusters)         # [2, W, M, W]
+    gain = gain.at[pair].set(fresh.max(1).reshape(2, num_seats))
+    seats = gain.reshape(num_clusters, *fresh.shape[2:])
+    return seats.at[:, pair].set(jnp.moveaxis(fresh.max(3), 2, 0)).reshape(gain.shape)

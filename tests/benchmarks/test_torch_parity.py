@@ -1,0 +1,115 @@
+"""The rounds in PyTorch that ours are timed against do the same: equal draws, equal results."""
+
+import jax
+import numpy as np
+import pytest
+
+from cefl_jax.models.split import make_model
+from cefl_jax.specs import ModelSpec
+from cefl_jax.stages import planning
+from tests.quick import quick_jit
+from tests.world import make_setup, make_spec
+
+torch = pytest.importorskip("torch")
+
+from benchmarks.torch_baseline import draws, models, parity, stacked  # noqa: E402
+
+FEDAVG = {
+    "cefl.clustering.rule": "singleton",
+    "cefl.distill.rule": "none",
+    "cefl.offload.edge_capacity": 2,
+}
+PASSES = {"train.local_steps": None, "train.local_epochs": 2}  # clients with unequal steps
+TOLERANCE = 1e-4
+"""Of a parameter array's difference as a share of its movement; float32 leaves 1e-6 to 1e-5."""
+
+
+def apart(changes, method, variant, **dataset):
+    setup = make_setup(changes, **dataset)
+    return parity.compare(setup, parity.play_ours(setup, jit=quick_jit), method, variant)
+
+
+@pytest.mark.parametrize("variant", ["loop", "vmap"])
+def test_fedavg_is_the_same(variant):
+    method = "fedavg" if variant == "loop" else "split"
+    assert apart(FEDAVG, method, variant) < TOLERANCE
+
+
+def test_splitfed_is_the_same():
+    assert apart(FEDAVG | {"model.name": "cnn", "model.cut": 2}, "split", "loop") < TOLERANCE
+
+
+def test_a_round_of_unequal_clusters_and_clients_is_the_same():
+    assert apart(PASSES, "split", "loop") < TOLERANCE
+
+
+@pytest.mark.parametrize("variant", ["loop", "vmap"])
+def test_a_round_of_convolutions_with_distillation_is_the_same(variant):
+    changes = {"model.name": "lenet5", "train.clients_per_round": 6}
+    assert apart(changes, "split", variant, side=16) < TOLERANCE
+
+
+def test_the_comparison_sees_another_learning_rate(monkeypatch):
+    make_rounds = parity.make_rounds
+
+    def altered(*arguments):
+        rounds = make_rounds(*arguments)
+        rounds.learning_rate *= 1.001
+        return rounds
+
+    monkeypatch.setattr(parity, "make_rounds", altered)
+    assert apart(PASSES, "split", "loop") > TOLERANCE
+
+
+@pytest.mark.parametrize(("name", "cut", "shape"), [
+    ("mlp", 1, (8, 6, 3)),
+    ("lenet5", 2, (28, 20, 1)),
+    ("cnn", 1, (9, 8, 3)),
+])
+def test_parameters_come_back_as_they_went(name, cut, shape):
+    ours = make_model(ModelSpec(name, cut), shape, 4)
+    params = jax.device_get(quick_jit(ours.init)(jax.random.key(1)))
+    model = models.make_model(name, cut, shape, 4)
+    models.load_params(model, *params, shape)
+    jax.tree.map(np.testing.assert_array_equal, models.read_params(model, *params, shape), params)
+    images = np.random.default_rng(0).normal(size=(3, *shape)).astype(np.float32)
+    with torch.inference_mode():
+        smashed = model.front(torch.from_numpy(images).permute(0, 3, 1, 2))
+        logits = model.back(smashed), model.cloud(smashed)
+
+    @quick_jit
+    def expected(halves, cloud):
+        features = ours.front(halves.front, images)
+        return ours.back(halves.back, features), ours.cloud(cloud, features)
+
+    for got, want in zip(logits, expected(*params), strict=True):
+        np.testing.assert_allclose(got.numpy(), want, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("changes", [
+    {},
+    {"cefl.distill.upload_steps": 2},
+    {"train.local_steps": None, "train.local_epochs": 2},
+])
+def test_a_drawn_client_has_as_much_to_do_as_ours(changes):
+    spec = make_spec(changes)
+    sizes = np.array([1, 3, 4, 9, 17])
+    plan = planning.make_plan(
+        np.arange(5), np.zeros(5, int), sizes, 1, spec.train, spec.cefl.distill.upload_steps
+    )
+    samples = planning.step_samples(plan, spec.train.batch_size, 10)
+    uploaded = planning.uploaded_samples(plan, samples)
+    for k, size in enumerate(sizes):
+        client = draws.draw_client(spec, torch.arange(size))
+        drawn = [len(batch) for batch in client.batches]
+        assert drawn == [count for count in samples[k].tolist() if count]
+        assert sum(drawn[len(drawn) - client.uploaded :]) == uploaded[k]
+        assert client.weight == size
+        first_pass = torch.cat(client.batches)[:size].tolist()
+        assert len(set(first_pass)) == len(first_pass)
+
+
+def test_clusters_of_different_sizes_are_not_stacked():
+    client = draws.Client([torch.arange(2)], 0, 1.0)
+    with pytest.raises(ValueError, match=r"clusters of \[1, 2\] clients .* use the variant loop"):
+        stacked.pad([[client], [client, client]], 2)
