@@ -1,0 +1,81 @@
+"""Serves our rounds to `benchmarks.alternate`: the compiled round alone, without evaluation.
+
+    python -m benchmarks.cefl_worker [FIELD=VALUE ...]
+
+Fields are those of `configs/default.py`, such as model.name=cnn.
+"""
+
+import argparse
+
+import jax
+
+from benchmarks.worker import serve
+from cefl_jax import build, config, program
+
+
+def make_spec(fields):
+    """Checked settings: the defaults, with texts `FIELD=VALUE` set."""
+    settings = config.default_config()
+    for field in fields:
+        path, _, text = field.partition("=")
+        config.set_field(settings, path, text)
+    return config.to_spec(settings)
+
+
+def make_round(setup, jit=jax.jit):
+    """The method's first state, and its round not yet compiled.
+
+    Args:
+      setup: build.Setup.
+      jit: compiles the first state.
+    Returns:
+      The state; a function from state and the other arguments to state and mean loss; and these
+      arguments, on the device.
+    """
+    arrays = jax.device_put((setup.data, setup.network), setup.mesh.everywhere)
+
+    def start(key, data, network):
+        return program.make_method(setup, data, network).init(key)
+
+    def step(state, hparams, data, network):
+        state, metrics = program.make_method(setup, data, network).round(state, hparams)
+        return state, metrics.train_loss
+
+    everywhere = setup.mesh.everywhere
+    state = jit(start, out_shardings=everywhere)(jax.random.key(setup.spec.seed), *arrays)
+    return state, step, (program.make_hparams(setup.spec), *arrays)
+
+
+def prepare(spec):
+    """`advance` and facts, as `benchmarks.worker.serve` wants them."""
+    setup = build.prepare(spec)
+    state, step, arrays = make_round(setup)
+    parameters = [
+        sum(leaf.size for leaf in jax.tree.leaves(part)) for part in (state.halves, state.cloud)
+    ]
+    compiled = jax.jit(step, donate_argnums=0).lower(state, *arrays).compile()
+    holder = [state]
+
+    def advance():
+        holder[0], loss = jax.block_until_ready(compiled(holder[0], *arrays))
+        return float(loss)
+
+    facts = {
+        "parameters": parameters,
+        "device": jax.devices()[0].device_kind,
+        "client_chunk": setup.spec.run.client_chunk,
+        "jax": jax.__version__,
+    }
+    return advance, facts
+
+
+def main():
+    """Reads the command line and serves."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("fields", nargs="*", metavar="FIELD=VALUE")
+    spec = make_spec(parser.parse_args().fields)
+    serve(lambda: prepare(spec))
+
+
+if __name__ == "__main__":
+    main()

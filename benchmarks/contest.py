@@ -1,0 +1,103 @@
+"""Times programs against each other within a time limit; who fails or is late is left out.
+
+As `benchmarks.alternate`, but that all get ready at the same time, which spares minutes where there
+are many cores, and that one that fails does not end the others.
+"""
+
+import contextlib
+import json
+import os
+import subprocess
+import tempfile
+import time
+from concurrent import futures
+
+from benchmarks.alternate import PAUSE_S, Timing
+
+
+def compete(contenders, turns, rounds, ready_s, until):
+    """Timings of the contenders in turns, of those that are ready in time.
+
+    Args:
+      contenders: list of alternate.Contender.
+      turns: most turns of each; every contender has had as many.
+      rounds: counted rounds of a turn; the first round of every turn is not counted.
+      ready_s: seconds that all have to get ready.
+      until: time.monotonic() after which no turn is begun.
+    Returns:
+      list of Timing, and {name: why} of those left out.
+    """
+    with contextlib.ExitStack() as stack:
+        threads = stack.enter_context(futures.ThreadPoolExecutor(len(contenders)))
+        running = {c.name: stack.enter_context(_started(c)) for c in contenders}
+        answers = {
+            name: threads.submit(process.stdout.readline)
+            for name, (process, _) in running.items()
+        }
+        futures.wait(answers.values(), timeout=min(ready_s, until - time.monotonic()))
+        timings, left_out = [], {}
+        for name, answer in answers.items():
+            if answer.done() and answer.result():
+                timings.append(Timing(name, json.loads(answer.result()), []))
+                continue
+            left_out[name] = _last_words(running[name]) if answer.done() else "not ready in time"
+            running[name][0].kill()
+        for _ in range(turns):
+            if time.monotonic() > until:
+                break
+            for timing in list(timings):
+                time.sleep(PAUSE_S)
+                process, _ = running[timing.name]
+                taken = _ask(process, rounds + 1, threads, until + ready_s)
+                if taken:
+                    timing.rounds_ms += taken[1:]
+                else:
+                    left_out[timing.name] = _last_words(running[timing.name])
+                    timings.remove(timing)
+        for timing in timings:
+            if not timing.rounds_ms:
+                left_out[timing.name] = "no time left"
+        return [timing for timing in timings if timing.rounds_ms], left_out
+
+
+@contextlib.contextmanager
+def _started(contender):
+    """The process, and the file that takes its standard error."""
+    # Several of them share one accelerator.
+    variables = {"PYTHONPATH": os.getcwd(), "XLA_PYTHON_CLIENT_PREALLOCATE": "false"}
+    with tempfile.TemporaryFile("w+") as errors:
+        process = subprocess.Popen(
+            [contender.python, *contender.arguments],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=errors,
+            text=True,
+            env=os.environ | variables,
+        )
+        try:
+            yield process, errors
+        finally:
+            process.kill()
+            process.wait()
+
+
+def _ask(process, rounds, threads, until):
+    """Milliseconds of so many rounds; None where the process ends or is too slow."""
+    try:
+        process.stdin.write(json.dumps({"rounds": rounds}) + "\n")
+        process.stdin.flush()
+        line = threads.submit(process.stdout.readline).result(until - time.monotonic())
+    except (BrokenPipeError, TimeoutError):
+        process.kill()
+        return None
+    return json.loads(line) if line else None
+
+
+def _last_words(started):
+    """The last line on standard error, and how the process ended."""
+    process, errors = started
+    with contextlib.suppress(subprocess.TimeoutExpired):
+        process.wait(timeout=5)
+    errors.seek(0)
+    lines = [line.strip() for line in errors if line.strip()] or ["nothing said"]
+    return f"status {process.poll()}: {lines[-1][:200]}"

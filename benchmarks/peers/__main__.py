@@ -1,0 +1,135 @@
+"""Times one FedAvg round here and in other frameworks, in turns.
+
+    python -m benchmarks.peers --envs=ENVS [--peers=pfl,fedlab] [--turns=5] [--rounds=3]
+        [--threads=2] [--json=FILE]
+
+LeNet-5 on the Fashion-MNIST extract, 100 clients with 100 examples each, 10 of them a round, five
+local steps of 20 images, plain SGD; nothing is evaluated in a timed round. `benchmarks.peers.setup`
+makes the environments.
+"""
+
+import argparse
+import json
+import os
+import pathlib
+import subprocess
+import sys
+
+from benchmarks import alternate
+from benchmarks.peers import setting
+from benchmarks.peers.setup import PEERS, command_of, python_of
+
+OURS = "cefl_jax"
+FIELDS = (  # each client is a cluster of its own and nothing is distilled: FedAvg
+    "cefl.clustering.rule=singleton",
+    "cefl.distill.rule=none",
+    f"network.num_edges={setting.CLIENTS_PER_ROUND}",
+    "data.name=fashion_mnist_12k",
+    "data.partition.name=iid",
+    f"data.partition.num_clients={setting.CLIENTS}",
+    f"data.normalization.mean=({setting.MEAN},)",
+    f"data.normalization.std=({setting.STD},)",
+    "model.name=lenet5",
+    f"train.clients_per_round={setting.CLIENTS_PER_ROUND}",
+    f"train.local_steps={setting.LOCAL_STEPS}",
+    f"train.batch_size={setting.BATCH_SIZE}",
+    f"train.optimizer.learning_rate={setting.LEARNING_RATE}",
+)
+THREADED = ("pfl", "flower", "fedlab")  # those that take --threads
+
+
+def make_contenders(folder, names, threads):
+    """Ours, and the peers whose environments are there.
+
+    Args:
+      folder: of the environments.
+      names: of peers.
+      threads: of those on PyTorch.
+    Returns:
+      List of alternate.Contender, ours first, and list of the names that are missing.
+    """
+    contenders = [alternate.Contender(OURS, ("-m", "benchmarks.cefl_worker", *FIELDS))]
+    missing = [name for name in names if not python_of(folder, name).exists()]
+    for name in names:
+        if name not in missing:
+            options = (f"--threads={threads}",) if name in THREADED else ()
+            arguments = ("-m", f"benchmarks.peers.{name}", *options)
+            contenders.append(
+                alternate.Contender(name, arguments, str(python_of(folder, name)))
+            )
+    return contenders, missing
+
+
+def check_parameters(timings):
+    """Ends with one line if the models differ in size."""
+    counts = {timing.name: timing.about.get("parameters") for timing in timings}
+    counts[OURS] = counts[OURS][0]  # the second is the cloud model's, which FedAvg leaves alone
+    if any(count != setting.PARAMETERS for count in counts.values()):
+        told = ", ".join(f"{name} {count}" for name, count in counts.items())
+        sys.exit(f"parameters differ: {told}; each should have {setting.PARAMETERS}, so make the "
+                 "models equal before timing them")
+
+
+def table(timings, missing, folder):
+    """Markdown: of the timings, and a line for each peer that was not measured."""
+    lines = [alternate.table(timings)]
+    for name in missing:
+        lines.append(f"| {name} | not measured: `{command_of(folder, name)}` | | | | |")
+    return "\n".join(lines)
+
+
+def versions_in(python):
+    """Version of every distribution in an interpreter's environment, and of the interpreter."""
+    script = (
+        "import importlib.metadata as m, json, platform; "
+        "print(json.dumps({'python': platform.python_version(), "
+        "'versions': {d.metadata['Name']: d.version for d in m.distributions()}}))"
+    )
+    told = subprocess.run([python, "-c", script], check=True, capture_output=True, text=True)
+    return json.loads(told.stdout)
+
+
+def parse(arguments=None):
+    """The checked options."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--envs", type=pathlib.Path, required=True, metavar="FOLDER")
+    parser.add_argument("--peers", default=",".join(PEERS), help="names, with commas between")
+    parser.add_argument("--turns", type=int, default=5)
+    parser.add_argument("--rounds", type=int, default=3, help="timed rounds of a turn")
+    cores = len(os.sched_getaffinity(0))
+    parser.add_argument("--threads", type=int, default=cores, help="of the peers on PyTorch")
+    parser.add_argument("--json", type=pathlib.Path, metavar="FILE")
+    options = parser.parse_args(arguments)
+    options.peers = options.peers.split(",")
+    for name in options.peers:
+        if name not in PEERS:
+            parser.error(f"--peers has {name!r}; known: {', '.join(PEERS)}")
+    for option in ("turns", "rounds", "threads"):
+        if getattr(options, option) < 1:
+            parser.error(f"--{option}={getattr(options, option)}: needs to be at least 1")
+    return options
+
+
+def main():
+    """Times, prints a table, and writes JSON where asked to."""
+    options = parse()
+    contenders, missing = make_contenders(options.envs, options.peers, options.threads)
+    machine = alternate.environment("jax", "jaxlib", "flax", "optax", "numpy")
+    try:
+        timings = alternate.alternate(contenders, options.turns, options.rounds)
+    except RuntimeError as error:
+        sys.exit(f"{error}; what it said is above, and --peers leaves a peer out")
+    check_parameters(timings)
+    print(table(timings, missing, options.envs))
+    if options.json:
+        facts = {
+            "rows": [timing.to_json() for timing in timings],
+            "not_measured": {name: command_of(options.envs, name) for name in missing},
+            "environment": machine,
+            "environments": {one.name: versions_in(one.python) for one in contenders},
+        }
+        options.json.write_text(json.dumps(facts, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,114 @@
+"""Times our rounds against the same in PyTorch, each program in a process of its own, in turns.
+
+    python -m benchmarks.torch_baseline [--cases=...] [--turns=5] [--rounds=3] [--json=FILE]
+    python -m benchmarks.torch_baseline --check
+
+`--check` times nothing: it plays two small rounds of every case with equal initial weights,
+clients, clusters and batches in both, and prints how far apart they end. PyTorch draws its own
+otherwise.
+"""
+
+import argparse
+import json
+import pathlib
+import sys
+
+from benchmarks.alternate import Contender, alternate, environment, table
+from benchmarks.torch_baseline.cases import CASES
+
+VARIANTS = ("loop", "compiled_vmap")
+SAME = 1e-4  # most difference of a parameter array, as a share of how far two rounds move it
+# With more samples, a last bit decides for one of them on which side of a ReLU's kink it is.
+SMALL = (
+    "train.local_steps=2",
+    "train.batch_size=4",
+    "train.clients_per_round=4",
+    "cefl.clustering.num_clusters=2",
+    "cefl.distill.batch_size=16",
+)
+HERE = "benchmarks.torch_baseline"
+
+
+def time_case(case, variants, turns, rounds):
+    """Timings of ours and of the PyTorch variants.
+
+    Raises:
+      RuntimeError: when their models have not the same numbers of parameters.
+    """
+    contenders = [Contender("ours", ("-m", "benchmarks.cefl_worker", *case.fields))]
+    for variant in variants:
+        arguments = f"--method={case.method}", f"--variant={variant}", *case.fields
+        contenders.append(Contender(f"torch {variant}", ("-m", f"{HERE}.worker", *arguments)))
+    timings = alternate(contenders, turns, rounds)
+    counts = {str(timing.about["parameters"]) for timing in timings}
+    if len(counts) > 1:
+        raise RuntimeError(f"models of different sizes: {counts} parameters")
+    return timings
+
+
+def summary(results):
+    """Markdown: ours and the fastest PyTorch variant of every case."""
+    lines = ["| round | ours, median ms | quartiles | fastest PyTorch | median ms | quartiles "
+             "| ours is faster by |", "|---|---:|---:|---|---:|---:|---:|"]
+    for name, (ours, *others) in results.items():
+        best = min(others, key=lambda timing: timing.median_ms)
+        cells = [
+            f"{timing.median_ms:.1f} | {timing.spread_ms[0]:.1f} to {timing.spread_ms[1]:.1f}"
+            for timing in (ours, best)
+        ]
+        ratio = best.median_ms / ours.median_ms
+        variant = best.name.removeprefix("torch ")
+        lines.append(f"| {name} | {cells[0]} | {variant} | {cells[1]} | {ratio:.2f} |")
+    return "\n".join(lines)
+
+
+def check(cases, variants):
+    """Prints how far ours and PyTorch are apart after two small rounds; whether all are the same."""
+    from benchmarks.cefl_worker import make_spec
+    from benchmarks.torch_baseline.parity import compare, play_ours
+    from cefl_jax import build
+
+    rows, same = [], True
+    for name, case in cases.items():
+        setup = build.prepare(make_spec((*case.fields, *SMALL)))
+        played = play_ours(setup)
+        for variant in variants:
+            apart = compare(setup, played, case.method, variant)
+            same &= apart < SAME
+            rows.append(f"| {name} | {variant} | {apart:.1e} |")
+            print(f"{name}, {variant}: {apart:.1e}", file=sys.stderr, flush=True)
+    print("| round | PyTorch variant | largest difference, as a share of the movement |")
+    print("\n".join(["|---|---|---:|", *rows]))
+    print("the same" if same else f"not the same: more than {SAME:.0e} apart")
+    return same
+
+
+def main():
+    """Times or checks, prints a table, and writes JSON where asked to."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--cases", default=",".join(CASES), help="of " + ", ".join(CASES))
+    parser.add_argument("--variants", default=",".join(VARIANTS), help="loop, vmap, compiled_vmap")
+    parser.add_argument("--turns", type=int, default=5)
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--json", type=pathlib.Path)
+    parser.add_argument("--check", action="store_true")
+    options = parser.parse_args()
+    unknown = set(options.cases.split(",")) - set(CASES)
+    if unknown:
+        parser.error(f"--cases: {', '.join(sorted(unknown))} unknown; known: {', '.join(CASES)}")
+    cases = {name: CASES[name] for name in options.cases.split(",")}
+    variants = options.variants.split(",")
+    if options.check:
+        sys.exit(not check(cases, variants))
+    facts, results = environment("jax", "jaxlib", "torch", "numpy"), {}
+    for name, case in cases.items():
+        results[name] = time_case(case, variants, options.turns, options.rounds)
+        print(f"{name}\n\n{table(results[name])}\n", flush=True)
+    print(summary(results))
+    if options.json:
+        rows = {name: [one.to_json() for one in timings] for name, timings in results.items()}
+        options.json.write_text(json.dumps({"environment": facts, "cases": rows}, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,32 @@
+"""What is timed: settings of ours, and the method that does the same in PyTorch."""
+
+import dataclasses
+
+FEDAVG = (  # each client a cluster of one, and nothing distilled
+    "cefl.clustering.rule=singleton",
+    "cefl.distill.rule=none",
+    "cefl.offload.edge_capacity=5",
+)
+SMALL = (  # the round in which peers were measured; equal clients, so that every batch is full
+    "train.clients_per_round=10",
+    "train.local_steps=5",
+    "data.partition.name=iid",
+)
+
+
+@dataclasses.dataclass(frozen=True)
+class Case:
+    """A round."""
+
+    method: str  # of `worker.METHODS`
+    fields: tuple[str, ...]  # other than those of `configs/default.py`
+
+
+CASES = {
+    "lenet5_fedavg": Case("fedavg", (*FEDAVG, *SMALL)),
+    "lenet5_cefl": Case("split", ()),
+    "cnn_cefl": Case("split", ("model.name=cnn",)),
+    "mlp_cefl": Case("split", ("model.name=mlp",)),
+    "mlp_fedavg": Case("fedavg", (*FEDAVG, *SMALL, "model.name=mlp")),
+    "lenet5_splitfed": Case("split", FEDAVG),
+}

@@ -1,0 +1,131 @@
+"""The same rounds in both programs: equal initial weights, batches and orders, equal results."""
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import torch
+
+from benchmarks.cefl_worker import make_round
+from benchmarks.torch_baseline import draws, models
+from benchmarks.torch_baseline.worker import make_rounds
+from cefl_jax.stages import planning
+from cefl_jax.stages.distillation import batch_rows, make_uploads
+from cefl_jax.stages.orchestration import make_orchestrator
+from cefl_jax.types import Purpose, round_key
+
+
+class Drawn(NamedTuple):
+    """What our program draws in a round."""
+
+    plan: planning.Plan
+    examples: jax.Array  # i32[K, S, B]
+    valid: jax.Array  # bool[K, S, B], which of them there are
+    order: jax.Array  # i32[R] rows of uploads, the filled ones first
+    count: jax.Array  # i32[] filled rows
+    rows: jax.Array  # i32[2, steps, B] rows of each step of distillation, for edge and cloud
+    used: jax.Array  # bool[2, steps, B], which of them count
+
+
+class Played(NamedTuple):
+    """What our program did."""
+
+    start: tuple  # Halves and cloud parameters, NumPy
+    end: tuple
+    rounds: list  # of Drawn
+    losses: list  # mean loss of each round
+
+
+def play_ours(setup, rounds=2, jit=jax.jit):
+    """The Played of our first rounds; `jit` compiles them."""
+    state, step, arrays = make_round(setup, jit)
+    step, draw = jit(step), jit(lambda *arrays: draw_ours(setup, *arrays))
+    start, drawn, losses = jax.device_get((state.halves, state.cloud)), [], []
+    for _ in range(rounds):
+        drawn.append(jax.device_get(draw(state, *arrays[1:])))
+        state, loss = step(state, *arrays)
+        losses.append(float(loss))
+    return Played(start, jax.device_get((state.halves, state.cloud)), drawn, losses)
+
+
+def compare(setup, played, method, variant):
+    """How far PyTorch ends from ours after the same rounds.
+
+    Args:
+      setup: build.Setup.
+      played: Played; from the second round on, distillation starts with momentum.
+      method: of `worker.METHODS`.
+      variant: of `worker.VARIANTS`.
+    Returns:
+      The largest difference of any parameter array, as a share of how far the rounds have moved it
+      (both as Euclidean norms), or of any round's mean loss, as a share of it.
+    """
+    data, settings, shape = setup.data, setup.spec.model, setup.model.sample_shape
+    model = models.make_model(settings.name, settings.cut, shape, data.label_counts.shape[1])
+    models.load_params(model, *played.start, shape)
+    examples = draws.make_examples(data.images, data.labels, setup.spec.data.normalization)
+    theirs = make_rounds(method, variant, model, examples, setup.spec)
+    worst = 0.0
+    for drawn, loss in zip(played.rounds, played.losses, strict=True):
+        if theirs.distillation:
+            theirs.distillation.orders = distillation_orders(drawn)
+        worst = max(worst, abs(float(theirs.round(clusters_of(drawn))) - loss) / loss)
+    ended = models.read_params(model, *played.start, shape)
+    leaves = (jax.tree.leaves(tree) for tree in (played.start, played.end, ended))
+    for before, ours, other in zip(*leaves, strict=True):
+        moved, apart = (np.linalg.norm(ours - to) for to in (before, other))
+        if apart:
+            worst = max(worst, float(apart / moved) if moved else np.inf)
+    return worst
+
+
+def draw_ours(setup, state, data, network):
+    """The Drawn of the next round of a CeflState."""
+    spec, extent = setup.spec, setup.extent
+    distill, size = spec.cefl.distill, spec.train.batch_size
+    orchestrator = make_orchestrator(spec, setup.model, setup.work, extent)
+    plan = orchestrator.decide(state.key, state.round, state.conditions, data, network).plan
+    key = round_key(state.key, state.round, Purpose.BATCHES)
+    batch = lambda client, step: planning.draw_batch(data, key, client, step, size)  # noqa: E731
+    of_client = jax.vmap(batch, (None, 0))
+    examples, valid = jax.vmap(of_client, (0, None))(plan.clients, jnp.arange(extent.steps))
+    kept, filled = planning.upload_examples(plan, data, key, size, extent.uploads)
+    uploads = make_uploads(jnp.zeros((*kept.shape, 1)), kept, filled)
+    keys = jnp.stack([
+        round_key(state.key, state.round, purpose)
+        for purpose in (Purpose.DISTILL_EDGE, Purpose.DISTILL_CLOUD)
+    ])
+    steps = jnp.arange(distill.epochs * -(-uploads.order.shape[0] // distill.batch_size))
+    pick = lambda key, step: batch_rows(uploads, key, step, distill.batch_size)  # noqa: E731
+    rows, used = jax.vmap(jax.vmap(pick, (None, 0)), (0, None))(keys, steps)
+    within = steps < distill.epochs * -(-uploads.count // distill.batch_size)
+    used &= within[:, None]
+    return Drawn(plan, examples, valid, uploads.order, uploads.count, rows, used)
+
+
+def clusters_of(drawn):
+    """Clusters, lists of draws.Client, of a Drawn of NumPy arrays."""
+    plan = drawn.plan
+    clusters = []
+    for first, members in zip(plan.first, plan.members, strict=True):
+        cluster = []
+        for k in range(first, first + members):
+            batches = [
+                torch.from_numpy(drawn.examples[k, step][drawn.valid[k, step]]).long()
+                for step in range(plan.steps[k])
+            ]
+            cluster.append(draws.Client(batches, int(plan.uploaded[k]), float(plan.weight[k])))
+        clusters.append(cluster)
+    return [cluster for cluster in clusters if cluster]
+
+
+def distillation_orders(drawn):
+    """For edge and cloud, lists of i64[b]: the rows of each step, counted among the filled ones."""
+    rank = np.empty_like(drawn.order)
+    rank[drawn.order] = np.arange(len(rank))
+    return [
+        [torch.from_numpy(rank[row[use]]).long() for row, use in zip(rows, used, strict=True)
+         if use.any()]
+        for rows, used in zip(drawn.rows, drawn.used, strict=True)
+    ]
