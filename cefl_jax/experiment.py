@@ -13,7 +13,7 @@ from cefl_jax.network import course, dynamics
 from cefl_jax.network.messages import LINKS, MESSAGES
 from cefl_jax.network.schedule import PHASES
 from cefl_jax.network.sources import trace_file
-from cefl_jax.runtime.progress import Display, print_summary, print_work
+from cefl_jax.runtime.progress import Display, print_choices, print_summary, print_work
 from cefl_jax.runtime.summary import summarize
 from cefl_jax.types import Purpose, purpose_key
 
@@ -35,6 +35,7 @@ def conduct(setup, workdir):
         if spec.run.save_trace:
             workdir.write_trace(record_trace(setup))
         print_work(setup.work)
+        print_choices(spec.run, setup.mesh.platform)
         with Display(spec.train.rounds, title) as display:
             records, summary = run(
                 setup, workdir, display, functools.partial(draw_start, setup, workdir.path, title)

@@ -146,6 +146,15 @@ def print_work(work, console=None):
     console.print(f"smashed data: {work.feature_bytes:,} bytes a sample, and back")
 
 
+def print_choices(run, platform, console=None):
+    """Prints how a RunSpec, its automatic fields chosen, will be executed on a platform."""
+    console = console or _standard_output()
+    console.print(
+        f"on {run.devices} {platform} device(s), run.client_chunk={run.client_chunk} clients of a "
+        "cluster at once"
+    )
+
+
 def print_summary(summary, records, workdir=None, console=None):
     """Prints what a run came to, in words.
 
