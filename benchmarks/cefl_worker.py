@@ -53,7 +53,8 @@ def prepare(spec):
     parameters = [
         sum(leaf.size for leaf in jax.tree.leaves(part)) for part in (state.halves, state.cloud)
     ]
-    compiled = jax.jit(step, donate_argnums=0).lower(state, *arrays).compile()
+    lowered = jax.jit(step, donate_argnums=0).lower(state, *arrays)
+    compiled = program.compile_lowered(lowered)
     holder = [state]
 
     def advance():

@@ -45,7 +45,7 @@ def profile_rounds(setup, rounds, repeats):
       milliseconds of a round; `operations`, those that took longest; and the state after them.
     """
     state, step, arrays = make_round(setup)
-    compiled = jax.jit(step).lower(state, *arrays).compile()
+    compiled = program.compile_lowered(jax.jit(step).lower(state, *arrays))
     states, rounds_ms = [compiled(state, *arrays)[0]], []
     for _ in range(rounds):
         taken = _seconds(lambda: compiled(states[-1], *arrays), repeats)
@@ -79,7 +79,7 @@ def measure_evaluation(setup, state, repeats):
         method = program.make_method(setup, data, network)
         return evaluate(method.predictors, state, data, setup.mesh), method.measures(state)
 
-    compiled = jax.jit(score).lower(state, *arrays).compile()
+    compiled = program.compile_lowered(jax.jit(score).lower(state, *arrays))
     jax.block_until_ready(compiled(state, *arrays))
     taken = _seconds(lambda: compiled(state, *arrays), repeats)
     both = setup.spec.cefl.distill.rule != "none"

@@ -17,12 +17,6 @@ from cefl_jax.runtime.progress import Display, print_choices, print_summary, pri
 from cefl_jax.runtime.summary import summarize
 from cefl_jax.types import Purpose, purpose_key
 
-FOR_CPU = {"xla_cpu_use_fusion_emitters": False}
-"""Compiles in two thirds of the time to a program that is as fast."""
-
-FOR_CPU_ONCE = FOR_CPU | {"xla_backend_optimization_level": 1}
-"""For what runs once: a third of the time, and the bits that every level gives but 0."""
-
 
 def conduct(setup, workdir):
     """The whole run in front of a person, with all its files; `status.json` says how it ended."""
@@ -130,28 +124,16 @@ def compile_program(setup, display, meanwhile=lambda: None):
     inputs = jax.random.key(setup.spec.seed), *arrays[1:]
     with futures.ThreadPoolExecutor() as threads:
         traced = jax.jit(start, out_shardings=everywhere).trace(*inputs)
-        starting = threads.submit(_compile, traced.lower(), FOR_CPU_ONCE)
+        starting = threads.submit(program.compile_lowered, traced.lower(), once=True)
         # Not as ShapeDtypeStruct, whose 64 bits would become 32.
         shapes = jax.tree.unflatten(jax.tree.structure(traced.out_info), traced.jaxpr.out_avals)
         jitted = jax.jit(
             advance, donate_argnums=0, in_shardings=everywhere, out_shardings=everywhere
         )
-        compiling = threads.submit(_compile, jitted.lower(shapes, *arrays), FOR_CPU)
+        compiling = threads.submit(program.compile_lowered, jitted.lower(shapes, *arrays))
         meanwhile()
         state = starting.result()(*inputs)
         return state, compiling.result(), arrays, time.monotonic() - began
-
-
-def _compile(lowered, for_cpu):
-    """Compiled with options where the CPU computes and its compiler still knows them."""
-    if jax.default_backend() != "cpu":
-        return lowered.compile()
-    try:
-        return lowered.compile(compiler_options=for_cpu)
-    except jax.errors.JaxRuntimeError as error:
-        if "No such compile option" not in str(error):
-            raise
-        return lowered.compile()
 
 
 def make_record(chunk, rounds, done, wall_ms):
@@ -217,7 +199,7 @@ def warn_of_deadline(setup, state, inputs, display):
     if deadline_s is None:
         return
     look = jax.jit(functools.partial(program.first_round, setup)).lower(state, *inputs[1:])
-    counted, soonest_s = _compile(look, FOR_CPU_ONCE)(state, *inputs[1:])
+    counted, soonest_s = program.compile_lowered(look, once=True)(state, *inputs[1:])
     if not counted and np.isfinite(soonest_s):
         display.warn(
             f"network.deadline_s={deadline_s:g}: nobody meets it in the first round, where the "
