@@ -7,6 +7,7 @@ are many cores, and that one that fails does not end the others.
 import contextlib
 import json
 import os
+import signal
 import subprocess
 import tempfile
 import time
@@ -41,7 +42,7 @@ def compete(contenders, turns, rounds, ready_s, until):
                 timings.append(Timing(name, json.loads(answer.result()), []))
                 continue
             left_out[name] = _last_words(running[name]) if answer.done() else "not ready in time"
-            running[name][0].kill()
+            _end(running[name][0])
         for _ in range(turns):
             if time.monotonic() > until:
                 break
@@ -73,12 +74,19 @@ def _started(contender):
             stderr=errors,
             text=True,
             env=os.environ | variables,
+            process_group=0,
         )
         try:
             yield process, errors
         finally:
-            process.kill()
+            _end(process)
             process.wait()
+
+
+def _end(process):
+    """Ends the process and those that it started, which would hold on to its standard output."""
+    with contextlib.suppress(ProcessLookupError):
+        os.killpg(process.pid, signal.SIGKILL)
 
 
 def _ask(process, rounds, threads, until):
@@ -88,7 +96,7 @@ def _ask(process, rounds, threads, until):
         process.stdin.flush()
         line = threads.submit(process.stdout.readline).result(until - time.monotonic())
     except (BrokenPipeError, TimeoutError):
-        process.kill()
+        _end(process)
         return None
     return json.loads(line) if line else None
 

@@ -20,9 +20,19 @@ import time
 from benchmarks.alternate import environment
 from benchmarks.contest import compete
 from benchmarks.gpu_cases import chunked, make_cases, rivals
+from benchmarks.printed import run_script
 
 READY_S = 100  # of all contenders of a case, at the same time
 NEARLY_S = 25  # less is left: nothing new is begun
+LAST_S = 5  # kept to end what runs
+SCRIPTS = {
+    "convolutions": ("--batches=10x20,64", "--seconds=0.05"),
+    "decisions": ("--seconds=0.1",),
+}
+SMALL_SCRIPTS = {
+    "convolutions": ("--only=lenet5 c", "--batches=2x4", "--seconds=0.01"),
+    "decisions": ("--seconds=0.02", "--only=match"),
+}
 
 
 def contest(name, contenders, options, until):
@@ -41,31 +51,10 @@ def contest(name, contenders, options, until):
     return rows, {f"{name}, {program}": why for program, why in left_out.items()}
 
 
-def run_script(name, arguments, until):
-    """Rows of another benchmark, read from the table that it prints line by line."""
-    seconds = max(1.0, until - time.monotonic())
-    try:
-        done = subprocess.run(
-            [sys.executable, "-m", f"benchmarks.{name}", *arguments],
-            capture_output=True,
-            text=True,
-            timeout=seconds,
-        )
-        text, why = done.stdout, done.stderr.strip().splitlines()[-1:] if done.returncode else []
-    except subprocess.TimeoutExpired as late:
-        text, why = (late.stdout or b"").decode(), ["not done in time"]
-    rows, heads = [], None
-    for line in text.splitlines():
-        if not line.startswith("| "):
-            continue
-        cells = [cell.strip() for cell in line.strip("| ").split("|")]
-        if heads is None:
-            heads = cells
-            continue
-        at = next(i for i, head in enumerate(heads) if "median ms" in head)
-        known = " ".join(cells[:at])
-        rows.append({"case": name, "program": known, "median_ms": float(cells[at])})
-    return rows, {name: why[0]} if why else {}
+def script(name, arguments, until):
+    """Rows of another benchmark, as far as it came."""
+    rows, why = run_script(name, arguments, max(1.0, until - time.monotonic()))
+    return rows, {name: why} if why else {}
 
 
 def table(rows):
@@ -95,14 +84,12 @@ def make_jobs(options, backend):
     cases = make_cases(options.small)
     contests = {name: (name, rivals(case, backend)) for name, case in cases.items()}
     more = {f"{name}, chunks": (name, chunked(case)) for name, case in cases.items()}
-    scripts = {"convolutions": (), "decisions": ("--seconds=0.2",)}
-    if options.small:
-        scripts["decisions"] = ("--seconds=0.02", "--only=match")
+    scripts = SMALL_SCRIPTS if options.small else SCRIPTS
     jobs = {
         title: functools.partial(contest, name, contenders, options)
         for title, (name, contenders) in contests.items()
     }
-    jobs |= {name: functools.partial(run_script, name, words) for name, words in scripts.items()}
+    jobs |= {name: functools.partial(script, name, words) for name, words in scripts.items()}
     jobs |= {
         title: functools.partial(contest, name, contenders, options)
         for title, (name, contenders) in more.items()
@@ -129,32 +116,30 @@ def main():
     began = time.monotonic()
     until = began + 60.0 * options.minutes
     backend, device = _backend()
-    rows, left_out, not_reached = [], {}, []
+    facts = {"device": device, "backend": backend, "rows": [], "left_out": {}, "not_reached": []}
+    facts["environment"] = environment("jax", "jaxlib", "flax", "optax", "numpy", "torch")
     for name, job in make_jobs(options, backend).items():
         if until - time.monotonic() < NEARLY_S:
-            not_reached.append(name)
+            facts["not_reached"].append(name)
             continue
         start = time.monotonic()
-        more, without = job(until - 5.0)
-        rows += more
-        left_out |= without
+        try:
+            rows, left_out = job(until - LAST_S)
+        except Exception as error:              # what the other jobs found is worth more
+            rows, left_out = [], {name: f"{type(error).__name__}: {error}"}
+        facts["rows"] += rows
+        facts["left_out"] |= left_out
+        facts["minutes"] = (time.monotonic() - began) / 60.0
+        if options.json:
+            options.json.write_text(json.dumps(facts, indent=1) + "\n")
         took = time.monotonic() - start
-        print(f"{name}: {len(more)} rows in {took:.0f} s", file=sys.stderr, flush=True)
-    minutes = (time.monotonic() - began) / 60.0
-    print(f"{device} ({backend}), {minutes:.1f} minutes\n\n{table(rows)}\n")
-    for name, why in left_out.items():
+        print(f"{name}: {len(rows)} rows in {took:.0f} s", file=sys.stderr, flush=True)
+    print(f"{device} ({backend}), {facts.get('minutes', 0.0):.1f} minutes\n")
+    print(table(facts["rows"]) + "\n")
+    for name, why in facts["left_out"].items():
         print(f"Left out: {name}: {why}")
-    print(f"Not reached: {', '.join(not_reached) or 'nothing'}")
+    print(f"Not reached: {', '.join(facts['not_reached']) or 'nothing'}")
     if options.json:
-        facts = {
-            "device": device,
-            "backend": backend,
-            "minutes": minutes,
-            "rows": rows,
-            "left_out": left_out,
-            "not_reached": not_reached,
-            "environment": environment("jax", "jaxlib", "flax", "optax", "numpy", "torch"),
-        }
         options.json.write_text(json.dumps(facts, indent=1) + "\n")
 
 

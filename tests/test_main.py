@@ -16,6 +16,7 @@ from absl.testing import flagsaver
 
 from cefl_jax import config, experiment, main
 from cefl_jax.data import partition
+from cefl_jax.runtime import compile_cache
 from cefl_jax.runtime.records import METRIC_KEYS
 from cefl_jax.runtime.timeline import read_timeline
 from tests.quick import quick_jit
@@ -405,6 +406,30 @@ def test_a_recorded_network_is_replayed(recorded, tmp_path):
     assert lines[0] == lines[1]
     assert load(original / "timeline.json") == load(tmp_path / "run" / "timeline.json")
     assert "network_trace.npz" not in contents(tmp_path / "run")
+
+
+@pytest.mark.parametrize(("text", "calls"), [("True", 1), ("False", 0)])
+def test_compiled_programs_are_kept_unless_switched_off(tmp_path, monkeypatch, text, calls):
+    called = []
+    monkeypatch.setattr(compile_cache, "keep", lambda: called.append("keep"))
+    monkeypatch.setattr(experiment, "conduct", lambda *_: called.append("conduct"))
+    run(*TINY, f"--workdir={tmp_path / 'run'}", f"--config.run.compile_cache={text}")
+    assert called == ["keep"] * calls + ["conduct"]
+
+
+def test_a_run_goes_on_where_nothing_can_be_kept(tmp_path, monkeypatch, capsys):
+    def keep():
+        raise PermissionError(13, "Permission denied", "/nonesuch")
+
+    conducted = []
+    monkeypatch.setattr(compile_cache, "keep", keep)
+    monkeypatch.setattr(experiment, "conduct", lambda *_: conducted.append("conduct"))
+    run(*TINY, f"--workdir={tmp_path / 'run'}")
+    shown = capsys.readouterr()
+    assert conducted == ["conduct"]
+    assert shown.err.startswith("warning: compiled programs cannot be kept for later runs: ")
+    assert "/nonesuch" in shown.err
+    assert shown.err.count("\n") == 1
 
 
 def test_a_second_run_in_the_folder_is_refused(finished, refused):
