@@ -9,7 +9,8 @@ import jax.numpy as jnp
 class _Growth(NamedTuple):
     """A matching of pairs up to a limit, and the search for a larger one."""
 
-    limit: jax.Array  # f32[]
+    limit: jax.Array  # f32[] of the pairs searched
+    needed: jax.Array  # f32[] limit at which the matching last grew
     row_of: jax.Array  # i32[E], M for a column that is free
     column_of: jax.Array  # i32[M], E for a row that is free
     reached: jax.Array  # bool[M] from free rows, along pairs up to the limit
@@ -23,7 +24,8 @@ def least_limit(cost, allowed):
     A matching of pairs up to a limit grows by a pair at a time. From all free rows at once, the
     search goes to all columns within the limit, and on to the rows matched to these; where that
     leads nowhere the limit rises to the next pair. A free column ends a path that makes the
-    matching larger by one. Without such a path at any limit, it is as large as any.
+    matching larger by one. Without such a path at any limit, it is as large as any, and the limit
+    at which it last grew is the least.
 
     Args:
       cost: f32[M, E] cost of each pair.
@@ -51,6 +53,7 @@ def least_limit(cost, allowed):
         row_of, column_of = _enlarge(now.row_of, now.column_of, via, end)
         return _Growth(
             limit,
+            jnp.where(found, limit, now.needed),
             row_of,
             column_of,
             jnp.where(found, column_of == columns, reached),
@@ -61,8 +64,9 @@ def least_limit(cost, allowed):
     nothing = jnp.full(columns, rows, jnp.int32)
     free = jnp.full(rows, columns, jnp.int32)
     everyone = jnp.ones(rows, bool)
-    start = _Growth(jnp.float32(-jnp.inf), nothing, free, everyone, nothing, jnp.bool_(True))
-    return jax.lax.while_loop(lambda now: now.going, search, start).limit
+    least = jnp.float32(-jnp.inf)
+    start = _Growth(least, least, nothing, free, everyone, nothing, jnp.bool_(True))
+    return jax.lax.while_loop(lambda now: now.going, search, start).needed
 
 
 def _enlarge(row_of, column_of, via, end):

@@ -86,6 +86,12 @@ def test_forbidden_pairs_leave_out_as_few_rows_as_they_must(cost, objective):
     check(cost, match(cost, objective=objective), best, objective)
 
 
+def test_the_pair_of_a_row_left_out_does_not_raise_the_limit():
+    # Two of the three rows can be served; the dearest pair is 90 without row 0, and 91 with it.
+    cost = np.array([[91, np.inf, np.inf], [1, 0, np.inf], [np.inf, 90, np.inf]], np.float32)
+    assert match(cost, objective="bottleneck").tolist() == [-1, 0, 1]
+
+
 @drawn
 @given(costs(LARGE, forbidden=True))
 def test_forbidden_pairs_on_larger_costs(cost):
