@@ -85,12 +85,13 @@ def conv_block(images, kernel, bias, padding, pool, lowering=None, platform="cpu
         limit = BLOCK_VALUES if platform == "cpu" else None
         return _conv_tiles(images, kernel, bias, padding, pool, lowering, sides, limit)
     convolve = _conv_xla if lowering.kind == "xla" else _conv_patches
-    x = convolve(images, kernel, padding) + bias
-    if not pool:
-        return jax.nn.relu(x)
-    batch, (height, width), outputs = x.shape[0], sides, x.shape[3]
-    x = x[:, :height, :width].reshape(batch, height // 2, 2, width // 2, 2, outputs)
-    return _pool_relu(x.transpose(2, 4, 0, 1, 3, 5))
+    x = convolve(images, kernel, padding)
+    if pool:
+        batch, (height, width), outputs = x.shape[0], sides, x.shape[3]
+        x = x[:, :height, :width].reshape(batch, height // 2, 2, width // 2, 2, outputs)
+        x = x.transpose(2, 4, 0, 1, 3, 5)
+        x = _pool(x.reshape(4, *x.shape[2:]))
+    return jax.nn.relu(x + bias)
 
 
 def _conv_xla(images, kernel, padding):
@@ -132,8 +133,7 @@ def _conv_tiles(images, kernel, bias, padding, pool, lowering, sides, limit):
     x = jax.lax.pad(x, zero, (nothing, *margins, (0, blocks * block - batch, 0)))
 
     def convolve(x):
-        made = tiling.convolve(x, kernel, (down, across), tile, lowering.kind == "winograd")
-        return made + bias[:, None, None, None]                     # [t, t, O, down, across, B]
+        return tiling.convolve(x, kernel, (down, across), tile, lowering.kind == "winograd")
 
     if blocks == 1:
         x = _finish_tiles(convolve(x), sides, pool)
@@ -143,20 +143,20 @@ def _conv_tiles(images, kernel, bias, padding, pool, lowering, sides, limit):
             jax.lax.map(jax.checkpoint(convolve), x)
         )
         x = jnp.moveaxis(x, 0, 3).reshape(*x.shape[1:4], -1)[..., :batch]
-    return x.transpose(3, 1, 2, 0)
+    return jax.nn.relu(x + bias[:, None, None, None]).transpose(3, 1, 2, 0)
 
 
 def _finish_tiles(x, sides, pool):
-    """Pooling and ReLU of tiles f32[t, t, O, down, across, B]; f32[O, H', W', B]."""
+    """Outputs f32[O, H', W', B], pooled, of tiles f32[t, t, O, down, across, B]."""
     tile, _, outputs, down, across, batch = x.shape
     if not (pool and tile == 2):
         x = x.transpose(2, 3, 0, 4, 1, 5).reshape(outputs, down * tile, across * tile, batch)
         x = x[:, : sides[0], : sides[1]]
         if not pool:
-            return jax.nn.relu(x)
-        x = x.reshape(outputs, sides[0] // 2, 2, sides[1] // 2, 2, batch)
-        x = x.transpose(2, 4, 0, 1, 3, 5)
-    return _pool_relu(x)
+            return x
+        down, across = sides[0] // 2, sides[1] // 2
+        x = x.reshape(outputs, down, 2, across, 2, batch).transpose(2, 4, 0, 1, 3, 5)
+    return _pool(x.reshape(4, outputs, -1)).reshape(outputs, down, across, batch)
 
 
 def _split(batch, values, limit):
@@ -182,29 +182,23 @@ def _output_sides(shape, kernel_shape, padding):
 
 
 @jax.custom_vjp
-def _pool_relu(places):
-    """ReLU of the largest over the places of a window, f32[2, 2, ...]; f32[...]."""
-    return jax.nn.relu(functools.reduce(jnp.maximum, _each(places)))
+def _pool(places):
+    """The largest over the places of a window, f32[4, ...]; f32[...]."""
+    return functools.reduce(jnp.maximum, list(places))
 
 
-def _each(places):
-    return [places[i, j] for i in (0, 1) for j in (0, 1)]
+def _pool_forward(places):
+    """Also the place that the gradient goes to, the first of the largest."""
+    top = _pool(places)
+    taken = jnp.full(top.shape, 3)
+    for place in (2, 1, 0):
+        taken = jnp.where(places[place] == top, place, taken)
+    return top, taken
 
 
-def _pool_relu_forward(places):
-    return _pool_relu(places), places
+def _pool_backward(taken, grad):
+    places = jnp.arange(4).reshape(4, *[1] * taken.ndim)
+    return (jnp.where(taken == places, grad, 0),)
 
 
-def _pool_relu_backward(places, grad):
-    quarters = _each(places)
-    top = functools.reduce(jnp.maximum, quarters)
-    grad = jnp.where(top > 0, grad, 0)
-    grads, taken = [], jnp.zeros(top.shape, bool)
-    for quarter in quarters:
-        first = (quarter == top) & ~taken
-        grads.append(jnp.where(first, grad, 0))
-        taken |= first
-    return (jnp.stack(grads).reshape(places.shape),)
-
-
-_pool_relu.defvjp(_pool_relu_forward, _pool_relu_backward)
+_pool.defvjp(_pool_forward, _pool_backward)

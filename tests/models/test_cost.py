@@ -3,8 +3,8 @@
 A product of an input of n with weights of n x m takes 2nm FLOP; a convolution takes 2 FLOP for each
 output, kernel tap and channel that meet a pixel, none for padding. The gradient by the weights
 takes as many again, and so does the gradient by the layer's input, which a first layer has no use
-for. Beside the products are a few FLOP for every value: forward exactly one for its bias, one
-for its ReLU, and three comparisons for each window of a pool. How many the compiler counts backward
+for. Beside the products are a few FLOP for every value: forward exactly three comparisons for each
+window of a pool, and of every value that it leaves one for the bias and one for the ReLU. How many the compiler counts backward
 is its own affair (masks, sums of biases, the pool's scatter); at most `ELEMENTWISE` for each value.
 """
 
@@ -41,10 +41,11 @@ CUTS = [(name, cut) for name, layers in LAYERS.items() for cut in range(1, len(l
 
 
 def forward_flop(layers, ends):
-    """Products, biases, ReLUs on what a pool left (none ends a model) and the pools."""
+    """Products, pools, and biases and ReLUs on what these left (no ReLU ends a model)."""
     pools = sum(before - after for _, before, after, _ in layers)
-    relus = sum(after for _, _, after, _ in layers) - (layers[-1][2] if ends else 0)
-    return products(layers) + sum(before for _, before, _, _ in layers) + relus + pools
+    biases = sum(after for _, _, after, _ in layers)
+    relus = biases - (layers[-1][2] if ends else 0)
+    return products(layers) + pools + biases + relus
 
 
 def products(layers):
