@@ -10,7 +10,7 @@ import argparse
 import jax
 
 from benchmarks.worker import serve
-from cefl_jax import build, config, program
+from cefl_jax import build, config, parallel, program
 
 
 def make_spec(fields):
@@ -48,6 +48,7 @@ def make_round(setup, jit=jax.jit):
 
 def prepare(spec):
     """`advance` and facts, as `benchmarks.worker.serve` wants them."""
+    parallel.offer_cpu_devices(spec.run.devices)
     setup = build.prepare(spec)
     state, step, arrays = make_round(setup)
     parameters = [
@@ -65,6 +66,7 @@ def prepare(spec):
         "parameters": parameters,
         "device": jax.devices()[0].device_kind,
         "client_chunk": setup.spec.run.client_chunk,
+        "devices": setup.mesh.size,
         "jax": jax.__version__,
     }
     return advance, facts

@@ -16,7 +16,7 @@ import numpy as np
 from benchmarks.cefl_worker import make_round
 from benchmarks.settings import make_spec
 from benchmarks.worker import serve
-from cefl_jax import build, program
+from cefl_jax import build, parallel, program
 from cefl_jax.data import sources
 
 
@@ -37,8 +37,7 @@ def tile(labels, num_clients, examples, seed):
 
 def prepare(spec, examples):
     """`advance` and facts, as `benchmarks.worker.serve` wants them."""
-    if spec.run.devices > 1:
-        jax.config.update("jax_num_cpu_devices", spec.run.devices)  # only where the CPU computes
+    parallel.offer_cpu_devices(spec.run.devices)
     dataset = sources.load(spec.data.name, spec.data.path)
     parts = tile(dataset.train_labels, spec.data.partition.num_clients, examples, spec.seed)
     setup = build.build(spec, dataset, list(parts))
@@ -52,6 +51,7 @@ def prepare(spec, examples):
         "temporary_mb": 1e-6 * sizes.temp_size_in_bytes,
         "device": jax.devices()[0].device_kind,
         "client_chunk": setup.spec.run.client_chunk,
+        "devices": setup.mesh.size,
         "jax": jax.__version__,
     }
     holder = [state]

@@ -37,7 +37,7 @@ MOST = 2**31 - 1  # counts have 32 bits on the device
 SIDE = 100_000  # most that one side of an array on the device can sensibly be
 RANGES = {
     (0, 2**32 - 1): ("seed",),
-    (1, 256): ("run.devices",),
+    (1, 256): ("run.devices", "run.distill_parts"),
     (0, MOST): ("cefl.distill.lambda_warmup_rounds",),
     (1, MOST): (
         "data.partition.num_clients",

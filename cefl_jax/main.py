@@ -6,10 +6,9 @@
 import re
 import sys
 
-import jax
 from absl import app, flags, logging
 
-from cefl_jax import build, config, experiment
+from cefl_jax import build, config, experiment, parallel
 from cefl_jax.runtime import compile_cache, logs
 
 _CONFIG = flags.DEFINE_string(
@@ -62,8 +61,7 @@ def check(settings):
         config.set_field(chosen, path, text)
     spec = config.to_spec(chosen)
     logs.check_workdir(_WORKDIR.value, _OVERWRITE.value)
-    if spec.run.devices > 1:
-        jax.config.update("jax_num_cpu_devices", spec.run.devices)  # only where the CPU computes
+    parallel.offer_cpu_devices(spec.run.devices)
     return build.prepare(spec)
 
 

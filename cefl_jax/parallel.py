@@ -5,9 +5,11 @@ device i % D. Everything else is computed alike on every device.
 """
 
 import dataclasses
+import os
 
 import jax
 import jax.numpy as jnp
+from jax.flatten_util import ravel_pytree
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 AXIS = "edge"
@@ -65,6 +67,57 @@ class EdgeMesh:
 
         return self.spread(on_device)(*shared)
 
+    def sum(self, f, num_items):
+        """Sum of `f(i)` over the items, alike on every device; runs inside `spread`.
+
+        Args:
+          f: from i32[] to a tree of arrays f32[...].
+          num_items: static count, small; one item is computed on every device.
+        """
+        if num_items == 1:
+            return f(jnp.int32(0))
+
+        def flat(i):  # one array to send takes a fraction of the time of many
+            return ravel_pytree(f(jnp.minimum(i, num_items - 1)))[0]
+
+        shapes = jax.eval_shape(f, jnp.int32(0))
+        _, unravel = ravel_pytree(jax.tree.map(jnp.zeros_like, shapes))
+        own = own_items(num_items, self.size)
+        results = jax.lax.map(flat, own)
+        if self.deterministic:
+            results = gather_items(results, num_items)
+            return unravel(sum(results[1:], results[0]))
+        results = jnp.where(own[:, None] < num_items, results, 0)
+        return unravel(total(results.sum(0)))
+
+
+def count_cores():
+    """CPU cores that this process may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+def offer_cpu_devices(count=None):
+    """Lets the CPU, where it is what computes, count as several devices: by default a core each.
+
+    To be called before JAX is used. Devices that XLA_FLAGS asks for stay as they are.
+    """
+    if "xla_force_host_platform_device_count" not in os.environ.get("XLA_FLAGS", ""):
+        jax.config.update("jax_num_cpu_devices", count or count_cores())
+
+
+def choose_num_devices(most_items):
+    """How many devices to spread at most so many work items over, where settings do not say.
+
+    All of them, but none without an item, and on a CPU no more than it has cores. There, one device
+    with two cores leaves them idle most of the time, its products being small, and two devices with
+    a core each do not.
+    """
+    devices = jax.devices()
+    most = min(len(devices), most_items)
+    return min(most, count_cores()) if devices[0].platform == "cpu" else most
+
 
 def make_mesh(num_devices, deterministic=True):
     """An EdgeMesh of the first `num_devices` devices.
@@ -96,8 +149,10 @@ def gather_items(results, num_items):
         leaf = jax.lax.all_gather(leaf, AXIS, axis=1)                            # [L, D, ...]
         return leaf.reshape(-1, *leaf.shape[2:])[:num_items]
 
+    if jax.lax.axis_size(AXIS) > 1:         # or they are copied for nothing
+        results = jax.tree.map(gather, results)
     # The barrier: or a sum over the items is merged with the gathering, and its order with D.
-    return jax.lax.optimization_barrier(jax.tree.map(gather, results))
+    return jax.lax.optimization_barrier(results)
 
 
 def merge_rows(rows):
@@ -105,7 +160,7 @@ def merge_rows(rows):
 
     Bits are added as integers, so that every value arrives as it was.
     """
-    if jax.lax.axis_size(AXIS) == 1:        # or every round copies them for nothing
+    if jax.lax.axis_size(AXIS) == 1:        # or they are copied for nothing
         return rows
 
     def merge(leaf):

@@ -173,7 +173,8 @@ class RunSpec:
 
     eval_every: int = 5  # rounds between two evaluations; one compiled call
     client_chunk: int | None = None  # clients of a cluster trained at once; None: automatic
-    devices: int = 1  # accelerators (or fake CPU devices) to spread the edge nodes over
+    devices: int | None = None  # devices to spread the edge nodes over; None: automatic
+    distill_parts: int | None = None  # of a distillation batch, for the devices; None: automatic
     save_trace: bool = False  # write network_trace.npz, which network.trace replays
     deterministic: bool = True  # bitwise the same on any number of devices; False: fast sums
     compile_cache: bool = True  # compiled programs are kept in a folder of the user for later runs

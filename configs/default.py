@@ -113,7 +113,8 @@ def get_config():
     config.run = config_dict.ConfigDict()
     config.run.eval_every = 5  # rounds of one compiled call, then an evaluation
     config.run.client_chunk = config_dict.placeholder(int)  # clients at once; None: automatic
-    config.run.devices = 1  # devices to spread the edge nodes over; on a CPU they are made
+    config.run.devices = config_dict.placeholder(int)  # for the edge nodes; None: automatic
+    config.run.distill_parts = config_dict.placeholder(int)  # of a batch; None: automatic
     config.run.save_trace = False  # write network_trace.npz, which network.trace replays
     config.run.deterministic = True  # bitwise the same on any number of devices
     config.run.compile_cache = True  # keep compiled programs below ~/.cache/cefl_jax

@@ -2,12 +2,15 @@
 
 import io
 
+import jax
 import pytest
 from rich.console import Console
 
-from cefl_jax.build import choose_client_chunk
+from cefl_jax import parallel
+from cefl_jax.build import choose_client_chunk, choose_distill_parts
 from cefl_jax.runtime.progress import print_choices
 from cefl_jax.specs import ClusteringSpec, RunSpec, TrainSpec
+from tests import world
 
 
 @pytest.mark.parametrize(
@@ -34,5 +37,26 @@ def test_client_chunk_elsewhere():
 
 def test_the_choice_is_said():
     console = Console(file=io.StringIO(), width=200)
-    print_choices(RunSpec(client_chunk=5, devices=2), "cpu", console)
-    assert "2 cpu device(s), run.client_chunk=5" in console.file.getvalue()
+    print_choices(RunSpec(client_chunk=5, devices=2, distill_parts=3), "cpu", console)
+    said = console.file.getvalue()
+    for choice in ("run.devices=2 (cpu)", "run.client_chunk=5", "run.distill_parts=3"):
+        assert choice in said
+
+
+@pytest.mark.parametrize(("rule", "clusters"), [("single", 1), ("singleton", 7), ("balanced", 3)])
+def test_automatic_devices_are_as_many_as_cores_but_none_without_a_cluster(rule, clusters):
+    changes = {"run.devices": None, "cefl.clustering.rule": rule, "cefl.offload.edge_capacity": 3}
+    chosen = world.make_setup(changes).spec.run.devices
+    assert chosen == min(clusters, parallel.count_cores(), jax.device_count())
+
+
+@pytest.mark.parametrize(("batch", "parts"), [(16, 1), (32, 1), (33, 2), (64, 2), (128, 4)])
+def test_automatic_parts_of_a_distillation_batch(batch, parts):
+    changes = {"run.distill_parts": None, "cefl.distill.batch_size": batch}
+    assert world.make_setup(changes).spec.run.distill_parts == parts
+    assert choose_distill_parts("gpu", batch) == 1
+
+
+def test_a_batch_is_not_cut_into_more_parts_than_samples():
+    changes = {"run.distill_parts": 20, "cefl.distill.batch_size": 16}
+    assert world.make_setup(changes).spec.run.distill_parts == 16

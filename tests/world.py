@@ -56,6 +56,8 @@ def make_spec(changes=None):
         "cefl.distill.batch_size": 16,
         "run.eval_every": 2,
         "run.client_chunk": 2,
+        "run.devices": 1,
+        "run.distill_parts": 2,
         "data.normalization.mean": (0.4,),
         "data.normalization.std": (0.3,),
     }

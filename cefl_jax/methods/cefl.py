@@ -15,7 +15,7 @@ from cefl_jax.network import ledger, topology
 from cefl_jax.specs import Spec
 from cefl_jax.stages import planning
 from cefl_jax.stages.aggregation import aggregate
-from cefl_jax.stages.distillation import Learner, distil_mutually, make_uploads
+from cefl_jax.stages.distillation import Distillation, Learner, make_uploads
 from cefl_jax.stages.leakage import measure_leakage
 from cefl_jax.stages.optimizers import make_direction
 from cefl_jax.stages.orchestration import make_orchestrator
@@ -158,21 +158,27 @@ class Cefl:
             round_key(state.key, state.round, purpose)
             for purpose in (Purpose.DISTILL_EDGE, Purpose.DISTILL_CLOUD)
         ]
-        edge, cloud = distil_mutually(
-            Learner(self.model.back, state.halves.back, state.edge_optimizer),
-            Learner(self.model.cloud, state.cloud, state.cloud_optimizer),
-            uploads,
-            keys=keys,
-            direction=self._distil_direction,
-            spec=self.spec.cefl.distill,
-            hparams=hparams,
-            round_index=state.round,
+        distillation = Distillation(
+            self.spec.cefl.distill, self._distil_direction, self.mesh, self.spec.run.distill_parts
+        )
+
+        def on_device(states, uploads, keys, hparams, round_index):
+            apply = self.model.back, self.model.cloud
+            learners = [Learner(f, *state) for f, state in zip(apply, states, strict=True)]
+            taught = distillation.distil_mutually(*learners, uploads, keys, hparams, round_index)
+            return [(learner.params, learner.state) for learner in taught]
+
+        back, cloud = (
+            (state.halves.back, state.edge_optimizer), (state.cloud, state.cloud_optimizer)
+        )
+        back, cloud = self.mesh.spread(on_device)(
+            (back, cloud), uploads, keys, hparams, state.round
         )
         return state._replace(
-            halves=state.halves._replace(back=edge.params),
-            cloud=cloud.params,
-            edge_optimizer=edge.state,
-            cloud_optimizer=cloud.state,
+            halves=state.halves._replace(back=back[0]),
+            cloud=cloud[0],
+            edge_optimizer=back[1],
+            cloud_optimizer=cloud[1],
         )
 
     @property

@@ -197,8 +197,8 @@ def _pool_forward(places):
 
 
 def _pool_backward(taken, grad):
-    places = jnp.arange(4).reshape(4, *[1] * taken.ndim)
-    return (jnp.where(taken == places, grad, 0),)
+    # In a loop, or XLA's CPU makes `taken` and `grad` anew for each of the four.
+    return (jax.lax.map(lambda place: jnp.where(taken == place, grad, 0), jnp.arange(4)),)
 
 
 _pool.defvjp(_pool_forward, _pool_backward)

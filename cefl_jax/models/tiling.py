@@ -36,10 +36,8 @@ def convolve(x, kernel, counts, tile, winograd):
     """
     rows, columns, channels, outputs = kernel.shape
     size = rows + tile - 1, columns + tile - 1
-    windows = take_windows(x, size, tile).reshape(
-        size[0] * size[1], channels, -1
-    )
     if winograd:
+        windows = take_windows(x, size, tile, 0).reshape(size[0] * size[1], channels, -1)
         of_window, of_kernel, of_tile = _transforms(rows, columns, tile)
         seen = (of_window @ windows.reshape(len(windows), -1)).reshape(windows.shape)
         taps = kernel.reshape(rows * columns, channels, outputs).transpose(0, 2, 1)
@@ -47,18 +45,20 @@ def convolve(x, kernel, counts, tile, winograd):
         made = _products(weights, seen)
         made = _product(of_tile, made.reshape(len(made), -1))
     else:
-        made = _product(_repeat_kernel(kernel, tile), windows.reshape(-1, windows.shape[-1]))
+        # Channels first: under `vmap` the products' batch then lies outermost as it is.
+        windows = take_windows(x, size, tile, 1).reshape(channels * size[0] * size[1], -1)
+        made = _product(_repeat_kernel(kernel, tile), windows)
     return made.reshape(tile, tile, outputs, *counts, x.shape[3])
 
 
-@functools.partial(jax.custom_vjp, nondiff_argnums=(1, 2))
-def take_windows(x, size, stride):
+@functools.partial(jax.custom_vjp, nondiff_argnums=(1, 2, 3))
+def take_windows(x, size, stride, axis):
     """All windows of a size, `stride` apart, of f32[I, H, W, B].
 
-    Its gradient adds the windows' overlaps first along columns and then along rows.
+    Its gradient adds the windows' overlaps first along rows and then along columns.
 
     Returns:
-      f32[size[0] * size[1], I, down, across, B]
+      f32[I, down, across, B] with an axis of the size[0] * size[1] places of a window put in.
     """
     down, across = ((n - s) // stride * stride + 1 for n, s in zip(x.shape[1:3], size, strict=True))
     return jnp.stack(
@@ -66,15 +66,17 @@ def take_windows(x, size, stride):
             x[:, i : i + down : stride, j : j + across : stride]
             for i in range(size[0])
             for j in range(size[1])
-        ]
+        ],
+        axis,
     )
 
 
-def _take_windows(x, size, stride):
-    return take_windows(x, size, stride), None
+def _take_windows(x, size, stride, axis):
+    return take_windows(x, size, stride, axis), None
 
 
-def _add_windows(size, stride, _, windows):
+def _add_windows(size, stride, axis, _, windows):
+    windows = jnp.moveaxis(windows, axis, 0)
     windows = windows.reshape(*size, *windows.shape[1:])
     return (_add_overlaps(_add_overlaps(windows, 2, stride), 2, stride),)
 
@@ -104,13 +106,14 @@ def _add_overlaps(parts, axis, stride):
 
 
 def _repeat_kernel(kernel, tile):
-    """The kernel at each place of a tile, f32[window * I, tile * tile * O]."""
+    """The kernel at each place of a tile, f32[I * window, tile * tile * O]."""
     places = [
         jnp.pad(kernel, ((i, tile - 1 - i), (j, tile - 1 - j), (0, 0), (0, 0)))
         for i in range(tile)
         for j in range(tile)
     ]
-    return jnp.concatenate(places, -1).reshape(-1, tile * tile * kernel.shape[3])
+    repeated = jnp.concatenate(places, -1)
+    return repeated.transpose(2, 0, 1, 3).reshape(-1, tile * tile * kernel.shape[3])
 
 
 @jax.custom_vjp

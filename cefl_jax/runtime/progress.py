@@ -150,8 +150,9 @@ def print_choices(run, platform, console=None):
     """Prints how a RunSpec, its automatic fields chosen, will be executed on a platform."""
     console = console or _standard_output()
     console.print(
-        f"on {run.devices} {platform} device(s), run.client_chunk={run.client_chunk} clients of a "
-        "cluster at once"
+        f"run.devices={run.devices} ({platform}) share the clusters; "
+        f"run.client_chunk={run.client_chunk} clients of one train at once; "
+        f"run.distill_parts={run.distill_parts} of a distillation batch"
     )
 
 

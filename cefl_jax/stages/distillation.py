@@ -1,5 +1,6 @@
 """Mutual distillation of the edge-side back half and the cloud model on the uploaded features."""
 
+import dataclasses
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -7,7 +8,9 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from cefl_jax import parallel
 from cefl_jax.data.federated import permute
+from cefl_jax.specs import DistillSpec
 from cefl_jax.stages.optimizers import descend
 
 TEACHES = {  # rule: whether the cloud teaches the edge model, and the edge model the cloud
@@ -72,22 +75,6 @@ def distillation_loss(logits, labels, teacher_logits, weight, temperature):
     return (1.0 - weight) * hard + weight * temperature**2 * soft
 
 
-def predict(teacher, uploads, batch_size):
-    """Logits f32[R, Y] of a Learner for every filled row, in batches; zero in the empty rows."""
-    num_rows = uploads.order.shape[0]
-    logits = jax.eval_shape(teacher.apply, teacher.params, uploads.features[:1])
-    order = jnp.where(jnp.arange(num_rows) < uploads.count, uploads.order, num_rows)
-    order = jnp.pad(order, (0, batch_size), constant_values=num_rows)
-
-    def batch(i, predictions):
-        rows = jax.lax.dynamic_slice_in_dim(order, i * batch_size, batch_size)
-        features = uploads.features.at[rows].get(mode="fill", fill_value=0)
-        return predictions.at[rows].set(teacher.apply(teacher.params, features), mode="drop")
-
-    start = jnp.zeros((num_rows, logits.shape[1]))
-    return jax.lax.fori_loop(0, -(-uploads.count // batch_size), batch, start)
-
-
 def count_flop(samples, work, spec):
     """FLOPs of a round's distillation, f32[], on i32[] uploaded samples; see `Workload`."""
     if spec.rule == "none":
@@ -98,80 +85,117 @@ def count_flop(samples, work, spec):
     return samples * (training + predicting)
 
 
-def distil_mutually(edge, cloud, uploads, keys, direction, spec, hparams, round_index):
-    """The edge model learns from the cloud's predictions, then the cloud from the edge's new ones.
+@dataclasses.dataclass(frozen=True)
+class Distillation:
+    """How models learn from each other; its methods run inside `EdgeMesh.spread`."""
 
-    Where the rule names no teacher, a model trains on hard labels alone, as long as it would with
-    one. lambda_edge grows linearly from 0 over the first `lambda_warmup_rounds` rounds.
+    spec: DistillSpec  # its rule not "none"
+    direction: optax.GradientTransformation  # of both models
+    mesh: parallel.EdgeMesh
+    parts: int  # of a batch, which the devices take in turn
 
-    Args:
-      edge: Learner of the aggregated back half.
-      cloud: Learner of the cloud model.
-      uploads: Uploads.
-      keys: of the two orders of the samples.
-      direction: optax.GradientTransformation of both.
-      spec: static DistillSpec, its rule not "none".
-      hparams: HParams.
-      round_index: i32[], from 0.
-    Returns:
-      The two Learners.
-    Reference:
-      The source text, paragraphs 23 to 26.
-    """
-    cloud_teaches, edge_teaches = TEACHES[spec.rule]
-    ramp = 1.0
-    if spec.lambda_warmup_rounds:
-        ramp = jnp.minimum(1.0, round_index / spec.lambda_warmup_rounds)
-    first = predict(cloud, uploads, spec.batch_size) if cloud_teaches else None
-    lesson = Lesson(first, ramp * hparams.lambda_edge, hparams.temperature)
-    edge = learn(edge, uploads, lesson, keys[0], direction, hparams.distill_learning_rate, spec)
-    second = predict(edge, uploads, spec.batch_size) if edge_teaches else None
-    weight = hparams.lambda_cloud if spec.cloud_hard_labels else 1.0
-    lesson = Lesson(second, weight, hparams.temperature_cloud)
-    cloud = learn(cloud, uploads, lesson, keys[1], direction, hparams.distill_learning_rate, spec)
-    return edge, cloud
+    def distil_mutually(self, edge, cloud, uploads, keys, hparams, round_index):
+        """The edge model learns from the cloud's predictions, then the cloud from its new ones.
 
+        Where the rule names no teacher, a model trains on hard labels alone, as long as it would
+        with one. lambda_edge grows linearly from 0 over the first `lambda_warmup_rounds` rounds.
 
-def learn(learner, uploads, lesson, key, direction, learning_rate, spec):
-    """Trains one model on hard labels and a teacher's predictions, which stay as they are.
+        Args:
+          edge: Learner of the aggregated back half.
+          cloud: Learner of the cloud model.
+          uploads: Uploads.
+          keys: of the two orders of the samples.
+          hparams: HParams.
+          round_index: i32[], from 0.
+        Returns:
+          The two Learners.
+        Reference:
+          The source text, paragraphs 23 to 26.
+        """
+        spec, rate = self.spec, hparams.distill_learning_rate
+        cloud_teaches, edge_teaches = TEACHES[spec.rule]
+        ramp = 1.0
+        if spec.lambda_warmup_rounds:
+            ramp = jnp.minimum(1.0, round_index / spec.lambda_warmup_rounds)
+        first = self.predict(cloud, uploads) if cloud_teaches else None
+        lesson = Lesson(first, ramp * hparams.lambda_edge, hparams.temperature)
+        edge = self.learn(edge, uploads, lesson, keys[0], rate)
+        second = self.predict(edge, uploads) if edge_teaches else None
+        weight = hparams.lambda_cloud if spec.cloud_hard_labels else 1.0
+        lesson = Lesson(second, weight, hparams.temperature_cloud)
+        cloud = self.learn(cloud, uploads, lesson, keys[1], rate)
+        return edge, cloud
 
-    Every pass takes the filled rows once in a new random order; the last batch may be smaller.
+    def predict(self, teacher, uploads):
+        """Logits f32[R, Y] of a Learner for every filled row, zero in the empty rows."""
+        size, (num_rows,) = self.spec.batch_size, uploads.order.shape
+        logits = jax.eval_shape(teacher.apply, teacher.params, uploads.features[:1])
+        order = jnp.where(jnp.arange(num_rows) < uploads.count, uploads.order, num_rows)
+        order = jnp.pad(order, (0, size * self.mesh.size), constant_values=num_rows)
+        device = jax.lax.axis_index(parallel.AXIS)
 
-    Args:
-      learner: Learner.
-      uploads: Uploads.
-      lesson: Lesson.
-      key: of the order.
-      direction: optax.GradientTransformation.
-      learning_rate: f32[].
-      spec: static DistillSpec.
-    Returns:
-      Learner. Unchanged when nothing was uploaded.
-    """
-    num_rows = uploads.order.shape[0]
-    batches = -(-uploads.count // spec.batch_size)
+        def batch(turn, predictions):
+            first = (turn * self.mesh.size + device) * size
+            rows = jax.lax.dynamic_slice_in_dim(order, first, size)
+            features = uploads.features.at[rows].get(mode="fill", fill_value=0)
+            return predictions.at[rows].set(teacher.apply(teacher.params, features), mode="drop")
 
-    def mean_loss(params, rows, valid):
-        features, labels = (
-            x.at[rows].get(mode="fill", fill_value=0) for x in (uploads.features, uploads.labels)
-        )
-        logits = learner.apply(params, features)
-        if lesson.logits is None:
-            losses = optax.losses.softmax_cross_entropy_with_integer_labels(logits, labels)
-        else:
-            teacher = lesson.logits.at[rows].get(mode="fill", fill_value=0)
-            losses = distillation_loss(logits, labels, teacher, lesson.weight, lesson.temperature)
-        return jnp.where(valid, losses, 0.0).sum() / jnp.maximum(valid.sum(), 1)
+        start = jnp.zeros((num_rows, logits.shape[1]))
+        turns = -(-uploads.count // (size * self.mesh.size))
+        return parallel.merge_rows(jax.lax.fori_loop(0, turns, batch, start))
 
-    def step(i, carry):
-        params, state = carry
-        rows, valid = batch_rows(uploads, key, i, spec.batch_size)
-        grads = jax.grad(mean_loss)(params, jnp.where(valid, rows, num_rows), valid)
-        return descend(direction, grads, state, params, learning_rate)
+    def learn(self, learner, uploads, lesson, key, learning_rate):
+        """Trains one model on hard labels and a teacher's predictions, which stay as they are.
 
-    carry = learner.params, learner.state
-    params, state = jax.lax.fori_loop(0, spec.epochs * batches, step, carry)
-    return learner._replace(params=params, state=state)
+        Every pass takes the filled rows once in a new random order; the last batch may be smaller.
+        The gradient of a batch is the sum of its parts', in their order.
+
+        Args:
+          learner: Learner.
+          uploads: Uploads.
+          lesson: Lesson.
+          key: of the order.
+          learning_rate: f32[].
+        Returns:
+          Learner. Unchanged when nothing was uploaded.
+        """
+        spec, (num_rows,) = self.spec, uploads.order.shape
+        batches = -(-uploads.count // spec.batch_size)
+        size = -(-spec.batch_size // self.parts)
+
+        def summed_loss(params, rows, valid):
+            features, labels = (
+                x.at[rows].get(mode="fill", fill_value=0)
+                for x in (uploads.features, uploads.labels)
+            )
+            logits = learner.apply(params, features)
+            if lesson.logits is None:
+                losses = optax.losses.softmax_cross_entropy_with_integer_labels(logits, labels)
+            else:
+                teacher = lesson.logits.at[rows].get(mode="fill", fill_value=0)
+                losses = distillation_loss(
+                    logits, labels, teacher, lesson.weight, lesson.temperature
+                )
+            return jnp.where(valid, losses, 0.0).sum()
+
+        def step(i, carry):
+            params, state = carry
+            rows, valid = batch_rows(uploads, key, i, spec.batch_size)
+            each = 1.0 / jnp.maximum(valid.sum(), 1)
+            padding = 0, size * self.parts - spec.batch_size
+            rows = jnp.pad(jnp.where(valid, rows, num_rows), padding, constant_values=num_rows)
+            valid = jnp.pad(valid, padding)
+
+            def part_grads(part):
+                own = (jax.lax.dynamic_slice_in_dim(x, part * size, size) for x in (rows, valid))
+                return jax.grad(lambda params: each * summed_loss(params, *own))(params)
+
+            grads = self.mesh.sum(part_grads, self.parts)
+            return descend(self.direction, grads, state, params, learning_rate)
+
+        carry = learner.params, learner.state
+        params, state = jax.lax.fori_loop(0, spec.epochs * batches, step, carry)
+        return learner._replace(params=params, state=state)
 
 
 def batch_rows(uploads, key, step, batch_size):

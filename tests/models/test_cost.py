@@ -4,8 +4,9 @@ A product of an input of n with weights of n x m takes 2nm FLOP; a convolution t
 output, kernel tap and channel that meet a pixel, none for padding. The gradient by the weights
 takes as many again, and so does the gradient by the layer's input, which a first layer has no use
 for. Beside the products are a few FLOP for every value: forward exactly three comparisons for each
-window of a pool, and of every value that it leaves one for the bias and one for the ReLU. How many the compiler counts backward
-is its own affair (masks, sums of biases, the pool's scatter); at most `ELEMENTWISE` for each value.
+window of a pool, and of every value that it leaves one for the bias and one for the ReLU. How many
+the compiler counts backward is its own affair (masks, sums of biases, the pool's scatter); at most
+`ELEMENTWISE` for each value.
 """
 
 import itertools

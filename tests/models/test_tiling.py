@@ -56,13 +56,15 @@ WINDOWS = [  # size, stride, windows down and across
 ]
 
 
+@pytest.mark.parametrize("axis", [0, 1])
 @pytest.mark.parametrize(("size", "stride", "counts"), WINDOWS)
-def test_windows_and_their_gradient_are_those_of_slicing(size, stride, counts):
+def test_windows_and_their_gradient_are_those_of_slicing(size, stride, counts, axis):
     """Integers: sums are exact, whatever their order."""
     rng = np.random.default_rng(2)
     sides = [(count - 1) * stride + s for count, s in zip(counts, size, strict=True)]
     x = rng.integers(-9, 10, (2, *sides, 3)).astype(np.float32)
     d = rng.integers(-9, 10, (size[0] * size[1], 2, *counts, 3)).astype(np.float32)
+    d = np.moveaxis(d, 0, axis)
 
     def slices(x):
         cut = [
@@ -70,10 +72,10 @@ def test_windows_and_their_gradient_are_those_of_slicing(size, stride, counts):
             for i, j in np.ndindex(counts)
         ]
         cut = jnp.stack(cut).reshape(*counts, 2, size[0] * size[1], 3)
-        return cut.transpose(3, 2, 0, 1, 4)
+        return jnp.moveaxis(cut.transpose(3, 2, 0, 1, 4), 0, axis)
 
     def all_four():
-        got, pull = jax.vjp(lambda x: tiling.take_windows(x, size, stride), x)
+        got, pull = jax.vjp(lambda x: tiling.take_windows(x, size, stride, axis), x)
         return got, slices(x), *pull(d), *jax.linear_transpose(slices, x)(d)
 
     got, wanted, gradient, transpose = quick_jit(all_four)()

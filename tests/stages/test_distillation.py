@@ -1,12 +1,15 @@
 """Distillation: the loss from its equation, and which rows a model sees how often."""
 
+import functools
+
 import jax
 import numpy as np
 import pytest
 
+from cefl_jax import parallel
 from cefl_jax.specs import DistillSpec
 from cefl_jax.stages import distillation
-from cefl_jax.stages.distillation import Learner, Lesson
+from cefl_jax.stages.distillation import Distillation, Learner, Lesson
 from cefl_jax.stages.optimizers import make_direction
 from tests.quick import quick_jit
 
@@ -16,24 +19,36 @@ ROWS, COUNT = FILLED.size, int(FILLED.sum())  # 16 rows, 8 filled
 SHORT = np.array([[[1, 1, 1, 0], [1, 0, 0, 0]], [[0, 0, 0, 0], [1, 1, 0, 0]]], bool)  # 6 filled
 direction = make_direction("sgd", momentum=0.9)
 make_uploads = quick_jit(distillation.make_uploads)
-predict = quick_jit(
-    lambda params, uploads: distillation.predict(Learner(linear, params, None), uploads, BATCH)
-)
 
 
 def linear(params, features):
     return features @ params
 
 
-@quick_jit
-def learn(params, uploads, logits, weight, temperature):
+def on(devices, parts):
+    """A Distillation of one pass, and what its mesh runs on every device."""
+    mesh = parallel.make_mesh(devices)
+    return Distillation(DistillSpec(epochs=1, batch_size=BATCH), direction, mesh, parts), mesh
+
+
+@functools.partial(quick_jit, static_argnames="devices")
+def predict(params, uploads, devices=1):
+    drill, mesh = on(devices, 1)
+    run = mesh.spread(lambda params, uploads: drill.predict(Learner(linear, params, None), uploads))
+    return run(params, uploads)
+
+
+@functools.partial(quick_jit, static_argnames=("devices", "parts"))
+def learn(params, uploads, logits, weight, temperature, devices=1, parts=1):
     """One pass over the uploads."""
-    learner = Learner(linear, params, direction.init(params))
-    lesson = Lesson(logits, weight, temperature)
-    spec = DistillSpec(epochs=1, batch_size=BATCH)
-    key = jax.random.key(2)
-    taught = distillation.learn(learner, uploads, lesson, key, direction, np.float32(RATE), spec)
-    return taught.params, taught.state
+    drill, mesh = on(devices, parts)
+
+    def on_device(params, uploads, lesson):
+        learner = Learner(linear, params, direction.init(params))
+        taught = drill.learn(learner, uploads, lesson, jax.random.key(2), np.float32(RATE))
+        return taught.params, taught.state
+
+    return mesh.spread(on_device)(params, uploads, Lesson(logits, weight, temperature))
 
 
 def softmax(logits):
@@ -95,16 +110,19 @@ def test_uploads_put_the_filled_rows_first_in_order():
     assert uploads.order.tolist() == [*filled.tolist(), *empty.tolist()]
 
 
+@pytest.mark.parametrize("devices", [1, 2, 3])
 @pytest.mark.parametrize("filled", [FILLED, SHORT], ids=["whole batches", "last batch short"])
-def test_predictions_are_those_of_the_filled_rows_and_zero_elsewhere(filled):
-    got = predict(table(), uploads_of(np.eye(ROWS, dtype=np.float32), np.zeros(ROWS, int), filled))
+def test_predictions_are_those_of_the_filled_rows_and_zero_elsewhere(filled, devices):
+    uploads = uploads_of(np.eye(ROWS, dtype=np.float32), np.zeros(ROWS, int), filled)
+    got = predict(table(), uploads, devices)
     wanted = np.where(filled.reshape(-1, 1), table(), 0)
     np.testing.assert_allclose(got, wanted, atol=1e-6)
 
 
 @pytest.mark.parametrize("filled", [FILLED, SHORT], ids=["whole batches", "last batch short"])
 @pytest.mark.parametrize("taught", [False, True], ids=["hard labels", "teacher"])
-def test_a_pass_takes_every_filled_row_once_and_no_other(taught, filled):
+@pytest.mark.parametrize(("devices", "parts"), [(1, 1), (1, 2), (2, 2), (2, 3), (4, 3)])
+def test_a_pass_takes_every_filled_row_once_and_no_other(devices, parts, taught, filled):
     """Each row of the table moves by its own gradient over its batch's size, once.
 
     In the second batch, momentum moves the rows of the first once more, by 0.9 of that.
@@ -112,7 +130,7 @@ def test_a_pass_takes_every_filled_row_once_and_no_other(taught, filled):
     weight, temperature = 0.4, 2.0
     start, teacher = table(), np.where(filled.reshape(-1, 1), 2 * table()[::-1], np.nan)
     lesson = (teacher.astype(np.float32), weight, temperature) if taught else (None, 0.0, 1.0)
-    params, _ = learn(start, poisoned(filled), *lesson)
+    params, _ = learn(start, poisoned(filled), *lesson, devices, parts)
     moved = np.asarray(params, np.float64) - start
 
     labels = np.arange(ROWS) % NUM_CLASSES
