@@ -133,11 +133,11 @@ class Cefl:
                 client_chunk=self.spec.run.client_chunk,
             )
             with jax.named_scope("training"):
-                rows, nodes = training.train_clusters(halves, self.mesh.size)
+                smashed, trained = training.train_clusters(halves, self.mesh.size)
             with jax.named_scope("aggregation"):
-                averaged = aggregate(halves, rows.fronts, nodes.back, plan, self.mesh)
-            counted = parallel.gather_items((nodes.loss, nodes.samples), plan.first.shape[0])
-            return averaged, parallel.merge_rows(rows.smashed), counted
+                averaged = aggregate(halves, trained.front_sum, trained.back, plan, self.mesh)
+            counted = parallel.gather_items((trained.loss, trained.samples), plan.first.shape[0])
+            return averaged, parallel.merge_rows(smashed), counted
 
         halves, smashed, (losses, samples) = self.mesh.spread(on_device)(
             state.halves, self.data, plan, keys, hparams.learning_rate

@@ -12,15 +12,16 @@ def weighted_sum(stack, weights):
     return jax.tree.map(lambda leaf: jnp.tensordot(weights, leaf, axes=1), stack)
 
 
-def aggregate(halves, fronts, backs, plan, mesh):
+def aggregate(halves, front_sums, backs, plan, mesh):
     """The edge-side global model: front halves by their weight, back halves by their cluster's.
 
     When nothing has weight, the halves stay as they were. Runs inside `EdgeMesh.spread`.
 
     Args:
       halves: Halves before the round.
-      fronts: leaves f32[K, ...] in the order of the plan, zero for clients of other devices.
-      backs: leaves f32[L, ...], one for each of this device's clusters.
+      front_sums: leaves f32[L, ...], for each of this device's clusters the sum of its clients'
+        front halves, each times its weight; zero where none formed.
+      backs: leaves f32[L, ...], the back half of each.
       plan: Plan.
       mesh: EdgeMesh.
     Returns:
@@ -30,14 +31,15 @@ def aggregate(halves, fronts, backs, plan, mesh):
     of_cluster = jnp.zeros(num_clusters).at[plan.cluster].add(plan.weight, mode="drop")
     total = plan.weight.sum()
     each = 1.0 / jnp.where(total > 0, total, 1.0)
-    share, cluster_share = plan.weight * each, of_cluster * each
+    weights = Halves(jnp.broadcast_to(each, num_clusters), of_cluster * each)
+    halves_of = Halves(front_sums, backs)
     if mesh.deterministic:
-        fronts = parallel.merge_rows(fronts)
-        backs = parallel.gather_items(backs, num_clusters)
-        new = Halves(weighted_sum(fronts, share), weighted_sum(backs, cluster_share))
+        halves_of = parallel.gather_items(halves_of, num_clusters)
     else:
         own = parallel.own_items(num_clusters, mesh.size)
-        own_share = cluster_share.at[own].get(mode="fill", fill_value=0)
-        new = parallel.total(Halves(weighted_sum(fronts, share), weighted_sum(backs, own_share)))
+        weights = jax.tree.map(lambda x: x.at[own].get(mode="fill", fill_value=0), weights)
+    new = Halves(*(weighted_sum(*pair) for pair in zip(halves_of, weights, strict=True)))
+    if not mesh.deterministic:
+        new = parallel.total(new)
     anybody = total > 0
     return jax.tree.map(lambda after, before: jnp.where(anybody, after, before), new, halves)

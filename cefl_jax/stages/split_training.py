@@ -33,6 +33,15 @@ class Node(NamedTuple):
     samples: jax.Array  # i32[] samples trained on
 
 
+class Outcome(NamedTuple):
+    """What the split training of a cluster came to."""
+
+    front_sum: Any  # its clients' front halves, each times its weight, added up
+    back: Any
+    loss: jax.Array  # f32[] summed over the samples trained on, before each step
+    samples: jax.Array  # i32[] samples trained on
+
+
 class Exchange(NamedTuple):
     """What one local step of some clients with their edge node yields."""
 
@@ -110,8 +119,9 @@ class SplitTraining:
           halves: Halves.
           num_devices: static D.
         Returns:
-          Rows of all clients, zero for those of other devices, and Node with leaves `[L, ...]`, one
-          for each of this device's `own_items`, zero where no cluster formed.
+          The uploaded features f32[K, U, B, ...] of all clients, zero for those of other devices,
+          and Outcome with leaves `[L, ...]`, one for each of this device's `own_items`, zero where
+          no cluster formed.
         """
         num_clients, num_clusters = self.plan.clients.shape[0], self.plan.first.shape[0]
         own = own_items(num_clusters, num_devices)
@@ -124,23 +134,44 @@ class SplitTraining:
         rows = Rows(fronts, jax.vmap(self.direction.init)(fronts), jnp.zeros(shape))
         state = self.direction.init(halves.back)
         start = Node(halves.back, state, jnp.float32(0), jnp.int32(0))
-        nodes = jax.tree.map(lambda x: jnp.zeros((own.shape[0], *x.shape), x.dtype), start)
+        nothing = Outcome(halves.front, start.back, start.loss, start.samples)
+        outcomes = jax.tree.map(
+            lambda x: jnp.zeros((own.shape[0], *x.shape), x.dtype), nothing
+        )
 
         def train(i, carry):
-            rows, nodes = carry
+            rows, outcomes = carry
             rows, node = self.train_cluster(own[i], rows, start)
-            return rows, jax.tree.map(lambda stack, leaf: stack.at[i].set(leaf), nodes, node)
+            front_sum = self._sum_fronts(own[i], rows.fronts)
+            outcome = Outcome(front_sum, node.back, node.loss, node.samples)
+            return rows, jax.tree.map(lambda all, one: all.at[i].set(one), outcomes, outcome)
 
-        rows, nodes = jax.lax.fori_loop(0, last, train, (rows, nodes))
-        mine = ((self.plan.cluster[:, None] == own) & (own < num_clusters)).any(1)
-        keep = lambda x: jnp.where(_like(mine, x), x[:num_clients], 0)  # noqa: E731
-        return jax.tree.map(keep, rows), nodes
+        rows, outcomes = jax.lax.fori_loop(0, last, train, (rows, outcomes))
+        return rows.smashed[:num_clients], outcomes
 
     def train_cluster(self, m, rows, node):
         """All local steps of cluster m; its clients' rows and its node afterwards."""
         steps = jnp.where(self.plan.cluster == m, self.plan.steps, 0).max()
         step = functools.partial(self._local_step, m)
         return jax.lax.fori_loop(0, steps, step, (rows, node))
+
+    def _sum_fronts(self, m, fronts):
+        """Sum of the front halves of cluster m, each times its client's weight."""
+
+        def add(j, total):
+            place = j * self.client_chunk + jnp.arange(self.client_chunk)
+            at = self.plan.first[m] + j * self.client_chunk
+            weight = self.plan.weight.at[self.plan.first[m] + place].get(mode="fill", fill_value=0)
+            weight = jnp.where(place < self.plan.members[m], weight, 0)
+            chunk = jax.tree.map(
+                lambda x: jax.lax.dynamic_slice_in_dim(x, at, self.client_chunk), fronts
+            )
+            return jax.tree.map(
+                lambda total, x: total + jnp.tensordot(weight, x, axes=1), total, chunk
+            )
+
+        start = jax.tree.map(lambda x: jnp.zeros(x.shape[1:], x.dtype), fronts)
+        return jax.lax.fori_loop(0, -(-self.plan.members[m] // self.client_chunk), add, start)
 
     def _local_step(self, m, step, carry):
         """One local step of cluster m, a chunk of clients after another."""
