@@ -9,9 +9,11 @@ import os
 
 import jax
 import jax.numpy as jnp
+from jax.flatten_util import ravel_pytree
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 AXIS = "edge"
+TOGETHER = 2**15  # values of an array from which on it is sent by itself
 
 
 @dataclasses.dataclass(frozen=True)
@@ -171,5 +173,15 @@ def merge_rows(rows):
 
 
 def total(tree):
-    """Sum over the devices, leaf by leaf; its rounding depends on their number."""
-    return jax.lax.psum(tree, AXIS)
+    """Sum over the devices, leaf by leaf; its rounding depends on their number.
+
+    Small leaves travel as one array, which takes a fraction of the time of many.
+    """
+    leaves, structure = jax.tree.flatten(tree)
+    small = [at for at, leaf in enumerate(leaves) if leaf.size < TOGETHER]
+    packed, unpack = ravel_pytree([leaves[at] for at in small])
+    large = [leaf for leaf in leaves if leaf.size >= TOGETHER]
+    packed, large = jax.lax.psum((packed, large), AXIS)
+    of_small, of_large = iter(unpack(packed)), iter(large)
+    leaves = [next(of_small if leaf.size < TOGETHER else of_large) for leaf in leaves]
+    return jax.tree.unflatten(structure, leaves)
