@@ -67,7 +67,9 @@ def build(spec, dataset, parts):
         spec.run.devices or parallel.choose_num_devices(most), spec.run.deterministic
     )
     lowering = functools.partial(conv_block, platform=mesh.platform)
-    model = make_model(spec.model, sample_shape, dataset.num_classes, lowering)
+    model = make_model(
+        spec.model, sample_shape, dataset.num_classes, lowering, spec.run.compute_dtype
+    )
     data = make_federated(dataset, parts, spec.data.normalization)
     network, device_names = make_network(spec, len(parts))
     return Setup(

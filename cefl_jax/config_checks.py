@@ -31,6 +31,8 @@ CHOICES = {
     "network.preset": presets.PRESETS,
     "network.dynamics": dynamics.DYNAMICS,
     "network.late": ("drop", "keep"),
+    "run.compute_dtype": ("float32", "bfloat16"),
+    "run.archive_dtype": ("float32", "bfloat16"),
     "train.optimizer.name": ("sgd", "adam"),
 }
 MOST = 2**31 - 1  # counts have 32 bits on the device

@@ -164,10 +164,11 @@ def merge_rows(rows):
         return rows
 
     def merge(leaf):
-        if leaf.dtype != jnp.float32:
+        if not jnp.issubdtype(leaf.dtype, jnp.floating):
             return jax.lax.psum(leaf, AXIS)
-        bits = jax.lax.psum(jax.lax.bitcast_convert_type(leaf, jnp.uint32), AXIS)
-        return jax.lax.bitcast_convert_type(bits, jnp.float32)
+        whole = {2: jnp.uint16, 4: jnp.uint32}[leaf.dtype.itemsize]
+        bits = jax.lax.psum(jax.lax.bitcast_convert_type(leaf, whole), AXIS)
+        return jax.lax.bitcast_convert_type(bits, leaf.dtype)
 
     return jax.tree.map(merge, rows)
 

@@ -175,6 +175,8 @@ class RunSpec:
     client_chunk: int | None = None  # clients of a cluster trained at once; None: automatic
     devices: int | None = None  # devices to spread the edge nodes over; None: automatic
     distill_parts: int | None = None  # of a distillation batch, for the devices; None: automatic
+    compute_dtype: str = "float32"  # or "bfloat16", in which models compute; parameters stay f32
+    archive_dtype: str = "float32"  # or "bfloat16", in which uploaded features wait
     save_trace: bool = False  # write network_trace.npz, which network.trace replays
     deterministic: bool = True  # bitwise the same on any number of devices; False: fast sums
     compile_cache: bool = True  # compiled programs are kept in a folder of the user for later runs

@@ -115,6 +115,8 @@ def get_config():
     config.run.client_chunk = config_dict.placeholder(int)  # clients at once; None: automatic
     config.run.devices = config_dict.placeholder(int)  # for the edge nodes; None: automatic
     config.run.distill_parts = config_dict.placeholder(int)  # of a batch; None: automatic
+    config.run.compute_dtype = "float32"  # bfloat16: models compute in it, parameters stay float32
+    config.run.archive_dtype = "float32"  # bfloat16: uploaded features wait in half the memory
     config.run.save_trace = False  # write network_trace.npz, which network.trace replays
     config.run.deterministic = True  # bitwise the same on any number of devices
     config.run.compile_cache = True  # keep compiled programs below ~/.cache/cefl_jax

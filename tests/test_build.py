@@ -37,10 +37,10 @@ def test_client_chunk_elsewhere():
 
 def test_the_choice_is_said():
     console = Console(file=io.StringIO(), width=200)
-    print_choices(RunSpec(client_chunk=5, devices=2, distill_parts=3), "cpu", console)
+    print_choices(RunSpec(client_chunk=5, devices=2, distill_parts=3), "cpu", 1.25, console)
     said = console.file.getvalue()
-    for choice in ("run.devices=2 (cpu)", "run.client_chunk=5", "run.distill_parts=3"):
-        assert choice in said
+    choices = "run.devices=2 (cpu)", "run.client_chunk=5", "run.distill_parts=3", "1.2 MB of float"
+    assert all(choice in said for choice in choices)
 
 
 @pytest.mark.parametrize(("rule", "clusters"), [("single", 1), ("singleton", 7), ("balanced", 3)])

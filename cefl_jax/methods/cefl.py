@@ -131,6 +131,7 @@ class Cefl:
                 batch_size=train.batch_size,
                 upload_slots=slots,
                 client_chunk=self.spec.run.client_chunk,
+                archive_dtype=self.spec.run.archive_dtype,
             )
             with jax.named_scope("training"):
                 smashed, trained = training.train_clusters(halves, self.mesh.size)

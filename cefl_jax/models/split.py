@@ -21,6 +21,7 @@ class SplitModel:
     cloud_blocks: tuple
     cut: int
     sample_shape: tuple[int, ...]
+    dtype: str = "float32"  # of the computing; parameters, features and logits are f32 always
 
     def init(self, key):
         """Parameters of the two halves and of the cloud model; they do not depend on the cut.
@@ -35,15 +36,22 @@ class SplitModel:
 
     def front(self, params, images):
         """Cut-layer features f32[B, ...] of normalised images f32[B, H, W, I]."""
-        return _apply_blocks(self.blocks[: self.cut], params, images)
+        return self._apply(self.blocks[: self.cut], params, images)
 
     def back(self, params, features):
         """Logits f32[B, Y] of cut-layer features by the back half."""
-        return _apply_blocks(self.blocks[self.cut :], params, features)
+        return self._apply(self.blocks[self.cut :], params, features)
 
     def cloud(self, params, features):
         """Logits f32[B, Y] of cut-layer features by the cloud model."""
-        return _apply_blocks(self.cloud_blocks, params, features)
+        return self._apply(self.cloud_blocks, params, features)
+
+    def _apply(self, blocks, params, x):
+        if self.dtype != "float32":
+            params, x = jax.tree.map(lambda leaf: leaf.astype(self.dtype), (params, x))
+        for block, block_params in zip(blocks, params, strict=True):
+            x = block.apply({"params": block_params}, x)
+        return x.astype(jnp.float32)
 
     @property
     def feature_shape(self):
@@ -51,7 +59,7 @@ class SplitModel:
         return zoo.output_shape(self.blocks[: self.cut], self.sample_shape)
 
 
-def make_model(spec, sample_shape, num_classes, lowering=conv.conv_block):
+def make_model(spec, sample_shape, num_classes, lowering=conv.conv_block, dtype="float32"):
     """The model that the settings name.
 
     Args:
@@ -59,6 +67,7 @@ def make_model(spec, sample_shape, num_classes, lowering=conv.conv_block):
       sample_shape: `(H, W, I)` of one image.
       num_classes: Y.
       lowering: how convolutions are computed, with the arguments of `conv.conv_block`.
+      dtype: of the computing, "float32" or "bfloat16".
     Returns:
       SplitModel.
     Raises:
@@ -84,7 +93,7 @@ def make_model(spec, sample_shape, num_classes, lowering=conv.conv_block):
             f"model.cloud={spec.cloud!r} has {len(cloud_blocks)} layers, not more than the back "
             f"half's {len(blocks) - spec.cut}; raise model.cut"
         )
-    return SplitModel(blocks, cloud_blocks, spec.cut, tuple(sample_shape))
+    return SplitModel(blocks, cloud_blocks, spec.cut, tuple(sample_shape), dtype)
 
 
 def _init_blocks(blocks, key, sample_shape, cut):
@@ -97,9 +106,3 @@ def _init_blocks(blocks, key, sample_shape, cut):
         x, variables = block.init_with_output(jax.random.fold_in(key, i), x)
         params.append(variables["params"])
     return tuple(params), features
-
-
-def _apply_blocks(blocks, params, x):
-    for block, block_params in zip(blocks, params, strict=True):
-        x = block.apply({"params": block_params}, x)
-    return x

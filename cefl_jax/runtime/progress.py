@@ -146,14 +146,25 @@ def print_work(work, console=None):
     console.print(f"smashed data: {work.feature_bytes:,} bytes a sample, and back")
 
 
-def print_choices(run, platform, console=None):
-    """Prints how a RunSpec, its automatic fields chosen, will be executed on a platform."""
+def print_choices(run, platform, archive_mb, console=None):
+    """Prints how a RunSpec, its automatic fields chosen, will be executed.
+
+    Args:
+      run: RunSpec.
+      platform: what the devices are.
+      archive_mb: of uploaded features, megabytes on each device; 0 where none are kept.
+      console: rich console to print on; standard output when None.
+    """
     console = console or _standard_output()
     console.print(
         f"run.devices={run.devices} ({platform}) share the clusters; "
         f"run.client_chunk={run.client_chunk} clients of one train at once; "
         f"run.distill_parts={run.distill_parts} of a distillation batch"
     )
+    if archive_mb:
+        console.print(
+            f"uploaded features wait in {archive_mb:.1f} MB of {run.archive_dtype} on each device"
+        )
 
 
 def print_summary(summary, records, workdir=None, console=None):

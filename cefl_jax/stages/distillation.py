@@ -24,7 +24,7 @@ TEACHES = {  # rule: whether the cloud teaches the edge model, and the edge mode
 class Uploads(NamedTuple):
     """The smashed data of a round, filled rows first."""
 
-    features: jax.Array  # f32[R, ...] cut-layer features
+    features: jax.Array  # f32 or bf16[R, ...] cut-layer features
     labels: jax.Array  # i32[R]
     order: jax.Array  # i32[R] rows, the filled ones before the empty ones
     count: jax.Array  # i32[] filled rows
@@ -47,7 +47,7 @@ class Lesson(NamedTuple):
 
 
 def make_uploads(features, labels, filled):
-    """Uploads of features f32[K, U, B, ...], labels i32[K, U, B] and bool[K, U, B], all by row."""
+    """Uploads of features `[K, U, B, ...]`, labels i32[K, U, B] and bool[K, U, B], all by row."""
     features = features.reshape(-1, *features.shape[3:])
     order = jnp.argsort(~filled.ravel(), stable=True)
     return Uploads(features, labels.ravel(), order, filled.sum(dtype=jnp.int32))
@@ -137,7 +137,7 @@ class Distillation:
         def batch(turn, predictions):
             first = (turn * self.mesh.size + device) * size
             rows = jax.lax.dynamic_slice_in_dim(order, first, size)
-            features = uploads.features.at[rows].get(mode="fill", fill_value=0)
+            features = _take(uploads.features, rows).astype(jnp.float32)
             return predictions.at[rows].set(teacher.apply(teacher.params, features), mode="drop")
 
         start = jnp.zeros((num_rows, logits.shape[1]))
@@ -164,15 +164,12 @@ class Distillation:
         size = -(-spec.batch_size // self.parts)
 
         def summed_loss(params, rows, valid):
-            features, labels = (
-                x.at[rows].get(mode="fill", fill_value=0)
-                for x in (uploads.features, uploads.labels)
-            )
-            logits = learner.apply(params, features)
+            features, labels = _take(uploads.features, rows), _take(uploads.labels, rows)
+            logits = learner.apply(params, features.astype(jnp.float32))
             if lesson.logits is None:
                 losses = optax.losses.softmax_cross_entropy_with_integer_labels(logits, labels)
             else:
-                teacher = lesson.logits.at[rows].get(mode="fill", fill_value=0)
+                teacher = _take(lesson.logits, rows)
                 losses = distillation_loss(
                     logits, labels, teacher, lesson.weight, lesson.temperature
                 )
@@ -196,6 +193,11 @@ class Distillation:
         carry = learner.params, learner.state
         params, state = jax.lax.fori_loop(0, spec.epochs * batches, step, carry)
         return learner._replace(params=params, state=state)
+
+
+def _take(x, rows):
+    """Rows of an array, zero where there is none."""
+    return x.at[rows].get(mode="fill", fill_value=0)
 
 
 def batch_rows(uploads, key, step, batch_size):

@@ -21,7 +21,7 @@ class Rows(NamedTuple):
 
     fronts: Any  # leaves f32[K, ...]
     states: Any  # optimizer states, leaves [K, ...]
-    smashed: jax.Array  # f32[K, U, B, ...] cut-layer features as uploaded; zero where none
+    smashed: jax.Array  # [K, U, B, ...] cut-layer features as uploaded; zero where none
 
 
 class Node(NamedTuple):
@@ -108,6 +108,7 @@ class SplitTraining:
     batch_size: int
     upload_slots: int  # U, steps kept of each client's smashed data; 0 keeps none
     client_chunk: int  # clients of a cluster computed at once
+    archive_dtype: str = "float32"  # of the smashed data that is kept
 
     def train_clusters(self, halves, num_devices):
         """Trains this device's clusters, one after another, from the same halves.
@@ -119,7 +120,7 @@ class SplitTraining:
           halves: Halves.
           num_devices: static D.
         Returns:
-          The uploaded features f32[K, U, B, ...] of all clients, zero for those of other devices,
+          The uploaded features `[K, U, B, ...]` of all clients, zero for those of other devices,
           and Outcome with leaves `[L, ...]`, one for each of this device's `own_items`, zero where
           no cluster formed.
         """
@@ -131,7 +132,8 @@ class SplitTraining:
         padded = num_clients + self.client_chunk        # a chunk's rows may run over the last
         fronts = _repeat(halves.front, padded)
         shape = (padded, self.upload_slots, self.batch_size, *self.model.feature_shape)
-        rows = Rows(fronts, jax.vmap(self.direction.init)(fronts), jnp.zeros(shape))
+        smashed = jnp.zeros(shape, self.archive_dtype)
+        rows = Rows(fronts, jax.vmap(self.direction.init)(fronts), smashed)
         state = self.direction.init(halves.back)
         start = Node(halves.back, state, jnp.float32(0), jnp.int32(0))
         nothing = Outcome(halves.front, start.back, start.loss, start.samples)
@@ -224,7 +226,9 @@ class SplitTraining:
         )
         slot = step - (steps - uploaded)
         slot = jnp.where(valid.any(1) & (slot >= 0), slot, self.upload_slots)
-        smashed = rows.smashed.at[row, slot].set(sent.smashed, mode="drop")
+        smashed = rows.smashed.at[row, slot].set(
+            sent.smashed.astype(self.archive_dtype), mode="drop"
+        )
         return (
             Rows(fronts, states, smashed),
             jax.tree.map(jnp.add, back_grad, sent.back_grad),

@@ -6,6 +6,7 @@ import re
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 
 from cefl_jax.models import zoo
@@ -183,3 +184,35 @@ def test_the_least_image_is_just_large_enough(name):
     for cut in range(1, DEPTH[name]):
         model = make_model(ModelSpec(name, cut), (side, side, 1), 10)
         assert min(model.feature_shape) >= 1
+
+
+@pytest.mark.parametrize("platform", ["cpu", "gpu"])
+@pytest.mark.parametrize("name", zoo.NAMES)
+def test_bfloat16_computes_alike_to_its_precision_and_leaves_float32(name, platform):
+    """In the norm: bfloat16 has 8 bits, so that some ReLU and pools let another value through."""
+    lowering = functools.partial(conv_block, platform=platform)
+    images, labels = drawn(name)
+    _, halves, cloud = made(name, 1)
+
+    def all_of(dtype):
+        model = make_model(ModelSpec(name, 1), SAMPLE[name], NUM_CLASSES, lowering, dtype)
+
+        def loss(halves, cloud):
+            features = model.front(halves.front, images[0])
+            logits = model.back(halves.back, features), model.cloud(cloud, features)
+            each = optax.softmax_cross_entropy_with_integer_labels
+            losses = [each(x, labels[0]).sum() for x in logits]
+            return sum(losses), (features, logits)
+
+        return quick_jit(jax.value_and_grad(loss, (0, 1), has_aux=True))(halves, cloud)
+
+    half, whole = all_of("bfloat16"), all_of("float32")
+    assert {leaf.dtype for leaf in jax.tree.leaves(half)} == {np.dtype("float32")}
+
+    def distance(a, b):
+        return np.linalg.norm(np.subtract(a, b)) / np.linalg.norm(b)
+
+    values, gradients = (jax.tree.leaves(x) for x in jax.tree.map(distance, half, whole))
+    assert 1e-4 < max(values) < 0.03    # at all, or nothing was computed in it
+    assert max(gradients) < 0.4         # of four samples, in each of which the largest may be another
+    np.testing.assert_array_equal(*[half[0][1][0].astype(t) for t in ("float32", "bfloat16")])
