@@ -10,7 +10,8 @@ import argparse
 import jax
 
 from benchmarks.worker import serve
-from cefl_jax import build, config, parallel, program
+from cefl_jax import build, config, program
+from cefl_jax.runtime import cpu
 
 
 def make_spec(fields):
@@ -48,7 +49,7 @@ def make_round(setup, jit=jax.jit):
 
 def prepare(spec):
     """`advance` and facts, as `benchmarks.worker.serve` wants them."""
-    parallel.offer_cpu_devices(spec.run.devices)
+    cpu.offer_devices(spec.run.devices)
     setup = build.prepare(spec)
     state, step, arrays = make_round(setup)
     parameters = [

@@ -16,8 +16,9 @@ import numpy as np
 from benchmarks.cefl_worker import make_round
 from benchmarks.settings import make_spec
 from benchmarks.worker import serve
-from cefl_jax import build, parallel, program
+from cefl_jax import build, program
 from cefl_jax.data import sources
+from cefl_jax.runtime import cpu
 
 
 def tile(labels, num_clients, examples, seed):
@@ -37,7 +38,7 @@ def tile(labels, num_clients, examples, seed):
 
 def prepare(spec, examples):
     """`advance` and facts, as `benchmarks.worker.serve` wants them."""
-    parallel.offer_cpu_devices(spec.run.devices)
+    cpu.offer_devices(spec.run.devices)
     dataset = sources.load(spec.data.name, spec.data.path)
     parts = tile(dataset.train_labels, spec.data.partition.num_clients, examples, spec.seed)
     setup = build.build(spec, dataset, list(parts))

@@ -8,8 +8,8 @@ import sys
 
 from absl import app, flags, logging
 
-from cefl_jax import build, config, experiment, parallel
-from cefl_jax.runtime import compile_cache, logs
+from cefl_jax import build, config, experiment
+from cefl_jax.runtime import compile_cache, cpu, logs
 
 _CONFIG = flags.DEFINE_string(
     "config",
@@ -61,7 +61,7 @@ def check(settings):
         config.set_field(chosen, path, text)
     spec = config.to_spec(chosen)
     logs.check_workdir(_WORKDIR.value, _OVERWRITE.value)
-    parallel.offer_cpu_devices(spec.run.devices)
+    cpu.offer_devices(spec.run.devices)
     return build.prepare(spec)
 
 

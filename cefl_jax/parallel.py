@@ -5,7 +5,6 @@ device i % D. Everything else is computed alike on every device.
 """
 
 import dataclasses
-import os
 
 import jax
 import jax.numpy as jnp
@@ -91,32 +90,13 @@ class EdgeMesh:
         return summed if in_order or self.size == 1 else total(summed)
 
 
-def count_cores():
-    """CPU cores that this process may use."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
-
-
-def offer_cpu_devices(count=None):
-    """Lets the CPU, where it is what computes, count as several devices: by default a core each.
-
-    To be called before JAX is used. Devices that XLA_FLAGS asks for stay as they are.
-    """
-    if "xla_force_host_platform_device_count" not in os.environ.get("XLA_FLAGS", ""):
-        jax.config.update("jax_num_cpu_devices", count or count_cores())
-
-
 def choose_num_devices(most_items):
-    """How many devices to spread at most so many work items over, where settings do not say.
+    """How many devices to spread at most so many items over: all, but none without an item.
 
-    All of them, but none without an item, and on a CPU no more than it has cores. There, one device
-    with two cores leaves them idle most of the time, its products being small, and two devices with
-    a core each do not.
+    On a CPU a device is a core (`runtime.cpu`): one device with two cores leaves them idle most of
+    the time, its products being small, and two devices with a core each do not.
     """
-    devices = jax.devices()
-    most = min(len(devices), most_items)
-    return min(most, count_cores()) if devices[0].platform == "cpu" else most
+    return min(jax.device_count(), most_items)
 
 
 def make_mesh(num_devices, deterministic=True):

@@ -6,7 +6,6 @@ import jax
 import pytest
 from rich.console import Console
 
-from cefl_jax import parallel
 from cefl_jax.build import choose_client_chunk, choose_distill_parts
 from cefl_jax.runtime.progress import print_choices
 from cefl_jax.specs import ClusteringSpec, RunSpec, TrainSpec
@@ -44,10 +43,10 @@ def test_the_choice_is_said():
 
 
 @pytest.mark.parametrize(("rule", "clusters"), [("single", 1), ("singleton", 7), ("balanced", 3)])
-def test_automatic_devices_are_as_many_as_cores_but_none_without_a_cluster(rule, clusters):
+def test_automatic_devices_are_all_but_none_without_a_cluster(rule, clusters):
     changes = {"run.devices": None, "cefl.clustering.rule": rule, "cefl.offload.edge_capacity": 3}
     chosen = world.make_setup(changes).spec.run.devices
-    assert chosen == min(clusters, parallel.count_cores(), jax.device_count())
+    assert chosen == min(clusters, jax.device_count())
 
 
 @pytest.mark.parametrize(("batch", "parts"), [(16, 1), (32, 1), (33, 2), (64, 2), (128, 4)])
