@@ -8,9 +8,11 @@ import jax
 def offer_devices(count=None):
     """Lets the CPU, where it is what computes, count as several devices: by default a core each.
 
-    To be called before JAX is used. Devices that XLA_FLAGS asks for stay as they are.
+    To be called before JAX is used. A number that JAX_NUM_CPU_DEVICES or XLA_FLAGS asks for, or a
+    call before this one, stays as it is.
     """
-    if "xla_force_host_platform_device_count" not in os.environ.get("XLA_FLAGS", ""):
+    asked = "xla_force_host_platform_device_count" in os.environ.get("XLA_FLAGS", "")
+    if not asked and jax.config.jax_num_cpu_devices == -1:
         jax.config.update("jax_num_cpu_devices", count or count_cores())
 
 
