@@ -15,6 +15,7 @@ from cefl_jax.models.split import SplitModel, make_model
 from cefl_jax.network.sources import presets, trace_file
 from cefl_jax.network.topology import Network
 from cefl_jax.specs import Spec
+from cefl_jax.stages import protocols
 from cefl_jax.stages.planning import Extent, measure_extent
 
 
@@ -62,9 +63,9 @@ def build(spec, dataset, parts):
     sample_shape = dataset.train_images.shape[1:]
     config.check_population(spec, len(parts))
     config.check_channels(spec, sample_shape[-1])
-    most = count_most_clusters(spec.cefl.clustering, spec.train.clients_per_round)
     mesh = parallel.make_mesh(
-        spec.run.devices or parallel.choose_num_devices(most), spec.run.deterministic
+        spec.run.devices or parallel.choose_num_devices(count_most_items(spec)),
+        spec.run.deterministic,
     )
     lowering = functools.partial(conv_block, platform=mesh.platform)
     model = make_model(
@@ -79,8 +80,14 @@ def build(spec, dataset, parts):
         network,
         device_names,
         model,
-        measure_workload(spec.model, sample_shape, dataset.num_classes),
-        measure_extent(np.diff(data.offsets), spec.train, spec.cefl.distill.upload_steps),
+        measure_workload(
+            spec.model, sample_shape, dataset.num_classes, protocols.trains_whole(spec.method.name)
+        ),
+        measure_extent(
+            np.diff(data.offsets),
+            protocols.settings_of(spec).train,
+            spec.cefl.distill.upload_steps,
+        ),
         mesh,
     )
 
@@ -127,7 +134,7 @@ def resolve(spec, mesh, num_clients):
     """The settings as they will hold: what was left automatic chosen, the clients counted."""
     chunk = spec.run.client_chunk
     if chunk is None:
-        chunk = choose_client_chunk(mesh.platform, spec.cefl.clustering, spec.train)
+        chunk = choose_client_chunk(mesh.platform, spec)
     chunk = min(chunk, spec.train.clients_per_round)
     parts, batch = spec.run.distill_parts, spec.cefl.distill.batch_size
     parts = min(parts or choose_distill_parts(mesh.platform, batch), batch)
@@ -141,22 +148,26 @@ def resolve(spec, mesh, num_clients):
     )
 
 
-def count_most_clusters(clustering, clients_per_round):
-    """Clusters that a round can have."""
-    return {"single": 1, "singleton": clients_per_round}.get(
-        clustering.rule, min(clustering.num_clusters, clients_per_round)
+def count_most_items(spec):
+    """Clusters that a round can have, or clients where they train whole models alone."""
+    settings, clients = protocols.settings_of(spec), spec.train.clients_per_round
+    clustering = settings.cefl.clustering
+    return {"single": 1, "singleton": clients}.get(
+        clustering.rule, min(clustering.num_clusters, clients)
     )
 
 
-def choose_client_chunk(platform, clustering, train):
-    """Clients of a cluster to compute at once, in equal parts of a cluster of the usual size.
+def choose_client_chunk(platform, spec):
+    """Clients to compute at once, in equal parts of a cluster of the usual size.
 
-    On two CPU cores 5 at once were 1.4 times faster than one after another and wider won nothing,
-    but a slot without a client costs as much as one with (a cluster of one in slots of two took 1.5
-    times as long). For other platforms 16 is a guess.
+    On two CPU cores 5 of a cluster at once were 1.4 times faster than one after another and wider
+    won nothing, but a slot without a client costs as much as one with (a cluster of one in slots of
+    two took 1.5 times as long). For other platforms 16 is a guess. Where clients train whole models
+    alone, a cluster is all of them.
     """
-    clients = train.clients_per_round
-    size = -(-clients // count_most_clusters(clustering, clients))
+    clients = spec.train.clients_per_round
+    clusters = 1 if protocols.trains_whole(spec.method.name) else count_most_items(spec)
+    size = -(-clients // clusters)
     most = 5 if platform == "cpu" else 16
     return -(-size // -(-size // most))
 

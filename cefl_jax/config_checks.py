@@ -9,7 +9,20 @@ from cefl_jax.network import dynamics
 from cefl_jax.network.sources import presets
 
 CHOICES = {
-    "method.name": ("cefl",),
+    "method.name": (
+        "cefl",
+        "centralized",
+        "fedavg",
+        "fedprox",
+        "scaffold",
+        "fedopt",
+        "hierfavg",
+        "splitfed_v1",
+        "splitfed_v2",
+        "sequential_split",
+        "fedgkt",
+    ),
+    "fedopt.optimizer": ("adam", "yogi", "adagrad", "sgd"),
     "cefl.clustering.rule": ("patent", "balanced", "astraea", "random", "single", "singleton"),
     "cefl.clustering.target": ("global", "uniform"),
     "cefl.offload.rule": ("optimal", "greedy", "random", "nearest"),
@@ -56,6 +69,9 @@ RANGES = {
         "cefl.distill.epochs",
         "cefl.distill.batch_size",
         "cefl.distill.upload_steps",
+        "fedgkt.server_batch_size",
+        "fedgkt.server_epochs",
+        "hierfavg.edge_rounds",
         "model.cut",
         "network.num_edges",
         "train.clients_per_round",
@@ -69,6 +85,9 @@ RANGES = {
         "cefl.distill.lambda_edge",
         "cefl.distill.lambda_cloud",
         "cefl.distill.momentum",
+        "fedgkt.server_momentum",
+        "fedopt.beta1",
+        "fedopt.beta2",
         "network.shadow_correlation",
         "network.load_correlation",
         "network.load_std",
@@ -85,7 +104,7 @@ RANGES = {
         "cefl.offload.energy_weight",
         "cefl.privacy.noise_std",
     ),
-    (0, math.inf): ("train.optimizer.weight_decay",),
+    (0, math.inf): ("fedgkt.weight", "fedprox.mu", "train.optimizer.weight_decay"),
 }
 ABOVE_ZERO = (
     "cefl.compression.topk_share",
@@ -94,7 +113,12 @@ ABOVE_ZERO = (
     "cefl.distill.learning_rate",
     "data.normalization.std",
     "data.partition.alpha",
+    "fedgkt.server_learning_rate",
+    "fedgkt.temperature",
+    "fedopt.server_learning_rate",
+    "fedopt.tau",
     "network.deadline_s",
+    "scaffold.server_learning_rate",
     "train.optimizer.learning_rate",
     "train.optimizer.clip_norm",
 )

@@ -17,6 +17,7 @@ from cefl_jax.network.schedule import PHASES
 from cefl_jax.network.sources import trace_file
 from cefl_jax.runtime.progress import Display, print_choices, print_summary, print_work
 from cefl_jax.runtime.summary import summarize
+from cefl_jax.stages import protocols
 from cefl_jax.types import Purpose, purpose_key
 
 
@@ -43,7 +44,7 @@ def conduct(setup, workdir):
 
 def archive_bytes(setup):
     """Bytes of the features that a round keeps for distillation, on each device."""
-    spec = setup.spec
+    spec = protocols.settings_of(setup.spec)
     if spec.cefl.distill.rule == "none":
         return 0
     samples = spec.train.clients_per_round * setup.extent.uploads * spec.train.batch_size

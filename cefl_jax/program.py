@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 from jax import jit
 
-from cefl_jax.methods.cefl import make_cefl
+from cefl_jax.methods import METHODS
 from cefl_jax.network.pace import back_loading, of_client
 from cefl_jax.stages.evaluation import evaluate
 from cefl_jax.stages.orchestration import make_orchestrator
@@ -39,13 +39,15 @@ def make_hparams(spec):
         distill.lambda_cloud,
         distill.temperature,
         distill.temperature if distill.temperature_cloud is None else distill.temperature_cloud,
+        spec.fedprox.mu,
+        getattr(getattr(spec, spec.method.name, None), "server_learning_rate", 0.0),
     )
     return HParams(*(jnp.float32(value) for value in values))
 
 
 def make_method(setup, data, network):
     """The Method that the settings name, closed over a federation and a network."""
-    return make_cefl(
+    return METHODS[setup.spec.method.name](
         setup.spec,
         setup.model,
         setup.work,

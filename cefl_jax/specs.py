@@ -86,6 +86,50 @@ class CeflSpec:
 
 
 @dataclasses.dataclass(frozen=True)
+class FedproxSpec:
+    """The method `fedprox`."""
+
+    mu: float = 0.01  # weight of half the squared distance from the global model
+
+
+@dataclasses.dataclass(frozen=True)
+class ScaffoldSpec:
+    """The method `scaffold`."""
+
+    server_learning_rate: float = 1.0  # of the step by the clients' mean change
+
+
+@dataclasses.dataclass(frozen=True)
+class FedoptSpec:
+    """The method `fedopt`: the server's optimizer on the clients' mean change."""
+
+    optimizer: str = "adam"  # adam | yogi | adagrad | sgd
+    server_learning_rate: float = 0.01
+    beta1: float = 0.9  # adam, yogi: of the first moment; sgd: its momentum
+    beta2: float = 0.99  # adam, yogi: of the second moment
+    tau: float = 0.001  # adam, yogi, adagrad: how adaptive it is, less with more
+
+
+@dataclasses.dataclass(frozen=True)
+class HierfavgSpec:
+    """The method `hierfavg`."""
+
+    edge_rounds: int = 2  # averages of each edge node's clients a round; kappa_2
+
+
+@dataclasses.dataclass(frozen=True)
+class FedgktSpec:
+    """The method `fedgkt`."""
+
+    temperature: float = 3.0  # softening of both sides' predictions
+    weight: float = 1.0  # of the divergence from the other side, beside the labels
+    server_epochs: int = 1  # passes of the server over the features of a round
+    server_batch_size: int = 64
+    server_learning_rate: float = 0.01
+    server_momentum: float = 0.9  # its state persists over the rounds
+
+
+@dataclasses.dataclass(frozen=True)
 class PartitionSpec:
     """Which client holds which examples."""
 
@@ -189,6 +233,11 @@ class Spec:
     seed: int = 0
     method: MethodSpec = MethodSpec()
     cefl: CeflSpec = CeflSpec()
+    fedprox: FedproxSpec = FedproxSpec()
+    scaffold: ScaffoldSpec = ScaffoldSpec()
+    fedopt: FedoptSpec = FedoptSpec()
+    hierfavg: HierfavgSpec = HierfavgSpec()
+    fedgkt: FedgktSpec = FedgktSpec()
     data: DataSpec = DataSpec()
     model: ModelSpec = ModelSpec()
     network: NetworkSpec = NetworkSpec()

@@ -29,6 +29,8 @@ class HParams(NamedTuple):
     lambda_cloud: jax.Array
     temperature: jax.Array
     temperature_cloud: jax.Array
+    proximal: jax.Array  # fedprox: mu
+    server_learning_rate: jax.Array  # scaffold, fedopt, fedgkt
 
 
 class Course(NamedTuple):

@@ -15,7 +15,9 @@ def get_config():
     config.seed = 0  # of the partition, the network, the weights and every draw of the run
 
     config.method = config_dict.ConfigDict()
-    config.method.name = "cefl"  # the only method so far
+    # cefl | centralized | fedavg | fedprox | scaffold | fedopt | hierfavg | splitfed_v1 |
+    # splitfed_v2 | sequential_split | fedgkt
+    config.method.name = "cefl"
 
     config.cefl = config_dict.ConfigDict()
 
@@ -58,6 +60,30 @@ def get_config():
     distill.learning_rate = 0.01  # SGD, both directions
     distill.momentum = 0.9  # both directions; kept from round to round
     distill.upload_steps = config_dict.placeholder(int)  # last steps uploaded; None: a pass
+
+    config.fedprox = config_dict.ConfigDict()
+    config.fedprox.mu = 0.01  # weight of half the squared distance from the global model
+
+    config.scaffold = config_dict.ConfigDict()
+    config.scaffold.server_learning_rate = 1.0  # of the step by the clients' mean change
+
+    config.fedopt = config_dict.ConfigDict()
+    config.fedopt.optimizer = "adam"  # the server's: adam | yogi | adagrad | sgd
+    config.fedopt.server_learning_rate = 0.01
+    config.fedopt.beta1 = 0.9  # adam, yogi: of the first moment; sgd: its momentum
+    config.fedopt.beta2 = 0.99  # adam, yogi: of the second moment
+    config.fedopt.tau = 0.001  # adam, yogi, adagrad: less adaptive with more
+
+    config.hierfavg = config_dict.ConfigDict()
+    config.hierfavg.edge_rounds = 2  # averages of each edge node's clients a round
+
+    config.fedgkt = config_dict.ConfigDict()
+    config.fedgkt.temperature = 3.0  # softening of both sides' predictions
+    config.fedgkt.weight = 1.0  # of the divergence from the other side, beside the labels
+    config.fedgkt.server_epochs = 1  # passes of the server over the features of a round
+    config.fedgkt.server_batch_size = 64
+    config.fedgkt.server_learning_rate = 0.01
+    config.fedgkt.server_momentum = 0.9  # kept from round to round
 
     config.data = config_dict.ConfigDict()
     config.data.name = "fashion_mnist_12k"  # or fashion_mnist | mnist | digits

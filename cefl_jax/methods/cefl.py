@@ -1,18 +1,14 @@
 """Cloud-edge-end federated learning over a computing power network: the method of the source."""
 
-import dataclasses
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 
 from cefl_jax import parallel
-from cefl_jax.data.federated import FederatedData
 from cefl_jax.methods.method import Method
-from cefl_jax.models.cost import Workload
-from cefl_jax.models.split import SplitModel
+from cefl_jax.methods.parts import Parts
 from cefl_jax.network import ledger, topology
-from cefl_jax.specs import Spec
 from cefl_jax.stages import planning
 from cefl_jax.stages.aggregation import aggregate
 from cefl_jax.stages.distillation import Distillation, Learner, make_uploads
@@ -37,18 +33,8 @@ class CeflState(NamedTuple):
     ledger: ledger.Ledger
 
 
-@dataclasses.dataclass(frozen=True)
-class Cefl:
+class Cefl(Parts):
     """The method, stage by stage, with everything closed over."""
-
-    spec: Spec
-    model: SplitModel
-    work: Workload
-    extent: planning.Extent
-    mesh: parallel.EdgeMesh
-    data: FederatedData
-    network: topology.Network
-    num_kinds: int  # device classes of the network
 
     def init(self, key):
         """The state before the first round."""
@@ -203,20 +189,13 @@ class Cefl:
         return make_direction("sgd", self.spec.cefl.distill.momentum)
 
 
-def make_cefl(spec, model, work, extent, mesh, data, network, num_kinds):
+def make_cefl(*parts):
     """The method as a pair of pure functions and its predictors.
 
     Args:
-      spec: static Spec.
-      model: SplitModel.
-      work: Workload of the model.
-      extent: planning.Extent of the population.
-      mesh: EdgeMesh.
-      data: FederatedData.
-      network: Network of the whole population.
-      num_kinds: device classes of the network.
+      *parts: those of `parts.Parts`.
     Returns:
       Method.
     """
-    cefl = Cefl(spec, model, work, extent, mesh, data, network, num_kinds)
+    cefl = Cefl(*parts)
     return Method(cefl.init, cefl.round, cefl.predictors, cefl.measures)

@@ -46,13 +46,14 @@ class Workload:
         return self.cloud_bytes // 4
 
 
-def measure_workload(spec, sample_shape, num_classes):
+def measure_workload(spec, sample_shape, num_classes, whole=False):
     """The Workload of the model that the settings name; nothing is compiled or run.
 
     Args:
       spec: ModelSpec.
       sample_shape: `(H, W, I)` of one image.
       num_classes: Y.
+      whole: clients train the whole model: it is the front half, and nothing is left for others.
     Returns:
       Workload.
     """
@@ -61,29 +62,42 @@ def measure_workload(spec, sample_shape, num_classes):
     halves, cloud = jax.eval_shape(model.init, jax.random.key(0))
     image = jax.ShapeDtypeStruct((1, *sample_shape), jnp.float32)
     features = jax.ShapeDtypeStruct((1, *model.feature_shape), jnp.float32)
-
-    def grad(apply, argnums):
-        def total(params, x):
-            outputs = apply(params, x)
-            return outputs.sum(), outputs     # returned, or the last layer's forward is dropped
-
-        return jax.grad(total, argnums, has_aux=True)
+    if whole:
+        return _whole_workload(model, halves.front + halves.back, image)
 
     feature_bytes = _bytes(features)
     front_forward = _flop(model.front, halves.front, image)
     return Workload(
         front_forward_flop=front_forward,
-        front_backward_flop=_flop(grad(model.front, 0), halves.front, image) - front_forward,
+        front_backward_flop=_flop(_grad(model.front, 0), halves.front, image) - front_forward,
         back_forward_flop=_flop(model.back, halves.back, features),
-        back_train_flop=_flop(grad(model.back, (0, 1)), halves.back, features),
+        back_train_flop=_flop(_grad(model.back, (0, 1)), halves.back, features),
         cloud_forward_flop=_flop(model.cloud, cloud, features),
-        cloud_train_flop=_flop(grad(model.cloud, 0), cloud, features),
-        back_distill_flop=_flop(grad(model.back, 0), halves.back, features),
+        cloud_train_flop=_flop(_grad(model.cloud, 0), cloud, features),
+        back_distill_flop=_flop(_grad(model.back, 0), halves.back, features),
         feature_bytes=feature_bytes,
         front_bytes=_bytes(halves.front),
         back_bytes=_bytes(halves.back),
         cloud_bytes=_bytes(cloud),
     )
+
+
+def _whole_workload(model, params, image):
+    forward = _flop(model.whole, params, image)
+    nothing = {field.name: 0 for field in dataclasses.fields(Workload)}
+    return Workload(**nothing | {
+        "front_forward_flop": forward,
+        "front_backward_flop": _flop(_grad(model.whole, 0), params, image) - forward,
+        "front_bytes": _bytes(params),
+    })
+
+
+def _grad(apply, argnums):
+    def total(params, x):
+        outputs = apply(params, x)
+        return outputs.sum(), outputs         # returned, or the last layer's forward is dropped
+
+    return jax.grad(total, argnums, has_aux=True)
 
 
 def _flop(f, *shapes):

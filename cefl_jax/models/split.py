@@ -42,6 +42,10 @@ class SplitModel:
         """Logits f32[B, Y] of cut-layer features by the back half."""
         return self._apply(self.blocks[self.cut :], params, features)
 
+    def whole(self, params, images):
+        """Logits f32[B, Y] of normalised images by the unsplit model, `front + back`."""
+        return self.back(params[self.cut :], self.front(params[: self.cut], images))
+
     def cloud(self, params, features):
         """Logits f32[B, Y] of cut-layer features by the cloud model."""
         return self._apply(self.cloud_blocks, params, features)

@@ -8,7 +8,17 @@ import jax.numpy as jnp
 LINKS = ("client_up", "client_down", "edge_up", "edge_down")
 """A client's link to the servers and back, and the servers' link to the cloud and back."""
 
-MESSAGES = ("front_half", "smashed_data", "labels", "cut_gradient", "back_half")
+MESSAGES = (
+    "front_half",
+    "smashed_data",
+    "labels",
+    "cut_gradient",
+    "back_half",
+    "model",
+    "control_variate",
+    "logits",
+    "examples",
+)
 
 
 class Payload(NamedTuple):
@@ -28,8 +38,10 @@ class Sizes(NamedTuple):
     smashed: Payload
     gradient: Payload
     label: int  # of one sample
-    front: int
+    front: int  # of what a client loads and delivers
     back: int
+    whole: bool = False  # that is a whole model
+    control: int = 0  # bytes of it that are a control variate
 
     def upward_bits(self, samples, messages):
         """Bits of smashed data and labels."""
@@ -71,35 +83,38 @@ def count_bytes(traffic, sizes):
         t = Traffic(*(x.astype(jnp.int64) for x in traffic))
         onward_steps = t.cloud_steps + t.uploaded_steps
         onward = t.cloud_samples + t.uploaded_samples
-        none = jnp.zeros((), jnp.int64)
+        of_client = {"model" if sizes.whole else "front_half": sizes.front - sizes.control}
+        of_client["control_variate"] = sizes.control
         rows = {
-            "client_up": (
-                t.fronts_up * sizes.front,
-                sizes.smashed.of(t.samples, t.steps),
-                t.samples * sizes.label,
-                none,
-                none,
-            ),
-            "client_down": (
-                t.fronts_down * sizes.front,
-                none,
-                none,
-                sizes.gradient.of(t.samples, t.steps),
-                none,
-            ),
-            "edge_up": (
-                none,
-                sizes.smashed.of(onward, onward_steps),
-                onward * sizes.label,
-                none,
-                t.backs_up * sizes.back,
-            ),
-            "edge_down": (
-                none,
-                none,
-                none,
-                sizes.gradient.of(t.cloud_samples, t.cloud_steps),
-                t.backs_down * sizes.back,
-            ),
+            "client_up": {
+                **{name: t.fronts_up * size for name, size in of_client.items()},
+                "smashed_data": sizes.smashed.of(t.samples, t.steps),
+                "labels": t.samples * sizes.label,
+            },
+            "client_down": {
+                **{name: t.fronts_down * size for name, size in of_client.items()},
+                "cut_gradient": sizes.gradient.of(t.samples, t.steps),
+            },
+            "edge_up": {
+                "smashed_data": sizes.smashed.of(onward, onward_steps),
+                "labels": onward * sizes.label,
+                "back_half": t.backs_up * sizes.back,
+            },
+            "edge_down": {
+                "cut_gradient": sizes.gradient.of(t.cloud_samples, t.cloud_steps),
+                "back_half": t.backs_down * sizes.back,
+            },
         }
-        return jnp.stack([jnp.stack(rows[link]) for link in LINKS])
+        return tabulate(rows)
+
+
+def tabulate(rows):
+    """Bytes {link: {message: i64[]}} as i64[LINKS, MESSAGES], 0 where nothing is said.
+
+    To be called, and its result read, within `jax.enable_x64(True)` while tracing.
+    """
+    none = jnp.zeros((), jnp.int64)
+    return jnp.stack([
+        jnp.stack([jnp.asarray(rows.get(link, {}).get(name, none), jnp.int64) for name in MESSAGES])
+        for link in LINKS
+    ])

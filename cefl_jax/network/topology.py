@@ -118,3 +118,19 @@ def of_clients(network, conditions, clients, include_cloud=False):
         front_down_bps=front_down,
         backhaul_bps=backhaul,
     )
+
+
+def without_servers(network):
+    """A RoundNetwork in which clients train alone: its one server is free, and never waited for."""
+    one = jnp.ones(1)
+    idle = Devices(one, 0 * one, 0 * one, 0 * one, network.front.kind[None])
+    links = jnp.ones((network.up_bps.shape[0], 1))
+    return network._replace(
+        servers=idle,
+        distance_km=0 * links,
+        up_bps=links,
+        down_bps=links,
+        radio_up_bps=links,
+        radio_down_bps=links,
+        backhaul_bps=jnp.full(1, jnp.inf),
+    )

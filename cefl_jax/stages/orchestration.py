@@ -16,10 +16,10 @@ from cefl_jax.network.messages import Sizes
 from cefl_jax.network.pace import Task
 from cefl_jax.network.schedule import Schedule, simulate
 from cefl_jax.specs import Spec
-from cefl_jax.stages import clustering, offload, planning
+from cefl_jax.stages import clustering, offload, planning, protocols
 from cefl_jax.stages.distillation import count_flop
 from cefl_jax.stages.sampling import sample_clients
-from cefl_jax.stages.wire import make_wire
+from cefl_jax.stages.wire import make_wire, whole_sizes
 from cefl_jax.types import Purpose, purpose_key, round_key
 
 DECIDED = (Purpose.SAMPLING, Purpose.CLUSTERING, Purpose.OFFLOAD, Purpose.DEPARTURE)
@@ -33,8 +33,8 @@ class Decision(NamedTuple):
     task: Task
     schedule: Schedule
     network: topology.RoundNetwork
-    clusters: clustering.Quality
-    offload_cost: jax.Array  # f32[], the objective's value
+    clusters: clustering.Quality | None  # None: the method does not choose them
+    offload_cost: jax.Array | None  # f32[], the objective's value; None: it does not match
     sampled: jax.Array  # i32[], clients
     uploaded: jax.Array  # i32[], samples whose smashed data the cloud distils on
     conditions: topology.Conditions  # of the next round
@@ -42,9 +42,10 @@ class Decision(NamedTuple):
 
 @dataclasses.dataclass(frozen=True)
 class Orchestrator:
-    """Decides rounds of clustered split training, from the network's present state."""
+    """Decides rounds from the network's present state, by the protocol of the method."""
 
-    spec: Spec
+    spec: Spec  # as `protocols.settings_of` gives it
+    protocol: protocols.Protocol
     work: Workload
     sizes: Sizes
     extent: planning.Extent
@@ -75,6 +76,8 @@ class Orchestrator:
             sizes = data.sizes.at[clients].get(mode="fill", fill_value=0)
             plan = self._plan(clients, cluster, sizes, self.num_clusters)
             now = self._network(network, conditions, plan.clients)
+            if self.protocol.server == "none":
+                now = topology.without_servers(now)
             samples = self._samples(plan)
             placement, cost = self._place(keys[Purpose.OFFLOAD], plan, samples, now)
         with jax.named_scope("schedule"):
@@ -129,6 +132,8 @@ class Orchestrator:
             cluster = clustering.cluster_clients(
                 keys[Purpose.CLUSTERING], counts, spec, None if static else present, seconds
             )
+            if self.protocol.clustering is not None:
+                return clients, cluster, None
             target = clustering.target_distribution(counts, spec.target)
             quality = clustering.measure_quality(counts, cluster, self.num_clusters, target)
         return clients, cluster, quality
@@ -171,8 +176,10 @@ class Orchestrator:
         return pairs.client_seconds(samples, plan.uploaded, network, self.work, self.sizes)
 
     def _place(self, key, plan, samples, network):
-        """The server of every cluster, and the value of the objective."""
+        """The server of every cluster, and the value of the objective where one is sought."""
         spec, formed = self.spec.cefl.offload, plan.members > 0
+        if self.protocol.server != "matched":      # the last: the cloud, or nobody
+            return jnp.where(formed, network.backhaul_bps.shape[0] - 1, -1), None
         pair = pairs.pair_costs(
             samples,
             plan.uploaded,
@@ -191,5 +198,9 @@ class Orchestrator:
 
 def make_orchestrator(spec, model, work, extent):
     """The Orchestrator of a Spec, its SplitModel and Workload, and planning.Extent."""
-    wire = make_wire(spec.cefl.compression, spec.cefl.privacy)
-    return Orchestrator(spec, work, wire.measure(model, work), extent)
+    protocol = protocols.PROTOCOLS[spec.method.name]
+    if protocol.whole:
+        sizes = whole_sizes(work, protocol.control)
+    else:
+        sizes = make_wire(spec.cefl.compression, spec.cefl.privacy).measure(model, work)
+    return Orchestrator(protocols.settings_of(spec), protocol, work, sizes, extent)

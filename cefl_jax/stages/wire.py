@@ -4,7 +4,7 @@ import dataclasses
 
 import jax
 
-from cefl_jax.network.messages import Sizes
+from cefl_jax.network.messages import Payload, Sizes
 from cefl_jax.stages.compression import Codec
 from cefl_jax.stages.leakage import add_noise
 
@@ -39,6 +39,13 @@ class Wire:
             front=work.front_bytes,
             back=work.back_bytes,
         )
+
+
+def whole_sizes(work, control=False):
+    """Sizes where clients load and deliver whole models, and a control variate with each or not."""
+    nothing, control = Payload(0, 0), control * work.front_bytes
+    model = work.front_bytes + control
+    return Sizes(nothing, nothing, 0, model, work.back_bytes, whole=True, control=control)
 
 
 def make_wire(compression, privacy):

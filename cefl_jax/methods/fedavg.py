@@ -1,0 +1,24 @@
+"""Federated averaging: every client trains the whole model, a server averages."""
+
+from cefl_jax.methods.whole_model import WholeModel, average
+
+
+def make_fedavg(*parts):
+    """FedAvg, clients weighted by their examples.
+
+    Args:
+      *parts: those of `parts.Parts`.
+    Returns:
+      Method.
+    Reference:
+      McMahan et al., Communication-efficient learning of deep networks from decentralized data,
+      AISTATS 2017, algorithm 1.
+    """
+    whole = WholeModel(*parts)
+
+    def round(state, hparams):
+        decision = whole.decide(state)
+        trained = whole.train(state, decision.plan, hparams)
+        return whole.finish(state, decision, average(trained, state.params), (), trained)
+
+    return whole.method(round)

@@ -1,0 +1,81 @@
+"""FedOpt: the clients' mean change is a gradient for the server's optimizer."""
+
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from cefl_jax.methods.whole_model import WholeModel, average
+
+
+class Moments(NamedTuple):
+    """The state of the server's optimizer, leaves like the model's."""
+
+    first: Any
+    second: Any
+
+
+def make_fedopt(*parts):
+    """FedAdam, FedYogi, FedAdagrad, or SGD with momentum on the server (FedAvgM).
+
+    SGD with learning rate 1 and without momentum is FedAvg. A round of which nothing counts
+    leaves the optimizer as it was.
+
+    Args:
+      *parts: those of `parts.Parts`.
+    Returns:
+      Method.
+    Reference:
+      Reddi et al., Adaptive federated optimization, ICLR 2021, algorithms 1 and 2; for SGD with
+      momentum Hsu et al., Measuring the effects of non-identical data distribution, 2019.
+    """
+    whole = WholeModel(*parts)
+    spec = whole.spec.fedopt
+
+    def start(params):
+        zeros = jax.tree.map(jnp.zeros_like, params)
+        return Moments(zeros, jax.tree.map(lambda x: jnp.full_like(x, spec.tau**2), params))
+
+    def round(state, hparams):
+        decision = whole.decide(state)
+        trained = whole.train(state, decision.plan, hparams)
+        change = jax.tree.map(jnp.subtract, average(trained, state.params), state.params)
+        moments, update = server_update(spec, state.memory, change)
+        rate = hparams.server_learning_rate
+        params = jax.tree.map(lambda p, u: p + rate * u, state.params, update)
+        anybody = trained.weight[0] > 0
+        params, moments = jax.tree.map(
+            lambda new, old: jnp.where(anybody, new, old),
+            (params, moments),
+            (state.params, state.memory),
+        )
+        return whole.finish(state, decision, params, moments, trained)
+
+    return whole.method(round, start)
+
+
+def server_update(spec, moments, change):
+    """The Moments after a change, and the direction of the server's step, leaves as in both.
+
+    Args:
+      spec: FedoptSpec.
+      moments: Moments; the second ones start at tau^2.
+      change: the clients' mean change, Delta_t.
+    """
+    if spec.optimizer == "sgd":
+        first = jax.tree.map(lambda m, d: spec.beta1 * m + d, moments.first, change)
+        return moments._replace(first=first), first
+    mix = 0.0 if spec.optimizer == "adagrad" else spec.beta1
+    first = jax.tree.map(lambda m, d: mix * m + (1.0 - mix) * d, moments.first, change)
+    rest = 1.0 - spec.beta2
+    second = jax.tree.map(
+        {
+            "adagrad": lambda v, d: v + d**2,
+            "adam": lambda v, d: spec.beta2 * v + rest * d**2,
+            "yogi": lambda v, d: v - rest * d**2 * jnp.sign(v - d**2),
+        }[spec.optimizer],
+        moments.second,
+        change,
+    )
+    update = jax.tree.map(lambda m, v: m / (jnp.sqrt(v) + spec.tau), first, second)
+    return Moments(first, second), update

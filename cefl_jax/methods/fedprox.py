@@ -1,0 +1,31 @@
+"""FedProx: federated averaging whose clients are held near the global model."""
+
+import jax
+
+from cefl_jax.methods.whole_model import WholeModel, average
+
+
+def make_fedprox(*parts):
+    """FedProx: clients descend F_k(w) + mu/2 |w - w_t|^2; with mu = 0 this is FedAvg.
+
+    Args:
+      *parts: those of `parts.Parts`.
+    Returns:
+      Method.
+    Reference:
+      Li et al., Federated optimization in heterogeneous networks, MLSys 2020, equation 2 and
+      algorithm 2.
+    """
+    whole = WholeModel(*parts)
+
+    def round(state, hparams):
+        def correct(grads, params, start, _):
+            return jax.tree.map(
+                lambda g, p, s: g + hparams.proximal * (p - s), grads, params, start
+            )
+
+        decision = whole.decide(state)
+        trained = whole.train(state, decision.plan, hparams, correct)
+        return whole.finish(state, decision, average(trained, state.params), (), trained)
+
+    return whole.method(round)

@@ -1,0 +1,78 @@
+"""SCAFFOLD: control variates take out of a client's steps where its own data would drift."""
+
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from cefl_jax.methods.whole_model import WholeModel, average
+
+
+class Controls(NamedTuple):
+    """Control variates, leaves like the model's."""
+
+    server: Any  # c
+    clients: Any  # c_i, leaves f32[N, ...]
+
+
+def make_scaffold(*parts):
+    """SCAFFOLD with option II: a client's new control variate is its mean step.
+
+    The model moves by the clients' change averaged by their examples, as in the other methods; the
+    server's control variate by the plain mean over the population, as published. Memory is N times
+    the model. A client whose model does not count keeps its control variate.
+
+    Args:
+      *parts: those of `parts.Parts`.
+    Returns:
+      Method.
+    Reference:
+      Karimireddy et al., SCAFFOLD: stochastic controlled averaging for federated learning, ICML
+      2020, algorithm 1 and equations 3 to 5.
+    """
+    whole = WholeModel(*parts)
+    num_clients = whole.data.sizes.shape[0]
+
+    def start(params):
+        zeros = jax.tree.map(jnp.zeros_like, params)
+        clients = jax.tree.map(lambda x: jnp.zeros((num_clients, *x.shape), x.dtype), params)
+        return Controls(zeros, clients)
+
+    def round(state, hparams):
+        decision, controls = whole.decide(state), state.memory
+        plan = decision.plan
+        own = jax.tree.map(lambda x: x.at[plan.clients].get(mode="clip"), controls.clients)
+        corrections = jax.tree.map(jnp.subtract, controls.server, own)
+        trained = whole.train(state, plan, hparams, _corrected, corrections)
+        rate = hparams.server_learning_rate
+        params = jax.tree.map(
+            lambda old, new: old + rate * (new - old), state.params, average(trained, state.params)
+        )
+        controls = _renew(controls, own, state.params, trained.models, plan, hparams)
+        return whole.finish(state, decision, params, controls, trained)
+
+    return whole.method(round, start)
+
+
+def _corrected(grads, params, start, correction):
+    """Gradients plus c - c_i."""
+    return jax.tree.map(jnp.add, grads, correction)
+
+
+def _renew(controls, own, start, models, plan, hparams):
+    """The Controls after a round: c_i <- c_i - c + (x - y_i) / (steps x learning rate)."""
+    counts = (plan.weight > 0) & (plan.steps > 0)
+    pace = 1.0 / (jnp.maximum(plan.steps, 1) * hparams.learning_rate)
+
+    def change(server, own, start, model):
+        like = (-1, *[1] * server.ndim)
+        moved = (start - model) * pace.reshape(like)
+        return jnp.where(counts.reshape(like), moved - server, 0.0)
+
+    changes = jax.tree.map(change, controls.server, own, start, models)
+    population = 1.0 / jax.tree.leaves(controls.clients)[0].shape[0]
+    server = jax.tree.map(lambda c, d: c + population * d.sum(0), controls.server, changes)
+    clients = jax.tree.map(
+        lambda c, d: c.at[plan.clients].add(d, mode="drop"), controls.clients, changes
+    )
+    return Controls(server, clients)

@@ -1,0 +1,129 @@
+"""What methods have in common in which every client trains the whole model."""
+
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from cefl_jax.methods.method import Method
+from cefl_jax.methods.parts import Parts
+from cefl_jax.network import ledger, topology
+from cefl_jax.stages.local_training import LocalTraining
+from cefl_jax.stages.optimizers import make_direction
+from cefl_jax.stages.orchestration import make_orchestrator
+from cefl_jax.types import Course, Purpose, RoundMetrics, purpose_key, round_key
+
+
+class WholeState(NamedTuple):
+    """Everything that the next round depends on."""
+
+    key: jax.Array  # of the run
+    round: jax.Array  # i32[], rounds done
+    params: Any  # the global model, one tree per block
+    memory: Any  # what the method keeps besides, such as a server's optimizer state
+    conditions: topology.Conditions  # of the network in the next round
+    ledger: ledger.Ledger
+
+
+class WholeModel(Parts):
+    """The steps of a round that these methods share."""
+
+    @property
+    def orchestrator(self):
+        """Who takes part, and what it costs."""
+        return make_orchestrator(self.spec, self.model, self.work, self.extent)
+
+    def init(self, key, memory=lambda params: ()):
+        """The state before the first round, with what `memory` makes of the initial model."""
+        halves, _ = self.model.init(purpose_key(key, Purpose.MODEL))
+        params = halves.front + halves.back
+        conditions = self.orchestrator.start(key, self.network)
+        start = ledger.empty_ledger(self.num_kinds)
+        return WholeState(key, jnp.int32(0), params, memory(params), conditions, start)
+
+    def decide(self, state):
+        """The Decision of a round."""
+        return self.orchestrator.decide(
+            state.key, state.round, state.conditions, self.data, self.network
+        )
+
+    def train(self, state, plan, hparams, correct=None, corrections=None):
+        """Trains every client of a plan from the global model.
+
+        Args:
+          state: WholeState.
+          plan: Plan.
+          hparams: HParams.
+          correct: of gradients, as in LocalTraining; then its clients' models are kept.
+          corrections: leaves f32[K, ...], likewise.
+        Returns:
+          Trained, of one group.
+        """
+        training = self.local_training(correct, keep_models=corrections is not None)
+        starts = jax.tree.map(lambda x: x[None], state.params)
+        key = round_key(state.key, state.round, Purpose.BATCHES)
+        with jax.named_scope("training"):
+            return training.train(
+                starts,
+                jnp.zeros_like(plan.clients),
+                plan,
+                self.data,
+                key,
+                hparams.learning_rate,
+                corrections,
+            )
+
+    def local_training(self, correct=None, keep_models=False):
+        """The LocalTraining that the settings name."""
+        train, optimizer = self.spec.train, self.spec.train.optimizer
+        direction = make_direction(
+            optimizer.name, optimizer.momentum, optimizer.weight_decay, optimizer.clip_norm
+        )
+        return LocalTraining(
+            self.model.whole,
+            direction,
+            train.batch_size,
+            self.spec.run.client_chunk,
+            self.mesh,
+            correct,
+            keep_models,
+        )
+
+    def finish(self, state, decision, params, memory, trained):
+        """The state after a round, and its RoundMetrics."""
+        with jax.named_scope("ledger"):
+            bill = self.orchestrator.bill(decision, self.num_kinds)
+        state = WholeState(
+            state.key,
+            state.round + 1,
+            params,
+            memory,
+            decision.conditions,
+            ledger.charge(state.ledger, bill),
+        )
+        alone = decision.task._replace(placement=jnp.full_like(decision.task.placement, -1))
+        return state, RoundMetrics(
+            trained.loss * (1.0 / trained.samples),         # nobody's is not a number
+            sampled=decision.sampled,
+            finished=decision.schedule.finished.sum(dtype=jnp.int32),
+            counted=decision.schedule.counts.sum(dtype=jnp.int32),
+            course=Course(decision.plan.clients, alone, decision.schedule, bill.phase_s),
+        )
+
+    def method(self, round, memory=lambda params: ()):
+        """The Method of a round."""
+        return Method(
+            lambda key: self.init(key, memory),
+            round,
+            lambda state, images: {"": self.model.whole(state.params, images)},
+            lambda state: {},
+        )
+
+
+def average(trained, params):
+    """The clients' models, averaged by their weights; as they were where nobody has any."""
+    total = trained.weight[0]
+    each = 1.0 / jnp.where(total > 0, total, 1.0)
+    return jax.tree.map(
+        lambda sums, old: jnp.where(total > 0, sums[0] * each, old), trained.sums, params
+    )

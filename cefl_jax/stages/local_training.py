@@ -1,0 +1,157 @@
+"""Local training of whole models: every client of a round steps a model of its own."""
+
+import dataclasses
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from cefl_jax import parallel
+from cefl_jax.data.federated import FederatedData
+from cefl_jax.stages.optimizers import descend
+from cefl_jax.stages.planning import Plan, draw_batch
+
+
+class Trained(NamedTuple):
+    """What the clients of a round came to."""
+
+    sums: Any  # leaves f32[G, ...], of each group its clients' models times their weights
+    weight: jax.Array  # f32[G] of each group's clients together
+    loss: jax.Array  # f32[] summed over the samples trained on, before each step
+    samples: jax.Array  # i32[] samples trained on
+    models: Any  # leaves f32[K, ...], every client's model; None unless kept
+
+
+@dataclasses.dataclass(frozen=True)
+class LocalTraining:
+    """Local training of one round: what every client shares.
+
+    Clients are computed `chunk` at once; chunks are dealt to the devices in turn. A client without
+    samples in a step does not move. Clients belong to groups, which start from models of their own.
+    """
+
+    apply: Callable  # from parameters and normalised images f32[B, H, W, I] to logits f32[B, Y]
+    direction: optax.GradientTransformation  # of every client, started anew in each round
+    batch_size: int
+    chunk: int  # clients computed at once
+    mesh: parallel.EdgeMesh
+    correct: Callable | None = None  # (grads, params, start, correction) -> grads
+    keep_models: bool = False
+
+    def train(self, starts, group, plan, data, key, learning_rate, corrections=None, steps=None):
+        """Trains all clients of a plan.
+
+        Args:
+          starts: leaves f32[G, ...] models that the groups start from.
+          group: i32[K] group of each client, G for none.
+          plan: Plan.
+          data: FederatedData.
+          key: of the clients' batches in this round.
+          learning_rate: f32[].
+          corrections: leaves f32[K, ...] that `correct` takes, one for each client, or None.
+          steps: i32[2], first local step and one past the last; None for all.
+        Returns:
+          Trained.
+        """
+        shared = starts, group, plan, data, key, learning_rate, corrections, steps
+        return self.mesh.spread(self._on_device)(*shared)
+
+    def _on_device(self, starts, group, plan, data, key, learning_rate, corrections, steps):
+        num_clients = plan.clients.shape[0]
+        num_chunks = -(-num_clients // self.chunk)
+        own = parallel.own_items(num_chunks, self.mesh.size)
+        run = _Run(self, starts, group, plan, data, key, learning_rate, corrections, steps)
+        first = jax.eval_shape(run.train_chunk, jnp.int32(0))
+        nothing = jax.tree.map(lambda x: jnp.zeros((own.shape[0], *x.shape), x.dtype), first)
+        # A traced number, so that the loop is compiled alike for any number of own chunks.
+        last = jnp.where(own < num_chunks, 1 + jnp.arange(own.shape[0]), 0).max()
+
+        def train(i, results):
+            return jax.tree.map(
+                lambda all, one: all.at[i].set(one), results, run.train_chunk(own[i])
+            )
+
+        results = jax.lax.fori_loop(0, last, train, nothing)
+        gathered = parallel.gather_items(results, num_chunks)
+        sums, weight, loss, samples, models = gathered
+        if models is not None:
+            models = jax.tree.map(
+                lambda x: x.reshape(-1, *x.shape[2:])[:num_clients], models
+            )
+        total = jax.tree.map(lambda x: x.sum(0), (sums, weight, loss, samples))
+        return Trained(*total, models)
+
+
+class _Run(NamedTuple):
+    """One call of `LocalTraining.train`."""
+
+    training: LocalTraining
+    starts: Any
+    group: jax.Array
+    plan: Plan
+    data: FederatedData
+    key: jax.Array
+    learning_rate: jax.Array
+    corrections: Any
+    steps: jax.Array | None
+
+    def train_chunk(self, j):
+        """All local steps of the j-th chunk of clients: Trained with that chunk's models."""
+        training = self.training
+        rows = j * training.chunk + jnp.arange(training.chunk)
+        num_groups = jax.tree.leaves(self.starts)[0].shape[0]
+        fill = lambda x, value=0: x.at[rows].get(mode="fill", fill_value=value)  # noqa: E731
+        client, made, weight = map(fill, (self.plan.clients, self.plan.steps, self.plan.weight))
+        group = fill(self.group, num_groups)
+        weight = jnp.where(group < num_groups, weight, 0.0)
+        start = jax.tree.map(lambda x: x.at[group].get(mode="clip"), self.starts)
+        correction = jax.tree.map(lambda x: x.at[rows].get(mode="clip"), self.corrections)
+        here = rows < self.plan.clients.shape[0]
+        first, past = (0, jnp.where(here, made, 0).max()) if self.steps is None else self.steps
+
+        def step(s, carry):
+            models, states, loss, samples = carry
+            valid, grads, step_loss = self._gradients(client, models, s, here & (s < made))
+            if training.correct is not None:
+                grads = training.correct(grads, models, start, correction)
+            moved = jax.vmap(
+                lambda g, state, p: descend(training.direction, g, state, p, self.learning_rate)
+            )(grads, states, models)
+            moves = valid.any(1)
+            models, states = jax.tree.map(
+                lambda new, old: jnp.where(moves.reshape(-1, *[1] * (new.ndim - 1)), new, old),
+                moved,
+                (models, states),
+            )
+            return models, states, loss + step_loss, samples + valid.sum()
+
+        carry = start, jax.vmap(training.direction.init)(start), jnp.float32(0), jnp.int32(0)
+        models, _, loss, samples = jax.lax.fori_loop(first, past, step, carry)
+        share = jnp.where(group == jnp.arange(num_groups)[:, None], weight, 0.0)   # [G, C]
+        sums = jax.tree.map(lambda x: jnp.tensordot(share, x, axes=1), models)
+        kept = models if training.keep_models else None
+        return Trained(sums, share.sum(1), loss, samples, kept)
+
+    def _gradients(self, client, models, step, trains):
+        """Which samples there are, bool[C, B], the clients' gradients, and the sum of all losses."""
+        size = self.training.batch_size
+        with jax.named_scope("batches"):
+            draw = jax.vmap(lambda k: draw_batch(self.data, self.key, k, step, size))
+            examples, valid = draw(client)
+            valid &= trains[:, None]
+            images = self.data.images.at[examples].get(mode="fill", fill_value=0)
+            images = self.data.normalise(images)
+            labels = self.data.labels.at[examples].get(mode="fill", fill_value=0)
+
+        def mean_loss(params, images, labels, valid):
+            logits = self.training.apply(params, images)
+            losses = optax.losses.softmax_cross_entropy_with_integer_labels(logits, labels)
+            total = jnp.where(valid, losses, 0.0).sum()
+            return total * (1.0 / jnp.maximum(valid.sum(), 1)), total
+
+        with jax.named_scope("gradients"):
+            gradient = jax.vmap(jax.grad(mean_loss, has_aux=True))
+            grads, losses = gradient(models, images, labels, valid)
+        return valid, grads, losses.sum()

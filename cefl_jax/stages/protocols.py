@@ -1,0 +1,71 @@
+"""How each method divides the work of a round between clients and servers."""
+
+import dataclasses
+
+from cefl_jax.specs import ClusteringSpec, DistillSpec
+
+EACH = ClusteringSpec(rule="singleton")
+ALL = ClusteringSpec(rule="single")
+
+
+@dataclasses.dataclass(frozen=True)
+class Protocol:
+    """Who trains what, and on which server."""
+
+    server: str  # of back halves: matched, by the offload rule | cloud | none: clients do all
+    clustering: ClusteringSpec | None = None  # None: as the settings say
+    control: bool = False  # a control variate as large as the model travels with it
+    in_turn: bool = False  # one client after another
+    edge_rounds: bool = False  # edge nodes average their own clients' models several times a round
+
+    @property
+    def whole(self):
+        """Whether clients train whole models; their front half is then all of it."""
+        return self.server == "none"
+
+
+PROTOCOLS = {
+    "cefl": Protocol("matched"),
+    "fedavg": Protocol("none", EACH),
+    "fedprox": Protocol("none", EACH),
+    "scaffold": Protocol("none", EACH, control=True),
+    "fedopt": Protocol("none", EACH),
+    "hierfavg": Protocol("none", EACH, edge_rounds=True),
+    "splitfed_v1": Protocol("cloud", EACH),
+    "splitfed_v2": Protocol("cloud", ALL),
+    "sequential_split": Protocol("cloud", EACH, in_turn=True),
+}
+"""By method. `centralized` and `fedgkt` have none: their rounds are no split training."""
+
+
+def trains_whole(method):
+    """Whether the clients of a method train whole models."""
+    return method in PROTOCOLS and PROTOCOLS[method].whole
+
+
+def settings_of(spec):
+    """The Spec that a method's stages read: parts of `cefl` that its protocol fixes are replaced.
+
+    Other methods than `cefl` do not distil, and their clusters and servers are their protocol's.
+    """
+    protocol = PROTOCOLS.get(spec.method.name)
+    if protocol is None or spec.method.name == "cefl":
+        return spec
+    offload = dataclasses.replace(
+        spec.cefl.offload, include_cloud=protocol.server == "cloud"
+    )
+    cefl = dataclasses.replace(
+        spec.cefl,
+        clustering=protocol.clustering,
+        offload=offload,
+        distill=DistillSpec(rule="none"),
+    )
+    train = spec.train
+    if protocol.edge_rounds:
+        times = spec.hierfavg.edge_rounds
+        train = dataclasses.replace(
+            train,
+            local_steps=train.local_steps and train.local_steps * times,
+            local_epochs=train.local_epochs and train.local_epochs * times,
+        )
+    return dataclasses.replace(spec, cefl=cefl, train=train)
