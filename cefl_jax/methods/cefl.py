@@ -69,7 +69,7 @@ class Cefl(Parts):
             course=Course(decision.plan.clients, decision.task, decision.schedule, bill.phase_s),
         )
 
-    def predictors(self, state, images):
+    def predictors(self, state, images, _):
         """Logits of the deployed model, and of front half and cloud model where that learns."""
         features = self.model.front(state.halves.front, images)
         predictions = {"": self.model.back(state.halves.back, features)}

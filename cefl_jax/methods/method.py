@@ -8,10 +8,11 @@ class Method(NamedTuple):
     """A training method as pure functions, with data, network, model and static spec closed over.
 
     A state has at least `round` i32[], `key`, and `ledger`. The names that `predictors` gives to
-    its classifiers are prefixes of metric keys: "" for the deployed model, "cloud_" for another.
+    its classifiers are prefixes of metric keys: "" for the deployed model, "cloud_" for another;
+    they are told which test images they see, index i32[B], each one more than the one before.
     """
 
     init: Callable  # key -> state
     round: Callable  # (state, hparams) -> (state, RoundMetrics)
-    predictors: Callable  # (state, normalised images f32[B, H, W, I]) -> {name: logits f32[B, Y]}
+    predictors: Callable  # (state, normalised images f32[B, ...], index) -> {name: f32[B, Y]}
     measures: Callable  # (state) -> {metric key: f32[]}, what an evaluation measures besides

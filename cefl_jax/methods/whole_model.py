@@ -115,7 +115,7 @@ class WholeModel(Parts):
         return Method(
             lambda key: self.init(key, memory),
             round,
-            lambda state, images: {"": self.model.whole(state.params, images)},
+            lambda state, images, _: {"": self.model.whole(state.params, images)},
             lambda state: {},
         )
 

@@ -20,7 +20,8 @@ def evaluate(predictors, state, data, mesh):
     """Scores of a method's classifiers on the whole test set, in one pass.
 
     Args:
-      predictors: from state and normalised images f32[B, H, W, I] to a dict of logits f32[B, Y].
+      predictors: from state, normalised images f32[B, H, W, I] and their places in the test set
+        i32[B], one after another, to a dict of logits f32[B, Y].
       state: what `predictors` takes.
       data: FederatedData.
       mesh: EdgeMesh, over which the batches are spread.
@@ -34,7 +35,7 @@ def evaluate(predictors, state, data, mesh):
         index = i * size + jnp.arange(size)
         images = data.normalise(data.test_images.at[index].get(mode="fill", fill_value=0))
         labels = data.test_labels.at[index].get(mode="fill", fill_value=0)
-        logits = predictors(state, images)
+        logits = predictors(state, images, index)
         return jax.tree.map(lambda logits: _count(logits, labels, index < num_examples), logits)
 
     counted = mesh.map(batch, -(-num_examples // size), state, data)

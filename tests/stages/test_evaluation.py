@@ -35,9 +35,13 @@ def make_state():
     }
 
 
-def predictors(state, images):
+def predictors(state, images, _):
     flat = images.reshape(len(images), -1)
     return {name: flat @ w + b for name, (w, b) in state.items()}
+
+
+def by_place(_, images, index):
+    return {"": jax.nn.one_hot(index % NUM_CLASSES, NUM_CLASSES)}
 
 
 def test_the_cases_have_short_batches():
@@ -61,3 +65,12 @@ def test_scores_are_a_plain_count_over_every_sample(num_test, devices):
         assert float(scores[name].accuracy) == pytest.approx(right / num_test, abs=1e-6)
         assert float(scores[name].loss) == pytest.approx(loss / num_test, rel=1e-5)
         assert 0 < right < num_test
+
+
+@pytest.mark.parametrize(("num_test", "devices"), CASES)
+def test_predictors_are_told_which_images_they_see(num_test, devices):
+    data, mesh = make_data(num_test), parallel.make_mesh(devices)
+    run = quick_jit(lambda data: evaluation.evaluate(by_place, (), data, mesh))
+    right = (data.test_labels == np.arange(num_test) % NUM_CLASSES).sum()
+    score = run(jax.device_put(data, mesh.everywhere))[""]
+    assert float(score.accuracy) == pytest.approx(right / num_test, abs=1e-6)
