@@ -1,20 +1,7 @@
 """Which settings cannot be together: each check passes, or says in one line what to change."""
 
-import dataclasses
-
 from cefl_jax.config_checks import SettingError
-from cefl_jax.specs import NetworkSpec
-
-MARKOV = (
-    "shadow_std_db",
-    "shadow_correlation",
-    "load_mean",
-    "load_std",
-    "load_correlation",
-    "leave_probability",
-    "return_probability",
-)
-"""Fields of NetworkSpec that only the dynamics "markov" reads."""
+from cefl_jax.config_unread import check_unread
 
 
 def check_combinations(spec):
@@ -31,21 +18,16 @@ def check_combinations(spec):
             f"train.local_steps={train.local_steps}, train.local_epochs={train.local_epochs}: "
             "set one of the two and the other to None"
         )
-    if train.optimizer.name != "sgd" and train.optimizer.momentum:
-        raise SettingError(
-            f"train.optimizer.momentum={train.optimizer.momentum}: only read with "
-            "train.optimizer.name='sgd'; set it to 0"
-        )
-    _check_partition(spec)
-    _check_network(spec)
-    _check_cluster_sizes(spec.cefl.clustering, train.clients_per_round)
-    _check_slots(spec)
-    distill = spec.cefl.distill
-    if not distill.cloud_hard_labels and distill.rule not in ("mutual", "edge_to_cloud", "none"):
-        raise SettingError(
-            f"cefl.distill.cloud_hard_labels=False: with cefl.distill.rule={distill.rule!r} the "
-            "cloud model would have nothing to learn from; set it to True"
-        )
+    check_unread(spec)
+    _check_partition(spec.data.partition)
+    if spec.data.partition.name != "file":
+        check_population(spec, spec.data.partition.num_clients)
+    _check_network(spec.network)
+    if spec.method.name == "cefl":
+        _check_cluster_sizes(spec.cefl.clustering, train.clients_per_round)
+        _check_slots(spec)
+        _check_offload(spec.cefl.offload)
+        _check_distill(spec.cefl.distill)
 
 
 def check_population(spec, num_clients):
@@ -84,44 +66,20 @@ def check_channels(spec, channels):
             )
 
 
-def _check_partition(spec):
-    partition = spec.data.partition
+def _check_partition(partition):
     if partition.name == "file" and partition.path is None:
         raise SettingError(
             "data.partition.path=None: with data.partition.name='file' it needs to be the path "
             "of a JSON file"
         )
-    if partition.name != "file":
-        if partition.path is not None:
-            raise SettingError(
-                f"data.partition.path={partition.path!r}: not read with "
-                f"data.partition.name={partition.name!r}; set that to 'file', or the path to None"
-            )
-        check_population(spec, partition.num_clients)
 
 
-def _check_network(spec):
-    """Settings of the network, and of what looks at it, that would not be read."""
-    network, cefl = spec.network, spec.cefl
+def _check_network(network):
     for field, chooser, value in (("path", "preset", "file"), ("trace", "dynamics", "trace")):
-        path, chosen = getattr(network, field), getattr(network, chooser)
-        if chosen == value and path is None:
+        if getattr(network, chooser) == value and getattr(network, field) is None:
             raise SettingError(
                 f"network.{field}=None: with network.{chooser}={value!r} it needs to be the path "
                 "of a file"
-            )
-        if chosen != value and path is not None:
-            raise SettingError(
-                f"network.{field}={path!r}: not read with network.{chooser}={chosen!r}; set that "
-                f"to {value!r}, or network.{field} to None"
-            )
-    defaults = dataclasses.asdict(NetworkSpec())
-    for field in MARKOV if network.dynamics != "markov" else ():
-        if getattr(network, field) != defaults[field]:
-            raise SettingError(
-                f"network.{field}={getattr(network, field)}: not read with "
-                f"network.dynamics={network.dynamics!r}; set that to 'markov', or network.{field} "
-                f"to {defaults[field]}"
             )
     if network.late == "keep" and network.dynamics == "static" and network.deadline_s is None:
         raise SettingError(
@@ -135,15 +93,21 @@ def _check_network(spec):
             f"network.return_probability=0.0: with network.leave_probability="
             f"{network.leave_probability} nobody would be left to sample; raise it"
         )
-    if cefl.offload.time_weight == cefl.offload.energy_weight == 0:
+
+
+def _check_offload(offload):
+    if offload.time_weight == offload.energy_weight == 0:
         raise SettingError(
             "cefl.offload.time_weight=0, cefl.offload.energy_weight=0: every pair would cost "
             "nothing; set one of the two above 0"
         )
-    if cefl.clustering.network_weight and cefl.clustering.rule != "balanced":
+
+
+def _check_distill(distill):
+    if not distill.cloud_hard_labels and distill.rule not in ("mutual", "edge_to_cloud", "none"):
         raise SettingError(
-            f"cefl.clustering.network_weight={cefl.clustering.network_weight}: only read with "
-            "cefl.clustering.rule='balanced'; set it to 0"
+            f"cefl.distill.cloud_hard_labels=False: with cefl.distill.rule={distill.rule!r} the "
+            "cloud model would have nothing to learn from; set it to True"
         )
 
 

@@ -191,8 +191,8 @@ def test_clusters_that_cannot_hold(settings, words):
 def test_a_network_weight_is_for_one_rule_alone(rule):
     settings = {"cefl.clustering.network_weight": "0.5", "network.num_edges": "20"}
     line = refusal({"cefl.clustering.rule": rule} | settings)
-    assert line.startswith("cefl.clustering.network_weight=0.5: only read with cefl.clustering.ru")
-    assert line.endswith("'balanced'; set it to 0")
+    assert line.startswith("cefl.clustering.network_weight=0.5: not read with cefl.clustering.rul")
+    assert line.endswith("; set that to 'balanced', or cefl.clustering.network_weight to 0.0")
 
 
 @pytest.mark.parametrize("field", [
@@ -292,7 +292,7 @@ def test_momentum_that_nobody_would_read_is_refused():
     chosen.train.optimizer.name = "adam"
     config.to_spec(chosen)
     chosen.train.optimizer.momentum = 0.9
-    with pytest.raises(config.SettingError, match=r"train\.optimizer\.momentum=0\.9: only read"):
+    with pytest.raises(config.SettingError, match=r"train\.optimizer\.momentum=0\.9: not read"):
         config.to_spec(chosen)
 
 

@@ -10,7 +10,7 @@ PACKAGE = pathlib.Path(__file__).parents[1] / "cefl_jax"
 DOORS = {"main", "sweep", "report"}
 GROUND = {"types", "specs"}
 ROOMS = {"network", "models", "data.federated", "parallel"}
-SETTINGS = {"config", "config_checks", "config_combinations", "config_file"}
+SETTINGS = {"config", "config_checks", "config_combinations", "config_file", "config_unread"}
 BELOW = {
     "types": set(),
     "specs": set(),

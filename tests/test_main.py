@@ -210,7 +210,7 @@ def test_a_corrupt_data_file(refused, tmp_path):
     (("--config.network.dynamics=trace",), "network.trace=None: with network.dynamics='trace' it"),
     (("--config.network.trace=t.npz",), "network.trace='t.npz': not read with network.dynamics="),
     (("--config.cefl.clustering.rule=patent", "--config.cefl.clustering.network_weight=1"),
-     "cefl.clustering.network_weight=1.0: only read with cefl.clustering.rule='balanced'; set it"),
+     "cefl.clustering.network_weight=1.0: not read with cefl.clustering.rule='patent'; set that"),
     (("--config.cefl.offload.time_weight=0", "--config.cefl.offload.energy_weight=0"),
      "cefl.offload.time_weight=0, cefl.offload.energy_weight=0: every pair would cost nothing;"),
     (("--config.network.preset=file", "--config.network.path=/nonesuch.yaml"),

@@ -63,8 +63,16 @@ def make_spec(changes=None):
     }
     spec = Spec()
     for path, value in (small | (changes or {})).items():
-        spec = _set(spec, path.split("."), value)
+        spec = change(spec, path, value)
     return spec
+
+
+def change(spec, path, value):
+    """A Spec with the field at a dotted path changed."""
+    name, _, rest = path.partition(".")
+    if rest:
+        value = change(getattr(spec, name), rest, value)
+    return dataclasses.replace(spec, **{name: value})
 
 
 def make_setup(changes=None, **dataset):
@@ -100,7 +108,7 @@ def compile_round(setup):
 
 def follow(setup, trace):
     """The same run with a network that follows a Trace of arrays."""
-    spec = _set(setup.spec, ["network", "dynamics"], "trace")
+    spec = change(setup.spec, "network.dynamics", "trace")
     return setup._replace(spec=spec, network=setup.network._replace(trace=trace))
 
 
@@ -223,9 +231,3 @@ def _decider(fixed):
         return jax.lax.scan(one, start, jnp.arange(setup.spec.train.rounds))[1]
 
     return quick_jit(course)
-
-
-def _set(spec, path, value):
-    if len(path) > 1:
-        value = _set(getattr(spec, path[0]), path[1:], value)
-    return dataclasses.replace(spec, **{path[0]: value})
