@@ -1,6 +1,7 @@
 """Local training of whole models: every client of a round steps a model of its own."""
 
 import dataclasses
+import functools
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -51,12 +52,47 @@ class LocalTraining:
           key: of the clients' batches in this round.
           learning_rate: f32[].
           corrections: leaves f32[K, ...] that `correct` takes, one for each client, or None.
-          steps: i32[2], first local step and one past the last; None for all.
+          steps: i32[K] first local step of each client and i32[K] one past its last, where this is
+            but a part of the plan's; None for all. Batches go on from where they were.
         Returns:
           Trained.
         """
         shared = starts, group, plan, data, key, learning_rate, corrections, steps
         return self.mesh.spread(self._on_device)(*shared)
+
+    def train_in_turn(self, start, plan, data, key, learning_rate):
+        """Trains the clients of a plan one after another, each from the model of the one before.
+
+        The model that a client without weight has trained is not handed on. All devices do all of
+        it. `chunk` is 1, and the models are kept.
+
+        Args:
+          start: leaves f32[...], the model of the first client.
+          plan: Plan.
+          data: FederatedData.
+          key: of the clients' batches in this round.
+          learning_rate: f32[].
+        Returns:
+          The model of the last client, f32[] loss and i32[] samples as in Trained.
+        """
+
+        def on_device(start, plan, data, key, learning_rate):
+            group = jnp.zeros_like(plan.clients)
+
+            def turn(j, carry):
+                model, loss, samples = carry
+                starts = jax.tree.map(lambda x: x[None], model)
+                run = _Run(self, starts, group, plan, data, key, learning_rate, None, None)
+                one = run.train_chunk(j)
+                model = jax.tree.map(
+                    lambda new, old: jnp.where(plan.weight[j] > 0, new[0], old), one.models, model
+                )
+                return model, loss + one.loss, samples + one.samples
+
+            first = start, jnp.float32(0), jnp.int32(0)
+            return jax.lax.fori_loop(0, plan.clients.shape[0], turn, first)
+
+        return self.mesh.spread(on_device)(start, plan, data, key, learning_rate)
 
     def _on_device(self, starts, group, plan, data, key, learning_rate, corrections, steps):
         num_clients = plan.clients.shape[0]
@@ -74,14 +110,16 @@ class LocalTraining:
             )
 
         results = jax.lax.fori_loop(0, last, train, nothing)
-        gathered = parallel.gather_items(results, num_chunks)
-        sums, weight, loss, samples, models = gathered
-        if models is not None:
-            models = jax.tree.map(
-                lambda x: x.reshape(-1, *x.shape[2:])[:num_clients], models
-            )
-        total = jax.tree.map(lambda x: x.sum(0), (sums, weight, loss, samples))
-        return Trained(*total, models)
+        counted = results.weight, results.loss, results.samples
+        counted, models = parallel.gather_items((counted, results.models), num_chunks)
+        sums = results.sums
+        if self.mesh.deterministic:
+            sums = parallel.gather_items(sums, num_chunks)
+        sums, counted = jax.tree.map(lambda x: x.sum(0), (sums, counted))
+        if not self.mesh.deterministic:
+            sums = parallel.total(sums)
+        models = jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:])[:num_clients], models)
+        return Trained(sums, *counted, models)
 
 
 class _Run(NamedTuple):
@@ -95,7 +133,7 @@ class _Run(NamedTuple):
     key: jax.Array
     learning_rate: jax.Array
     corrections: Any
-    steps: jax.Array | None
+    steps: Any
 
     def train_chunk(self, j):
         """All local steps of the j-th chunk of clients: Trained with that chunk's models."""
@@ -109,11 +147,16 @@ class _Run(NamedTuple):
         start = jax.tree.map(lambda x: x.at[group].get(mode="clip"), self.starts)
         correction = jax.tree.map(lambda x: x.at[rows].get(mode="clip"), self.corrections)
         here = rows < self.plan.clients.shape[0]
-        first, past = (0, jnp.where(here, made, 0).max()) if self.steps is None else self.steps
+        first, past = jnp.zeros_like(made), made
+        if self.steps is not None:
+            first, past = map(fill, self.steps)
+            past = jnp.minimum(past, made)
+        most = jnp.where(here, past - first, 0).max()
 
         def step(s, carry):
             models, states, loss, samples = carry
-            valid, grads, step_loss = self._gradients(client, models, s, here & (s < made))
+            trains = here & (first + s < past)
+            valid, grads, step_loss = self._gradients(client, models, first + s, trains)
             if training.correct is not None:
                 grads = training.correct(grads, models, start, correction)
             moved = jax.vmap(
@@ -128,30 +171,35 @@ class _Run(NamedTuple):
             return models, states, loss + step_loss, samples + valid.sum()
 
         carry = start, jax.vmap(training.direction.init)(start), jnp.float32(0), jnp.int32(0)
-        models, _, loss, samples = jax.lax.fori_loop(first, past, step, carry)
+        models, _, loss, samples = jax.lax.fori_loop(0, most, step, carry)
         share = jnp.where(group == jnp.arange(num_groups)[:, None], weight, 0.0)   # [G, C]
         sums = jax.tree.map(lambda x: jnp.tensordot(share, x, axes=1), models)
         kept = models if training.keep_models else None
         return Trained(sums, share.sum(1), loss, samples, kept)
 
     def _gradients(self, client, models, step, trains):
-        """Which samples there are, bool[C, B], the clients' gradients, and the sum of all losses."""
+        """Which samples there are, bool[C, B], gradients of each client, and the sum of losses."""
         size = self.training.batch_size
         with jax.named_scope("batches"):
-            draw = jax.vmap(lambda k: draw_batch(self.data, self.key, k, step, size))
-            examples, valid = draw(client)
+            draw = jax.vmap(lambda k, s: draw_batch(self.data, self.key, k, s, size))
+            examples, valid = draw(client, step)
             valid &= trains[:, None]
-            images = self.data.images.at[examples].get(mode="fill", fill_value=0)
-            images = self.data.normalise(images)
-            labels = self.data.labels.at[examples].get(mode="fill", fill_value=0)
-
-        def mean_loss(params, images, labels, valid):
-            logits = self.training.apply(params, images)
-            losses = optax.losses.softmax_cross_entropy_with_integer_labels(logits, labels)
-            total = jnp.where(valid, losses, 0.0).sum()
-            return total * (1.0 / jnp.maximum(valid.sum(), 1)), total
-
+            images, labels = read_examples(self.data, examples)
         with jax.named_scope("gradients"):
-            gradient = jax.vmap(jax.grad(mean_loss, has_aux=True))
+            mean = functools.partial(mean_loss, self.training.apply)
+            gradient = jax.vmap(jax.grad(mean, has_aux=True))
             grads, losses = gradient(models, images, labels, valid)
         return valid, grads, losses.sum()
+
+
+def read_examples(data, examples):
+    """Normalised images f32[..., H, W, I] and labels i32[...]; of nothing where there is none."""
+    images = data.images.at[examples].get(mode="fill", fill_value=0)
+    return data.normalise(images), data.labels.at[examples].get(mode="fill", fill_value=0)
+
+
+def mean_loss(apply, params, images, labels, valid):
+    """Mean cross-entropy over the samples that there are, bool[B], and its sum; 0 of none."""
+    losses = optax.losses.softmax_cross_entropy_with_integer_labels(apply(params, images), labels)
+    total = jnp.where(valid, losses, 0.0).sum()
+    return total * (1.0 / jnp.maximum(valid.sum(), 1)), total
