@@ -65,10 +65,11 @@ def draw_end(records, folder, title):
     from cefl_jax.runtime.round_pictures import draw_round
 
     draw_learning_curve(folder / "learning_curve.png", records, title)
-    draw_round(folder)
+    if (folder / "timeline.json").exists():     # not where clients take turns
+        draw_round(folder)
 
 
-def run(setup, workdir, display, meanwhile=lambda: None):
+def run(setup, workdir, display, meanwhile=lambda: None, compile=None):
     """Trains, evaluates and writes until the last round.
 
     Args:
@@ -76,11 +77,13 @@ def run(setup, workdir, display, meanwhile=lambda: None):
       workdir: logs.Workdir, with config and partition written.
       display: progress.Display.
       meanwhile: called once, while the compiler is at work.
+      compile: in place of `compile_program`, with its arguments and results.
     Returns:
       The records, flat dicts as in `metrics.jsonl`, and the summary.
     """
     spec, began = setup.spec, time.monotonic()
-    state, advance, inputs, compile_s = compile_program(setup, display, meanwhile)
+    compiled = (compile or compile_program)(setup, display, meanwhile)
+    state, advance, inputs, compile_s = compiled
     warn_of_deadline(setup, state, inputs, display)
     records, done = [], 0
     while done < spec.train.rounds:
@@ -105,16 +108,17 @@ def run(setup, workdir, display, meanwhile=lambda: None):
         network=itemize(chunk.ledger, setup.device_names),
     )
     workdir.write_summary(summary)
-    workdir.write_timeline(
-        course.describe(
-            chunk.course,
-            setup.network,
-            setup.work,
-            setup.device_names,
-            done,
-            spec.network.deadline_s,
+    if chunk.course is not None:
+        workdir.write_timeline(
+            course.describe(
+                chunk.course,
+                setup.network,
+                setup.work,
+                setup.device_names,
+                done,
+                spec.network.deadline_s,
+            )
         )
-    )
     return records, summary
 
 
@@ -130,23 +134,45 @@ def compile_program(setup, display, meanwhile=lambda: None):
     """
     began = time.monotonic()
     display.note("compiling the round ...")
+    inputs = put_inputs(setup)
+    start, advance = compile_both(setup, inputs, meanwhile)
+    return begin(setup, start, inputs), advance, inputs, time.monotonic() - began
+
+
+def put_inputs(setup):
+    """What the compiled program takes besides the state, on every device: HParams, data, network.
+    """
+    arrays = program.make_hparams(setup.spec), setup.data, setup.network
+    return jax.device_put(arrays, setup.mesh.everywhere)
+
+
+def begin(setup, start, inputs):
+    """The first state of a run, by its compiled `start`."""
+    return start(jax.random.key(setup.spec.seed), *inputs[1:])
+
+
+def compile_both(setup, inputs, meanwhile=lambda: None):
+    """The compiled `start` and `advance` of a run, side by side; for any seed.
+
+    Args:
+      setup: Setup.
+      inputs: from `put_inputs`.
+      meanwhile: called once, while the compiler is at work.
+    """
     start, advance = program.make_program(setup)
     everywhere = setup.mesh.everywhere
-    arrays = program.make_hparams(setup.spec), setup.data, setup.network
-    arrays = jax.device_put(arrays, everywhere)
-    inputs = jax.random.key(setup.spec.seed), *arrays[1:]
     with futures.ThreadPoolExecutor() as threads:
-        traced = jax.jit(start, out_shardings=everywhere).trace(*inputs)
+        key = jax.random.key(setup.spec.seed)
+        traced = jax.jit(start, out_shardings=everywhere).trace(key, *inputs[1:])
         starting = threads.submit(program.compile_lowered, traced.lower(), once=True)
         # Not as ShapeDtypeStruct, whose 64 bits would become 32.
         shapes = jax.tree.unflatten(jax.tree.structure(traced.out_info), traced.jaxpr.out_avals)
         jitted = jax.jit(
             advance, donate_argnums=0, in_shardings=everywhere, out_shardings=everywhere
         )
-        compiling = threads.submit(program.compile_lowered, jitted.lower(shapes, *arrays))
+        compiling = threads.submit(program.compile_lowered, jitted.lower(shapes, *inputs))
         meanwhile()
-        state = starting.result()(*inputs)
-        return state, compiling.result(), arrays, time.monotonic() - began
+        return starting.result(), compiling.result()
 
 
 def make_record(chunk, rounds, done, wall_ms):

@@ -4,7 +4,8 @@ import math
 
 import numpy as np
 from matplotlib.figure import Figure
-from scipy import stats
+
+from cefl_jax.reports.intervals import interval
 
 COLUMNS = {
     "time_s": ("time (s)", 1.0),
@@ -13,16 +14,6 @@ COLUMNS = {
     "edge_cloud_bytes": ("edge-cloud (MB)", 1e6),
 }
 COLOURS = ("#332288", "#88CCEE", "#117733", "#DDCC77", "#CC6677", "#AA4499")
-
-
-def interval(values):
-    """Mean and half the width of its 95% interval (Student's t) of the finite values."""
-    values = np.asarray([value for value in values if math.isfinite(value)])
-    if not values.size:
-        return math.nan, math.nan
-    if values.size == 1:
-        return float(values[0]), math.nan
-    return values.mean(), stats.sem(values) * stats.t.ppf(0.975, values.size - 1)
 
 
 def costs_to_target(paid, reached, target):

@@ -1,0 +1,164 @@
+"""Runs of an experiment: cells of settings, each with several seeds, each in a folder of its own.
+
+A run's folder is what `cefl_jax.main` leaves, so `cefl_jax.report` reads it. A run that finished
+with the same settings is not repeated. Runs whose programs are the same share one compilation.
+"""
+
+import argparse
+import dataclasses
+import json
+import pathlib
+import time
+
+import jax
+
+from cefl_jax import build, config, experiment
+from cefl_jax.data import partition
+from cefl_jax.runtime import compile_cache, cpu, logs
+from cefl_jax.runtime.records import read_metrics
+
+
+@dataclasses.dataclass(frozen=True)
+class Experiment:
+    """What is run: every cell with every seed, at one of several scales."""
+
+    name: str
+    cells: dict[str, dict]  # name: changed fields, by dotted path
+    scales: dict[str, dict]  # smoke, cpu, full: changed fields
+    seeds: dict[str, int]  # of each scale
+    target: dict[str, float]  # test accuracy whose costs are told, of each scale
+    common: dict = dataclasses.field(default_factory=dict)
+    tail: int = 10  # last evaluations whose mean is the final accuracy
+    stretch: dict = dataclasses.field(default_factory=dict)  # cell: its rounds over the scale's
+    of_scale: dict = dataclasses.field(default_factory=dict)  # scale: its cells, where not all
+
+    def cells_of(self, scale):
+        """The cells of a scale."""
+        names = self.of_scale.get(scale, self.cells)
+        return {name: self.cells[name] for name in names}
+
+
+class Quiet:
+    """A display that says a line when a run begins to compile, and one in ten evaluations."""
+
+    def __init__(self, title):
+        self.title, self.count = title, 0
+
+    def note(self, text):
+        """Says what is going on."""
+        print(f"{self.title}: {text}", flush=True)
+
+    warn = note
+
+    def update(self, record):
+        """Says how far the run is."""
+        self.count += 1
+        if self.count % 10 == 0:
+            self.note(f"round {record['round']}, test accuracy {record['test/accuracy']:.4f}")
+
+
+def make_spec(of, scale, cell, seed):
+    """The checked settings of one run."""
+    settings = config.default_config()
+    for change in (of.common, of.scales[scale], of.cells[cell], {"seed": seed}):
+        with settings.unlocked(), settings.ignore_type():
+            settings.update_from_flattened_dict(change)
+    settings.train.rounds *= of.stretch.get(cell, 1)
+    return config.to_spec(settings)
+
+
+def run_all(of, scale, seeds, folder, only=""):
+    """Runs what has not been run: {cell: [records of each seed]}.
+
+    Args:
+      of: Experiment.
+      scale: of its scales.
+      seeds: how many, from 0.
+      folder: pathlib.Path; a run is in `CELL-SEED` in it.
+      only: cells with this in their names.
+    """
+    records = {}
+    for cell in filter(lambda name: only in name, of.cells_of(scale)):
+        records[cell], compiler = [], Compiler()
+        for seed in range(seeds):
+            place = folder / f"{cell.replace(' ', '_').replace('/', '-')}-{seed}"
+            spec = make_spec(of, scale, cell, seed)
+            if not is_finished(place, spec):
+                run_one(spec, place, f"{cell}, seed {seed}", compiler)
+            records[cell].append(read_metrics(place / "metrics.jsonl"))
+    return records
+
+
+def run_one(spec, place, title, compiler=None):
+    """One run with its files, without pictures."""
+    setup = build.prepare(spec)
+    with logs.open_workdir(place, overwrite=True) as workdir:
+        workdir.set_status("running", 0)
+        workdir.write_config(config.to_dict(setup.spec))
+        workdir.write_partition(partition.to_json(setup.partition))
+        experiment.run(setup, workdir, Quiet(title), compile=compiler)
+        workdir.set_status("finished", spec.train.rounds)
+
+
+def is_finished(place, spec):
+    """Whether a folder holds a finished run of the same settings, however it was executed."""
+    try:
+        status = json.loads((place / "status.json").read_text())
+        known = json.loads((place / "config.json").read_text())
+    except (OSError, ValueError):
+        return False
+    wanted = json.loads(json.dumps(config.to_dict(spec)))
+    for settings in (known, wanted):
+        settings.pop("run", None)
+        settings["data"]["partition"].pop("num_clients", None)          # a file's are counted
+    return status.get("state") == "finished" and known == wanted
+
+
+class Compiler:
+    """Compiles like `experiment.compile_program`, but programs that are the same only once."""
+
+    def __init__(self):
+        self._known = {}
+
+    def __call__(self, setup, display, meanwhile=lambda: None):
+        """As `experiment.compile_program`."""
+        began, inputs = time.monotonic(), experiment.put_inputs(setup)
+        shapes = jax.tree.map(lambda x: (x.shape, x.dtype), inputs)
+        same = dataclasses.replace(setup.spec, seed=0)          # which comes in with the inputs
+        key = same, setup.work, setup.extent, setup.device_names, str(shapes)
+        if key not in self._known:
+            display.note("compiling")
+            self._known[key] = experiment.compile_both(setup, inputs, meanwhile)
+        start, advance = self._known[key]
+        return experiment.begin(setup, start, inputs), advance, inputs, time.monotonic() - began
+
+
+def parse(of, doc):
+    """The command line of an experiment: workdir, scale, number of seeds, and which cells."""
+    parser = argparse.ArgumentParser(description=doc.splitlines()[0])
+    parser.add_argument("--workdir", required=True, type=pathlib.Path)
+    parser.add_argument("--scale", choices=of.scales, default="cpu")
+    parser.add_argument("--seeds", type=int, help="number of seeds, from 0")
+    parser.add_argument("--only", default="", help="cells with this in their names")
+    options = parser.parse_args()
+    options.seeds = options.seeds or of.seeds[options.scale]
+    return options
+
+
+def main(of, doc, tell):
+    """Runs an experiment, then writes and prints what `tell` makes of it.
+
+    Args:
+      of: Experiment.
+      doc: its docstring.
+      tell: from {cell: [records of each seed]}, Experiment and scale to Markdown.
+    """
+    options = parse(of, doc)
+    cpu.offer_devices()
+    compile_cache.keep()
+    folder = options.workdir / options.scale
+    folder.mkdir(parents=True, exist_ok=True)
+    records = run_all(of, options.scale, options.seeds, folder, options.only)
+    text = tell(records, of, options.scale)
+    (folder / f"{of.name}.md").write_text(text)
+    print(text)
