@@ -38,16 +38,19 @@ def percent(values):
     return f"{100 * mean:.2f}" + ("" if math.isnan(half) else f" ± {100 * half:.2f}")
 
 
-def table(runs, target, tail=10):
+def table(runs, target, tail=10, more=None):
     """Markdown: a row a cell; final accuracies, and what it cost to reach the target.
 
     Args:
       runs: {cell: [records of each seed]}.
       target: test accuracy.
       tail: evaluations at the end whose mean is the final accuracy.
+      more: {metric: heading} of further columns, means over the same evaluations.
     """
+    more = more or {}
     heads = ["", f"accuracy (%), mean of last {tail}", "with cloud model (%)",
-             f"seeds that reach {target:.0%}", *(name for name, _, _ in COSTS.values())]
+             f"seeds that reach {target:.0%}", *(name for name, _, _ in COSTS.values()),
+             *more.values()]
     lines = ["| " + " | ".join(heads) + " |", "|---|" + "---:|" * (len(heads) - 1)]
     for cell, seeds in runs.items():
         found = [cost_to(records, target) for records in seeds]
@@ -59,6 +62,10 @@ def table(runs, target, tail=10):
             mean, half = interval([costs[cost] / unit for costs in reached])
             text = "-" if math.isnan(mean) else form.format(mean)
             cells.append(text + ("" if math.isnan(half) else f" ± {form.format(half)}"))
+        for key in more:
+            mean, half = interval([final(records, key, tail) for records in seeds])
+            cells.append("-" if math.isnan(mean) else f"{mean:.3f}" + (
+                "" if math.isnan(half) else f" ± {half:.3f}"))
         lines.append("| " + " | ".join([cell, *cells]) + " |")
     return "\n".join(lines) + "\n"
 
@@ -69,5 +76,5 @@ def tell(runs, of, scale):
     return (
         f"`{of.name}` at scale `{scale}`, {seeds} seeds, mean ± half of the 95% interval; costs "
         f"are those until the first evaluation at {of.target[scale]:.0%} or more, of the seeds "
-        f"that reach it.\n\n{table(runs, of.target[scale], of.tail)}"
+        f"that reach it.\n\n{table(runs, of.target[scale], of.tail, of.more)}"
     )

@@ -16,6 +16,7 @@ from cefl_jax import build, config, experiment
 from cefl_jax.data import partition
 from cefl_jax.runtime import compile_cache, cpu, logs
 from cefl_jax.runtime.records import read_metrics
+from cefl_jax.specs import DataSpec
 
 
 @dataclasses.dataclass(frozen=True)
@@ -30,6 +31,7 @@ class Experiment:
     common: dict = dataclasses.field(default_factory=dict)
     tail: int = 10  # last evaluations whose mean is the final accuracy
     stretch: dict = dataclasses.field(default_factory=dict)  # cell: its rounds over the scale's
+    more: dict = dataclasses.field(default_factory=dict)  # metric: heading of a column of its own
     of_scale: dict = dataclasses.field(default_factory=dict)  # scale: its cells, where not all
 
     def cells_of(self, scale):
@@ -77,9 +79,9 @@ def run_all(of, scale, seeds, folder, only=""):
       folder: pathlib.Path; a run is in `CELL-SEED` in it.
       only: cells with this in their names.
     """
-    records = {}
+    records, compiler = {}, Compiler()
     for cell in filter(lambda name: only in name, of.cells_of(scale)):
-        records[cell], compiler = [], Compiler()
+        records[cell] = []
         for seed in range(seeds):
             place = folder / f"{cell.replace(' ', '_').replace('/', '-')}-{seed}"
             spec = make_spec(of, scale, cell, seed)
@@ -124,7 +126,8 @@ class Compiler:
         """As `experiment.compile_program`."""
         began, inputs = time.monotonic(), experiment.put_inputs(setup)
         shapes = jax.tree.map(lambda x: (x.shape, x.dtype), inputs)
-        same = dataclasses.replace(setup.spec, seed=0)          # which comes in with the inputs
+        # Seed and examples come in with the inputs.
+        same = dataclasses.replace(setup.spec, seed=0, data=DataSpec())
         key = same, setup.work, setup.extent, setup.device_names, str(shapes)
         if key not in self._known:
             display.note("compiling")
