@@ -1,7 +1,10 @@
 """Which settings cannot be together: each check passes, or says in one line what to change."""
 
-from cefl_jax.config_checks import SettingError
+from cefl_jax.config_checks import SIDE, SettingError
 from cefl_jax.config_unread import check_unread
+
+NEVER_LATE = ("hierfavg", "centralized")
+"""Methods whose clients have no deadline."""
 
 
 def check_combinations(spec):
@@ -23,6 +26,8 @@ def check_combinations(spec):
     if spec.data.partition.name != "file":
         check_population(spec, spec.data.partition.num_clients)
     _check_network(spec.network)
+    _check_late(spec)
+    _check_edge_rounds(spec)
     if spec.method.name == "cefl":
         _check_cluster_sizes(spec.cefl.clustering, train.clients_per_round)
         _check_slots(spec)
@@ -92,6 +97,33 @@ def _check_network(network):
         raise SettingError(
             f"network.return_probability=0.0: with network.leave_probability="
             f"{network.leave_probability} nobody would be left to sample; raise it"
+        )
+
+
+def _check_late(spec):
+    """Deadlines where a method has no rule for who is late."""
+    name, network = spec.method.name, spec.network
+    if name not in NEVER_LATE:
+        return
+    if network.deadline_s is not None:
+        raise SettingError(
+            f"network.deadline_s={network.deadline_s}: method.name={name!r} has no rule for "
+            "clients that are late; set it to None"
+        )
+    if network.late != "drop":
+        raise SettingError(
+            f"network.late={network.late!r}: not read with method.name={name!r}; set it to 'drop'"
+        )
+
+
+def _check_edge_rounds(spec):
+    """More local steps in all edge rounds of a round than a round may have."""
+    steps, times = spec.train.local_steps, spec.hierfavg.edge_rounds
+    if spec.method.name == "hierfavg" and steps is not None and steps * times > SIDE:
+        raise SettingError(
+            f"hierfavg.edge_rounds={times}: with train.local_steps={steps} a client makes "
+            f"{steps * times} local steps a round, and at most {SIDE} are possible; lower one of "
+            "the two"
         )
 
 

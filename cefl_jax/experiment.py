@@ -65,7 +65,7 @@ def draw_end(records, folder, title):
     from cefl_jax.runtime.round_pictures import draw_round
 
     draw_learning_curve(folder / "learning_curve.png", records, title)
-    if (folder / "timeline.json").exists():     # not where clients take turns
+    if (folder / "timeline.json").exists():     # not every method has one
         draw_round(folder)
 
 
@@ -202,12 +202,15 @@ def make_record(chunk, rounds, done, wall_ms):
         "comm/client_down_bytes": sent["client_down"],
         "comm/edge_cloud_bytes": sent["edge_up"] + sent["edge_down"],
         "wall/round_ms": np.float64(wall_ms),
-        "clients/sampled": metrics.sampled.mean(),
-        "clients/finished": metrics.finished.mean(),
-        "clients/counted": metrics.counted.mean(),
-        "clients/empty_rounds": (metrics.counted == 0).sum(),
         **chunk.measures,
     }
+    if metrics.sampled is not None:
+        record |= {
+            "clients/sampled": metrics.sampled.mean(),
+            "clients/finished": metrics.finished.mean(),
+            "clients/counted": metrics.counted.mean(),
+            "clients/empty_rounds": (metrics.counted == 0).sum(),
+        }
     return {key: value if isinstance(value, int) else value.item() for key, value in record.items()}
 
 

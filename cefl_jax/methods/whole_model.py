@@ -101,13 +101,16 @@ class WholeModel(Parts):
             decision.conditions,
             ledger.charge(state.ledger, bill),
         )
-        alone = decision.task._replace(placement=jnp.full_like(decision.task.placement, -1))
+        course, task = None, decision.task
+        if not self.orchestrator.protocol.edge_rounds:      # or the schedule is not of one course
+            alone = task._replace(placement=jnp.full_like(task.placement, -1))
+            course = Course(decision.plan.clients, alone, decision.schedule, bill.phase_s)
         return state, RoundMetrics(
             trained.loss * (1.0 / trained.samples),         # nobody's is not a number
             sampled=decision.sampled,
             finished=decision.schedule.finished.sum(dtype=jnp.int32),
             counted=decision.schedule.counts.sum(dtype=jnp.int32),
-            course=Course(decision.plan.clients, alone, decision.schedule, bill.phase_s),
+            course=course,
         )
 
     def method(self, round, memory=lambda params: ()):

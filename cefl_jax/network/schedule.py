@@ -28,6 +28,7 @@ PHASES = (
     "averaging",
     "distillation",
     "waiting",
+    "examples_upload",
 )
 """What the seconds of a round are spent on, along the path that sets its pace."""
 

@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 
 from cefl_jax.models.cost import Workload
-from cefl_jax.network import dynamics, pairs, topology
+from cefl_jax.network import dynamics, hierarchy, pairs, topology
 from cefl_jax.network.bill import make_bill
 from cefl_jax.network.messages import Sizes
 from cefl_jax.network.pace import Task
@@ -75,7 +75,7 @@ class Orchestrator:
         with jax.named_scope("offloading"):
             sizes = data.sizes.at[clients].get(mode="fill", fill_value=0)
             plan = self._plan(clients, cluster, sizes, self.num_clusters)
-            now = self._network(network, conditions, plan.clients)
+            now = around = self._network(network, conditions, plan.clients)
             if self.protocol.server == "none":
                 now = topology.without_servers(now)
             samples = self._samples(plan)
@@ -87,16 +87,17 @@ class Orchestrator:
             plan = planning.settle(plan, schedule.steps, schedule.counts)
             uploaded = planning.uploaded_samples(plan, self._samples(plan)).sum()
         sampled = (clients < data.sizes.shape[0]).sum(dtype=jnp.int32)
+        if self.protocol.edge_rounds:
+            now = around
         return Decision(plan, task, schedule, now, clusters, cost, sampled, uploaded, after)
 
     def bill(self, decision, num_kinds):
         """The ledger.Bill of a decided round on a network of so many device classes."""
+        held = decision.task, decision.schedule, decision.network, self.work, self.sizes
+        if self.protocol.edge_rounds:
+            return hierarchy.make_bill(*held, self.spec.hierfavg.edge_rounds, num_kinds)
         return make_bill(
-            decision.task,
-            decision.schedule,
-            decision.network,
-            self.work,
-            self.sizes,
+            *held,
             count_flop(decision.uploaded, self.work, self.spec.cefl.distill),
             num_kinds,
         )

@@ -39,8 +39,8 @@ PROTOCOLS = {
 
 
 def trains_whole(method):
-    """Whether the clients of a method train whole models."""
-    return method in PROTOCOLS and PROTOCOLS[method].whole
+    """Whether a method trains whole models: its clients do, or the cloud does."""
+    return method not in PROTOCOLS or PROTOCOLS[method].whole
 
 
 def settings_of(spec):
@@ -49,8 +49,11 @@ def settings_of(spec):
     Other methods than `cefl` do not distil, and their clusters and servers are their protocol's.
     """
     protocol = PROTOCOLS.get(spec.method.name)
-    if protocol is None or spec.method.name == "cefl":
+    if spec.method.name == "cefl":
         return spec
+    if protocol is None:
+        cefl = dataclasses.replace(spec.cefl, distill=DistillSpec(rule="none"))
+        return dataclasses.replace(spec, cefl=cefl)
     offload = dataclasses.replace(
         spec.cefl.offload, include_cloud=protocol.server == "cloud"
     )

@@ -1,0 +1,128 @@
+"""The upper reference: SGD on the pooled examples of the whole population, in the cloud."""
+
+import math
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from cefl_jax.data.federated import batch_examples, steps_per_epoch
+from cefl_jax.methods.method import Method
+from cefl_jax.methods.parts import Parts
+from cefl_jax.network import dynamics, ledger, pooling, topology
+from cefl_jax.stages.local_training import mean_loss, read_examples
+from cefl_jax.stages.optimizers import descend, make_direction
+from cefl_jax.stages.wire import LABEL_BYTES
+from cefl_jax.types import Purpose, RoundMetrics, purpose_key
+
+
+class CentralizedState(NamedTuple):
+    """Everything that the next round depends on."""
+
+    key: jax.Array  # of the run
+    round: jax.Array  # i32[], rounds done
+    params: Any  # one tree per block
+    optimizer: Any  # its state, which persists
+    ledger: ledger.Ledger
+
+
+class Centralized(Parts):
+    """One training run of the unsplit model, cut into rounds."""
+
+    def init(self, key):
+        """The state before the first round."""
+        halves, _ = self.model.init(purpose_key(key, Purpose.MODEL))
+        params = halves.front + halves.back
+        start = ledger.empty_ledger(self.num_kinds)
+        return CentralizedState(key, jnp.int32(0), params, self._direction.init(params), start)
+
+    def round(self, state, hparams):
+        """One round: the next state and RoundMetrics."""
+        train = self.mesh.spread(self._train)
+        with jax.named_scope("training"):
+            params, optimizer, loss, samples = train(
+                state.params, state.optimizer, state.key, state.round, self.data,
+                hparams.learning_rate,
+            )
+        with jax.named_scope("ledger"):
+            bill = self._bill(state, samples)
+        state = CentralizedState(
+            state.key, state.round + 1, params, optimizer, ledger.charge(state.ledger, bill)
+        )
+        return state, RoundMetrics(loss * (1.0 / samples))
+
+    @property
+    def num_steps(self):
+        """Steps of a round: as many as its clients would make together.
+
+        With `local_epochs`: as many passes over the pooled examples, times the share of the
+        population that is in a round; rounded up to whole steps.
+        """
+        train, num_clients = self.spec.train, self.data.sizes.shape[0]
+        if train.local_steps is not None:
+            return train.clients_per_round * train.local_steps
+        per_epoch = steps_per_epoch(self.data.members.shape[0], train.batch_size)
+        return -(-train.local_epochs * train.clients_per_round * per_epoch // num_clients)
+
+    def _train(self, params, optimizer, key, round_index, data, learning_rate):
+        """The steps of a round, on each device alike: parameters, state, loss and samples."""
+        num_examples, size = data.members.shape[0], self.spec.train.batch_size
+        pooled = data._replace(offsets=jnp.array([0, num_examples]))    # as if of one client
+        key = purpose_key(key, Purpose.BATCHES)                         # epochs outlast rounds
+
+        def step(s, carry):
+            params, optimizer, loss, samples = carry
+            at = round_index * self.num_steps + s
+            with jax.named_scope("batches"):
+                examples, valid = batch_examples(pooled, key, jnp.int32(0), at, size)
+                images, labels = read_examples(data, examples)
+            with jax.named_scope("gradients"):
+                grads, total = jax.grad(mean_loss, 1, has_aux=True)(
+                    self.model.whole, params, images, labels, valid
+                )
+            moved = descend(self._direction, grads, optimizer, params, learning_rate)
+            return *moved, loss + total, samples + valid.sum(dtype=jnp.int32)
+
+        start = params, optimizer, jnp.float32(0), jnp.int32(0)
+        return jax.lax.fori_loop(0, self.num_steps, step, start)
+
+    def _bill(self, state, samples):
+        """The ledger.Bill of a round; all examples come in the first one, over its network."""
+        key = purpose_key(state.key, Purpose.NETWORK)
+        conditions = dynamics.start(key, self.network, self.spec.network)
+        everybody = jnp.arange(self.data.sizes.shape[0])
+        network = topology.of_clients(self.network, conditions, everybody, include_cloud=True)
+        counts = jnp.where(state.round == 0, self.data.sizes, 0)
+        example_bytes = math.prod(self.data.images.shape[1:])
+        flop = samples * (self.work.front_forward_flop + self.work.front_backward_flop)
+        return pooling.make_bill(
+            counts, network, example_bytes, LABEL_BYTES, flop, self.num_kinds
+        )
+
+    @property
+    def _direction(self):
+        optimizer = self.spec.train.optimizer
+        return make_direction(
+            optimizer.name, optimizer.momentum, optimizer.weight_decay, optimizer.clip_norm
+        )
+
+
+def make_centralized(*parts):
+    """Centralized training, an upper reference for methods that keep examples where they are.
+
+    All clients upload their examples in the first round, and take no further part. A round makes
+    as many steps as those of its clients together would; epochs, each in a new order, go on from
+    round to round, and so does the optimizer.
+
+    Args:
+      *parts: those of `parts.Parts`.
+    Returns:
+      Method.
+    """
+    central = Centralized(*parts)
+    return Method(
+        central.init,
+        central.round,
+        lambda state, images, _: {"": central.model.whole(state.params, images)},
+        lambda state: {},
+    )
