@@ -1,0 +1,83 @@
+"""Tables, curves and a page of any set of runs.
+
+    python -m cefl_jax.report DIR [DIR ...] --out=report.html [--target=0.8]
+
+Every finished run at or below each DIR is read. The page stands alone; the same tables as CSV,
+Markdown and LaTeX and the figures as PDF go into a folder beside it, such as report_files.
+"""
+
+import argparse
+import collections
+import importlib.util
+import re
+import sys
+
+LIBRARIES = ("altair", "duckdb", "jinja2", "vl_convert")
+
+
+def main(arguments=None):
+    """Reads, writes, and says what was written.
+
+    What cannot be reported ends with one line on standard error and exit status 2.
+
+    Args:
+      arguments: list of str; None for those of the command line.
+    """
+    options = parse(arguments)
+    missing = [name for name in LIBRARIES if importlib.util.find_spec(name) is None]
+    if missing:
+        refuse(f"{' and '.join(missing)} cannot be imported; pip install 'cefl_jax[report]'")
+    # Imported here: without the libraries above the line before should be all that is seen.
+    from cefl_jax.reports import files, runs
+
+    try:
+        files.check_out(options.out)
+        found, left_out = runs.read_runs(options.folders)
+        written = files.write_report(found, left_out, options.target, options.out)
+    except (ValueError, OSError) as error:
+        refuse(error)
+    say(found, left_out, written)
+
+
+def parse(arguments):
+    """The options of a command line."""
+    parser = argparse.ArgumentParser(prog="python -m cefl_jax.report", allow_abbrev=False,
+                                     description=__doc__.splitlines()[0])
+    parser.error = refuse
+    parser.add_argument("folders", nargs="+", metavar="DIR", help="searched for folders of runs")
+    parser.add_argument("--out", required=True, metavar="report.html", help="file for the page")
+    parser.add_argument("--target", type=_accuracy, default=0.8, metavar="0.8",
+                        help="test accuracy until which costs are counted (0.8)")
+    return parser.parse_args(arguments)
+
+
+def say(found, left_out, written):
+    """Prints what was read and written."""
+    print(f"counted: {len(found)} finished run{'s' * (len(found) != 1)}")
+    if left_out:
+        states = collections.Counter(run.state for run in left_out)
+        print("left out:", ", ".join(f"{count} {state}" for state, count in states.items()))
+    page, *others = written
+    print(f"written: {page}")
+    print(f"written: {len(others)} tables and figures in {others[0].parent}")
+
+
+def refuse(error):
+    """Ends the program with one line on standard error and exit status 2."""
+    print("error:", re.sub(r"\s+", " ", str(error)), file=sys.stderr)
+    sys.exit(2)
+
+
+def _accuracy(text):
+    try:
+        value = float(text)
+    except ValueError:
+        value = 0.0
+    if not 0.0 < value <= 1.0:
+        raise argparse.ArgumentTypeError(f"{text!r} is not an accuracy; give one above 0 and at "
+                                         "most 1, such as 0.8")
+    return value
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,157 @@
+"""Learning curves as pictures: one Vega-Lite specification for the page and for PDF."""
+
+from typing import NamedTuple
+
+import altair as alt
+import numpy as np
+import vl_convert
+
+from cefl_jax.reports import curves, quantities
+from cefl_jax.reports.quantities import ACCURACY, AXES, CLUSTER
+
+COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#8C6D31", "#7F7F7F")
+DASHES = ((1, 0), (6, 3), (2, 2), (8, 3, 2, 3))
+NUMBERS, PERCENTS = ".6~g", ".4~%"  # formats of Vega
+UNDRAWN = ("sim/", "comm/", "wall/", "round")
+"""Beginnings of metrics that are axes, or of no interest over the rounds."""
+
+FIGURES = (*((ACCURACY, axis) for axis in AXES), ("test/cloud_accuracy", "round"),
+           (f"{CLUSTER}kl_mean", "round"))
+"""Metric and axis of what is drawn for print, where there is any."""
+
+
+class Look(NamedTuple):
+    """How a group is drawn."""
+
+    label: str
+    method: str
+    settings: tuple
+    colour: str
+    dash: tuple
+
+
+class Axis(NamedTuple):
+    """One thing that curves can be drawn against, or one that they can show."""
+
+    key: str
+    title: str
+    unit: quantities.Unit
+    format: str  # of Vega's numbers
+
+
+def looks(section):
+    """The Look of each group: colours first, then dashes, in the order of the groups."""
+    return [Look(group.label, group.method, group.settings, COLOURS[place % len(COLOURS)],
+                 DASHES[place // len(COLOURS) % len(DASHES)])
+            for place, group in enumerate(section.groups)]
+
+
+def metrics_of(section):
+    """Axis of every metric that some run has and that a curve can show, accuracy first."""
+    keys = dict.fromkeys(key for group in section.groups for run in group.runs
+                         for key in run.metrics if not key.startswith(UNDRAWN))
+    known = [key for key in quantities.NAMES if key in keys]
+    return [Axis(key, quantities.name(key), quantities.Unit(),
+                 PERCENTS if quantities.is_share(key) else NUMBERS)
+            for key in dict.fromkeys([*known, *keys])]
+
+
+def axes_of(section):
+    """Axis of rounds, time, energy and bytes, each in the unit that fits the longest run."""
+    axes = []
+    for key in AXES:
+        ends = [run.metrics[key] for group in section.groups for run in group.runs
+                if key in run.metrics]
+        if ends:
+            unit = quantities.unit(key, np.concatenate(ends))
+            title = quantities.name(key) + (f" ({unit.name})" if unit.name else "")
+            axes.append(Axis(key, title, unit, NUMBERS))
+    return axes
+
+
+def points(section, metric, axis):
+    """The curves of all groups as tuples of the group's place, x, mean, low end, high end.
+
+    In the unit of the axis, with as many digits as a screen shows. Ends of a share are cut to what
+    a share can be.
+    """
+    found = []
+    for place, group in enumerate(section.groups):
+        curve = curves.trace(group.runs, metric.key, axis.key)
+        if curve is not None:
+            half = np.nan_to_num(curve.half)
+            low, high = curve.mean - half, curve.mean + half
+            if quantities.is_share(metric.key):
+                low, high = np.maximum(low, 0.0), np.minimum(high, 1.0)
+            columns = curve.x / axis.unit.size, curve.mean, low, high
+            found += [(place, *(float(f"{value:.6g}") for value in row))
+                      for row in zip(*columns, strict=True)]
+    return found
+
+
+def specification(all_looks, metric, axis, target):
+    """The Vega-Lite specification of curves with bands, without its data set `rows`.
+
+    Its layers are bands, lines, points with tooltips, and, for accuracy, the target.
+
+    Args:
+      all_looks: list of Look.
+      metric: Axis of what is shown.
+      axis: Axis of what it is shown against.
+      target: accuracy that is marked.
+    Returns:
+      dict.
+    """
+    colour = _by_label(alt.Color, all_looks, "colour")
+    x = alt.X("x:Q", title=axis.title, axis=alt.Axis(format=axis.format, tickCount=8))
+    y_axis, y_scale = alt.Axis(format=metric.format, tickCount=8), alt.Scale(zero=False)
+    low = alt.Y("low:Q", title=metric.title, scale=y_scale, axis=y_axis)
+    y = alt.Y("y:Q", title=metric.title, scale=y_scale, axis=y_axis)
+    shown = {"x": axis.title, "y": metric.title, "low": "low end of 95%", "high": "high end of 95%"}
+    tooltip = [alt.Tooltip("label:N", title="group"),
+               *(alt.Tooltip(f"{key}:Q", title=name, format=".4~g") for key, name in shown.items())]
+    base = alt.Chart(alt.NamedData("rows"))
+    layers = [
+        base.mark_area(opacity=0.18).encode(x, low, alt.Y2("high"), colour),
+        base.mark_line(strokeWidth=2).encode(x, y, colour, _by_label(alt.StrokeDash, all_looks,
+                                                                     "dash")),
+        base.mark_point(filled=True, size=18).encode(x, y, colour, tooltip=tooltip),
+    ]
+    if metric.key == ACCURACY:
+        mark = alt.Chart(alt.InlineData([{"target": target}]))
+        layers.append(mark.mark_rule(strokeDash=[2, 3], color="#888888").encode(
+            alt.Y("target:Q", title=metric.title)))
+    return alt.layer(*layers).properties(width=560, height=340).to_dict()
+
+
+def _by_label(channel, all_looks, part):
+    labels = [look.label for look in all_looks]
+    scale = alt.Scale(domain=labels, range=[getattr(look, part) for look in all_looks])
+    return channel("label:N", title=None, sort=labels, scale=scale)
+
+
+PRINT = {
+    "view": {"stroke": None},
+    "axis": {"labelFontSize": 12, "titleFontSize": 13, "titleFontWeight": "normal",
+             "gridColor": "#e4e4e4"},
+    "legend": {"orient": "bottom", "columns": 2, "labelFontSize": 12, "labelLimit": 600,
+               "symbolOpacity": 1.0},
+}
+
+
+def figures(section, target):
+    """{name: bytes of a PDF} of the curves for print."""
+    metrics = {metric.key: metric for metric in metrics_of(section)}
+    axes = {axis.key: axis for axis in axes_of(section)}
+    all_looks = looks(section)
+    drawn = {}
+    for metric, axis in FIGURES:
+        if metric in metrics and axis in axes:
+            rows = [dict(zip(("label", "x", "y", "low", "high"),
+                             (all_looks[place].label, *numbers), strict=True))
+                    for place, *numbers in points(section, metrics[metric], axes[axis])]
+            spec = specification(all_looks, metrics[metric], axes[axis], target)
+            spec |= {"datasets": {**spec.get("datasets", {}), "rows": rows}, "config": PRINT}
+            name = f"{metric}-by-{axis}".replace("/", "_")
+            drawn[name] = vl_convert.vegalite_to_pdf(spec)
+    return drawn

@@ -1,0 +1,123 @@
+"""Tables as text: Markdown, LaTeX (booktabs) and CSV; and the numbers in them."""
+
+import csv
+import io
+import math
+import re
+from typing import NamedTuple
+
+from cefl_jax.reports.tables import Estimate
+
+DASH = "\N{EN DASH}"
+DIGITS = 3
+LATEX = {"\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}",
+         "±": r"$\pm$", "·": r"$\cdot$", DASH: "--", "<": r"\textless{}", ">": r"\textgreater{}",
+         **{mark: f"\\{mark}" for mark in "&%$#_{}"}}
+
+
+class Shown(NamedTuple):
+    """A table as text, for people."""
+
+    heads: list
+    rows: list  # lists of text, the label first
+
+
+def show(table):
+    """The Shown of a table: every cell in the unit of its column, equal decimals in a column."""
+    heads = ["", *map(_head, table.columns)]
+    decimals = [_decimals(column, [row[place] for row in table.rows])
+                for place, column in enumerate(table.columns)]
+    rows = [[label, *(_cell(*each) for each in zip(row, table.columns, decimals, strict=True))]
+            for label, row in zip(table.labels, table.rows, strict=True)]
+    return Shown(heads, rows)
+
+
+def to_markdown(table):
+    """The table in GitHub's Markdown, notes below."""
+    shown = show(table)
+    lines = [_markdown_line(shown.heads), "|---" + "|---:" * len(table.columns) + "|"]
+    lines += [_markdown_line(row) for row in shown.rows]
+    return "\n".join([*lines, "", *map(_markdown, table.notes)]) + "\n"
+
+
+def to_latex(table):
+    """The table for LaTeX with the package booktabs, notes in its caption."""
+    shown = show(table)
+    lines = [r"% \usepackage{booktabs}", r"\begin{table}", r"\centering",
+             rf"\caption{{{_latex(' '.join(table.notes))}}}",
+             rf"\begin{{tabular}}{{l{'r' * len(table.columns)}}}", r"\toprule",
+             _latex_line(shown.heads), r"\midrule", *map(_latex_line, shown.rows),
+             r"\bottomrule", r"\end{tabular}", r"\end{table}"]
+    return "\n".join(lines) + "\n"
+
+
+def to_csv(table):
+    """The table for programs: basic units (s, J, B, shares of one), nothing rounded.
+
+    An estimate has columns for its mean, for half of the 95% interval, and for the number of seeds
+    that have the value.
+    """
+    def is_estimated(place):
+        return any(isinstance(row[place], Estimate) for row in table.rows)
+
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    heads = ["label"]
+    for place, column in enumerate(table.columns):
+        parts = ("mean", "half_interval", "seeds") if is_estimated(place) else ("",)
+        heads += [f"{column.key}_{part}".rstrip("_") for part in parts]
+    writer.writerow(heads)
+    for label, row in zip(table.labels, table.rows, strict=True):
+        cells = [label]
+        for place, cell in enumerate(row):
+            if not is_estimated(place):
+                cells.append(cell)
+            else:
+                found = cell[:3] if cell else (math.nan, math.nan, 0)
+                cells += ["" if not math.isfinite(value) else value for value in found]
+        writer.writerow(cells)
+    return text.getvalue()
+
+
+def _head(column):
+    return f"{column.title} ({column.unit.name})" if column.unit.name else column.title
+
+
+def _decimals(column, cells):
+    """Decimals that show the middle one of a column's means with `DIGITS` digits."""
+    known = [cell for cell in cells if isinstance(cell, Estimate) and cell.mean]
+    sizes = sorted(abs(cell.mean) / column.unit.size for cell in known)
+    are_whole = all(size == round(size) for size in sizes)
+    if are_whole and not any(math.isfinite(cell.half) for cell in known):
+        return 0
+    digits = DIGITS + (column.unit.name == "%")
+    middle = sizes[(len(sizes) - 1) // 2]
+    return min(max(digits - 1 - math.floor(math.log10(middle)), 0), 6)
+
+
+def _cell(cell, column, decimals):
+    if cell is None:
+        return DASH
+    if not isinstance(cell, Estimate):
+        return cell
+    shown = f"{cell.mean / column.unit.size:,.{decimals}f}"
+    if math.isfinite(cell.half):
+        shown += f" ± {cell.half / column.unit.size:,.{decimals}f}"
+    return shown if cell.count == cell.seeds else f"{shown} ({cell.count} of {cell.seeds})"
+
+
+def _markdown_line(cells):
+    return "| " + " | ".join(map(_markdown, cells)) + " |"
+
+
+def _markdown(text):
+    plain = re.sub(r"([\\`*|\[\]])", r"\\\1", " ".join(text.split()))
+    return plain.replace("&", "&amp;").replace("<", "&lt;")
+
+
+def _latex_line(cells):
+    return " & ".join(map(_latex, cells)) + r" \\"
+
+
+def _latex(text):
+    return "".join(LATEX.get(mark, mark) for mark in " ".join(text.split()))

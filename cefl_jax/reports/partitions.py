@@ -1,0 +1,75 @@
+"""Pictures of who holds which labels, each partition once."""
+
+import hashlib
+import io
+from typing import NamedTuple
+
+import numpy as np
+
+from cefl_jax.data import sources
+from cefl_jax.data.partition_file import from_file
+from cefl_jax.runtime.pictures import draw_partition
+
+PNG = b"\x89PNG\r\n\x1a\n"
+
+
+class Picture(NamedTuple):
+    """One partition."""
+
+    seed: int
+    png: bytes | None
+    reason: str = ""  # why there is no picture
+
+
+def gather(section, most):
+    """Pictures of the partitions of a section, in the order of their seeds.
+
+    A run's own `partition.png` is taken where some run with the partition has one; otherwise it is
+    drawn from `partition.json` and the labels of the dataset.
+
+    Args:
+      section: Section.
+      most: pictures wanted.
+    Returns:
+      list of Picture, at most that many; and the number of further partitions.
+    """
+    holders = {}
+    for group in section.groups:
+        for run in group.runs:
+            holders.setdefault(_fingerprint(run.folder), []).append(run)
+    holders.pop(None, None)
+    in_order = sorted(holders.values(), key=lambda runs: str(runs[0].seed))
+    return [_picture(runs) for runs in in_order[:most]], max(len(in_order) - most, 0)
+
+
+def _fingerprint(folder):
+    """What is equal where two partitions are; None for a folder that says nothing of its own."""
+    for name in ("partition.json", "partition.png"):
+        if (folder / name).is_file():
+            return hashlib.sha256((folder / name).read_bytes()).digest()
+    return None
+
+
+def _picture(runs):
+    for run in runs:
+        file = run.folder / "partition.png"
+        content = file.read_bytes() if file.is_file() else b""
+        if content.startswith(PNG):
+            return Picture(run.seed, content)
+    try:
+        return Picture(runs[0].seed, _draw(runs[0]))
+    except (ValueError, OSError, ImportError) as error:
+        return Picture(runs[0].seed, None, str(error))
+
+
+def _draw(run):
+    labels = _labels(run.config)
+    parts = from_file(run.folder / "partition.json", len(labels))
+    counts = [np.bincount(labels[part], minlength=labels.max() + 1) for part in parts]
+    picture = io.BytesIO()
+    draw_partition(picture, np.array(counts))
+    return picture.getvalue()
+
+
+def _labels(config):
+    return sources.load(config["data.name"], config.get("data.path")).train_labels

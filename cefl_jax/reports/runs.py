@@ -1,0 +1,146 @@
+"""From folders to runs: which are finished and whole, and why the others are left out."""
+
+import json
+import os
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+from cefl_jax.reports import metrics, settings
+from cefl_jax.runtime.logs import STATES
+
+MARKS = ("config.json", "status.json", "metrics.jsonl")
+LINK_BYTES = ("comm/client_up_bytes", "comm/client_down_bytes", "comm/edge_cloud_bytes")
+ALL_BYTES = "comm/bytes"
+
+
+class Run(NamedTuple):
+    """One finished run."""
+
+    folder: Path
+    config: dict  # flat, dotted path: value
+    metrics: dict  # name: f64[T] in the order of the rounds, nan where missing or not finite
+    skipped: dict = {}  # noqa: RUF012  # metric: how many values were not finite
+
+    @property
+    def seed(self):
+        return self.config["seed"]
+
+
+class LeftOut(NamedTuple):
+    """One run of which nothing is averaged."""
+
+    folder: Path
+    state: str  # a state of status.json, unreadable, or repeated
+    reason: str
+
+
+def read_runs(folders):
+    """The runs at or below some folders.
+
+    A run folder has at least two of config, status and metrics. Of two runs with the same settings
+    and the same seed the second is left out: it is no further sample.
+
+    Args:
+      folders: paths.
+    Returns:
+      list of Run, finished and whole; list of LeftOut; both in the order of their folders.
+    Raises:
+      ValueError: a folder is missing, or there is no run at or below it.
+    """
+    found = {}
+    for folder in map(Path, folders):
+        below = find_runs(folder)
+        if not below:
+            raise ValueError(f"{folder} holds no run (a folder with config.json and metrics.jsonl)")
+        found |= {os.path.realpath(path): path for path in below}
+    finished, left_out = {}, []
+    for folder in found.values():
+        try:
+            finished[folder] = _read_ending(folder)
+        except _NotFinished as error:
+            left_out.append(LeftOut(folder, *error.args))
+    runs, broken = _read_evaluations(finished)
+    runs, repeated = _drop_repeated(runs)
+    return runs, sorted([*left_out, *broken, *repeated])
+
+
+def find_runs(folder):
+    """Run folders at or below a folder, in order.
+
+    Raises:
+      ValueError: there is no such folder, or one below cannot be looked into.
+    """
+    if not folder.is_dir():
+        raise ValueError(f"{folder} is not a folder" if folder.exists() else
+                         f"there is no folder {folder}")
+
+    def refuse(error):
+        raise ValueError(f"{error.filename} cannot be searched: {error.strerror}") from error
+
+    return sorted(Path(place) for place, _, files in os.walk(folder, onerror=refuse)
+                  if len(set(MARKS) & set(files)) >= 2)
+
+
+class _NotFinished(Exception):
+    """State and reason of a run that cannot be counted."""
+
+
+def _read_ending(folder):
+    """The flat config of a finished run, and its last round."""
+    status = _read_json(folder / "status.json")
+    if not isinstance(status, dict) or status.get("state") not in STATES:
+        raise _NotFinished("unreadable", "status.json names no state that is known")
+    if status["state"] != "finished":
+        reason = status.get("error") or f"after round {status.get('round')}"
+        raise _NotFinished(status["state"], str(reason))
+    try:
+        return settings.complete(_read_json(folder / "config.json")), status.get("round")
+    except ValueError as error:
+        raise _NotFinished("unreadable", f"config.json: {error}") from error
+
+
+def _read_json(file):
+    try:
+        return json.loads(file.read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise _NotFinished("unreadable", f"{file.name} is missing") from error
+    except (OSError, ValueError, RecursionError) as error:
+        raise _NotFinished("unreadable", f"{file.name} cannot be read: {error}") from error
+
+
+def _read_evaluations(finished):
+    """The runs of {folder: (config, last round)} whose metrics are whole, and those left out."""
+    files = {folder: str(folder.absolute() / "metrics.jsonl") for folder in finished}
+    there = [file for file in files.values() if os.path.isfile(file)]
+    whole, faults = metrics.read_metrics(there)
+    runs, broken = [], []
+    for folder, (config, last) in finished.items():
+        found = whole.get(files[folder])
+        if found is not None and found.values["round"][-1] == last:
+            runs.append(Run(folder, config, _add_bytes(found.values), found.skipped))
+            continue
+        why = f"ends before round {last}" if found else faults.get(files[folder], "is missing")
+        broken.append(LeftOut(folder, "unreadable", f"metrics.jsonl {why}"))
+    return runs, broken
+
+
+def _add_bytes(values):
+    """The same metrics and the bytes over all links."""
+    links = [values[key] for key in LINK_BYTES if key in values]
+    return values | {ALL_BYTES: np.sum(links, 0)} if links else values
+
+
+def _drop_repeated(runs):
+    """Runs without those that repeat an earlier one, and these as left out."""
+    first, repeated = {}, []
+    for run in runs:
+        key = settings.key(run.config, lambda path: path == "seed"
+                           or settings.changes_results(path))
+        if key in first:
+            reason = f"same settings and seed as {first[key].folder}, which is counted"
+            repeated.append(LeftOut(run.folder, "repeated", reason))
+        else:
+            first[key] = run
+    return list(first.values()), repeated

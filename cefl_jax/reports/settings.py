@@ -1,0 +1,89 @@
+"""A run's settings as flat fields: what differs from the defaults, and the command to repeat it."""
+
+import functools
+import json
+import shlex
+
+from cefl_jax.config import default_config
+
+NAMING = ("seed", "method.name", "data.name", "model.name")
+"""Without these nothing can be said of a run. Others may be missing: they are newer than it."""
+
+
+def flatten(nested, prefix=""):
+    """{dotted path: value} of nested dicts, lists as tuples."""
+    flat = {}
+    for name, value in nested.items():
+        if isinstance(value, dict):
+            flat |= flatten(value, f"{prefix}{name}.")
+        else:
+            flat[prefix + name] = _hashable(value)
+    return flat
+
+
+@functools.cache
+def defaults():
+    """{dotted path: default} of every field; not to be changed."""
+    return flatten(default_config().to_dict())
+
+
+def complete(nested):
+    """All fields of a `config.json`; a field that is newer than the file has its default.
+
+    Raises:
+      ValueError: the content is not a config, or lacks one of `NAMING`.
+    """
+    if not isinstance(nested, dict):
+        raise ValueError(f"it holds a {type(nested).__name__}, not a group of fields")
+    flat = flatten(nested)
+    for path in NAMING:
+        if path not in flat:
+            raise ValueError(f"it has no {path}")
+    return defaults() | flat
+
+
+def changes_results(path):
+    """Whether a field makes another experiment, as the seed and most of `run` do not.
+
+    How a run is executed changes rounding only, but for the types it computes with.
+    """
+    return path != "seed" and (not path.startswith("run.") or path.endswith("_dtype"))
+
+
+def key(config, belongs):
+    """What is equal where two flat configs are, in the fields of which `belongs(path)` is true.
+
+    A field that is missing is as one that is None.
+    """
+    return frozenset((path, value) for path, value in config.items()
+                     if value is not None and belongs(path))
+
+
+def differences(config):
+    """The fields of a flat config that are not at their defaults, unknown ones included."""
+    known = defaults()
+    return {path: value for path, value in config.items()
+            if path not in known or value != known[path]}
+
+
+def command(config, workdir):
+    """The shell command that repeats a run, every field that is not at its default spelt out.
+
+    Args:
+      config: flat config.
+      workdir: str, folder for the repetition.
+    """
+    words = ["python", "-m", "cefl_jax.main", "--config=configs/default.py"]
+    words += [f"--config.{path}={text(value)}" for path, value in differences(config).items()]
+    return shlex.join([*words, f"--workdir={workdir}"])
+
+
+def text(value):
+    """A value as `--config.FIELD=` takes it."""
+    return ",".join(map(str, value)) if isinstance(value, tuple) else str(value)
+
+
+def _hashable(value):
+    if isinstance(value, (list, tuple)):
+        return tuple(map(_hashable, value))
+    return json.dumps(value) if isinstance(value, dict) else value
