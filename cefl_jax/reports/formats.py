@@ -68,7 +68,7 @@ def to_csv(table):
         heads += [f"{column.key}_{part}".rstrip("_") for part in parts]
     writer.writerow(heads)
     for label, row in zip(table.labels, table.rows, strict=True):
-        cells = [label]
+        cells = [" ".join(label.split())]
         for place, cell in enumerate(row):
             if not is_estimated(place):
                 cells.append(cell)

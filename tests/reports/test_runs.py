@@ -1,0 +1,114 @@
+"""Runs are found wherever they are, and only those that are finished and whole are counted."""
+
+import pytest
+
+from cefl_jax.reports.runs import ALL_BYTES, read_runs
+from tests.reports.folders import add_file, status, write_run
+from tests.runtime.examples import make_record, make_records, without
+
+
+def told(left_out):
+    return [(run.folder.name, run.state, run.reason) for run in left_out]
+
+
+def test_runs_are_found_at_any_depth_and_once(tmp_path):
+    for seed, name in enumerate(("a", "a/b", "c/d/e")):
+        write_run(tmp_path / name, seed=seed)
+    (tmp_path / "link").symlink_to(tmp_path / "c")
+    runs, left_out = read_runs([tmp_path, tmp_path / "a", tmp_path / "link", f"{tmp_path}/c/../a"])
+    assert sorted(run.seed for run in runs) == [0, 1, 2]
+    assert left_out == []
+
+
+def test_a_run_is_what_was_written(tmp_path):
+    records = [without(record, "cluster/", "test/cloud") for record in make_records(4)]
+    records[1]["test/loss"] = float("nan")
+    write_run(tmp_path / "run", records, seed=5, train__batch_size=7)
+    (run,), _ = read_runs([tmp_path])
+    assert (run.folder, run.seed) == (tmp_path / "run", 5)
+    assert run.config["train.batch_size"] == 7
+    assert run.metrics.keys() == records[0].keys() | {ALL_BYTES}
+    assert run.metrics["test/accuracy"].tolist() == [each["test/accuracy"] for each in records]
+    assert run.metrics[ALL_BYTES].tolist() == [5_090_000 * each["round"] for each in records]
+    assert run.skipped == {"test/loss": 1}
+
+
+@pytest.mark.parametrize("state", ["failed", "running", "preempted"])
+def test_a_run_that_is_not_finished_is_left_out(tmp_path, state):
+    write_run(tmp_path / "whole", seed=1)
+    error = "out of <memory>" if state == "failed" else None
+    write_run(tmp_path / "part", state=state, error=error)
+    runs, left_out = read_runs([tmp_path])
+    assert [run.seed for run in runs] == [1]
+    assert told(left_out) == [("part", state, error or "after round 10")]
+
+
+@pytest.mark.parametrize(("file", "text", "reason"), [
+    ("status.json", "{", "status.json cannot be read: "),
+    ("status.json", "[]", "status.json names no state"),
+    ("status.json", status(state="asleep"), "status.json names no state"),
+    ("status.json", None, "status.json is missing"),
+    ("status.json", status(round=15), "metrics.jsonl ends before round 15"),
+    ("config.json", "{", "config.json cannot be read: "),
+    ("config.json", "[" * 100_000, "config.json cannot be read: "),
+    ("config.json", "[]", "config.json: it holds a list"),
+    ("config.json", "{}", "config.json: it has no seed"),
+    ("config.json", None, "config.json is missing"),
+    ("metrics.jsonl", "", "metrics.jsonl is empty"),
+    ("metrics.jsonl", "{\n", "metrics.jsonl has a line that is not JSON"),
+    ("metrics.jsonl", None, "metrics.jsonl is missing"),
+])
+def test_a_broken_run_is_left_out_and_harms_no_other(tmp_path, file, text, reason):
+    write_run(tmp_path / "sound", seed=1)
+    broken = write_run(tmp_path / "broken", seed=2)
+    if text is None:
+        (broken / file).unlink()
+    else:
+        add_file(broken, file, text)
+    runs, left_out = read_runs([tmp_path])
+    assert [run.folder.name for run in runs] == ["sound"]
+    ((name, state, told_reason),) = told(left_out)
+    assert (name, state) == ("broken", "unreadable")
+    assert told_reason.startswith(reason)
+
+
+def test_bytes_that_are_no_text_are_unreadable(tmp_path):
+    broken = write_run(tmp_path / "broken")
+    (broken / "config.json").write_bytes(b"\xff\xfe{}")
+    _, left_out = read_runs([tmp_path])
+    assert [run.state for run in left_out] == ["unreadable"]
+
+
+def test_a_repetition_is_no_second_sample(tmp_path):
+    write_run(tmp_path / "first", seed=1, run__devices=1)
+    write_run(tmp_path / "second", seed=1, run__devices=2)
+    write_run(tmp_path / "other", seed=1, run__compute_dtype="bfloat16")
+    runs, left_out = read_runs([tmp_path])
+    assert [run.folder.name for run in runs] == ["first", "other"]
+    assert told(left_out) == [("second", "repeated", f"same settings and seed as "
+                               f"{tmp_path / 'first'}, which is counted")]
+
+
+def test_a_repetition_of_what_is_left_out_is_counted(tmp_path):
+    write_run(tmp_path / "first", seed=1, state="failed")
+    write_run(tmp_path / "second", seed=1)
+    runs, left_out = read_runs([tmp_path])
+    assert [run.folder.name for run in runs] == ["second"]
+    assert [run.state for run in left_out] == ["failed"]
+
+
+def test_a_folder_without_runs_is_refused(tmp_path):
+    write_run(tmp_path / "runs" / "one")
+    add_file(tmp_path / "other", "config.json", "{}")
+    for folder, message in ((tmp_path / "nowhere", "there is no folder"),
+                            (tmp_path / "other", "holds no run"),
+                            (tmp_path / "other" / "config.json", "is not a folder")):
+        with pytest.raises(ValueError, match=message):
+            read_runs([tmp_path / "runs", folder])
+
+
+def test_a_run_without_a_metric_is_read(tmp_path):
+    write_run(tmp_path / "run", [without(make_record(3), "test/", "comm/")])
+    (run,), left_out = read_runs([tmp_path])
+    assert not {"test/accuracy", ALL_BYTES} & run.metrics.keys()
+    assert left_out == []
