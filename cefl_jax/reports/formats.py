@@ -92,7 +92,8 @@ def _decimals(column, cells):
         return 0
     digits = DIGITS + (column.unit.name == "%")
     middle = sizes[(len(sizes) - 1) // 2]
-    return min(max(digits - 1 - math.floor(math.log10(middle)), 0), 6)
+    return min(max(digits - 1 - math.floor(math.log10(middle)), 0),
+               column.most_decimals)
 
 
 def _cell(cell, column, decimals):

@@ -38,6 +38,7 @@ class Column(NamedTuple):
     key: str  # in files
     title: str
     unit: Unit = Unit()
+    most_decimals: int = 6
 
 
 class Table(NamedTuple):
@@ -98,6 +99,7 @@ def summarize(section, target):
         "last one; neither is the best.",
         f"Costs are those until the first evaluation at or above {100.0 * target:.4g}% test "
         "accuracy, averaged over the seeds that reached it.",
+        *_short_note(groups),
         *_spacing_note(groups),
         *_skipped_notes(groups),
     ]
@@ -112,6 +114,8 @@ CLUSTERING = {
     "size_max": np.nanmax,
 }
 """What is taken of a run's values of each metric of its clusters."""
+
+COUNTS = ("cluster/count", "cluster/size_min", "cluster/size_max")
 
 
 def clustering_table(section):
@@ -135,7 +139,8 @@ def clustering_table(section):
 def _column(key, title, groups, take, metric):
     """A column and its cells, from what is taken of each run."""
     cells = [estimate([take(run, metric) for run in group.runs]) for group in groups]
-    return Column(key, title, PERCENT if quantities.is_share(metric) else Unit()), cells
+    unit = PERCENT if quantities.is_share(metric) else Unit()
+    return Column(key, title, unit, 1 if metric in COUNTS else 6), cells
 
 
 def _cost_column(axis, to_target, hits):
@@ -143,7 +148,8 @@ def _cost_column(axis, to_target, hits):
              for group in hits]
     unit = quantities.unit(axis, [cell.mean for cell in cells if cell])
     key, title = COSTS[axis]
-    return Column(f"{key}_to_target", f"{title} {to_target}", unit), cells
+    decimals = 1 if axis == "round" else 6
+    return Column(f"{key}_to_target", f"{title} {to_target}", unit, decimals), cells
 
 
 def _make_table(name, groups, columns, notes):
@@ -157,6 +163,13 @@ def _make_table(name, groups, columns, notes):
 def _share(hits):
     count = sum(hit is not None for hit in hits)
     return f"{count} of {len(hits)} seed{'s' if len(hits) > 1 else ''}"
+
+
+def _short_note(groups):
+    fewest = min(run.metrics["round"].size for group in groups for run in group.runs)
+    if fewest < quantities.FINAL_EVALUATIONS:
+        yield (f"The shortest run has {fewest} evaluations only, and its final accuracy is their "
+               "mean: that of most of its training.")
 
 
 def _spacing_note(groups):

@@ -98,6 +98,12 @@ def test_three_digits_of_the_middle_of_a_column(means, shown):
     assert formats.show(table).rows[0][1] == shown
 
 
+def test_a_column_of_counts_has_few_decimals():
+    column = Column("x", "x", most_decimals=1)
+    table = Table("t", (column,), ["a"], [[Estimate(5.5, 1.24, 2, 2)]], [])
+    assert formats.show(table).rows[0][1] == "5.5 ± 1.2"
+
+
 def test_columns_have_equal_decimals():
     cells = [Estimate(mean, 0.001, 3, 3) for mean in (0.5, 33.3333, 700.0)]
     table = Table("t", (Column("x", "x"),), list("abc"), [[cell] for cell in cells], [])

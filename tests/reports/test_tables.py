@@ -104,6 +104,15 @@ def test_values_that_were_not_finite_are_flagged():
         "cefl, seed 3: values that were not finite are left out: test/accuracy (1)."]
 
 
+def test_runs_too_short_for_a_final_accuracy_are_flagged():
+    def flags(*lengths):
+        runs = [curve(seed, [0.5] * length) for seed, length in enumerate(lengths)]
+        return [note for note in summary_table(runs, 0.8).notes if "shortest run" in note]
+
+    assert flags(10, 11) == []
+    assert "9 evaluations" in flags(11, 9)[0]
+
+
 def test_unequal_spacings_are_flagged():
     def flags(*spacings):
         runs = [curve(seed, [0.5], run__eval_every=each) for seed, each in enumerate(spacings)]
