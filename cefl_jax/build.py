@@ -135,7 +135,8 @@ def resolve(spec, mesh, num_clients):
     chunk = spec.run.client_chunk
     if chunk is None:
         chunk = choose_client_chunk(mesh.platform, spec)
-    chunk = min(chunk, spec.train.clients_per_round)
+    in_turn = protocols.one_at_a_time(spec.method.name)
+    chunk = min(chunk, 1 if in_turn else spec.train.clients_per_round)
     parts, batch = spec.run.distill_parts, spec.cefl.distill.batch_size
     parts = min(parts or choose_distill_parts(mesh.platform, batch), batch)
     partition_spec = dataclasses.replace(spec.data.partition, num_clients=num_clients)
@@ -149,7 +150,12 @@ def resolve(spec, mesh, num_clients):
 
 
 def count_most_items(spec):
-    """Clusters that a round can have, or clients where they train whole models alone."""
+    """Clusters that a round can have, or clients where they train whole models alone.
+
+    What is done one after another is one.
+    """
+    if protocols.one_at_a_time(spec.method.name):
+        return 1
     settings, clients = protocols.settings_of(spec), spec.train.clients_per_round
     clustering = settings.cefl.clustering
     return {"single": 1, "singleton": clients}.get(
@@ -163,8 +169,10 @@ def choose_client_chunk(platform, spec):
     On two CPU cores 5 of a cluster at once were 1.4 times faster than one after another and wider
     won nothing, but a slot without a client costs as much as one with (a cluster of one in slots of
     two took 1.5 times as long). For other platforms 16 is a guess. Where clients train whole models
-    alone, a cluster is all of them.
+    alone, a cluster is all of them; where they come one after another, it is one.
     """
+    if protocols.one_at_a_time(spec.method.name):
+        return 1
     clients = spec.train.clients_per_round
     clusters = 1 if protocols.trains_whole(spec.method.name) else count_most_items(spec)
     size = -(-clients // clusters)

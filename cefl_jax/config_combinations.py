@@ -3,7 +3,7 @@
 from cefl_jax.config_checks import SIDE, SettingError
 from cefl_jax.config_unread import check_unread
 
-NEVER_LATE = ("hierfavg", "centralized")
+NEVER_LATE = ("hierfavg", "centralized", "fedgkt")
 """Methods whose clients have no deadline."""
 
 
@@ -27,6 +27,7 @@ def check_combinations(spec):
         check_population(spec, spec.data.partition.num_clients)
     _check_network(spec.network)
     _check_late(spec)
+    _check_turns(spec)
     _check_edge_rounds(spec)
     if spec.method.name == "cefl":
         _check_cluster_sizes(spec.cefl.clustering, train.clients_per_round)
@@ -113,6 +114,16 @@ def _check_late(spec):
     if network.late != "drop":
         raise SettingError(
             f"network.late={network.late!r}: not read with method.name={name!r}; set it to 'drop'"
+        )
+
+
+def _check_turns(spec):
+    """A deadline for clients most of whom only wait for their turn."""
+    deadline_s = spec.network.deadline_s
+    if spec.method.name == "sequential_split" and deadline_s is not None:
+        raise SettingError(
+            f"network.deadline_s={deadline_s}: cannot be kept with method.name='sequential_split', "
+            "whose clients take turns; set it to None"
         )
 
 

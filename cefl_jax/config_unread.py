@@ -7,7 +7,8 @@ from cefl_jax.config_checks import SettingError
 from cefl_jax.specs import Spec
 
 OWN = ("fedprox", "scaffold", "fedopt", "hierfavg", "fedgkt")  # settings of the method of that name
-SPLIT = ("cefl", "splitfed_v1", "splitfed_v2", "sequential_split")
+CUT = ("cefl", "splitfed_v1", "splitfed_v2")  # train with what arrives at the other side
+SPLIT = (*CUT, "sequential_split")
 MARKOV = (
     "shadow_std_db",
     "shadow_correlation",
@@ -21,9 +22,10 @@ READ_WITH = {
     "cefl.clustering": ("method.name", ("cefl",)),
     "cefl.offload": ("method.name", ("cefl",)),
     "cefl.distill": ("method.name", ("cefl",)),
-    "cefl.compression": ("method.name", SPLIT),
-    "cefl.privacy": ("method.name", SPLIT),
-    "run.archive_dtype": ("method.name", ("cefl",)),
+    "cefl.compression": ("method.name", CUT),
+    "cefl.privacy.noise_std": ("method.name", CUT),
+    "cefl.privacy.probe_size": ("method.name", SPLIT),
+    "run.archive_dtype": ("method.name", ("cefl", "fedgkt")),
     **{name: ("method.name", (name,)) for name in OWN},
     "cefl.clustering.network_weight": ("cefl.clustering.rule", ("balanced",)),
     "fedopt.beta1": ("fedopt.optimizer", ("adam", "yogi", "sgd")),

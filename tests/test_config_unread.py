@@ -20,8 +20,8 @@ OF_METHOD = {  # what a method reads of the settings that not every method reads
     "hierfavg": ("hierfavg.",),
     "splitfed_v1": AT_THE_CUT,
     "splitfed_v2": AT_THE_CUT,
-    "sequential_split": AT_THE_CUT,
-    "fedgkt": ("fedgkt.",),
+    "sequential_split": ("cefl.privacy.probe_size",),
+    "fedgkt": ("fedgkt.", "run.archive_dtype"),
 }
 NOT_OF_ALL = (
     "cefl.", "fedprox.", "scaffold.", "fedopt.", "hierfavg.", "fedgkt.", "run.archive_dtype"

@@ -7,7 +7,9 @@ from cefl_jax.methods.fedopt import make_fedopt
 from cefl_jax.methods.fedprox import make_fedprox
 from cefl_jax.methods.hierfavg import make_hierfavg
 from cefl_jax.methods.scaffold import make_scaffold
+from cefl_jax.methods.sequential_split import make_sequential_split
 from cefl_jax.methods.splitfed_v1 import make_splitfed_v1
+from cefl_jax.methods.splitfed_v2 import make_splitfed_v2
 
 METHODS = {
     "cefl": make_cefl,
@@ -18,4 +20,6 @@ METHODS = {
     "fedopt": make_fedopt,
     "hierfavg": make_hierfavg,
     "splitfed_v1": make_splitfed_v1,
+    "splitfed_v2": make_splitfed_v2,
+    "sequential_split": make_sequential_split,
 }

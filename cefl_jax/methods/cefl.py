@@ -118,6 +118,7 @@ class Cefl(Parts):
                 upload_slots=slots,
                 client_chunk=self.spec.run.client_chunk,
                 archive_dtype=self.spec.run.archive_dtype,
+                in_turn=self._orchestrator.protocol.back_in_turn,
             )
             with jax.named_scope("training"):
                 smashed, trained = training.train_clusters(halves, self.mesh.size)

@@ -9,7 +9,7 @@ from cefl_jax.network.pace import last_steps, members
 from cefl_jax.network.schedule import PHASES
 
 
-def make_bill(task, schedule, network, work, sizes, distill_flop, num_kinds):
+def make_bill(task, schedule, network, work, sizes, distill_flop, num_kinds, averages=True):
     """What a round of split training cost.
 
     When the slowest cluster has closed, the front aggregation server averages the front halves and
@@ -23,6 +23,7 @@ def make_bill(task, schedule, network, work, sizes, distill_flop, num_kinds):
       sizes: messages.Sizes.
       distill_flop: f32[] FLOPs of distillation.
       num_kinds: static number of device classes.
+      averages: static, whether anything is averaged.
     Returns:
       ledger.Bill.
     """
@@ -32,6 +33,8 @@ def make_bill(task, schedule, network, work, sizes, distill_flop, num_kinds):
         2.0 * traffic.fronts_up * work.front_params / network.front.flop_per_s,
         2.0 * clusters * work.back_params / network.cloud.flop_per_s,
     ])
+    if not averages:
+        averaging_s = jnp.zeros(2)
     distillation_s = distill_flop / network.cloud.flop_per_s
     phase_s = schedule.phase_s.at[PHASES.index("averaging")].set(averaging_s.sum())
     phase_s = phase_s.at[PHASES.index("distillation")].set(distillation_s)

@@ -15,6 +15,7 @@ from cefl_jax.network.bill import make_bill
 from cefl_jax.network.messages import Sizes
 from cefl_jax.network.pace import Task
 from cefl_jax.network.schedule import Schedule, simulate
+from cefl_jax.network.turns import bill_turns, simulate_turns
 from cefl_jax.specs import Spec
 from cefl_jax.stages import clustering, offload, planning, protocols
 from cefl_jax.stages.distillation import count_flop
@@ -31,7 +32,7 @@ class Decision(NamedTuple):
 
     plan: planning.Plan  # of the steps that are made and the contributions that count
     task: Task
-    schedule: Schedule
+    schedule: Schedule  # where clients take turns: of each turn, leaves [K, ...]
     network: topology.RoundNetwork
     clusters: clustering.Quality | None  # None: the method does not choose them
     offload_cost: jax.Array | None  # f32[], the objective's value; None: it does not match
@@ -84,7 +85,7 @@ class Orchestrator:
             stays = self._stays(keys[Purpose.DEPARTURE], plan, conditions, after)
             task = Task(samples, plan.cluster, placement, stays, plan.uploaded)
             schedule = self._simulate(task, now)
-            plan = planning.settle(plan, schedule.steps, schedule.counts)
+            plan = planning.settle(plan, schedule.steps.ravel(), schedule.counts.ravel())
             uploaded = planning.uploaded_samples(plan, self._samples(plan)).sum()
         sampled = (clients < data.sizes.shape[0]).sum(dtype=jnp.int32)
         if self.protocol.edge_rounds:
@@ -94,6 +95,8 @@ class Orchestrator:
     def bill(self, decision, num_kinds):
         """The ledger.Bill of a decided round on a network of so many device classes."""
         held = decision.task, decision.schedule, decision.network, self.work, self.sizes
+        if self.protocol.in_turn:
+            return bill_turns(*held, num_kinds)
         if self.protocol.edge_rounds:
             return hierarchy.make_bill(*held, self.spec.hierfavg.edge_rounds, num_kinds)
         return make_bill(
@@ -154,6 +157,8 @@ class Orchestrator:
     def _simulate(self, task, network):
         settings = self.spec.network
         keep = settings.late == "keep"
+        if self.protocol.in_turn:
+            return simulate_turns(task, network, self.work, self.sizes, keep)
         return simulate(task, network, self.work, self.sizes, settings.deadline_s, keep)
 
     def _samples(self, plan):

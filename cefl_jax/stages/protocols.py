@@ -15,7 +15,8 @@ class Protocol:
     server: str  # of back halves: matched, by the offload rule | cloud | none: clients do all
     clustering: ClusteringSpec | None = None  # None: as the settings say
     control: bool = False  # a control variate as large as the model travels with it
-    in_turn: bool = False  # one client after another
+    in_turn: bool = False  # one client after another, each from the model of the one before
+    back_in_turn: bool = False  # a back half steps on one client's samples after another's
     edge_rounds: bool = False  # edge nodes average their own clients' models several times a round
 
     @property
@@ -32,10 +33,16 @@ PROTOCOLS = {
     "fedopt": Protocol("none", EACH),
     "hierfavg": Protocol("none", EACH, edge_rounds=True),
     "splitfed_v1": Protocol("cloud", EACH),
-    "splitfed_v2": Protocol("cloud", ALL),
+    "splitfed_v2": Protocol("cloud", ALL, back_in_turn=True),
     "sequential_split": Protocol("cloud", EACH, in_turn=True),
 }
 """By method. `centralized` and `fedgkt` have none: their rounds are no split training."""
+
+
+def one_at_a_time(method):
+    """Whether a method trains on one client after another, or on nobody's in particular."""
+    protocol = PROTOCOLS.get(method)
+    return protocol is None or protocol.in_turn or protocol.back_in_turn
 
 
 def trains_whole(method):

@@ -95,6 +95,9 @@ class SplitTraining:
     samples, and each client steps its front half along the gradient of its own mean loss, taken
     through the back half as it was before the step. A client or node without samples in a step
     does not move.
+
+    Or, in turn, the node steps on each chunk's samples by themselves, before it takes those of the
+    next one.
     """
 
     model: SplitModel
@@ -109,6 +112,7 @@ class SplitTraining:
     upload_slots: int  # U, steps kept of each client's smashed data; 0 keeps none
     client_chunk: int  # clients of a cluster computed at once
     archive_dtype: str = "float32"  # of the smashed data that is kept
+    in_turn: bool = False  # the node steps after each chunk
 
     def train_clusters(self, halves, num_devices):
         """Trains this device's clusters, one after another, from the same halves.
@@ -176,13 +180,20 @@ class SplitTraining:
         return jax.lax.fori_loop(0, -(-self.plan.members[m] // self.client_chunk), add, start)
 
     def _local_step(self, m, step, carry):
-        """One local step of cluster m, a chunk of clients after another."""
-        rows, node = carry
+        """One local step of cluster m, in which its node steps once, or once for each chunk."""
         chunks = -(-self.plan.members[m] // self.client_chunk)
+        if not self.in_turn:
+            return self._node_step(m, step, 0, chunks, carry)
+        turn = lambda j, carry: self._node_step(m, step, j, j + 1, carry)  # noqa: E731
+        return jax.lax.fori_loop(0, chunks, turn, carry)
+
+    def _node_step(self, m, step, first, past, carry):
+        """One local step of cluster m's chunks from `first` on, and one step of its node."""
+        rows, node = carry
         grad = jax.tree.map(jnp.zeros_like, node.back)
         chunk = functools.partial(self._chunk_step, m, step, node.back)
         start = rows, grad, jnp.float32(0), jnp.int32(0)
-        rows, grad, loss, samples = jax.lax.fori_loop(0, chunks, chunk, start)
+        rows, grad, loss, samples = jax.lax.fori_loop(first, past, chunk, start)
         # Times the reciprocal: the compiler turns some divisions into that, and others not.
         share = 1.0 / jnp.maximum(samples, 1)
         grad = jax.tree.map(lambda g: g * share, grad)

@@ -1,0 +1,59 @@
+"""Sequential split learning: each client goes on with the model of the one before."""
+
+from cefl_jax.methods.cefl import Cefl
+from cefl_jax.methods.method import Method
+from cefl_jax.stages.local_training import LocalTraining
+from cefl_jax.stages.optimizers import make_direction
+from cefl_jax.stages.protocols import settings_of
+from cefl_jax.types import Halves, Purpose, round_key
+
+
+class SequentialSplit(Cefl):
+    """Rounds of `cefl` on the cloud in which the clients take turns."""
+
+    def round(self, state, hparams):
+        """One round: the next state and RoundMetrics, without a course."""
+        state, metrics = super().round(state, hparams)
+        return state, metrics._replace(course=None)
+
+    def split_train(self, state, plan, hparams):
+        """Trains one client after another; the last one's halves, no uploads, and the mean loss.
+
+        The gradient through the cut is that of the whole model, whose norm is what is clipped.
+        """
+        train, optimizer = self.spec.train, self.spec.train.optimizer
+        direction = make_direction(
+            optimizer.name, optimizer.momentum, optimizer.weight_decay, optimizer.clip_norm
+        )
+        training = LocalTraining(
+            self.model.whole, direction, train.batch_size, 1, self.mesh, keep_models=True
+        )
+        key = round_key(state.key, state.round, Purpose.BATCHES)
+        whole = state.halves.front + state.halves.back
+        whole, loss, samples = training.train_in_turn(
+            whole, plan, self.data, key, hparams.learning_rate
+        )
+        halves = Halves(whole[: self.model.cut], whole[self.model.cut :])
+        return halves, None, loss * (1.0 / samples)             # nobody's is not a number
+
+
+def make_sequential_split(spec, *parts):
+    """Split learning by turns, which computes what sequential federated learning computes.
+
+    The clients of a round come in the order in which they were sampled, which is random. Each loads
+    the front half that the one before has left at the front aggregation server, trains it with the
+    back half on the cloud, its optimizer started anew, and delivers it; nothing is averaged. After
+    a client that does not count the model is as it was before it.
+
+    Args:
+      spec: Spec.
+      *parts: the others of `parts.Parts`.
+    Returns:
+      Method.
+    Reference:
+      Gupta and Raskar, Distributed learning of deep neural network over multiple agents, Journal of
+      Network and Computer Applications, 2018, algorithms 1 and 2; Li and Lyu, Convergence analysis
+      of sequential federated learning on heterogeneous data, NeurIPS 2023, algorithm 1.
+    """
+    method = SequentialSplit(settings_of(spec), *parts)
+    return Method(method.init, method.round, method.predictors, method.measures)
