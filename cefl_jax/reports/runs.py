@@ -113,7 +113,7 @@ def _read_json(file):
 def _read_evaluations(finished):
     """The runs of {folder: (config, last round)} whose metrics are whole, and those left out."""
     files = {folder: str(folder.absolute() / "metrics.jsonl") for folder in finished}
-    there = [file for file in files.values() if os.path.isfile(file)]
+    there = [file for file in files.values() if os.path.isfile(file) and os.access(file, os.R_OK)]
     whole, faults = metrics.read_metrics(there)
     runs, broken = [], []
     for folder, (config, last) in finished.items():
@@ -121,7 +121,7 @@ def _read_evaluations(finished):
         if found is not None and found.values["round"][-1] == last:
             runs.append(Run(folder, config, _add_bytes(found.values), found.skipped))
             continue
-        why = f"ends before round {last}" if found else faults.get(files[folder], "is missing")
+        why = f"ends before round {last}" if found else faults.get(files[folder], "cannot be read")
         broken.append(LeftOut(folder, "unreadable", f"metrics.jsonl {why}"))
     return runs, broken
 

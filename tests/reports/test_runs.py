@@ -56,7 +56,7 @@ def test_a_run_that_is_not_finished_is_left_out(tmp_path, state):
     ("config.json", None, "config.json is missing"),
     ("metrics.jsonl", "", "metrics.jsonl is empty"),
     ("metrics.jsonl", "{\n", "metrics.jsonl has a line that is not JSON"),
-    ("metrics.jsonl", None, "metrics.jsonl is missing"),
+    ("metrics.jsonl", None, "metrics.jsonl cannot be read"),
 ])
 def test_a_broken_run_is_left_out_and_harms_no_other(tmp_path, file, text, reason):
     write_run(tmp_path / "sound", seed=1)
