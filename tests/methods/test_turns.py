@@ -94,7 +94,7 @@ def test_three_rounds_equal_the_slow_reading(method):
         optimizer.learning_rate, optimizer.momentum, optimizer.weight_decay, optimizer.clip_norm
     )
     halves, _ = setup.model.init(program_key(setup))
-    expected, counted = replay.layers(halves.front + halves.back), []
+    expected, counted, parts = replay.layers(halves.front + halves.back), [], 0
     for index, (state, chunk) in enumerate(outcomes(method)):
         plan, task = (world.row_of(x, index) for x in (decisions().plan, decisions().task))
         stays = dict(zip(plan.clients.tolist(), task.stays.tolist(), strict=True))
@@ -106,12 +106,13 @@ def test_three_rounds_equal_the_slow_reading(method):
         assert_close(layers(state), expected, rtol=1e-3, atol=1e-5)
         np.testing.assert_allclose(chunk.metrics.train_loss, [loss], rtol=1e-4)
         counted.append((len(clients), sum(client.counts for client in clients)))
+        parts += sum(bool(client.batches) and not client.counts for client in clients)
         seen = chunk.metrics.sampled.item(), chunk.metrics.counted.item()
         assert seen == counted[-1]
     # Some leave after some of their steps, and there are empty places.
+    assert parts > 0
     assert [sampled for sampled, _ in counted] == [7, 5, 1]
     assert all(count > 0 for _, count in counted)
-    assert sum(count for _, count in counted) < 12
 
 
 def program_key(setup):
