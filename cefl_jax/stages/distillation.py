@@ -68,11 +68,16 @@ def distillation_loss(logits, labels, teacher_logits, weight, temperature):
       Hinton, Vinyals and Dean, Distilling the knowledge in a neural network, 2015, section 2.
     """
     hard = optax.losses.softmax_cross_entropy_with_integer_labels(logits, labels)
+    soft = soft_divergence(logits, teacher_logits, temperature)
+    return (1.0 - weight) * hard + weight * temperature**2 * soft
+
+
+def soft_divergence(logits, teacher_logits, temperature):
+    """D_KL(teacher_T || student_T) f32[B] of logits f32[B, Y] softened by T, nats."""
     cool = 1.0 / temperature
     teacher = jax.nn.log_softmax(teacher_logits * cool)
     student = jax.nn.log_softmax(logits * cool)
-    soft = optax.losses.kl_divergence_with_log_targets(student, teacher)
-    return (1.0 - weight) * hard + weight * temperature**2 * soft
+    return optax.losses.kl_divergence_with_log_targets(student, teacher)
 
 
 def count_flop(samples, work, spec):
@@ -93,6 +98,7 @@ class Distillation:
     direction: optax.GradientTransformation  # of both models
     mesh: parallel.EdgeMesh
     parts: int  # of a batch, which the devices take in turn
+    loss: Callable = distillation_loss  # of a student, with these arguments
 
     def distil_mutually(self, edge, cloud, uploads, keys, hparams, round_index):
         """The edge model learns from the cloud's predictions, then the cloud from its new ones.
@@ -170,9 +176,7 @@ class Distillation:
                 losses = optax.losses.softmax_cross_entropy_with_integer_labels(logits, labels)
             else:
                 teacher = _take(lesson.logits, rows)
-                losses = distillation_loss(
-                    logits, labels, teacher, lesson.weight, lesson.temperature
-                )
+                losses = self.loss(logits, labels, teacher, lesson.weight, lesson.temperature)
             return jnp.where(valid, losses, 0.0).sum()
 
         def step(i, carry):

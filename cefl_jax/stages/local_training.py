@@ -1,4 +1,4 @@
-"""Local training of whole models: every client of a round steps a model of its own."""
+"""Local training: every client of a round steps a model of its own."""
 
 import dataclasses
 import functools
@@ -18,11 +18,16 @@ from cefl_jax.stages.planning import Plan, draw_batch
 class Trained(NamedTuple):
     """What the clients of a round came to."""
 
-    sums: Any  # leaves f32[G, ...], of each group its clients' models times their weights
+    sums: Any  # leaves f32[G, ...], each group's models times their weights; None unless summed
     weight: jax.Array  # f32[G] of each group's clients together
     loss: jax.Array  # f32[] summed over the samples trained on, before each step
     samples: jax.Array  # i32[] samples trained on
     models: Any  # leaves f32[K, ...], every client's model; None unless kept
+
+
+def label_loss(logits, labels, _):
+    """Cross-entropy f32[B] of logits f32[B, Y] and labels i32[B], nats."""
+    return optax.losses.softmax_cross_entropy_with_integer_labels(logits, labels)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -40,8 +45,21 @@ class LocalTraining:
     mesh: parallel.EdgeMesh
     correct: Callable | None = None  # (grads, params, start, correction) -> grads
     keep_models: bool = False
+    sum_models: bool = True
+    loss: Callable = label_loss  # (logits f32[B, Y], labels i32[B], taught) -> f32[B]
 
-    def train(self, starts, group, plan, data, key, learning_rate, corrections=None, steps=None):
+    def train(
+        self,
+        starts,
+        group,
+        plan,
+        data,
+        key,
+        learning_rate,
+        corrections=None,
+        steps=None,
+        taught=None,
+    ):
         """Trains all clients of a plan.
 
         Args:
@@ -54,10 +72,11 @@ class LocalTraining:
           corrections: leaves f32[K, ...] that `correct` takes, one for each client, or None.
           steps: i32[K] first local step of each client and i32[K] one past its last, where this is
             but a part of the plan's; None for all. Batches go on from where they were.
+          taught: leaves [n, ...] with a row for each example, of which `loss` takes a batch's.
         Returns:
           Trained.
         """
-        shared = starts, group, plan, data, key, learning_rate, corrections, steps
+        shared = starts, group, plan, data, key, learning_rate, corrections, steps, taught
         return self.mesh.spread(self._on_device)(*shared)
 
     def train_in_turn(self, start, plan, data, key, learning_rate):
@@ -82,7 +101,7 @@ class LocalTraining:
             def turn(j, carry):
                 model, loss, samples = carry
                 starts = jax.tree.map(lambda x: x[None], model)
-                run = _Run(self, starts, group, plan, data, key, learning_rate, None, None)
+                run = _Run(self, starts, group, plan, data, key, learning_rate)
                 one = run.train_chunk(j)
                 model = jax.tree.map(
                     lambda new, old: jnp.where(plan.weight[j] > 0, new[0], old), one.models, model
@@ -94,11 +113,11 @@ class LocalTraining:
 
         return self.mesh.spread(on_device)(start, plan, data, key, learning_rate)
 
-    def _on_device(self, starts, group, plan, data, key, learning_rate, corrections, steps):
-        num_clients = plan.clients.shape[0]
+    def _on_device(self, *shared):
+        run = _Run(self, *shared)
+        num_clients = run.plan.clients.shape[0]
         num_chunks = -(-num_clients // self.chunk)
         own = parallel.own_items(num_chunks, self.mesh.size)
-        run = _Run(self, starts, group, plan, data, key, learning_rate, corrections, steps)
         first = jax.eval_shape(run.train_chunk, jnp.int32(0))
         nothing = jax.tree.map(lambda x: jnp.zeros((own.shape[0], *x.shape), x.dtype), first)
         # A traced number, so that the loop is compiled alike for any number of own chunks.
@@ -132,8 +151,9 @@ class _Run(NamedTuple):
     data: FederatedData
     key: jax.Array
     learning_rate: jax.Array
-    corrections: Any
-    steps: Any
+    corrections: Any = None
+    steps: Any = None
+    taught: Any = None
 
     def train_chunk(self, j):
         """All local steps of the j-th chunk of clients: Trained with that chunk's models."""
@@ -173,7 +193,8 @@ class _Run(NamedTuple):
         carry = start, jax.vmap(training.direction.init)(start), jnp.float32(0), jnp.int32(0)
         models, _, loss, samples = jax.lax.fori_loop(0, most, step, carry)
         share = jnp.where(group == jnp.arange(num_groups)[:, None], weight, 0.0)   # [G, C]
-        sums = jax.tree.map(lambda x: jnp.tensordot(share, x, axes=1), models)
+        summed = models if training.sum_models else None
+        sums = jax.tree.map(lambda x: jnp.tensordot(share, x, axes=1), summed)
         kept = models if training.keep_models else None
         return Trained(sums, share.sum(1), loss, samples, kept)
 
@@ -185,10 +206,13 @@ class _Run(NamedTuple):
             examples, valid = draw(client, step)
             valid &= trains[:, None]
             images, labels = read_examples(self.data, examples)
+            taught = jax.tree.map(
+                lambda x: x.at[examples].get(mode="fill", fill_value=0), self.taught
+            )
         with jax.named_scope("gradients"):
-            mean = functools.partial(mean_loss, self.training.apply)
+            mean = functools.partial(mean_loss, self.training.apply, loss=self.training.loss)
             gradient = jax.vmap(jax.grad(mean, has_aux=True))
-            grads, losses = gradient(models, images, labels, valid)
+            grads, losses = gradient(models, images, labels, valid, taught)
         return valid, grads, losses.sum()
 
 
@@ -198,8 +222,8 @@ def read_examples(data, examples):
     return data.normalise(images), data.labels.at[examples].get(mode="fill", fill_value=0)
 
 
-def mean_loss(apply, params, images, labels, valid):
-    """Mean cross-entropy over the samples that there are, bool[B], and its sum; 0 of none."""
-    losses = optax.losses.softmax_cross_entropy_with_integer_labels(apply(params, images), labels)
+def mean_loss(apply, params, images, labels, valid, taught=None, loss=label_loss):
+    """Mean loss over the samples that there are, bool[B], and its sum; 0 of none."""
+    losses = loss(apply(params, images), labels, taught)
     total = jnp.where(valid, losses, 0.0).sum()
     return total * (1.0 / jnp.maximum(valid.sum(), 1)), total
