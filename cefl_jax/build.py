@@ -11,7 +11,7 @@ from cefl_jax.data import partition, sources
 from cefl_jax.data.federated import FederatedData, make_federated
 from cefl_jax.models.conv import conv_block
 from cefl_jax.models.cost import Workload, measure_workload
-from cefl_jax.models.split import SplitModel, make_model
+from cefl_jax.models.split import SplitModel, make_model, with_head
 from cefl_jax.network.sources import presets, trace_file
 from cefl_jax.network.topology import Network
 from cefl_jax.specs import Spec
@@ -60,7 +60,7 @@ def build(spec, dataset, parts):
     Raises:
       ValueError: as in `prepare`.
     """
-    sample_shape = dataset.train_images.shape[1:]
+    settings, sample_shape = protocols.settings_of(spec), dataset.train_images.shape[1:]
     config.check_population(spec, len(parts))
     config.check_channels(spec, sample_shape[-1])
     mesh = parallel.make_mesh(
@@ -71,6 +71,8 @@ def build(spec, dataset, parts):
     model = make_model(
         spec.model, sample_shape, dataset.num_classes, lowering, spec.run.compute_dtype
     )
+    has_head = protocols.has_heads(spec.method.name)
+    model = with_head(model) if has_head else model
     data = make_federated(dataset, parts, spec.data.normalization)
     network, device_names = make_network(spec, len(parts))
     return Setup(
@@ -81,12 +83,16 @@ def build(spec, dataset, parts):
         device_names,
         model,
         measure_workload(
-            spec.model, sample_shape, dataset.num_classes, protocols.trains_whole(spec.method.name)
+            spec.model,
+            sample_shape,
+            dataset.num_classes,
+            whole=protocols.trains_whole(spec.method.name),
+            head=has_head,
         ),
         measure_extent(
             np.diff(data.offsets),
-            protocols.settings_of(spec).train,
-            spec.cefl.distill.upload_steps,
+            settings.train,
+            settings.cefl.distill.upload_steps,
         ),
         mesh,
     )
@@ -137,7 +143,7 @@ def resolve(spec, mesh, num_clients):
         chunk = choose_client_chunk(mesh.platform, spec)
     in_turn = protocols.one_at_a_time(spec.method.name)
     chunk = min(chunk, 1 if in_turn else spec.train.clients_per_round)
-    parts, batch = spec.run.distill_parts, spec.cefl.distill.batch_size
+    parts, batch = spec.run.distill_parts, protocols.settings_of(spec).cefl.distill.batch_size
     parts = min(parts or choose_distill_parts(mesh.platform, batch), batch)
     partition_spec = dataclasses.replace(spec.data.partition, num_clients=num_clients)
     return dataclasses.replace(
@@ -168,13 +174,15 @@ def choose_client_chunk(platform, spec):
 
     On two CPU cores 5 of a cluster at once were 1.4 times faster than one after another and wider
     won nothing, but a slot without a client costs as much as one with (a cluster of one in slots of
-    two took 1.5 times as long). For other platforms 16 is a guess. Where clients train whole models
+    two took 1.5 times as long). For other platforms 16 is a guess. Where clients train models
     alone, a cluster is all of them; where they come one after another, it is one.
     """
     if protocols.one_at_a_time(spec.method.name):
         return 1
     clients = spec.train.clients_per_round
-    clusters = 1 if protocols.trains_whole(spec.method.name) else count_most_items(spec)
+    method = spec.method.name
+    alone = protocols.trains_whole(method) or protocols.has_heads(method)
+    clusters = 1 if alone else count_most_items(spec)
     size = -(-clients // clusters)
     most = 5 if platform == "cpu" else 16
     return -(-size // -(-size // most))

@@ -3,6 +3,7 @@
 from cefl_jax.methods.cefl import make_cefl
 from cefl_jax.methods.centralized import make_centralized
 from cefl_jax.methods.fedavg import make_fedavg
+from cefl_jax.methods.fedgkt import make_fedgkt
 from cefl_jax.methods.fedopt import make_fedopt
 from cefl_jax.methods.fedprox import make_fedprox
 from cefl_jax.methods.hierfavg import make_hierfavg
@@ -22,4 +23,5 @@ METHODS = {
     "splitfed_v1": make_splitfed_v1,
     "splitfed_v2": make_splitfed_v2,
     "sequential_split": make_sequential_split,
+    "fedgkt": make_fedgkt,
 }

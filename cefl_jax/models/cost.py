@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 
 from cefl_jax.models.conv import XLA, conv_block
-from cefl_jax.models.split import make_model
+from cefl_jax.models.split import make_model, with_head
 
 
 @dataclasses.dataclass(frozen=True)
@@ -46,7 +46,7 @@ class Workload:
         return self.cloud_bytes // 4
 
 
-def measure_workload(spec, sample_shape, num_classes, whole=False):
+def measure_workload(spec, sample_shape, num_classes, whole=False, head=False):
     """The Workload of the model that the settings name; nothing is compiled or run.
 
     Args:
@@ -54,31 +54,37 @@ def measure_workload(spec, sample_shape, num_classes, whole=False):
       sample_shape: `(H, W, I)` of one image.
       num_classes: Y.
       whole: clients train the whole model: it is the front half, and nothing is left for others.
+      head: clients train the front half with a classifier head of its own: together they are the
+        front half, and the cloud model is left.
     Returns:
       Workload.
     """
     lowering = functools.partial(conv_block, lowering=XLA)
     model = make_model(spec, sample_shape, num_classes, lowering)
+    model = with_head(model) if head else model
     halves, cloud = jax.eval_shape(model.init, jax.random.key(0))
     image = jax.ShapeDtypeStruct((1, *sample_shape), jnp.float32)
     features = jax.ShapeDtypeStruct((1, *model.feature_shape), jnp.float32)
-    if whole:
-        return _whole_workload(model, halves.front + halves.back, image)
+    of_cloud = {
+        "cloud_forward_flop": _flop(model.cloud, cloud, features),
+        "cloud_train_flop": _flop(_grad(model.cloud, 0), cloud, features),
+        "feature_bytes": _bytes(features),
+        "cloud_bytes": _bytes(cloud),
+    }
+    if whole or head:
+        work = _whole_workload(model, halves.front + halves.back, image)
+        return dataclasses.replace(work, **of_cloud) if head else work
 
-    feature_bytes = _bytes(features)
     front_forward = _flop(model.front, halves.front, image)
     return Workload(
         front_forward_flop=front_forward,
         front_backward_flop=_flop(_grad(model.front, 0), halves.front, image) - front_forward,
         back_forward_flop=_flop(model.back, halves.back, features),
         back_train_flop=_flop(_grad(model.back, (0, 1)), halves.back, features),
-        cloud_forward_flop=_flop(model.cloud, cloud, features),
-        cloud_train_flop=_flop(_grad(model.cloud, 0), cloud, features),
         back_distill_flop=_flop(_grad(model.back, 0), halves.back, features),
-        feature_bytes=feature_bytes,
         front_bytes=_bytes(halves.front),
         back_bytes=_bytes(halves.back),
-        cloud_bytes=_bytes(cloud),
+        **of_cloud,
     )
 
 

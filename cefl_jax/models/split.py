@@ -62,6 +62,16 @@ class SplitModel:
         """Shape of one sample's cut-layer features."""
         return zoo.output_shape(self.blocks[: self.cut], self.sample_shape)
 
+    @property
+    def num_classes(self):
+        """Y."""
+        return self.blocks[-1].features
+
+
+def with_head(model):
+    """A SplitModel of the same front half, whose back half is the last layer alone: a head."""
+    return dataclasses.replace(model, blocks=(*model.blocks[: model.cut], model.blocks[-1]))
+
 
 def make_model(spec, sample_shape, num_classes, lowering=conv.conv_block, dtype="float32"):
     """The model that the settings name.

@@ -32,6 +32,14 @@ class Payload(NamedTuple):
         return samples * self.per_sample + messages * self.per_message
 
 
+class Knowledge(NamedTuple):
+    """Bytes of one sample of what a client tells the cloud: static; the cloud tells logits."""
+
+    features: int
+    label: int
+    logits: int
+
+
 class Sizes(NamedTuple):
     """Bytes of the messages of split training, static."""
 
@@ -42,6 +50,7 @@ class Sizes(NamedTuple):
     back: int
     whole: bool = False  # that is a whole model
     control: int = 0  # bytes of it that are a control variate
+    knowledge: Knowledge | None = None  # where that travels, and nothing else
 
     def upward_bits(self, samples, messages):
         """Bits of smashed data and labels."""

@@ -15,12 +15,13 @@ from cefl_jax.network.bill import make_bill
 from cefl_jax.network.messages import Sizes
 from cefl_jax.network.pace import Task
 from cefl_jax.network.schedule import Schedule, simulate
+from cefl_jax.network.transfer import bill_transfer
 from cefl_jax.network.turns import bill_turns, simulate_turns
 from cefl_jax.specs import Spec
 from cefl_jax.stages import clustering, offload, planning, protocols
 from cefl_jax.stages.distillation import count_flop
 from cefl_jax.stages.sampling import sample_clients
-from cefl_jax.stages.wire import make_wire, whole_sizes
+from cefl_jax.stages.wire import knowledge_sizes, make_wire, whole_sizes
 from cefl_jax.types import Purpose, purpose_key, round_key
 
 DECIDED = (Purpose.SAMPLING, Purpose.CLUSTERING, Purpose.OFFLOAD, Purpose.DEPARTURE)
@@ -99,11 +100,9 @@ class Orchestrator:
             return bill_turns(*held, num_kinds)
         if self.protocol.edge_rounds:
             return hierarchy.make_bill(*held, self.spec.hierfavg.edge_rounds, num_kinds)
-        return make_bill(
-            *held,
-            count_flop(decision.uploaded, self.work, self.spec.cefl.distill),
-            num_kinds,
-        )
+        flop = count_flop(decision.uploaded, self.work, self.spec.cefl.distill)
+        bill = bill_transfer if self.protocol.heads else make_bill
+        return bill(*held, flop, num_kinds)
 
     @property
     def num_clusters(self):
@@ -207,6 +206,8 @@ def make_orchestrator(spec, model, work, extent):
     protocol = protocols.PROTOCOLS[spec.method.name]
     if protocol.whole:
         sizes = whole_sizes(work, protocol.control)
+    elif protocol.heads:
+        sizes = knowledge_sizes(work, model.num_classes)
     else:
         sizes = make_wire(spec.cefl.compression, spec.cefl.privacy).measure(model, work)
     return Orchestrator(protocols.settings_of(spec), protocol, work, sizes, extent)

@@ -17,6 +17,7 @@ class Protocol:
     control: bool = False  # a control variate as large as the model travels with it
     in_turn: bool = False  # one client after another, each from the model of the one before
     back_in_turn: bool = False  # a back half steps on one client's samples after another's
+    heads: bool = False  # clients keep models of their own; what they predict travels, not weights
     edge_rounds: bool = False  # edge nodes average their own clients' models several times a round
 
     @property
@@ -35,14 +36,20 @@ PROTOCOLS = {
     "splitfed_v1": Protocol("cloud", EACH),
     "splitfed_v2": Protocol("cloud", ALL, back_in_turn=True),
     "sequential_split": Protocol("cloud", EACH, in_turn=True),
+    "fedgkt": Protocol("cloud", EACH, heads=True),
 }
-"""By method. `centralized` and `fedgkt` have none: their rounds are no split training."""
+"""By method. `centralized` has none: its rounds divide no work."""
 
 
 def one_at_a_time(method):
     """Whether a method trains on one client after another, or on nobody's in particular."""
     protocol = PROTOCOLS.get(method)
     return protocol is None or protocol.in_turn or protocol.back_in_turn
+
+
+def has_heads(method):
+    """Whether the clients of a method train a front half with a head, and keep both."""
+    return method in PROTOCOLS and PROTOCOLS[method].heads
 
 
 def trains_whole(method):
@@ -53,7 +60,8 @@ def trains_whole(method):
 def settings_of(spec):
     """The Spec that a method's stages read: parts of `cefl` that its protocol fixes are replaced.
 
-    Other methods than `cefl` do not distil, and their clusters and servers are their protocol's.
+    Other methods than `cefl` do not distil, but for `fedgkt`, which has its own settings; and their
+    clusters and servers are their protocol's.
     """
     protocol = PROTOCOLS.get(spec.method.name)
     if spec.method.name == "cefl":
@@ -68,7 +76,7 @@ def settings_of(spec):
         spec.cefl,
         clustering=protocol.clustering,
         offload=offload,
-        distill=DistillSpec(rule="none"),
+        distill=_distillation(spec) if protocol.heads else DistillSpec(rule="none"),
     )
     train = spec.train
     if protocol.edge_rounds:
@@ -79,3 +87,15 @@ def settings_of(spec):
             local_epochs=train.local_epochs and train.local_epochs * times,
         )
     return dataclasses.replace(spec, cefl=cefl, train=train)
+
+
+def _distillation(spec):
+    """The DistillSpec of `fedgkt`: clients and cloud teach each other."""
+    own = spec.fedgkt
+    return DistillSpec(
+        rule="mutual",
+        epochs=own.server_epochs,
+        batch_size=own.server_batch_size,
+        learning_rate=own.server_learning_rate,
+        momentum=own.server_momentum,
+    )

@@ -4,11 +4,12 @@ import dataclasses
 
 import jax
 
-from cefl_jax.network.messages import Payload, Sizes
+from cefl_jax.network.messages import Knowledge, Payload, Sizes
 from cefl_jax.stages.compression import Codec
 from cefl_jax.stages.leakage import add_noise
 
 LABEL_BYTES = 4  # an i32
+LOGIT_BYTES = 4  # an f32
 
 
 @dataclasses.dataclass(frozen=True)
@@ -46,6 +47,13 @@ def whole_sizes(work, control=False):
     nothing, control = Payload(0, 0), control * work.front_bytes
     model = work.front_bytes + control
     return Sizes(nothing, nothing, 0, model, work.back_bytes, whole=True, control=control)
+
+
+def knowledge_sizes(work, num_classes):
+    """Sizes where no model travels: features, labels and logits of Y classes after training."""
+    nothing = Payload(0, 0)
+    knowledge = Knowledge(work.feature_bytes, LABEL_BYTES, LOGIT_BYTES * num_classes)
+    return Sizes(nothing, nothing, 0, 0, 0, knowledge=knowledge)
 
 
 def make_wire(compression, privacy):

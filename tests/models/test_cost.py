@@ -83,6 +83,27 @@ def test_cloud_model_of_flat_features():
     assert work.cloud_params == sum(layer[3] for layer in CLOUD_OF_MLP)
 
 
+def test_a_head_is_one_layer_on_the_features_and_counts_with_the_front_half():
+    work = measure_workload(ModelSpec("mlp", 1), (28, 28, 1), 10, head=True)
+    layers = [LAYERS["mlp"][0], (2 * 200 * 10, 10, 10, 200 * 10 + 10)]
+    assert work.front_bytes == 4 * sum(layer[3] for layer in layers)
+    least = 2 * 784 * 200 + 2 * 200 * 10
+    assert least <= work.front_forward_flop <= least + ELEMENTWISE * (200 + 10)
+    split = measure_workload(ModelSpec("mlp", 1), (28, 28, 1), 10)
+    for field in ("cloud_forward_flop", "cloud_train_flop", "cloud_bytes", "feature_bytes"):
+        assert getattr(work, field) == getattr(split, field)
+    assert (work.back_train_flop, work.back_forward_flop, work.back_bytes) == (0, 0, 0)
+
+
+def test_before_the_last_layer_a_head_makes_the_whole_model():
+    head, whole = (
+        measure_workload(ModelSpec("mlp", 2), (28, 28, 1), 10, **how)
+        for how in ({"head": True}, {"whole": True})
+    )
+    for field in ("front_forward_flop", "front_backward_flop", "front_bytes"):
+        assert getattr(head, field) == getattr(whole, field)
+
+
 def test_padding_costs_nothing():
     """So convolutions were counted as convolutions; as matrix products they would cost more."""
     work = measure_workload(ModelSpec("cnn", 1), (28, 28, 1), 10)
