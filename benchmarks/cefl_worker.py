@@ -52,9 +52,8 @@ def prepare(spec):
     cpu.offer_devices(spec.run.devices)
     setup = build.prepare(spec)
     state, step, arrays = make_round(setup)
-    parameters = [
-        sum(leaf.size for leaf in jax.tree.leaves(part)) for part in (state.halves, state.cloud)
-    ]
+    model = jax.eval_shape(setup.model.init, jax.random.key(0))          # halves, and cloud model
+    parameters = [sum(leaf.size for leaf in jax.tree.leaves(part)) for part in model]
     lowered = jax.jit(step, donate_argnums=0).lower(state, *arrays)
     compiled = program.compile_lowered(lowered)
     holder = [state]

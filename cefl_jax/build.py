@@ -2,8 +2,10 @@
 
 import dataclasses
 import functools
+import math
 from typing import NamedTuple
 
+import jax.numpy as jnp
 import numpy as np
 
 from cefl_jax import config, parallel
@@ -96,6 +98,16 @@ def build(spec, dataset, parts):
         ),
         mesh,
     )
+
+
+def archive_bytes(setup):
+    """Bytes of the features that a round keeps for distillation, on each device."""
+    spec = protocols.settings_of(setup.spec)
+    if spec.cefl.distill.rule == "none":
+        return 0
+    samples = spec.train.clients_per_round * setup.extent.uploads * spec.train.batch_size
+    each = jnp.dtype(spec.run.archive_dtype).itemsize
+    return samples * math.prod(setup.model.feature_shape) * each
 
 
 def make_partition(spec, labels):

@@ -1,15 +1,13 @@
 """One run: the rounds, what a person sees of them, and the files that they leave."""
 
 import functools
-import math
 import time
 from concurrent import futures
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
-from cefl_jax import config, program
+from cefl_jax import build, config, program
 from cefl_jax.data import partition
 from cefl_jax.network import course, dynamics
 from cefl_jax.network.messages import LINKS, MESSAGES
@@ -17,7 +15,6 @@ from cefl_jax.network.schedule import PHASES
 from cefl_jax.network.sources import trace_file
 from cefl_jax.runtime.progress import Display, print_choices, print_summary, print_work
 from cefl_jax.runtime.summary import summarize
-from cefl_jax.stages import protocols
 from cefl_jax.types import Purpose, purpose_key
 
 
@@ -32,7 +29,7 @@ def conduct(setup, workdir):
         if spec.run.save_trace:
             workdir.write_trace(record_trace(setup))
         print_work(setup.work)
-        print_choices(spec.run, setup.mesh.platform, 1e-6 * archive_bytes(setup))
+        print_choices(spec.run, setup.mesh.platform, 1e-6 * build.archive_bytes(setup))
         with Display(spec.train.rounds, title) as display:
             records, summary = run(
                 setup, workdir, display, functools.partial(draw_start, setup, workdir.path, title)
@@ -40,16 +37,6 @@ def conduct(setup, workdir):
         draw_end(records, workdir.path, title)
         workdir.set_status("finished", spec.train.rounds)
     print_summary(summary, records, workdir.path)
-
-
-def archive_bytes(setup):
-    """Bytes of the features that a round keeps for distillation, on each device."""
-    spec = protocols.settings_of(setup.spec)
-    if spec.cefl.distill.rule == "none":
-        return 0
-    samples = spec.train.clients_per_round * setup.extent.uploads * spec.train.batch_size
-    each = jnp.dtype(spec.run.archive_dtype).itemsize
-    return samples * math.prod(setup.model.feature_shape) * each
 
 
 def draw_start(setup, folder, title):

@@ -1,5 +1,6 @@
 """What is left automatic is chosen so that no slot of a usual cluster stays empty."""
 
+import dataclasses
 import io
 
 import jax
@@ -8,7 +9,7 @@ from rich.console import Console
 
 from cefl_jax.build import choose_client_chunk, choose_distill_parts
 from cefl_jax.runtime.progress import print_choices
-from cefl_jax.specs import ClusteringSpec, RunSpec, TrainSpec
+from cefl_jax.specs import CeflSpec, ClusteringSpec, MethodSpec, RunSpec, Spec, TrainSpec
 from tests import world
 
 
@@ -24,14 +25,30 @@ from tests import world
     ],
 )
 def test_client_chunk_on_a_cpu(rule, num_clusters, clients, chunk):
-    clustering = ClusteringSpec(rule=rule, num_clusters=num_clusters)
-    assert choose_client_chunk("cpu", clustering, TrainSpec(clients_per_round=clients)) == chunk
+    assert choose_client_chunk("cpu", clustered(rule, num_clusters, clients)) == chunk
 
 
 def test_client_chunk_elsewhere():
-    clustering = ClusteringSpec(rule="balanced", num_clusters=2)
-    assert choose_client_chunk("gpu", clustering, TrainSpec(clients_per_round=20)) == 10
-    assert choose_client_chunk("gpu", clustering, TrainSpec(clients_per_round=100)) == 13
+    assert choose_client_chunk("gpu", clustered("balanced", 2, 20)) == 10
+    assert choose_client_chunk("gpu", clustered("balanced", 2, 100)) == 13
+
+
+@pytest.mark.parametrize(
+    ("method", "chunk"),
+    [("fedavg", 4), ("scaffold", 4), ("fedgkt", 4), ("splitfed_v1", 1), ("splitfed_v2", 1),
+     ("sequential_split", 1), ("centralized", 1)],
+)
+def test_client_chunk_of_other_methods(method, chunk):
+    """Twelve clients: in three equal parts where they train alone, else one at a time."""
+    spec = dataclasses.replace(clustered("balanced", 4, 12), method=MethodSpec(method))
+    assert choose_client_chunk("cpu", spec) == chunk
+
+
+def clustered(rule, num_clusters, clients):
+    """A Spec with so many clusters and clients a round."""
+    clustering = ClusteringSpec(rule=rule, num_clusters=num_clusters)
+    train = TrainSpec(clients_per_round=clients)
+    return Spec(cefl=CeflSpec(clustering=clustering), train=train)
 
 
 def test_the_choice_is_said():

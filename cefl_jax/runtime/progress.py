@@ -125,7 +125,7 @@ class Display:
 
 
 def print_work(work, console=None):
-    """Prints what the halves of the model cost, from a `models.cost.Workload`.
+    """Prints what the parts of the model cost, from a `models.cost.Workload`; none that is empty.
 
     Args:
       work: Workload.
@@ -135,15 +135,18 @@ def print_work(work, console=None):
     for column in ("part", "parameters", "MFLOP a sample: forward", "with gradients"):
         table.add_column(column, justify="left" if column == "part" else "right")
     front_train_flop = work.front_forward_flop + work.front_backward_flop
+    front = "front half (client)" if work.feature_bytes else "model"
     for part, params, forward, train in (
-        ("front half (client)", work.front_params, work.front_forward_flop, front_train_flop),
+        (front, work.front_params, work.front_forward_flop, front_train_flop),
         ("back half (edge node)", work.back_params, work.back_forward_flop, work.back_train_flop),
         ("cloud model", work.cloud_params, work.cloud_forward_flop, work.cloud_train_flop),
     ):
-        table.add_row(part, f"{params:,}", f"{forward / 1e6:.3f}", f"{train / 1e6:.3f}")
+        if params:
+            table.add_row(part, f"{params:,}", f"{forward / 1e6:.3f}", f"{train / 1e6:.3f}")
     console = console or _standard_output()
     console.print(table)
-    console.print(f"smashed data: {work.feature_bytes:,} bytes a sample, and back")
+    if work.feature_bytes:
+        console.print(f"smashed data: {work.feature_bytes:,} bytes a sample, and back")
 
 
 def print_choices(run, platform, archive_mb, console=None):
