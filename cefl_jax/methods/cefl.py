@@ -13,7 +13,7 @@ from cefl_jax.stages import planning
 from cefl_jax.stages.aggregation import aggregate
 from cefl_jax.stages.distillation import Distillation, Learner, make_uploads
 from cefl_jax.stages.leakage import measure_leakage
-from cefl_jax.stages.optimizers import make_direction
+from cefl_jax.stages.optimizers import make_direction, named_direction
 from cefl_jax.stages.orchestration import make_orchestrator
 from cefl_jax.stages.split_training import SplitTraining
 from cefl_jax.stages.wire import make_wire
@@ -95,10 +95,7 @@ class Cefl(Parts):
     def split_train(self, state, plan, hparams):
         """Trains the clusters and averages both halves; these, the uploads and the mean loss."""
         train, slots = self.spec.train, self._slots
-        optimizer = train.optimizer
-        direction = make_direction(
-            optimizer.name, optimizer.momentum, optimizer.weight_decay, optimizer.clip_norm
-        )
+        direction = named_direction(train.optimizer)
         keys = [
             round_key(state.key, state.round, purpose)
             for purpose in (Purpose.BATCHES, Purpose.WIRE)

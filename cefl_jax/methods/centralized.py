@@ -11,7 +11,7 @@ from cefl_jax.methods.method import Method
 from cefl_jax.methods.parts import Parts
 from cefl_jax.network import dynamics, ledger, pooling, topology
 from cefl_jax.stages.local_training import mean_loss, read_examples
-from cefl_jax.stages.optimizers import descend, make_direction
+from cefl_jax.stages.optimizers import descend, named_direction
 from cefl_jax.stages.wire import LABEL_BYTES
 from cefl_jax.types import Purpose, RoundMetrics, purpose_key
 
@@ -101,10 +101,7 @@ class Centralized(Parts):
 
     @property
     def _direction(self):
-        optimizer = self.spec.train.optimizer
-        return make_direction(
-            optimizer.name, optimizer.momentum, optimizer.weight_decay, optimizer.clip_norm
-        )
+        return named_direction(self.spec.train.optimizer)
 
 
 def make_centralized(*parts):

@@ -11,7 +11,7 @@ from cefl_jax.network import ledger, topology
 from cefl_jax.stages import knowledge, planning
 from cefl_jax.stages.distillation import Distillation, Learner, Lesson, make_uploads
 from cefl_jax.stages.local_training import LocalTraining
-from cefl_jax.stages.optimizers import make_direction
+from cefl_jax.stages.optimizers import make_direction, named_direction
 from cefl_jax.stages.orchestration import make_orchestrator
 from cefl_jax.stages.protocols import settings_of
 from cefl_jax.types import Purpose, RoundMetrics, purpose_key, round_key
@@ -109,10 +109,8 @@ class Fedgkt(Parts):
 
         A client that does not count has the model that it had.
         """
-        train, optimizer, own = self.spec.train, self.spec.train.optimizer, self.spec.fedgkt
-        direction = make_direction(
-            optimizer.name, optimizer.momentum, optimizer.weight_decay, optimizer.clip_norm
-        )
+        train, own = self.spec.train, self.spec.fedgkt
+        direction = named_direction(train.optimizer)
         training = LocalTraining(
             self.model.whole,
             direction,

@@ -3,7 +3,7 @@
 from cefl_jax.methods.cefl import Cefl
 from cefl_jax.methods.method import Method
 from cefl_jax.stages.local_training import LocalTraining
-from cefl_jax.stages.optimizers import make_direction
+from cefl_jax.stages.optimizers import named_direction
 from cefl_jax.stages.protocols import settings_of
 from cefl_jax.types import Halves, Purpose, round_key
 
@@ -21,10 +21,8 @@ class SequentialSplit(Cefl):
 
         The gradient through the cut is that of the whole model, whose norm is what is clipped.
         """
-        train, optimizer = self.spec.train, self.spec.train.optimizer
-        direction = make_direction(
-            optimizer.name, optimizer.momentum, optimizer.weight_decay, optimizer.clip_norm
-        )
+        train = self.spec.train
+        direction = named_direction(train.optimizer)
         training = LocalTraining(
             self.model.whole, direction, train.batch_size, 1, self.mesh, keep_models=True
         )

@@ -9,7 +9,7 @@ from cefl_jax.methods.method import Method
 from cefl_jax.methods.parts import Parts
 from cefl_jax.network import ledger, topology
 from cefl_jax.stages.local_training import LocalTraining
-from cefl_jax.stages.optimizers import make_direction
+from cefl_jax.stages.optimizers import named_direction
 from cefl_jax.stages.orchestration import make_orchestrator
 from cefl_jax.types import Course, Purpose, RoundMetrics, purpose_key, round_key
 
@@ -75,10 +75,8 @@ class WholeModel(Parts):
 
     def local_training(self, correct=None, keep_models=False):
         """The LocalTraining that the settings name."""
-        train, optimizer = self.spec.train, self.spec.train.optimizer
-        direction = make_direction(
-            optimizer.name, optimizer.momentum, optimizer.weight_decay, optimizer.clip_norm
-        )
+        train = self.spec.train
+        direction = named_direction(train.optimizer)
         return LocalTraining(
             self.model.whole,
             direction,

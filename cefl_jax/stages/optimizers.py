@@ -43,6 +43,11 @@ def _clip(most):
     return optax.GradientTransformation(lambda _: optax.EmptyState(), update)
 
 
+def named_direction(spec):
+    """The direction that an OptimizerSpec names; see `make_direction`."""
+    return make_direction(spec.name, spec.momentum, spec.weight_decay, spec.clip_norm)
+
+
 def descend(direction, grads, state, params, learning_rate):
     """One step: new parameters and optimizer state."""
     updates, state = direction.update(grads, state, params)
