@@ -100,7 +100,7 @@ class WholeModel(Parts):
             ledger.charge(state.ledger, bill),
         )
         course, task = None, decision.task
-        if not self.orchestrator.protocol.edge_rounds:      # or the schedule is not of one course
+        if not self.orchestrator.protocol.edge_rounds:      # which the schedule knows nothing of
             alone = task._replace(placement=jnp.full_like(task.placement, -1))
             course = Course(decision.plan.clients, alone, decision.schedule, bill.phase_s)
         return state, RoundMetrics(
