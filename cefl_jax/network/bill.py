@@ -13,7 +13,8 @@ def make_bill(task, schedule, network, work, sizes, distill_flop, num_kinds, ave
     """What a round of split training cost.
 
     When the slowest cluster has closed, the front aggregation server averages the front halves and
-    the cloud the back halves, at 2 FLOPs a parameter, one after the other, and the cloud distils.
+    the cloud the back halves, at 2 FLOPs for each number delivered (of 4 bytes, so that control
+    variates are among them), one after the other, and the cloud distils.
 
     Args:
       task: pace.Task.
@@ -30,7 +31,7 @@ def make_bill(task, schedule, network, work, sizes, distill_flop, num_kinds, ave
     traffic = count_traffic(task, schedule, network)
     clusters = (members(task) & schedule.counts).any(1).sum()
     averaging_s = jnp.stack([
-        2.0 * traffic.fronts_up * work.front_params / network.front.flop_per_s,
+        2.0 * traffic.fronts_up * (sizes.front // 4) / network.front.flop_per_s,
         2.0 * clusters * work.back_params / network.cloud.flop_per_s,
     ])
     if not averages:
