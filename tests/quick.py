@@ -4,4 +4,11 @@ import functools
 
 import jax
 
-quick_jit = functools.partial(jax.jit, compiler_options={"xla_backend_optimization_level": 0})
+OPTIONS = {"xla_backend_optimization_level": 0}
+
+quick_jit = functools.partial(jax.jit, compiler_options=OPTIONS)
+
+quickest_jit = functools.partial(
+    jax.jit, compiler_options=OPTIONS | {"xla_cpu_use_fusion_emitters": False}
+)
+"""Compiled in half of that; for what is held to a tolerance, or runs on one device."""

@@ -14,7 +14,7 @@ from cefl_jax.network import ledger
 from cefl_jax.network.dynamics import Trace
 from cefl_jax.specs import Spec
 from cefl_jax.stages.orchestration import make_orchestrator
-from tests.quick import quick_jit
+from tests.quick import quick_jit, quickest_jit
 
 RULES = {  # every rule of clustering
     "balanced": {},
@@ -89,7 +89,7 @@ def run_rounds(setup, rounds):
     return state, metrics
 
 
-def compile_round(setup):
+def compile_round(setup, jit=jax.jit):
     """The first state, the jitted round, and its other arguments."""
     everywhere = setup.mesh.everywhere
     hparams = program.make_hparams(setup.spec)
@@ -102,8 +102,8 @@ def compile_round(setup):
         return program.make_method(setup, data, network).init(key)
 
     key = jax.random.key(setup.spec.seed)
-    state = jax.jit(start, out_shardings=everywhere)(key, *arrays[1:])
-    return state, jax.jit(step), arrays
+    state = jit(start, out_shardings=everywhere)(key, *arrays[1:])
+    return state, jit(step), arrays
 
 
 def follow(setup, trace):
@@ -230,4 +230,4 @@ def _decider(fixed):
         start = orchestrator.start(key, network), ledger.empty_ledger(num_kinds)
         return jax.lax.scan(one, start, jnp.arange(setup.spec.train.rounds))[1]
 
-    return quick_jit(course)
+    return quickest_jit(course)

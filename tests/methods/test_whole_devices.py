@@ -1,0 +1,57 @@
+"""FedAvg and SCAFFOLD: the number of devices changes no bit; the fast mode the rounding alone."""
+
+import functools
+
+import jax
+import numpy as np
+import pytest
+
+from cefl_jax.program import FOR_CPU_ONCE
+from tests import world
+
+CHANGES = {
+    "train.local_steps": None,
+    "train.local_epochs": 1,
+    "train.optimizer.momentum": 0.9,
+    "run.client_chunk": 3,  # three chunks, the last of one client: no number of devices fits
+}
+# Not quicker still: level 0 has other bits for other numbers of devices.
+JIT = functools.partial(jax.jit, compiler_options=FOR_CPU_ONCE)
+
+
+@functools.cache
+def outcome(method, devices, deterministic=True):
+    """Everything that two rounds lead to, as NumPy arrays."""
+    settings = {"run.devices": devices, "run.deterministic": deterministic}
+    setup = world.make_setup(CHANGES | settings | {"method.name": method})
+    state, step, arrays = world.compile_round(setup, JIT)
+    for _ in range(2):
+        state, metrics = step(state, *arrays)
+    return jax.device_get((state._replace(key=jax.random.key_data(state.key)), metrics))
+
+
+QUICK = {("scaffold", 4, True), ("scaffold", 2, False)}  # the others are slow
+
+
+def cases(counts, deterministic):
+    """Method and number of devices."""
+    every = [(method, count) for method in ("fedavg", "scaffold") for count in counts]
+    slow = pytest.mark.slow
+    return [
+        case if (*case, deterministic) in QUICK else pytest.param(*case, marks=slow)
+        for case in every
+    ]
+
+
+@pytest.mark.parametrize(("method", "devices"), cases((2, 4), True))
+def test_any_number_of_devices_gives_the_same_bits(method, devices):
+    jax.tree.map(np.testing.assert_array_equal, outcome(method, devices), outcome(method, 1))
+
+
+@pytest.mark.parametrize(("method", "devices"), cases((1, 2, 4), False))
+def test_fast_mode_differs_by_rounding_only(method, devices):
+    jax.tree.map(
+        lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-6),
+        outcome(method, devices, deterministic=False),
+        outcome(method, 1),
+    )

@@ -1,0 +1,192 @@
+"""FedAvg, FedProx, SCAFFOLD and FedOpt against oracles from their papers, batch by batch."""
+
+import jax
+import numpy as np
+import pytest
+
+from cefl_jax.methods.fedopt import Moments, server_update
+from cefl_jax.specs import FedoptSpec
+from cefl_jax.stages import sampling
+from cefl_jax.types import Purpose, round_key
+from tests.methods.whole_rounds import clients_of, layers, planned_steps, play, sgd_of
+from tests.oracles import whole_model
+from tests.oracles.dense_net import assert_close, drawn_network, zeros_like
+
+CLOSE = {"rtol": 1e-4, "atol": 2e-6}
+EVERYTHING = {  # for the client's optimizer
+    "train.local_steps": 5,  # more than a pass for some clients, less for others
+    "train.optimizer.momentum": 0.9,
+    "train.optimizer.weight_decay": 1e-2,
+    "train.optimizer.clip_norm": 0.7,
+    "run.client_chunk": 3,
+}
+OPTIMIZERS = "adam", "yogi", "adagrad", "sgd"
+
+
+def follow_fedavg(run):
+    expected = layers(run.states[0].params)
+    for index, metrics in enumerate(run.metrics):
+        expected, loss = whole_model.fedavg(
+            expected, clients_of(run, index), sgd_of(run.setup.spec)
+        )
+        check(run, index, expected, loss, metrics)
+
+
+def follow_fedprox(run, mu):
+    expected = layers(run.states[0].params)
+    for index, metrics in enumerate(run.metrics):
+        expected, loss = whole_model.fedprox(
+            expected, clients_of(run, index), sgd_of(run.setup.spec), mu
+        )
+        check(run, index, expected, loss, metrics)
+
+
+def follow_scaffold(run, server_rate):
+    x, sgd = layers(run.states[0].params), sgd_of(run.setup.spec)
+    c, c_of = zeros_like(x), [zeros_like(x) for _ in run.setup.partition]
+    for index, metrics in enumerate(run.metrics):
+        x, c, c_of, loss = whole_model.scaffold(
+            x, c, c_of, clients_of(run, index), sgd, server_rate
+        )
+        check(run, index, x, loss, metrics)
+        controls = run.states[index + 1].memory
+        assert_close(layers(controls.server), c, **CLOSE)
+        for client, expected in enumerate(c_of):
+            own = jax.tree.map(lambda leaf: leaf[client], controls.clients)  # noqa: B023
+            assert_close(layers(own), expected, **CLOSE)
+    return c_of
+
+
+def follow_fedopt(run):
+    spec, x = run.setup.spec.fedopt, layers(run.states[0].params)
+    server = whole_model.Server(
+        spec.optimizer, spec.server_learning_rate, spec.beta1, spec.beta2, spec.tau
+    )
+    moments = server.start(x)
+    for index, metrics in enumerate(run.metrics):
+        clients = clients_of(run, index)
+        x, moments, loss = whole_model.fedopt(
+            x, moments, clients, sgd_of(run.setup.spec), server
+        )
+        check(run, index, x, loss, metrics)
+        first, second = moments
+        assert_close(layers(run.states[index + 1].memory.first), first, **CLOSE)
+        assert_close(layers(run.states[index + 1].memory.second), second, **CLOSE)
+
+
+def check(run, index, expected, loss, metrics):
+    state = run.states[index + 1]
+    assert state.round == index + 1
+    assert_close(layers(state.params), expected, **CLOSE)
+    np.testing.assert_allclose(metrics.train_loss, loss.mean(), rtol=1e-4)
+
+
+def everybody_finishes(run):
+    """On a network that stands still the clients are those sampled, and make all their steps."""
+    for index, metrics in enumerate(run.metrics):
+        key = round_key(run.states[0].key, index, Purpose.SAMPLING)
+        sampled = sampling.sample_clients(key, len(run.setup.partition), 7).tolist()
+        clients = clients_of(run, index)
+        assert [client.index for client in clients] == sampled
+        for client in clients:
+            size = len(run.setup.partition[client.index])
+            assert client.weight == size
+            assert len(client.batches) == planned_steps(run.setup, size)
+        assert (metrics.sampled, metrics.finished, metrics.counted) == (7, 7, 7)
+
+
+def some_leave(run):
+    """Of the emptying network: some leave after a part of their steps, in the end nobody is there.
+    """
+    steps, counts = (
+        np.stack([getattr(metrics.course.schedule, name) for metrics in run.metrics])
+        for name in ("steps", "counts")
+    )
+    assert [int(metrics.sampled) for metrics in run.metrics] == [7, 4, 0]
+    finished = np.stack([metrics.course.schedule.finished for metrics in run.metrics])
+    partly = (steps > 0) & ~finished
+    assert partly.sum() > 4
+    assert finished.any()
+    keeps = run.setup.spec.network.late == "keep"
+    np.testing.assert_array_equal(counts, finished | (partly & keeps))
+
+
+def test_fedavg():
+    run = play("fedavg", EVERYTHING)
+    everybody_finishes(run)
+    follow_fedavg(run)
+
+
+def test_fedavg_of_clients_that_leave():
+    run = play("fedavg", emptying=True, rounds=3)
+    some_leave(run)
+    follow_fedavg(run)
+
+
+@pytest.mark.parametrize("mu", [0.01, 1.5])
+def test_fedprox(mu):
+    run = play("fedprox", emptying=True, rounds=3, proximal=mu)
+    some_leave(run)
+    follow_fedprox(run, mu)
+
+
+@pytest.mark.slow
+def test_fedprox_with_every_option_of_the_optimizer():
+    run = play("fedprox", EVERYTHING, proximal=0.8)
+    everybody_finishes(run)
+    follow_fedprox(run, 0.8)
+
+
+@pytest.mark.parametrize("server_rate", [1.0, 0.6])
+def test_scaffold(server_rate):
+    run = play("scaffold", EVERYTHING, rounds=3, server_learning_rate=server_rate)
+    everybody_finishes(run)
+    follow_scaffold(run, server_rate)
+
+
+def test_scaffold_of_clients_that_leave():
+    """Unfinished work is lost, and its client's control variate stays as it was."""
+    run = play("scaffold", {"network.late": "drop"}, emptying=True, rounds=3)
+    some_leave(run)
+    c_of = follow_scaffold(run, 1.0)
+    renewed = [any(leaf.any() for layer in c_i for leaf in layer) for c_i in c_of]
+    assert 0 < sum(renewed) < len(renewed)
+
+
+def test_fedopt():
+    """With the start of the second moment visible: tau is large."""
+    run = play("fedopt", {"fedopt.tau": 0.02}, emptying=True, rounds=3)
+    some_leave(run)
+    follow_fedopt(run)
+
+
+@pytest.mark.parametrize(
+    "optimizer",
+    [pytest.param(name, marks=[pytest.mark.slow] * (name != "sgd")) for name in OPTIMIZERS],
+)
+def test_fedopt_with_every_option_of_the_optimizer(optimizer):
+    changes = {"fedopt.optimizer": optimizer, "fedopt.server_learning_rate": 0.05}
+    run = play("fedopt", EVERYTHING | changes)
+    everybody_finishes(run)
+    follow_fedopt(run)
+
+
+@pytest.mark.parametrize("optimizer", OPTIMIZERS)
+def test_steps_of_the_server(optimizer):
+    """Four of them, with changes both smaller and larger than the second moment's root."""
+    spec = FedoptSpec(optimizer, 0.3, beta1=0.8, beta2=0.7, tau=0.05)
+    server = whole_model.Server(optimizer, 0.3, 0.8, 0.7, 0.05)
+    x = drawn_network(3, 2)
+    first, second = server.start(x)
+    moments = Moments(first, second)
+    for step, scale in enumerate([1.0, 0.1, 3.0, 0.01]):
+        delta = [(scale * w, scale * b) for w, b in drawn_network(3, 2, seed=step)]
+        moments, update = server_update(spec, moments, delta)
+        after, first, second = server.step(x, first, second, delta)
+        moved = [
+            (w + 0.3 * dw, b + 0.3 * db) for (w, b), (dw, db) in zip(x, update, strict=True)
+        ]
+        assert_close(moved, after, rtol=1e-5)
+        assert_close(moments.first, first, rtol=1e-5)
+        assert_close(moments.second, second, rtol=1e-5)
+        x = after
