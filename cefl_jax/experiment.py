@@ -189,7 +189,6 @@ def make_record(chunk, rounds, done, wall_ms):
         "comm/client_down_bytes": sent["client_down"],
         "comm/edge_cloud_bytes": sent["edge_up"] + sent["edge_down"],
         "wall/round_ms": np.float64(wall_ms),
-        **chunk.measures,
     }
     if metrics.sampled is not None:
         record |= {
@@ -198,6 +197,7 @@ def make_record(chunk, rounds, done, wall_ms):
             "clients/counted": metrics.counted.mean(),
             "clients/empty_rounds": (metrics.counted == 0).sum(),
         }
+    record |= chunk.measures
     return {key: value if isinstance(value, int) else value.item() for key, value in record.items()}
 
 

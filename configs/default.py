@@ -17,7 +17,7 @@ def get_config():
     config.method = config_dict.ConfigDict()
     # cefl | centralized | fedavg | fedprox | scaffold | fedopt | hierfavg | splitfed_v1 |
     # splitfed_v2 | sequential_split | fedgkt
-    config.method.name = "cefl"
+    config.method.name = "cefl"  # training method
 
     config.cefl = config_dict.ConfigDict()
 
@@ -69,7 +69,7 @@ def get_config():
 
     config.fedopt = config_dict.ConfigDict()
     config.fedopt.optimizer = "adam"  # the server's: adam | yogi | adagrad | sgd
-    config.fedopt.server_learning_rate = 0.01
+    config.fedopt.server_learning_rate = 0.01  # of the step along its direction
     config.fedopt.beta1 = 0.9  # adam, yogi: of the first moment; sgd: its momentum
     config.fedopt.beta2 = 0.99  # adam, yogi: of the second moment
     config.fedopt.tau = 0.001  # adam, yogi, adagrad: less adaptive with more
@@ -81,8 +81,8 @@ def get_config():
     config.fedgkt.temperature = 3.0  # softening of both sides' predictions
     config.fedgkt.weight = 1.0  # of the divergence from the other side, beside the labels
     config.fedgkt.server_epochs = 1  # passes of the server over the features of a round
-    config.fedgkt.server_batch_size = 64
-    config.fedgkt.server_learning_rate = 0.01
+    config.fedgkt.server_batch_size = 64  # features of one of its steps
+    config.fedgkt.server_learning_rate = 0.01  # of its model on the features
     config.fedgkt.server_momentum = 0.9  # kept from round to round
 
     config.data = config_dict.ConfigDict()
