@@ -145,8 +145,16 @@ def test_scaffold(server_rate):
 
 
 def test_scaffold_of_clients_that_leave():
-    """Unfinished work is lost, and its client's control variate stays as it was."""
-    run = play("scaffold", {"network.late": "drop"}, emptying=True, rounds=3)
+    """Unfinished work is lost, and its client's control variate stays as it was.
+
+    Who has made its steps stands still while others go on, momentum or not.
+    """
+    changes = {
+        "network.late": "drop",
+        "train.optimizer.momentum": 0.5,
+        "train.optimizer.weight_decay": 1e-2,
+    }
+    run = play("scaffold", changes, emptying=True, rounds=3)
     some_leave(run)
     c_of = follow_scaffold(run, 1.0)
     renewed = [any(leaf.any() for layer in c_i for leaf in layer) for c_i in c_of]
