@@ -19,7 +19,7 @@ def make_fedprox(*parts):
     whole = WholeModel(*parts)
 
     def round(state, hparams):
-        def correct(grads, params, start, _):
+        def correct(grads, params, start):
             return jax.tree.map(
                 lambda g, p, s: g + hparams.proximal * (p - s), grads, params, start
             )

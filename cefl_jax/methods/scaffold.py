@@ -22,6 +22,10 @@ def make_scaffold(*parts):
     server's control variate by the plain mean over the population, as published. Memory is N times
     the model. A client whose model does not count keeps its control variate.
 
+    Published is plain SGD. With another optimizer it is the step that is corrected, and not the
+    gradient that the optimizer gets: c_i is a mean step, with momentum 0.9 up to ten gradients, and
+    as a correction of one gradient it would make the method diverge.
+
     Args:
       *parts: those of `parts.Parts`.
     Returns:
@@ -43,7 +47,7 @@ def make_scaffold(*parts):
         plan = decision.plan
         own = jax.tree.map(lambda x: x.at[plan.clients].get(mode="clip"), controls.clients)
         corrections = jax.tree.map(jnp.subtract, controls.server, own)
-        trained = whole.train(state, plan, hparams, _corrected, corrections)
+        trained = whole.train(state, plan, hparams, corrections=corrections)
         rate = hparams.server_learning_rate
         params = jax.tree.map(
             lambda old, new: old + rate * (new - old), state.params, average(trained, state.params)
@@ -52,11 +56,6 @@ def make_scaffold(*parts):
         return whole.finish(state, decision, params, controls, trained)
 
     return whole.method(round, start)
-
-
-def _corrected(grads, params, start, correction):
-    """Gradients plus c - c_i."""
-    return jax.tree.map(jnp.add, grads, correction)
 
 
 def _renew(controls, own, start, models, plan, hparams):

@@ -54,8 +54,8 @@ class WholeModel(Parts):
           state: WholeState.
           plan: Plan.
           hparams: HParams.
-          correct: of gradients, as in LocalTraining; then its clients' models are kept.
-          corrections: leaves f32[K, ...], likewise.
+          correct: of gradients, as in LocalTraining.
+          corrections: leaves f32[K, ...], likewise; then the clients' models are kept.
         Returns:
           Trained, of one group.
         """

@@ -43,7 +43,7 @@ class LocalTraining:
     batch_size: int
     chunk: int  # clients computed at once
     mesh: parallel.EdgeMesh
-    correct: Callable | None = None  # (grads, params, start, correction) -> grads
+    correct: Callable | None = None  # (grads, params, start) -> grads
     keep_models: bool = False
     sum_models: bool = True
     loss: Callable = label_loss  # (logits f32[B, Y], labels i32[B], taught) -> f32[B]
@@ -69,7 +69,8 @@ class LocalTraining:
           data: FederatedData.
           key: of the clients' batches in this round.
           learning_rate: f32[].
-          corrections: leaves f32[K, ...] that `correct` takes, one for each client, or None.
+          corrections: leaves f32[K, ...] added to the direction of each step of a client, which the
+            optimizer does not see; or None.
           steps: i32[K] first local step of each client and i32[K] one past its last, where this is
             but a part of the plan's; None for all. Batches go on from where they were.
           taught: leaves [n, ...] with a row for each example, of which `loss` takes a batch's.
@@ -178,14 +179,18 @@ class _Run(NamedTuple):
             trains = here & (first + s < past)
             valid, grads, step_loss = self._gradients(client, models, first + s, trains)
             if training.correct is not None:
-                grads = training.correct(grads, models, start, correction)
-            moved = jax.vmap(
+                grads = training.correct(grads, models, start)
+            moved, new_states = jax.vmap(
                 lambda g, state, p: descend(training.direction, g, state, p, self.learning_rate)
             )(grads, states, models)
+            if correction is not None:
+                moved = jax.tree.map(
+                    lambda p, c: p - self.learning_rate * c, moved, correction
+                )
             moves = valid.any(1)
             models, states = jax.tree.map(
                 lambda new, old: jnp.where(moves.reshape(-1, *[1] * (new.ndim - 1)), new, old),
-                moved,
+                (moved, new_states),
                 (models, states),
             )
             return models, states, loss + step_loss, samples + valid.sum()

@@ -144,6 +144,18 @@ def test_scaffold(server_rate):
     follow_scaffold(run, server_rate)
 
 
+@pytest.mark.slow
+def test_scaffold_learns_with_momentum():
+    """Were gradients corrected and not steps, the loss would be 1e32 after 30 rounds."""
+    changes = {
+        "train.optimizer.momentum": 0.9,
+        "train.optimizer.learning_rate": 0.01,
+        "train.local_steps": 5,
+    }
+    run = play("scaffold", changes, rounds=30)
+    assert run.metrics[-1].train_loss < 0.1 * run.metrics[0].train_loss
+
+
 def test_scaffold_of_clients_that_leave():
     """Unfinished work is lost, and its client's control variate stays as it was.
 

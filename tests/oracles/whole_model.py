@@ -2,9 +2,10 @@
 
 Written from the papers, for multilayer perceptrons; networks are lists of (W, b), see dense_net.py.
 Whatever is random is given from outside. What the papers leave open: a client's optimizer starts
-anew in each round and gets the gradient of the client's objective, corrected where a method
-corrects it; the average is weighted by examples, those of unfinished work by their share of it; a
-client that weighs nothing has no part in the round, and a round without any changes nothing.
+anew in each round and gets the gradient of the client's objective; where a method corrects a step,
+it corrects what the optimizer makes of the gradient; the average is weighted by examples, those of
+unfinished work by their share of it; a client that weighs nothing has no part in the round, and a
+round without any changes nothing.
 """
 
 from typing import NamedTuple
@@ -41,14 +42,16 @@ class Loss:
         return np.mean(np.concatenate(self.seen)) if self.seen else np.nan
 
 
-def descend(model, batches, sgd, loss, correct=lambda grads, w: grads):
-    """Local training from the global model: a step for each batch."""
+def descend(model, batches, sgd, loss, gradient=lambda grads, w: grads, correction=None):
+    """Local training from the global model: a step for each batch, plus its correction."""
+    correction = zeros_like(model) if correction is None else correction
     w, buffer = model, zeros_like(model)
     for x, labels in batches:
         trace = forward(w, x)
         losses, d_logits = cross_entropy(trace[-1], labels)
         grads, _ = backward(w, trace, d_logits / len(labels))
-        w, buffer = sgd_step(w, buffer, correct(grads, w), sgd)
+        w, buffer = sgd_step(w, buffer, gradient(grads, w), sgd)
+        w = each(lambda w, c: w - sgd.learning_rate * c, w, correction)
         loss.seen.append(losses)
     return w
 
@@ -90,11 +93,8 @@ def scaffold(x, c, c_of, clients, sgd, server_rate):
     loss, models, changes, new_c_of = Loss(), [], [], list(c_of)
     for client in clients:
         c_i = c_of[client.index]
-
-        def correct(grads, y, c_i=c_i):
-            return each(lambda g, c_i, c: g - c_i + c, grads, c_i, c)       # equation 3
-
-        y_i = descend(x, client.batches, sgd, loss, correct)
+        correction = each(np.subtract, c, c_i)                              # equation 3
+        y_i = descend(x, client.batches, sgd, loss, correction=correction)
         models.append(y_i)
         if client.weight > 0:                                               # equation 4
             pace = 1 / (len(client.batches) * sgd.learning_rate)
