@@ -1,5 +1,6 @@
 """Eight devices made of one CPU, and a compile cache that outlives the session."""
 
+import os
 import pathlib
 
 import hypothesis
@@ -7,11 +8,12 @@ import jax
 
 from cefl_jax.runtime import compile_cache
 
-FOLDER = pathlib.Path(__file__).parents[1] / ".jax_cache" / compile_cache.machine()
+# A folder for each process of pytest-xdist: none reads what another has half written.
+WORKER = os.environ.get("PYTEST_XDIST_WORKER", "alone")
+FOLDER = pathlib.Path(__file__).parents[1] / ".jax_cache" / compile_cache.machine() / WORKER
 
 jax.config.update("jax_num_cpu_devices", 8)
 jax.config.update("jax_compilation_cache_dir", str(FOLDER))
-jax.config.update("jax_compilation_cache_max_size", 2**32)  # with a limit, processes take turns
 jax.config.update("jax_persistent_cache_min_compile_time_secs", 0)
 jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)
 
