@@ -8,12 +8,13 @@ import pytest
 PACKAGE = pathlib.Path(__file__).parents[1] / "cefl_jax"
 
 DOORS = {"main", "sweep", "report"}
-GROUND = {"types", "specs"}
+GROUND = {"types", "specs", "outside"}
 ROOMS = {"network", "models", "data.federated", "parallel"}
 SETTINGS = {"config", "config_checks", "config_combinations", "config_file", "config_unread"}
 BELOW = {
     "types": set(),
     "specs": set(),
+    "outside": set(),
     "network": GROUND,
     "models": GROUND,
     "data.federated": GROUND,

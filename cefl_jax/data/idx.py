@@ -7,8 +7,13 @@ from pathlib import Path
 
 import numpy as np
 
+from cefl_jax.outside import OutsideError, check_file, one_line
+
 MAX_BYTES = 2**28
 """Largest array that a header may promise; the largest file of MNIST holds 47 MB."""
+
+MAX_FILE_BYTES = MAX_BYTES + 2**20
+"""Largest file: what cannot be compressed grows by less."""
 
 _CHUNK_BYTES = 2**20
 _GZIP_MAGIC = b"\x1f\x8b"
@@ -18,15 +23,19 @@ _UINT8 = 0x08
 class DataError(ValueError):
     """A missing or corrupt data file; the message is one line: field, what is wrong, remedy."""
 
+    def __init__(self, line):
+        super().__init__(one_line(line))
+
 
 def read_idx(path, num_axes):
     """The array of unsigned bytes in an IDX file, plain or gzipped.
 
-    The first bytes tell gzip, not the name. Before the data is read, the header must be whole, of
-    unsigned bytes, of `num_axes` axes, none of them empty, and promise at most `MAX_BYTES`. The
-    data must then be exactly as long as promised, and a gzip file's own checksum must hold. Memory
-    grows with the bytes that arrive and ends one byte after the promise, so that neither a false
-    header nor a small file that expands without end can exhaust it.
+    It must be a regular file of at most `MAX_FILE_BYTES`; a pipe might never end. The first bytes
+    tell gzip, not the name. Before the data is read, the header must be whole, of unsigned bytes,
+    of `num_axes` axes, none of them empty, and promise at most `MAX_BYTES`. The data must then be
+    exactly as long as promised, and a gzip file's own checksum must hold. Memory grows with the
+    bytes that arrive and ends one byte after the promise, so that neither a false header nor a
+    small file that expands without end can exhaust it.
 
     Args:
       path: the file.
@@ -39,11 +48,14 @@ def read_idx(path, num_axes):
     """
     path = Path(path)
     try:
+        check_file(path, MAX_FILE_BYTES)
         with path.open("rb") as file:
             is_gzip = file.read(len(_GZIP_MAGIC)) == _GZIP_MAGIC
         with (gzip.open if is_gzip else open)(path, "rb") as stream:
             shape = _read_shape(path, stream, num_axes)
             data = _read_at_most(stream, math.prod(shape) + 1)
+    except OutsideError as error:
+        raise DataError(f"data.path: {path} {error}") from error
     except (OSError, EOFError, zlib.error) as error:
         raise _corrupt(path, f"cannot be read: {error}") from error
     if len(data) != math.prod(shape):

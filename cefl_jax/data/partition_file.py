@@ -2,15 +2,20 @@
 
 import hashlib
 import json
-from pathlib import Path
 
 import numpy as np
+
+from cefl_jax.outside import OutsideError, one_line, read_json, show
+
+BYTES_AN_INDEX = 64  # of a file at most, its line's white space included
+BYTES_BESIDE = 2**20
 
 
 def from_file(path, num_examples):
     """Reads a partition that somebody published, and checks all of it.
 
-    The file may leave examples out. Indices come back in ascending order, whatever theirs was.
+    The file may leave examples out. Indices come back in ascending order, whatever theirs was. It
+    may have `BYTES_AN_INDEX` for each example there is, and `BYTES_BESIDE`.
 
     Args:
       path: data.partition.path, the JSON file.
@@ -23,7 +28,7 @@ def from_file(path, num_examples):
     """
     if not path:
         raise ValueError("data.partition.path is not set; name the JSON file of the partition")
-    clients = _read_json(path)
+    clients = _read(path, BYTES_AN_INDEX * num_examples + BYTES_BESIDE)
     if not isinstance(clients, list) or not clients:
         raise _wrong(path, "is not a list with one list of example indices for each client")
     for client, indices in enumerate(clients):
@@ -43,23 +48,23 @@ def sha256(partition):
     return hashlib.sha256(to_json(partition).encode("ascii")).hexdigest()
 
 
-def _read_json(path):
+def _read(path, most_bytes):
     try:
-        return json.loads(Path(path).read_bytes())
-    except (OSError, ValueError, RecursionError) as error:
-        raise _wrong(path, f"cannot be read as JSON: {error}") from error
+        return read_json(path, most_bytes)
+    except OutsideError as error:
+        raise ValueError(one_line(f"data.partition.path: {path} {error}")) from error
 
 
 def _check_client(path, client, indices, num_examples):
     if not isinstance(indices, list) or not indices:
-        kind = "no examples" if indices == [] else f"{indices!r:.40} in place of a list"
+        kind = "no examples" if indices == [] else f"{show(indices)} in place of a list"
         raise _wrong(path, f"has {kind} for client {client}")
     for index in indices:
         if type(index) is not int:                              # true is an int, but no index
-            raise _wrong(path, f"has {index!r:.40} among the examples of client {client}, which "
+            raise _wrong(path, f"has {show(index)} among the examples of client {client}, which "
                                "must be whole numbers")
         if not 0 <= index < num_examples:
-            raise _wrong(path, f"gives client {client} example {index!r:.40}, but there are "
+            raise _wrong(path, f"gives client {client} example {show(index)}, but there are "
                                f"{num_examples} examples, numbered from 0")
 
 
@@ -75,4 +80,5 @@ def _check_disjoint(path, partition):
 
 
 def _wrong(path, what):
-    return ValueError(f"data.partition.path: {path} {what}; correct the file or name another")
+    line = f"data.partition.path: {path} {what}; correct the file or name another"
+    return ValueError(one_line(line))

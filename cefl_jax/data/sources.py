@@ -98,7 +98,10 @@ def _from_folder(name, path):
               else "set data.path") + " to the folder of the four IDX files"
     if path is None:
         raise DataError(f"data.path is not set, and {name} is not installed; {remedy}")
-    folder = Path(path).expanduser()
+    try:
+        folder = Path(path).expanduser()
+    except RuntimeError:                                       # no such user as in ~user
+        folder = Path(path)
     if not folder.is_dir():
         raise DataError(f"data.path: there is no folder {folder} to read {name} from; {remedy}")
     train_images, train_labels = _read_pair(folder, "train", remedy)

@@ -1,6 +1,7 @@
 """One IDX file: read exactly as written, or refused at little cost."""
 
 import gzip
+import os
 import struct
 import tracemalloc
 
@@ -80,6 +81,22 @@ def test_a_gzip_file_with_any_bit_flipped_is_refused_or_read_right(tmp_path):
             refused += 1
     # The rest are bits of time, system and hints in the gzip header, and padding after the data.
     assert refused > 6 * len(whole)
+
+
+def test_what_is_no_regular_file_is_refused(tmp_path):
+    os.mkfifo(tmp_path / "pipe")
+    for name, told in (("pipe", "is a pipe or a device"), ("", "is a folder"),
+                       ("absent", "there is no such file"), ("a\nb", "there is no such file")):
+        with pytest.raises(idx.DataError, match=told) as error:
+            idx.read_idx(tmp_path / name, 3)
+        assert str(error.value).isprintable()
+
+
+def test_a_file_larger_than_any_is_not_read(tmp_path):
+    with (tmp_path / "large").open("wb") as file:
+        file.truncate(idx.MAX_FILE_BYTES + 1)                   # takes no room on the disk
+    with pytest.raises(idx.DataError, match="has 269484033 bytes, and 269484032 is the most"):
+        idx.read_idx(tmp_path / "large", 3)
 
 
 @pytest.mark.parametrize("content", [

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import os
 from pathlib import Path
 
 import numpy as np
@@ -38,8 +39,10 @@ def test_a_file_may_leave_examples_out_and_order_them_as_it_likes(tmp_path):
 WRONG_FILES = {
     "empty": ("", "cannot be read as JSON"),
     "not_json": ("[[0], [1]", "cannot be read as JSON"),
-    "not_text": (b"\xff\xfe\xfd", "cannot be read as JSON"),
-    "nested_without_end": ("[" * 100_000, "cannot be read as JSON"),
+    "not_text": (b"\xff\xfe\xfd", "is not UTF-8 text at byte 0"),
+    "utf_16": ("[[0]]".encode("utf-16"), "is not UTF-8 text at byte 0"),
+    "nested_without_end": ("[" * 100_000, "is nested too deeply"),
+    "nested_to_the_end": (f"[{'[' * 400}{']' * 400}]", "is nested too deeply"),
     "a_number_without_end": (f"[[{'9' * 5000}]]", "cannot be read as JSON"),
     "object": ('{"0": [0]}', "is not a list"),
     "nobody": ("[]", "is not a list"),
@@ -74,10 +77,24 @@ def test_a_wrong_file_is_one_line_that_names_it(tmp_path, text, message):
 def test_a_file_must_be_named_and_be_there(tmp_path):
     with pytest.raises(ValueError, match=r"data\.partition\.path is not set"):
         partition.from_file(None, 10)
-    with pytest.raises(ValueError, match="No such file"):
+    with pytest.raises(ValueError, match="there is no such file"):
         partition.from_file(tmp_path / "absent.json", 10)
-    with pytest.raises(ValueError, match="directory"):
+    with pytest.raises(ValueError, match="is a folder"):
         partition.from_file(tmp_path, 10)
+    os.mkfifo(tmp_path / "pipe.json")
+    with pytest.raises(ValueError, match="is a pipe or a device"):
+        partition.from_file(tmp_path / "pipe.json", 10)
+    with pytest.raises(ValueError, match=r"two\?lines"):
+        partition.from_file(tmp_path / "two\nlines", 10)
+
+
+def test_a_file_far_larger_than_a_partition_is_not_read(tmp_path):
+    """It has room for white space and no more: the size follows the number of examples."""
+    file = tmp_path / "partition.json"
+    file.write_text(f"[[0]{' ' * (2**20 + 64 * 10 - 5)}]")
+    partition.from_file(file, 10)
+    with pytest.raises(ValueError, match="has 1049216 bytes, and 1049152 is the most"):
+        partition.from_file(file, 9)
 
 
 @pytest.mark.parametrize(("name", "most_labels"), [("1_label", 1), ("2_labels", 2)])

@@ -125,6 +125,7 @@ def test_the_extract_loads_from_a_package_that_is_no_folder(tmp_path):
     archive = tmp_path / "package.zip"
     with zipfile.ZipFile(archive, "w") as package:
         package.writestr("cefl_jax/__init__.py", "")
+        package.write(data.parent / "outside.py", "cefl_jax/outside.py")
         for file in [*data.glob("*.py"), *(data / "assets").iterdir()]:
             if file.is_file():
                 package.write(file, Path("cefl_jax/data") / file.relative_to(data))
@@ -180,6 +181,8 @@ def test_mnist_without_a_path_and_folders_without_files_name_the_remedy(tmp_path
     fails_in_one_line("mnist", match=r"data\.path is not set.*set data\.path to the folder")
     fails_in_one_line("mnist", "", match=r"data\.path is not set")
     fails_in_one_line("mnist", tmp_path / "absent", match="no folder .*absent")
+    fails_in_one_line("mnist", "~no.such.user/mnist", match="no folder ~no.such.user/mnist")
+    fails_in_one_line("mnist", "a\nb\0", match="no folder .*a.b")
     fails_in_one_line("mnist", tmp_path, match="lacks train-images-idx3-ubyte, plain or .gz")
     monkeypatch.setitem(sources.INSTALLED_FOLDERS, "fashion_mnist", str(tmp_path / "absent"))
     fails_in_one_line("fashion_mnist", match="install Debian's dataset-fashion-mnist or set data")

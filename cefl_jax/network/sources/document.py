@@ -4,20 +4,17 @@ Every complaint is a DocumentError of one line that names the entry, as in `edge
 """
 
 import difflib
-import json
 import re
-import reprlib
 from pathlib import Path
 
 import yaml
 
+from cefl_jax.outside import OutsideError, decode, parse_json, read_bytes, show
+
 MOST_BYTES = 50_000_000
+MOST_YAML_BYTES = 5_000_000  # a minute to read
 MOST_NAMES = 30  # in a message
 LEAST, MOST = 1e-25, 1e25  # of a positive number: float32 holds it, and 100 dB of fading more
-
-_SHOWN = reprlib.Repr()  # of what a few bytes of YAML can make endless
-_SHOWN.maxlevel = 2
-_SHOWN.maxother = _SHOWN.maxstring = _SHOWN.maxlong = 40
 
 
 class DocumentError(ValueError):
@@ -27,8 +24,8 @@ class DocumentError(ValueError):
 def read_document(path):
     """What a file holds, as dicts, lists, texts and numbers.
 
-    YAML makes no other objects, and merges no keys (`<<`): a few lines could merge into more than
-    memory holds. A number such as 5e9 is one, as in YAML 1.2.
+    YAML makes no other objects, has no keys but texts, and merges none (`<<`): a few lines could
+    merge into more than memory holds. A number such as 5e9 is one, as in YAML 1.2, and 1:30 is not.
 
     Args:
       path: of a *.json, *.yaml or *.yml file in UTF-8.
@@ -41,17 +38,22 @@ def read_document(path):
     kind = Path(path).suffix.lower()
     if kind not in (".json", ".yaml", ".yml"):
         raise DocumentError("its name needs to end in .json, .yaml or .yml; rename it")
-    text = _read_text(path)
     try:
         if kind == ".json":
-            return json.loads(text, object_pairs_hook=_without_doubles)
+            return parse_json(read_bytes(path, MOST_BYTES))
+        return _parse_yaml(decode(read_bytes(path, MOST_YAML_BYTES)))
+    except OutsideError as error:
+        raise DocumentError(str(error)) from error
+
+
+def _parse_yaml(text):
+    try:
         return yaml.load(text, _PlainLoader)
     except RecursionError as error:
         raise DocumentError("is nested too deeply; write it flatter") from error
     except Exception as error:  # tags with wrong contents make PyYAML fail in many ways
-        name = "JSON" if kind == ".json" else "YAML"
         reason = " ".join(str(error).split()) or type(error).__name__
-        raise DocumentError(f"cannot be read as {name}: {reason:.200}; correct it") from error
+        raise DocumentError(f"cannot be read as YAML: {reason:.200}; correct it") from error
 
 
 def check_keys(value, where, required, optional=()):
@@ -106,49 +108,16 @@ def show_key(key):
     return key if isinstance(key, str) and key.isidentifier() and len(key) <= 40 else show(key)
 
 
-def show(value):
-    """A value in an error message: one short line, whatever it is."""
-    try:
-        text = _SHOWN.repr(value)
-    except ValueError:                                         # Python writes no such number
-        return "a number of thousands of digits"
-    return text if len(text) <= 60 else f"{text:.57}..."
-
-
-def _read_text(path):
-    try:
-        if not Path(path).is_file():                           # a pipe would never end
-            raise DocumentError("there is no such file; correct the name")
-        with Path(path).open("rb") as file:
-            content = file.read(MOST_BYTES + 1)
-    except OSError as error:
-        raise DocumentError(f"cannot be read: {error.strerror}; name another file") from error
-    if len(content) > MOST_BYTES:
-        raise DocumentError(
-            f"has more than {MOST_BYTES} bytes; group clients that are alike with `count`"
-        )
-    try:
-        return content.decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        raise DocumentError(f"is not UTF-8 text at byte {error.start}; save it as such") from error
-
-
-def _without_doubles(pairs):
-    made = {}
-    for key, value in pairs:
-        if key in made:
-            raise ValueError(f"the key {show(key)} is given twice")
-        made[key] = value
-    return made
-
-
 class _PlainLoader(yaml.SafeLoader):
-    """SafeLoader without merges and doubles."""
+    """SafeLoader with texts as keys, none of them double or merged."""
 
     def flatten_mapping(self, node):
         for key, _ in node.value:
+            line = key.start_mark.line + 1
             if key.tag == "tag:yaml.org,2002:merge":
-                raise yaml.YAMLError(f"merge key in line {key.start_mark.line + 1}: write it out")
+                raise yaml.YAMLError(f"merge key in line {line}: write it out")
+            if key.tag != "tag:yaml.org,2002:str":             # others can be made to hash alike
+                raise yaml.YAMLError(f"the key in line {line} is no text: put it in quotes")
 
     def construct_mapping(self, node, deep=False):
         made = super().construct_mapping(node, deep)
@@ -159,6 +128,21 @@ class _PlainLoader(yaml.SafeLoader):
         return made
 
 
+def _number(construct):
+    """A constructor of numbers that takes none of base 60, whose time grows with their square."""
+
+    def construct_decimal(loader, node):
+        if ":" in node.value:
+            raise yaml.YAMLError(f"the number in line {node.start_mark.line + 1} has a colon")
+        return construct(loader, node)
+
+    return construct_decimal
+
+
+_PlainLoader.add_constructor("tag:yaml.org,2002:int", _number(yaml.SafeLoader.construct_yaml_int))
+_PlainLoader.add_constructor(
+    "tag:yaml.org,2002:float", _number(yaml.SafeLoader.construct_yaml_float)
+)
 _PlainLoader.add_implicit_resolver(  # YAML 1.1 takes 5e9 for text
     "tag:yaml.org,2002:float", re.compile(r"[-+]?[0-9]+(\.[0-9]*)?[eE][-+]?[0-9]+$"),
     [*"-+0123456789"],

@@ -13,11 +13,11 @@ from cefl_jax.network.sources.document import (
     check_list,
     check_number,
     read_document,
-    show,
     show_key,
     suggest,
 )
 from cefl_jax.network.sources.file_links import measured_snr, modelled_snr
+from cefl_jax.outside import one_line, show
 
 MOST_CLIENTS = 10_000_000
 MOST_KM = 1e6  # of a coordinate
@@ -81,7 +81,7 @@ def read_network(path, num_clients, num_edges):
         plan = _plan(path, document, num_clients, num_edges)
         snr = _snr(document, plan)
     except DocumentError as error:
-        raise ValueError(f"network.path={path}: {error}") from error
+        raise ValueError(one_line(f"network.path={path}: {error}")) from error
     return to_network(plan, *snr), tuple(plan.classes)
 
 

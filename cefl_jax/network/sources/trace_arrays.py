@@ -1,116 +1,135 @@
 """Reads the arrays in a trace file, without trust in what the file says about them."""
 
 import difflib
+import io
 import math
+import sys
 import warnings
 import zipfile
-from pathlib import Path
 
 import numpy as np
 
-_HEADERS = {
-    (1, 0): np.lib.format.read_array_header_1_0,
-    (2, 0): np.lib.format.read_array_header_2_0,
-}
+from cefl_jax.outside import MissingError, OutsideError, check_file, decode, one_line, read_bytes
+
+MOST_DIRECTORY_BYTES = 2**17  # of an npz file's table of its arrays
 
 
-def read_arrays(path, known, most_bytes):
-    """The arrays of a trace file by name, of whatever shapes, kinds and values.
+def read_arrays(path, known, most_bytes, most_csv_bytes, check):
+    """The arrays of a trace file by name, of whatever values.
 
     Args:
       path: network.trace, a file that is named *.csv or else is npz; a csv file is `available`.
       known: names that an array can have.
-      most_bytes: that the file, and what it unpacks to, may take.
+      most_bytes: that an npz file, and what it unpacks to, may take.
+      most_csv_bytes: that a csv file may take.
+      check: called with name, dtype and shape of an array of an npz file before it is read;
+        raises what it likes.
     Returns:
-      dict of NumPy arrays, at least one; that of Python objects is empty, as they stay unread.
+      dict of NumPy arrays, at least one.
     Raises:
       ValueError: for a file that cannot be read, is too large, or has other arrays; one line.
     """
-    _check_file(path, most_bytes)
-    if str(path).lower().endswith(".csv"):
-        return {"available": _read_csv(path)}
-    return _read_npz(path, known, most_bytes)
+    is_csv = str(path).lower().endswith(".csv")
+    try:
+        check_file(path or "/nonesuch", most_csv_bytes if is_csv else most_bytes)
+        if is_csv:
+            return {"available": _read_csv(path, decode(read_bytes(path, most_csv_bytes)))}
+    except MissingError as error:
+        raise refusal(path, "there is no such file; record one with run.save_trace=True, or name "
+                      "another") from error
+    except OutsideError as error:
+        raise refusal(path, error) from error
+    return _read_npz(path, known, most_bytes, check)
 
 
 def refusal(path, what):
     """ValueError of one line about the file, whatever the file has said."""
-    line = f"network.trace={path}: {what}"
-    return ValueError("".join(c if c.isprintable() else "?" for c in line))
+    return ValueError(one_line(f"network.trace={path}: {what}"))
 
 
-def _check_file(path, most_bytes):
-    try:
-        size = Path(path).stat().st_size if path and Path(path).is_file() else None
-    except (OSError, ValueError) as error:
-        raise _unreadable(path, "the file", error) from error
-    if size is None:
-        raise refusal(path, "there is no such file; record one with run.save_trace=True, or name "
-                      "another")
-    if size > most_bytes:
-        raise _too_large(path, size, most_bytes)
-
-
-def _read_csv(path):
+def _read_csv(path, text):
     """bool[rows, columns] of lines of 0 and 1; empty lines are skipped."""
-    try:
-        with Path(path).open(encoding="utf-8-sig") as file:                 # as spreadsheets write
-            lines = [line for line in enumerate(file, 1) if line[1].strip()]
-    except (OSError, ValueError) as error:
-        raise _unreadable(path, "the file", error) from error
-    rows = []
-    for number, line in lines:
+    found, rows, columns = bytearray(), 0, 0
+    for number, line in enumerate(io.StringIO(text, newline=None), 1):
+        if not line.strip():
+            continue
         cells = [cell.strip() for cell in line.split(",")]
         other = next((column for column, cell in enumerate(cells) if cell not in ("0", "1")), None)
         if other is not None:
             raise refusal(path, f"available is {cells[other]!r:.40} in line {number}, column "
                           f"{other + 1}; write 1 for available, 0 for away, and no header")
-        rows.append(np.array([cell == "1" for cell in cells]))
-        if len(cells) != len(rows[0]):
+        columns = columns or len(cells)
+        if len(cells) != columns:
             raise refusal(path, f"available has {len(cells)} clients in line {number}, and "
-                          f"{len(rows[0])} in the first; give each line a column for each")
-    return np.stack(rows) if rows else np.empty((0, 0), bool)
+                          f"{columns} in the first; give each line a column for each")
+        found += bytes(cell == "1" for cell in cells)
+        rows += 1
+    return np.frombuffer(found, bool).reshape(rows, columns)
 
 
-def _read_npz(path, known, most_bytes):
+class _ZipFile(io.FileIO):
+    """A file of which a zipfile.ZipFile can be made whatever length it gives its table."""
+
+    most = MOST_DIRECTORY_BYTES
+
+    def read(self, size=-1):
+        """As in FileIO, but no more than `most` at once."""
+        data = super().read(size if 0 <= size <= self.most else self.most + 1)
+        if len(data) > self.most:
+            raise ValueError("its table of arrays is too large")
+        return data
+
+
+def _read_npz(path, known, most_bytes, check):
     """The arrays of an npz file by name."""
-    try:
-        archive = zipfile.ZipFile(path)
-    except Exception as error:  # zipfile has a dozen kinds for files that are not, or are damaged
-        raise refusal(path, f"is not an npz file: {error!s:.200}; write it with "
-                      "numpy.savez_compressed, or name a *.csv") from error
-    with archive:
-        members = {info.filename.removesuffix(".npy"): info for info in archive.infolist()}
-        _check_names(path, members, known)
-        size = sum(info.file_size for info in archive.infolist())
+    with _ZipFile(path) as file:
+        try:
+            archive = zipfile.ZipFile(file)
+        except Exception as error:  # zipfile has a dozen kinds for damaged files
+            raise refusal(path, f"is not an npz file: {error!s:.200}; write it with "
+                          "numpy.savez_compressed, or name a *.csv") from error
+        file.most = sys.maxsize - 1
+        infos = archive.infolist()
+        names = [info.filename.removesuffix(".npy") for info in infos]
+        _check_names(path, names, known)
+        size = sum(info.file_size for info in infos)
         if size > most_bytes:
-            raise _too_large(path, size, most_bytes)
-        arrays = {}
-        for name, info in members.items():
-            try:
-                arrays[name] = _read_array(archive, info)
-            except Exception as error:  # likewise zlib and numpy
-                raise _unreadable(path, name, error) from error
-    return arrays
+            raise refusal(path, f"would take {size} bytes, and a trace may take {most_bytes}; "
+                          "record one of fewer rounds")
+        return {name: _read_array(path, archive, name, info, check)
+                for name, info in zip(names, infos, strict=True)}
 
 
-def _read_array(archive, info):
+def _read_array(path, archive, name, info, check):
     """One array of an npz file, of the shape and length that its header promises."""
+    try:
+        stream, (shape, in_columns, dtype) = _open_array(archive, info)
+    except Exception as error:  # zipfile, zlib and NumPy likewise
+        raise _unreadable(path, name, error) from error
+    with stream:
+        check(name, dtype, shape)                        # objects end here, never unpickled
+        try:
+            size = math.prod(shape) * dtype.itemsize
+            held = info.file_size - stream.tell()
+            if size != held:
+                raise ValueError(f"its header promises {size} bytes, and it has {held}")
+            data = stream.read(size)                     # no more, whatever it would unpack to
+            return np.frombuffer(data, dtype).reshape(shape, order="F" if in_columns else "C")
+        except Exception as error:
+            raise _unreadable(path, name, error) from error
+
+
+def _open_array(archive, info):
+    """The stream of an array's values, and its shape, whether it is in columns, and its dtype."""
     if info.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
         raise ValueError("packed in a way that NumPy does not write")
-    with archive.open(info) as stream, warnings.catch_warnings():
+    stream = archive.open(info)
+    with warnings.catch_warnings():
         warnings.simplefilter("ignore")                  # a damaged header may parse as Python 2's
         version = np.lib.format.read_magic(stream)
-        if version not in _HEADERS:
+        if version != (1, 0):                            # all that NumPy writes of such arrays
             raise ValueError(f"version {version} of the npy format")
-        shape, in_columns, dtype = _HEADERS[version](stream)
-        if dtype.hasobject:
-            return np.empty(0, dtype)                    # reading them would run the file's code
-        size = math.prod(shape) * dtype.itemsize
-        held = info.file_size - stream.tell()
-        if size != held:
-            raise ValueError(f"its header promises {size} bytes, and it has {held}")
-        data = stream.read(size)                         # no more, whatever it would unpack to
-    return np.frombuffer(data, dtype).reshape(shape, order="F" if in_columns else "C")
+        return stream, np.lib.format.read_array_header_1_0(stream)
 
 
 def _check_names(path, names, known):
@@ -119,6 +138,8 @@ def _check_names(path, names, known):
             close = difflib.get_close_matches(name, known, 1)
             hint = f"did you mean {close[0]}? " if close else ""
             raise refusal(path, f"array {name!r:.40} is unknown; {hint}known: {', '.join(known)}")
+        if names.count(name) > 1:
+            raise refusal(path, f"has {name} twice; save it once")
     if not names:
         raise refusal(path, f"has no arrays; save at least one of {', '.join(known)}")
 
@@ -126,8 +147,3 @@ def _check_names(path, names, known):
 def _unreadable(path, what, error):
     said = getattr(error, "strerror", None) or str(error) or type(error).__name__
     return refusal(path, f"{what} cannot be read: {said:.200}; replace it by a whole copy")
-
-
-def _too_large(path, size, most_bytes):
-    return refusal(path, f"would take {size} bytes, and a trace may take {most_bytes}; record one "
-                   "of fewer rounds")

@@ -5,8 +5,11 @@ import numpy as np
 from cefl_jax.network.dynamics import Trace
 from cefl_jax.network.sources.trace_arrays import read_arrays, refusal
 
-MAX_BYTES = 2**32
-"""Most that a file may unpack to, unless the run needs more."""
+MAX_BYTES = 2**30
+"""Most that an npz file may unpack to, unless the run needs more."""
+
+MAX_CSV_BYTES = 2**24
+"""Most that a csv file may have, unless the run needs more."""
 
 _NOMINAL = Trace(
     shadow_db=np.zeros((1, 1, 1), np.float32),
@@ -42,17 +45,22 @@ def read_trace(path, rounds, num_clients, num_edges):
     Raises:
       ValueError: for anything else; one line that begins with `network.trace=`.
     """
-    most_bytes = max(MAX_BYTES, 8 * (rounds + 1) * (num_clients + 1) * (num_edges + 2))
-    arrays = read_arrays(path, tuple(_AXES), most_bytes)
+    cells = (rounds + 1) * (num_clients + 1)
     clients = ("clients", num_clients)
     sides = {
         "shadow_db": (clients, ("links a client", num_edges + 1)),
         "edge_load": (("edge nodes", num_edges),),
         "available": (clients,),
     }
+
+    def check(name, dtype, shape):
+        _check_kind(path, name, dtype)
+        _check_shape(path, name, shape, rounds, sides[name])
+
+    arrays = read_arrays(path, tuple(_AXES), max(MAX_BYTES, 8 * cells * (num_edges + 2)),
+                         max(MAX_CSV_BYTES, 8 * cells), check)
     for name, array in arrays.items():
-        _check_kind(path, name, array.dtype)
-        _check_shape(path, name, array.shape, rounds, sides[name])
+        check(name, array.dtype, array.shape)
         _check_values(path, name, array)
     used = {name: array[: rounds + 1] for name, array in arrays.items()}
     if "shadow_db" in used and used["shadow_db"].ndim == 2:

@@ -3,6 +3,7 @@
 import copy
 import inspect
 import json
+import os
 import pathlib
 import textwrap
 
@@ -301,7 +302,15 @@ UNREADABLE = {
     "bool.yaml": ("cloud: !!bool perhaps", "cannot be read as YAML"),
     "time.yaml": ("cloud: !!timestamp now", "cannot be read as YAML"),
     "date.yaml": ("cloud: 2020-13-45", "cannot be read as YAML"),
-    "list_key.yaml": ("[1]: 2", "cannot be read as YAML: while constructing a mapping"),
+    "list_key.yaml": ("[1]: 2", "cannot be read as YAML: the key in line 1 is no text: put it in"),
+    "number_key.yaml": ("\n1: 2", "cannot be read as YAML: the key in line 2 is no text: put it"),
+    "truth_key.yaml": ("on: 2", "cannot be read as YAML: the key in line 1 is no text: put it in"),
+    "sixty.yaml": ("a: 1:30", "cannot be read as YAML: the number in line 1 has a colon"),
+    "long_sixty.yaml": (f"a: 1{':1' * 500_000}", "cannot be read as YAML: the number in line"),
+    "sixty_float.yaml": ("a: 1:30.5", "cannot be read as YAML: the number in line 1 has a colon"),
+    "surrogate.json": ('{"a": "\\ud800"}', "has text that is not Unicode, half of a surrogate"),
+    "surrogate_key.json": ('{"\\udfff": 1}', "has text that is not Unicode, half of a surrogate"),
+    "deepish.json": ("[" * 60 + "]" * 60, "is nested too deeply"),
     "network.py": ("clients", "its name needs to end in .json, .yaml or .yml"),
     "network": ("clients", "its name needs to end in .json, .yaml or .yml"),
 }
@@ -348,20 +357,28 @@ def test_a_file_must_be_there_and_be_one(tmp_path):
         with pytest.raises(ValueError, match=r"network\.path=.*: name the JSON or YAML file"):
             read_network(path, 3, 2)
     (tmp_path / "folder.json").mkdir()
-    for name in ("absent.json", "folder.json", "nul\0.json", "x" * 300 + ".json"):
+    os.mkfifo(tmp_path / "pipe.yaml")
+    for name, told in (
+        ("absent.json", "there is no such file"), ("folder.json", "is a folder"),
+        ("nul\0.json", "cannot be read"), ("x" * 300 + ".json", "cannot be read"),
+        ("pipe.yaml", "is a pipe or a device"), ("two\nlines.json", "there is no such file"),
+    ):
         path = str(tmp_path / name)
-        with pytest.raises(ValueError, match=r"there is no such file|cannot be read") as error:
+        with pytest.raises(ValueError, match=told) as error:
             read_network(path, 3, 2)
-        assert str(error.value).startswith(f"network.path={path}: ")
+        shown = path.replace("\0", "?").replace("\n", "?")
+        assert str(error.value).startswith(f"network.path={shown}: {told}")
 
 
 def test_a_file_of_more_than_its_bytes_is_not_read(tmp_path, monkeypatch):
     text = json.dumps(VALID)
-    monkeypatch.setattr(document, "MOST_BYTES", len(text))
-    assert read(tmp_path, text)
-    monkeypatch.setattr(document, "MOST_BYTES", len(text) - 1)
-    with pytest.raises(ValueError, match=f"has more than {len(text) - 1} bytes; group clients"):
-        read(tmp_path, text)
+    for limit, name in (("MOST_BYTES", "mine.json"), ("MOST_YAML_BYTES", "mine.yaml")):
+        monkeypatch.setattr(document, limit, len(text))
+        assert read(tmp_path, text, name)
+        monkeypatch.setattr(document, limit, len(text) - 1)
+        told = f"has {len(text)} bytes, and {len(text) - 1} is the most"
+        with pytest.raises(ValueError, match=told):
+            read(tmp_path, text, name)
 
 
 def test_the_numbers_of_clients_and_edge_nodes_are_the_settings(tmp_path):

@@ -1,6 +1,7 @@
 """A trace file is read as it was written, or refused in one line that says what to do."""
 
 import io
+import os
 import struct
 import tracemalloc
 import warnings
@@ -157,7 +158,7 @@ class TestReads:
 class TestRefuses:
     @pytest.mark.parametrize("name", ["absent.npz", "absent.csv", ".", "x" * 300, "a\0b", "a\nb"])
     def test_what_is_no_file(self, tmp_path, name):
-        refused = r"^network\.trace=.*(no such file|cannot be read)"
+        refused = r"^network\.trace=.*(no such file|is a folder|cannot be read)"
         with pytest.raises(ValueError, match=refused) as caught:
             read_trace(f"{tmp_path}/{name}", *RUN)
         assert str(caught.value).isprintable()
@@ -244,7 +245,7 @@ class TestRefuses:
         path = zipped(tmp_path, header((R, N)) + bytes([1] * 11 + [7]))
         assert refusal(path).startswith("available[2, 3] is 7, and needs to be 0 or 1")
 
-    @pytest.mark.parametrize("dtype", [complex, "U1", "S1", "M8[s]", [("a", "f4")]])
+    @pytest.mark.parametrize("dtype", [complex, "U1", "S1", "S0", "M8[s]", [("a", "f4")]])
     @pytest.mark.parametrize("name", GOOD)
     def test_what_are_no_numbers(self, tmp_path, name, dtype):
         line = refusal(saved(tmp_path, **{name: np.zeros((R, N), dtype)}))
@@ -269,12 +270,62 @@ class TestRefuses:
     @pytest.mark.parametrize("name", ["trace.npz", "trace.csv"])
     def test_a_file_that_is_too_much(self, tmp_path, monkeypatch, name):
         monkeypatch.setattr(trace_file, "MAX_BYTES", 2**20)
-        assert "would take 1048577 bytes" in refusal(written(tmp_path, bytes(2**20 + 1), name))
+        monkeypatch.setattr(trace_file, "MAX_CSV_BYTES", 2**20)
+        line = refusal(written(tmp_path, bytes(2**20 + 1), name))
+        assert line == "has 1048577 bytes, and 1048576 is the most; name a smaller one"
 
-    @pytest.mark.parametrize("shape", [(2**40, 2**20), (R + 1, N), (R - 1, N), (-R, -N), (-1, N)])
-    def test_a_header_that_promises_what_there_is_not(self, tmp_path, shape):
+    @pytest.mark.parametrize(
+        ("shape", "said"),
+        [
+            ((2**40, N), "available cannot be read: its header promises 4398046511104 bytes, "),
+            ((R + 1, N), "available cannot be read: its header promises 16 bytes, and it has 12; "),
+            ((2**40, 2**20), "available has 1048576 clients, and the run has 4; "),
+            ((R - 1, N), "available has 2 rounds, and train.rounds=3; "),
+            ((-R, -N), "available has -3 rounds, and train.rounds=3; "),
+            ((-1, N), "available has -1 rounds, and train.rounds=3; "),
+        ],
+    )
+    def test_a_header_that_promises_what_there_is_not(self, tmp_path, shape, said):
         path = zipped(tmp_path, header(shape) + bytes(R * N))
-        assert refusal(path).startswith("available cannot be read: ")
+        assert refusal(path).startswith(said)
+
+    def test_nothing_is_unpacked_of_an_array_that_does_not_fit(self, tmp_path):
+        """16 MB in a file of 16 kB, of a client too many."""
+        data = header((2**24 // 5, N + 1)) + bytes(2**24 // 5 * 5)
+        path = zipped(tmp_path, data, compression=zipfile.ZIP_DEFLATED)
+        del data
+        tracemalloc.start()
+        assert refusal(path).startswith("available has 5 clients, and the run has 4; ")
+        most = tracemalloc.get_traced_memory()[1]
+        tracemalloc.stop()
+        assert most < 2**20
+
+    def test_an_array_that_is_there_twice(self, tmp_path):
+        path = tmp_path / "trace.npz"
+        with warnings.catch_warnings(), zipfile.ZipFile(path, "w") as archive:
+            warnings.simplefilter("ignore")
+            for _ in range(2):
+                archive.writestr("available.npy", npy(GOOD["available"]))
+        assert refusal(path) == "has available twice; save it once"
+
+    @pytest.mark.parametrize("claimed", [None, 2**31])
+    def test_a_table_of_very_many_arrays(self, tmp_path, claimed):
+        """A megabyte of entries is refused before it becomes twenty of objects."""
+        path = tmp_path / "trace.npz"
+        with zipfile.ZipFile(path, "w") as archive:
+            for number in range(20_000):
+                archive.writestr(f"{number}.npy", b"")
+        if claimed:
+            content = bytearray(path.read_bytes())
+            end = content.rindex(b"PK\x05\x06")
+            content[end + 12 : end + 16] = struct.pack("<I", claimed)
+            path.write_bytes(content)
+        assert refusal(path).startswith("is not an npz file: ")
+
+    @pytest.mark.parametrize("name", ["pipe.npz", "pipe.csv"])
+    def test_a_pipe_that_would_never_end(self, tmp_path, name):
+        os.mkfifo(tmp_path / name)
+        assert refusal(tmp_path / name) == "is a pipe or a device; name a regular file"
 
     def test_a_directory_that_understates_a_member(self, tmp_path):
         """It would unpack to 16 MB where the directory of the file says 20 kB."""
@@ -297,7 +348,7 @@ class TestRefuses:
     @pytest.mark.parametrize(
         "data",
         [b"", b"\x93NUMPY", header("(3, 4"), header("[[[["),
-         header((R, 4), "'nonsense'"), header((R, 4), "'|S0'"),
+         header((R, 4), "'nonsense'"),
          header("(3L, 4L)") + bytes(5), header("(" * 3000)],
     )
     def test_a_broken_header(self, tmp_path, data):
@@ -321,7 +372,7 @@ class TestRefuses:
             ("1,0,1,1\n1,0,,1\n", "available is '' in line 2, column 3; write 1 for available, "),
             ("a,b,c,d\n", "available is 'a' in line 1, column 1; write 1 for available, 0 for "),
             ("1,0,1,1.0\n", "available is '1.0' in line 1, column 4; "),
-            (b"\xff\xfe1,0", "the file cannot be read: "),
+            (b"\xff\xfe1,0", "is not UTF-8 text at byte 0; save it as such"),
         ],
     )
     def test_csv(self, tmp_path, text, said):
