@@ -5,6 +5,7 @@ What cannot be run is a `SettingError`: one line that names the field, its value
 
 import dataclasses
 import difflib
+import functools
 import types
 import typing
 
@@ -12,7 +13,8 @@ from ml_collections import config_dict
 
 from cefl_jax.config_checks import SettingError, check_fields
 from cefl_jax.config_combinations import check_channels, check_combinations, check_population
-from cefl_jax.config_file import run_config_file
+from cefl_jax.config_file import is_json, read_config_json, run_config_file, wrong_file
+from cefl_jax.outside import one_line, show
 from cefl_jax.specs import Spec
 
 __all__ = [
@@ -24,9 +26,13 @@ __all__ = [
     "set_field",
     "to_dict",
     "to_spec",
+    "typed",
 ]
 
 MOST_FLOAT = 3.4e38  # floats have 32 bits on the device
+MOST_INT = 10**18  # so that it can be shown; what a field can hold is less
+MOST_TEXT = 4096  # characters; no path is longer
+MOST_NUMBERS = 1000  # of a tuple
 WORDS = {int: "a whole number", float: "a finite number", str: "a text", bool: "True or False"}
 BOOLEANS = {"true": True, "1": True, "false": False, "0": False}
 
@@ -37,15 +43,19 @@ def default_config():
 
 
 def load(location):
-    """The config that a Python file makes, its fields complete and their values not yet checked.
+    """The config that a file makes, its fields complete and their values not yet checked.
 
     Args:
-      location: `FILE`, whose `get_config()` is called, or `FILE:TEXT` for `get_config("TEXT")`.
+      location: a Python `FILE`, whose `get_config()` is called, or `FILE:TEXT` for
+        `get_config("TEXT")`; or the `config.json` of a run, which it repeats. What such a file
+        lacks is newer than it, and has its default.
     Returns:
       ConfigDict with all fields of `default_config` and no other.
     Raises:
       SettingError: for a file that is missing, fails, or makes anything else.
     """
+    if is_json(location):
+        return _restore(location)
     config = run_config_file(location)
     _check_names(Spec, config, "")
     return config
@@ -87,6 +97,15 @@ def to_spec(config):
     return spec
 
 
+def typed(path, value):
+    """The value of a field as its type has it: ints serve as floats, lists as tuples.
+
+    Raises:
+      SettingError: for an unknown field, a group of fields, or a value that is not of its type.
+    """
+    return _convert(_type_of_field(path), value, path)
+
+
 def to_dict(spec):
     """The settings as a nested dict of plain values, ready for JSON; `to_spec` takes it back."""
     return dataclasses.asdict(spec)
@@ -105,11 +124,42 @@ def _default(group):
     return config
 
 
+def _restore(location):
+    """The config of a JSON file, each value of its field's type."""
+    config, nested = default_config(), read_config_json(location)
+    try:
+        values = _flatten(Spec, nested, "")
+    except SettingError as error:
+        raise wrong_file(location, error) from error
+    with config.unlocked(), config.ignore_type():
+        config.update_from_flattened_dict(values)
+    return config
+
+
+def _flatten(group, values, prefix):
+    """{dotted path: value of its type} of what nested dicts have of a group's fields."""
+    _check_group(values, prefix)
+    hints, flat = _hints(group), {}
+    for name, value in values.items():
+        if name not in hints:
+            raise _unknown(prefix, name, hints)
+        if dataclasses.is_dataclass(hints[name]):
+            flat |= _flatten(hints[name], value, f"{prefix}{name}.")
+        else:
+            flat[prefix + name] = _convert(hints[name], value, prefix + name)
+    return flat
+
+
+def _check_group(values, prefix):
+    """Refuses a value in place of a group of fields."""
+    if not isinstance(values, (config_dict.ConfigDict, dict)):
+        what = f"{prefix[:-1] or 'config'}={show(values)}"
+        raise SettingError(f"{what}: needs to be a group of fields, not a value")
+
+
 def _check_names(group, values, prefix):
     """Refuses what lacks fields of a group, or has others."""
-    if not isinstance(values, (config_dict.ConfigDict, dict)):
-        what = f"{prefix[:-1] or 'config'}={values!r:.60}"
-        raise SettingError(f"{what}: needs to be a group of fields, not a value")
+    _check_group(values, prefix)
     hints = _hints(group)
     for name in values:
         if name not in hints:
@@ -140,7 +190,7 @@ def _read(values, name, path):
     try:
         return values[name]
     except Exception as error:
-        reason = f"{type(error).__name__}: {error}"
+        reason = one_line(f"{type(error).__name__}: {error}")
         raise SettingError(f"{path} has no value ({reason}); set --config.{path}") from error
 
 
@@ -151,12 +201,18 @@ def _convert(hint, value, path):
         return None
     if typing.get_origin(kind) is tuple:
         values = value if isinstance(value, (tuple, list)) else (value,)
+        if len(values) > MOST_NUMBERS:
+            raise SettingError(f"{path} has {len(values)} numbers, and {MOST_NUMBERS} is the most")
         return tuple(_convert(float, item, path) for item in values)
     accepted = (int, float) if kind is float else kind
     if not isinstance(value, accepted) or (isinstance(value, bool) and kind is not bool):
         raise _unfit(hint, value, path)
     if kind is float and not -MOST_FLOAT <= value <= MOST_FLOAT:
         raise _unfit(hint, value, path)
+    if kind is int and abs(value) > MOST_INT:
+        raise SettingError(f"{path}={show(value)}: needs to be a whole number of fewer digits")
+    if kind is str and len(value) > MOST_TEXT:
+        raise SettingError(f"{path} has {len(value)} characters, and {MOST_TEXT} is the most")
     return kind(value)
 
 
@@ -190,6 +246,7 @@ def _type_of_field(path):
 def _unknown(prefix, name, known):
     near = difflib.get_close_matches(str(name), known, 1)
     elsewhere = [path for path in _paths(Spec) if path.endswith(f".{name}")]
+    name = name if str(name).isprintable() and len(str(name)) <= 60 else show(name)
     if not near and elsewhere:
         remedy = f"did you mean {' or '.join(elsewhere)}?"
         return SettingError(f"{prefix}{name} is not a field; {remedy}")
@@ -210,7 +267,7 @@ def _paths(group, prefix=""):
 def _unfit(hint, value, path):
     wanted = WORDS.get(_kind(hint), "numbers, such as 0.5 or (0.5, 0.4)")
     wanted += " or None" if _is_optional(hint) else ""
-    return SettingError(f"{path}={value!r:.60}: needs {wanted}")
+    return SettingError(f"{path}={show(value)}: needs {wanted}")
 
 
 def _kind(hint):
@@ -222,5 +279,6 @@ def _is_optional(hint):
     return isinstance(hint, types.UnionType)
 
 
+@functools.cache
 def _hints(group):
     return typing.get_type_hints(group)

@@ -1,6 +1,7 @@
-"""Runs the Python file that a person wrote to make a config."""
+"""Reads config files: runs the Python of a person, or reads the `config.json` that a run left."""
 
 import inspect
+import math
 import runpy
 import traceback
 from pathlib import Path
@@ -8,10 +9,20 @@ from pathlib import Path
 from ml_collections import config_dict
 
 from cefl_jax.config_checks import SettingError
+from cefl_jax.outside import MissingError, OutsideError, check_file, one_line, read_json
+
+MOST_JSON_BYTES = 2**20
+NAMING = ("seed", "method.name", "data.name", "model.name")
+"""Without these a JSON file is no run's config. Other fields may be missing: newer than the run."""
+
+
+def is_json(location):
+    """Whether a location names a JSON file and not Python."""
+    return _split(location)[0].lower().endswith(".json")
 
 
 def run_config_file(location):
-    """What the `get_config` of a file returns.
+    """What the `get_config` of a Python file returns.
 
     Args:
       location: `FILE` for `get_config()`, or `FILE:TEXT` for `get_config("TEXT")`.
@@ -20,15 +31,75 @@ def run_config_file(location):
     Raises:
       SettingError: for a file that is missing, fails, or makes anything else.
     """
-    path, *arguments = location.split(":", 1)
-    if not Path(path).is_file():
-        raise SettingError(f"--config={location}: there is no such file; configs/ has some to copy")
+    path, arguments = _split(location)
+    _check_file(location, path, math.inf)
     try:
         get_config = runpy.run_path(path).get("get_config")
         _check_call(get_config, arguments)
         return _to_config(get_config(*arguments))
     except (Exception, SystemExit) as error:  # a person's code may raise whatever there is
-        raise SettingError(f"--config={location}: {_reason(error, path)}") from error
+        raise wrong_file(location, _reason(error, path)) from error
+
+
+def read_config_json(location):
+    """What a run's `config.json` holds.
+
+    Args:
+      location: the file, of at most `MOST_JSON_BYTES`.
+    Returns:
+      dict of whatever JSON has, with all of `NAMING`.
+    Raises:
+      SettingError: for a file that is missing, too large, or anything but such a JSON text.
+    """
+    path, arguments = _split(location)
+    _check_file(location, path, MOST_JSON_BYTES)
+    if arguments:
+        raise wrong_file(location, f"a JSON file takes no text; write --config={path}")
+    try:
+        made = read_json(path, MOST_JSON_BYTES, finite=True)
+    except OutsideError as error:
+        raise wrong_file(location, error) from error
+    for name in NAMING:
+        if not has_field(made, name):
+            raise wrong_file(location, f"has no {name}; name the config.json that a run left")
+    return made
+
+
+def has_field(nested, path):
+    """Whether nested dicts, or what was read in place of them, have a field of a dotted path."""
+    for name in path.split("."):
+        if not isinstance(nested, dict) or name not in nested:
+            return False
+        nested = nested[name]
+    return True
+
+
+def wrong_file(location, what):
+    """SettingError of one line about a config file."""
+    return SettingError(one_line(f"--config={location}: {what}"))
+
+
+def _split(location):
+    """Path, and list of at most one text, of FILE or FILE:TEXT."""
+    if Path(location).is_file():                               # its name may have a colon
+        return location, []
+    path, *arguments = location.split(":", 1)
+    return path, arguments
+
+
+def _check_file(location, path, most_bytes):
+    """Refuses what is no file to read a config from, a folder with what to add to it."""
+    try:
+        if path and Path(path).is_dir():
+            raise OutsideError("is a folder; to repeat the run in it, add /config.json")
+        if not path:
+            raise MissingError
+        check_file(path, most_bytes)
+    except MissingError as error:
+        remedy = "name the config.json of a run" if is_json(path) else "configs/ has some to copy"
+        raise wrong_file(location, f"there is no such file; {remedy}") from error
+    except OutsideError as error:
+        raise wrong_file(location, error) from error
 
 
 def _check_call(get_config, arguments):

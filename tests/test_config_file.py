@@ -1,5 +1,7 @@
 """Config files: what they may do, and what is said of those that make no config."""
 
+import os
+
 import pytest
 
 from cefl_jax import config
@@ -73,6 +75,7 @@ def test_a_field_without_its_value(tmp_path):
     ("def get_config(): return None", "get_config returns None"),
     ("def get_config(size): return 3", "get_config: missing a required argument: 'size'"),
     ("def get_config(): return {'a.b': 3}", "ValueError"),
+    ("raise ValueError('a\\nb')", "ValueError in line 1: a?b; correct"),
     (b"\x00\xff", "Error"),
 ])
 def test_a_file_that_makes_no_config(tmp_path, content, words):
@@ -82,6 +85,7 @@ def test_a_file_that_makes_no_config(tmp_path, content, words):
     with pytest.raises(SettingError) as caught:
         config.load(str(path))
     assert str(caught.value).startswith(f"--config={path}: ")
+    assert str(caught.value).isprintable()
     assert words in str(caught.value)
 
 
@@ -93,9 +97,20 @@ def test_an_argument_that_get_config_does_not_take(tmp_path):
     assert "write --config=FILE where it takes no argument" in str(caught.value)
 
 
-def test_a_folder_is_no_file(tmp_path):
-    with pytest.raises(SettingError, match="there is no such file"):
-        config.load(str(tmp_path))
+def test_what_is_no_regular_file_is_refused(tmp_path):
+    (tmp_path / "run.json").mkdir()
+    os.mkfifo(tmp_path / "pipe.py")
+    os.mkfifo(tmp_path / "pipe.json")
+    for name, told in (
+        ("", "is a folder; to repeat the run in it, add /config.json"),
+        ("run.json", "is a folder; to repeat the run in it, add /config.json"),
+        ("pipe.py", "is a pipe or a device; name a regular file"),
+        ("pipe.json", "is a pipe or a device; name a regular file"),
+        ("absent.json", "there is no such file; name the config.json of a run"),
+    ):
+        with pytest.raises(SettingError) as caught:
+            config.load(str(tmp_path / name))
+        assert str(caught.value) == f"--config={tmp_path / name}: {told}"
 
 
 @pytest.mark.parametrize(("body", "words"), [
@@ -104,11 +119,14 @@ def test_a_folder_is_no_file(tmp_path):
     ("config.train.epochs = 3", "train.epochs is not a field; did you mean train.local_epochs?"),
     ("config = {**config.to_dict(), 'train': 3}", "train=3: needs to be a group of fields"),
     ("config = {**config.to_dict(), 'seed': {'a': 1}}", "seed=a: 1"),
+    ("config = {**config.to_dict(), 'seed': 10**5000}", "seed=a number of thousands of digits: "),
+    ("config = {**config.to_dict(), 'a\\nb': 1}", r"'a\nb' is not a field; known here: seed, "),
 ])
 def test_a_file_with_other_fields(tmp_path, body, words):
     with pytest.raises(SettingError) as caught:
         config.to_spec(config.load(file_of(tmp_path, body)))
     assert str(caught.value).startswith(words)
+    assert str(caught.value).isprintable()
 
 
 def test_texts_are_set_whatever_type_the_file_gave(tmp_path):
