@@ -46,12 +46,15 @@ CHOICES = {
     "network.late": ("drop", "keep"),
     "run.compute_dtype": ("float32", "bfloat16"),
     "run.archive_dtype": ("float32", "bfloat16"),
+    "run.on_nonfinite": ("stop", "skip_client"),
+    "run.resume": ("auto", "never"),
     "train.optimizer.name": ("sgd", "adam"),
 }
 MOST = 2**31 - 1  # counts have 32 bits on the device
 SIDE = 100_000  # most that one side of an array on the device can sensibly be
 RANGES = {
     (0, 2**32 - 1): ("seed",),
+    (1, 1000): ("run.checkpoint_keep",),
     (1, 256): ("run.devices", "run.distill_parts"),
     (0, MOST): ("cefl.distill.lambda_warmup_rounds",),
     (1, MOST): (
@@ -59,6 +62,7 @@ RANGES = {
         "data.partition.labels_per_client",
         "data.partition.min_size",
         "train.rounds",
+        "run.checkpoint_every",
         "run.eval_every",
     ),
     (1, SIDE): (

@@ -3,13 +3,14 @@
     python -m cefl_jax.main --config=configs/quickstart.py [--config.FIELD=VALUE ...] --workdir=DIR
 """
 
+import os
 import re
 import sys
 
 from absl import app, flags, logging
 
-from cefl_jax import build, config, experiment
-from cefl_jax.runtime import compile_cache, cpu, logs
+from cefl_jax import build, config, config_changes, experiment
+from cefl_jax.runtime import claim, compile_cache, cpu, faults, processes, signals
 
 _CONFIG = flags.DEFINE_string(
     "config",
@@ -19,6 +20,14 @@ _CONFIG = flags.DEFINE_string(
 )
 _WORKDIR = flags.DEFINE_string("workdir", None, "Folder for the files of this run.")
 _OVERWRITE = flags.DEFINE_bool("overwrite", False, "Replace the run that the folder holds.")
+_COORDINATOR = flags.DEFINE_string(
+    "coordinator",
+    None,
+    "HOST:PORT of the first of several processes that compute this run together, or auto where "
+    "jax.distributed finds it, as under SLURM.",
+)
+_PROCESSES = flags.DEFINE_integer("processes", None, "How many they are.", lower_bound=1)
+_PROCESS = flags.DEFINE_integer("process", None, "Which of them this is, from 0.", lower_bound=0)
 
 HELP = "see python -m cefl_jax.main --help"
 
@@ -26,21 +35,40 @@ HELP = "see python -m cefl_jax.main --help"
 def main(settings):
     """Runs what the flags and the fields set beside them say.
 
-    What cannot be run ends with one line on standard error and exit status 2.
+    What cannot be run ends with one line on standard error and exit status 2; what fails later with
+    one line, where it was to be expected, and 1; what a signal has ended, and the same command goes
+    on with, 75.
 
     Args:
       settings: from `parse`.
     """
+    with signals.Watch() as watch:
+        with watch.at_once():
+            setup, workdir, past = begin(settings)
+        watch.alone = processes.are_one()
+        try:
+            experiment.conduct(setup, workdir, past, watch)
+        except signals.Preempted as ended:
+            print(f"preempted: {ended}; the same command goes on from there", file=sys.stderr)
+            sys.exit(signals.PREEMPTED)
+        except (faults.NotFinite, OSError) as error:
+            refuse(error, 1)
+
+
+def begin(settings):
+    """The run that the flags describe, its folder, and the checkpoint that it goes on from."""
     try:
         setup = check(settings)
-        workdir = logs.open_workdir(_WORKDIR.value, _OVERWRITE.value)
+        workdir, past = experiment.claim(setup, _WORKDIR.value, _OVERWRITE.value, warn)
     except MemoryError as error:
         refuse(f"there is not the memory for these settings: {error}")
     except (ValueError, OSError) as error:
         refuse(error)
     if setup.spec.run.compile_cache:
         keep_compiled()
-    experiment.conduct(setup, workdir)
+    if not processes.is_first():
+        sys.stdout = open(os.devnull, "w")  # one of them tells
+    return setup, workdir, past
 
 
 def check(settings):
@@ -59,10 +87,20 @@ def check(settings):
     chosen = config.load(_CONFIG.value)
     for path, text in settings:
         config.set_field(chosen, path, text)
+    resume = config.to_spec(chosen).run.resume == "auto" and not _OVERWRITE.value
+    if not _PROCESS.value:
+        claim.check_workdir(_WORKDIR.value, _OVERWRITE.value, resume)
+    earlier = claim.read_config(_WORKDIR.value) if resume else None
+    if earlier:
+        config_changes.keep_choices(chosen, earlier)
     spec = config.to_spec(chosen)
-    logs.check_workdir(_WORKDIR.value, _OVERWRITE.value)
     cpu.offer_devices(spec.run.devices)
-    return build.prepare(spec)
+    if _COORDINATOR.value is not None:
+        processes.join(_COORDINATOR.value, _PROCESSES.value, _PROCESS.value)
+    setup = build.prepare(spec)
+    if earlier:
+        config_changes.check(earlier, config.to_dict(setup.spec), _WORKDIR.value)
+    return setup
 
 
 def parse(argv):
@@ -87,17 +125,21 @@ def keep_compiled():
     try:
         compile_cache.keep()
     except OSError as error:
-        print(
-            f"warning: compiled programs cannot be kept for later runs: {error}; set "
-            "JAX_COMPILATION_CACHE_DIR to a folder, or --config.run.compile_cache=False",
-            file=sys.stderr,
+        warn(
+            f"compiled programs cannot be kept for later runs: {error}; set "
+            "JAX_COMPILATION_CACHE_DIR to a folder, or --config.run.compile_cache=False"
         )
 
 
-def refuse(error):
-    """Ends the program with one line on standard error and exit status 2."""
+def refuse(error, status=2):
+    """Ends the program with one line on standard error and an exit status."""
     print("error:", re.sub(r"\s+", " ", str(error)), file=sys.stderr)
-    sys.exit(2)
+    sys.exit(status)
+
+
+def warn(line):
+    """Says one line on standard error, and goes on."""
+    print("warning:", line, file=sys.stderr)
 
 
 def _split(argv):

@@ -94,8 +94,11 @@ def choose_num_devices(most_items):
     """How many devices to spread at most so many items over: all, but none without an item.
 
     On a CPU a device is a core (`runtime.cpu`): one device with two cores leaves them idle most of
-    the time, its products being small, and two devices with a core each do not.
+    the time, its products being small, and two devices with a core each do not. Of several
+    processes, each has to have a part: all devices.
     """
+    if jax.process_count() > 1:
+        return jax.device_count()
     return min(jax.device_count(), most_items)
 
 
@@ -103,13 +106,18 @@ def make_mesh(num_devices, deterministic=True):
     """An EdgeMesh of the first `num_devices` devices.
 
     Raises:
-      ValueError: when there are fewer.
+      ValueError: when there are fewer, or several processes and more.
     """
     devices = jax.devices()
     if num_devices > len(devices):
         raise ValueError(
             f"run.devices={num_devices}: this machine has {len(devices)} "
             f"{devices[0].platform} device(s); lower it"
+        )
+    if jax.process_count() > 1 and num_devices < len(devices):
+        raise ValueError(
+            f"run.devices={num_devices}: the {jax.process_count()} processes have {len(devices)} "
+            "devices, all of which take part; set it to None"
         )
     mesh = jax.make_mesh(
         (num_devices,), (AXIS,), devices=devices[:num_devices], axis_types=(AxisType.Auto,)

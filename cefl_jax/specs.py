@@ -213,15 +213,20 @@ class TrainSpec:
 
 @dataclasses.dataclass(frozen=True)
 class RunSpec:
-    """How the run is executed; does not change what it computes, but for rounding."""
+    """How the run is executed; does not change what it computes, but for rounding and faults."""
 
     eval_every: int = 5  # rounds between two evaluations; one compiled call
+    checkpoint_every: int | None = 10  # rounds; with an evaluation. None: at the end and on signals
+    checkpoint_keep: int = 2  # newest checkpoints that stay, beside the one with the best accuracy
+    checkpoint_async: bool = True  # the next rounds are computed while one is written
+    resume: str = "auto"  # auto: go on with the run that the workdir holds | never
     client_chunk: int | None = None  # clients of a cluster trained at once; None: automatic
     devices: int | None = None  # devices to spread the edge nodes over; None: automatic
     distill_parts: int | None = None  # of a distillation batch, for the devices; None: automatic
     compute_dtype: str = "float32"  # or "bfloat16", in which models compute; parameters stay f32
     archive_dtype: str = "float32"  # or "bfloat16", in which uploaded features wait
     save_trace: bool = False  # write network_trace.npz, which network.trace replays
+    on_nonfinite: str = "stop"  # or skip_client: its update is left out where it is not finite
     deterministic: bool = True  # bitwise the same on any number of devices; False: fast sums
     compile_cache: bool = True  # compiled programs are kept in a folder of the user for later runs
 

@@ -138,12 +138,17 @@ def get_config():
 
     config.run = config_dict.ConfigDict()
     config.run.eval_every = 5  # rounds of one compiled call, then an evaluation
+    config.run.checkpoint_every = 10  # rounds, with an evaluation; None: at the end and on signals
+    config.run.checkpoint_keep = 2  # newest checkpoints that stay, beside the most accurate
+    config.run.checkpoint_async = True  # the next rounds are computed while one is written
+    config.run.resume = "auto"  # go on with the run that the workdir holds | never
     config.run.client_chunk = config_dict.placeholder(int)  # clients at once; None: automatic
     config.run.devices = config_dict.placeholder(int)  # for the edge nodes; None: automatic
     config.run.distill_parts = config_dict.placeholder(int)  # of a batch; None: automatic
     config.run.compute_dtype = "float32"  # bfloat16: models compute in it, parameters stay float32
     config.run.archive_dtype = "float32"  # bfloat16: uploaded features wait in half the memory
     config.run.save_trace = False  # write network_trace.npz, which network.trace replays
+    config.run.on_nonfinite = "stop"  # or skip_client: leave out its update where not finite
     config.run.deterministic = True  # bitwise the same on any number of devices
     config.run.compile_cache = True  # keep compiled programs below ~/.cache/cefl_jax
     return config

@@ -22,7 +22,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from cefl_jax import build, config, experiment
+from cefl_jax import build, compilation, config
 from cefl_jax.network import ledger
 from cefl_jax.stages.orchestration import make_orchestrator
 from experiments import tables
@@ -89,7 +89,7 @@ def make_setup(scale, seed, *changes):
 
 def rounds_to_target(setup, target, title):
     """Rounds until the first evaluation at or above the target, or None; and all accuracies."""
-    state, advance, inputs, _ = experiment.compile_program(setup, Quiet(title))
+    state, advance, inputs, _ = compilation.compile_program(setup, Quiet(title))
     rounds, every = setup.spec.train.rounds, setup.spec.run.eval_every
     accuracies = {}
     for done in range(every, rounds + every, every):

@@ -12,9 +12,9 @@ import time
 
 import jax
 
-from cefl_jax import build, config, experiment
+from cefl_jax import build, compilation, config, experiment
 from cefl_jax.data import partition
-from cefl_jax.runtime import compile_cache, cpu, logs
+from cefl_jax.runtime import compile_cache, cpu, signals
 from cefl_jax.runtime.records import read_metrics
 from cefl_jax.specs import DataSpec
 
@@ -69,7 +69,7 @@ def make_spec(of, scale, cell, seed):
     return config.to_spec(settings)
 
 
-def run_all(of, scale, seeds, folder, only=""):
+def run_all(of, scale, seeds, folder, only="", watch=None):
     """Runs what has not been run: {cell: [records of each seed]}.
 
     Args:
@@ -78,6 +78,7 @@ def run_all(of, scale, seeds, folder, only=""):
       seeds: how many, from 0.
       folder: pathlib.Path; a run is in `CELL-SEED` in it.
       only: cells with this in their names.
+      watch: signals.Watch; a signal ends it with Preempted.
     """
     records, compiler = {}, Compiler()
     for cell in filter(lambda name: only in name, of.cells_of(scale)):
@@ -86,19 +87,23 @@ def run_all(of, scale, seeds, folder, only=""):
             place = folder / f"{cell.replace(' ', '_').replace('/', '-')}-{seed}"
             spec = make_spec(of, scale, cell, seed)
             if not is_finished(place, spec):
-                run_one(spec, place, f"{cell}, seed {seed}", compiler)
+                run_one(spec, place, f"{cell}, seed {seed}", compiler, watch)
             records[cell].append(read_metrics(place / "metrics.jsonl"))
     return records
 
 
-def run_one(spec, place, title, compiler=None):
-    """One run with its files, without pictures."""
-    setup = build.prepare(spec)
-    with logs.open_workdir(place, overwrite=True) as workdir:
-        workdir.set_status("running", 0)
+def run_one(spec, place, title, compiler=None, watch=None):
+    """One run with its files, without pictures; it goes on where the same one was interrupted."""
+    setup, display = build.prepare(spec), Quiet(title)
+    try:
+        workdir, past = experiment.claim(setup, place, warn=display.warn)
+    except ValueError:                                      # another one, or none to go on with
+        workdir, past = experiment.claim(setup, place, overwrite=True, warn=display.warn)
+    with workdir:
         workdir.write_config(config.to_dict(setup.spec))
         workdir.write_partition(partition.to_json(setup.partition))
-        experiment.run(setup, workdir, Quiet(title), compile=compiler)
+        workdir.set_status("running", past.round if past else 0)
+        experiment.run(setup, workdir, display, compile=compiler, past=past, watch=watch)
         workdir.set_status("finished", spec.train.rounds)
 
 
@@ -117,23 +122,23 @@ def is_finished(place, spec):
 
 
 class Compiler:
-    """Compiles like `experiment.compile_program`, but programs that are the same only once."""
+    """Compiles like `compilation.compile_program`, but programs that are the same only once."""
 
     def __init__(self):
         self._known = {}
 
     def __call__(self, setup, display, meanwhile=lambda: None):
-        """As `experiment.compile_program`."""
-        began, inputs = time.monotonic(), experiment.put_inputs(setup)
+        """As `compilation.compile_program`."""
+        began, inputs = time.monotonic(), compilation.put_inputs(setup)
         shapes = jax.tree.map(lambda x: (x.shape, x.dtype), inputs)
         # Seed and examples come in with the inputs.
         same = dataclasses.replace(setup.spec, seed=0, data=DataSpec())
         key = same, setup.work, setup.extent, setup.device_names, str(shapes)
         if key not in self._known:
             display.note("compiling")
-            self._known[key] = experiment.compile_both(setup, inputs, meanwhile)
+            self._known[key] = compilation.compile_both(setup, inputs, meanwhile)
         start, advance = self._known[key]
-        return experiment.begin(setup, start, inputs), advance, inputs, time.monotonic() - began
+        return compilation.begin(setup, start, inputs), advance, inputs, time.monotonic() - began
 
 
 def parse(of, doc):
@@ -161,7 +166,12 @@ def main(of, doc, tell):
     compile_cache.keep()
     folder = options.workdir / options.scale
     folder.mkdir(parents=True, exist_ok=True)
-    records = run_all(of, options.scale, options.seeds, folder, options.only)
+    with signals.Watch() as watch:
+        try:
+            records = run_all(of, options.scale, options.seeds, folder, options.only, watch)
+        except signals.Preempted as ended:
+            print(f"preempted: {ended}; the same command goes on from there")
+            raise SystemExit(signals.PREEMPTED) from ended
     text = tell(records, of, options.scale)
     (folder / f"{of.name}.md").write_text(text)
     print(text)

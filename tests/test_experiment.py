@@ -4,7 +4,7 @@ import jax
 import numpy as np
 import pytest
 
-from cefl_jax import experiment, program
+from cefl_jax import compilation, experiment, program, readings
 from tests import world
 
 
@@ -12,7 +12,7 @@ class Listener:
     """A display and a workdir that only remember."""
 
     def __init__(self):
-        self.records, self.notes, self.states = [], [], []
+        self.records, self.notes, self.states, self.saves = [], [], [], []
 
     def note(self, text):
         self.notes.append(text)
@@ -31,6 +31,16 @@ class Listener:
 
     def write_timeline(self, timeline):
         self.timeline = timeline
+
+    def save(self, round, leaves, facts):
+        self.saves.append(round)
+
+    @property
+    def checkpoints(self):
+        return self
+
+    def wait(self):
+        pass
 
 
 CHANGES = {"cefl.clustering.rule": "single", "train.rounds": 5, "run.eval_every": 2}
@@ -53,7 +63,7 @@ def whole_run():
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(program, "make_program", counting)
-        state, advance, inputs, _ = experiment.compile_program(setup, Listener())
+        state, advance, inputs, _ = compilation.compile_program(setup, Listener())
     chunks, given = [], []
     with jax.transfer_guard("disallow"):
         for _ in range(3):
@@ -100,7 +110,7 @@ def test_the_last_chunk_stops_where_the_run_ends(whole_run):
 
 def test_records_have_the_keys_of_the_doors(whole_run):
     _, _, _, (_, chunks) = whole_run
-    record = experiment.make_record(chunks[2], 1, 5, 12.5)
+    record = readings.make_record(chunks[2], 1, 5, 12.5)
     assert set(record) == {
         "round",
         "train/loss",
@@ -144,7 +154,7 @@ def test_a_run_compiles_before_its_first_round_only(monkeypatch):
         ready.append(len(events))
         return made
 
-    compile_program = experiment.compile_program
+    compile_program = compilation.compile_program
     monkeypatch.setattr(experiment, "compile_program", noting)
     jax.clear_caches()  # or what an earlier test has compiled would not be seen
     jax.monitoring.register_event_duration_secs_listener(listen)

@@ -10,7 +10,8 @@ PACKAGE = pathlib.Path(__file__).parents[1] / "cefl_jax"
 DOORS = {"main", "sweep", "report"}
 GROUND = {"types", "specs", "outside"}
 ROOMS = {"network", "models", "data.federated", "parallel"}
-SETTINGS = {"config", "config_checks", "config_combinations", "config_file", "config_unread"}
+SETTINGS = {"config", "config_changes", "config_checks", "config_combinations", "config_file",
+            "config_unread"}
 BELOW = {
     "types": set(),
     "specs": set(),
@@ -27,13 +28,17 @@ BELOW = {
     **dict.fromkeys(SETTINGS, GROUND | SETTINGS | {"data", "models", "network"}),
     "build": GROUND | ROOMS | SETTINGS | {"data", "stages"},
     "program": GROUND | ROOMS | {"build", "methods", "stages"},
-    "experiment": GROUND | SETTINGS | {"build", "data", "network", "program", "runtime"},
+    "compilation": GROUND | {"build", "program"},
+    "readings": GROUND | {"network"},
+    "rounds": GROUND | SETTINGS | {"compilation", "data", "network", "readings", "runtime"},
+    "experiment": GROUND | SETTINGS
+    | {"build", "compilation", "data", "network", "rounds", "runtime"},
     **dict.fromkeys(DOORS, GROUND | SETTINGS | {"build", "experiment", "runtime"}),
     "report": GROUND | {"reports"},
 }
 """What each room may import besides itself. `data` is its files other than federated.py."""
 
-SHELL = SETTINGS | DOORS | {"experiment", "reports", "runtime"}
+SHELL = SETTINGS | DOORS | {"experiment", "reports", "rounds", "runtime"}
 """The rooms around the pure core."""
 
 SHELL_ALONE = {

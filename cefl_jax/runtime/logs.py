@@ -1,10 +1,12 @@
-"""The files of one run: who may have a folder, and how each file in it is written.
+"""The files of one run, and how each of them is written.
 
 Files are written so that a run killed at any moment leaves only whole ones: small files go to a
 temporary neighbour that then takes their name, and a line of metrics is one write.
 """
 
 import contextlib
+import errno
+import hashlib
 import json
 import math
 import os
@@ -12,87 +14,142 @@ from pathlib import Path
 
 import numpy as np
 
-from cefl_jax.runtime.records import json_safe, ordered
-
-RUN_FILES = ("config.json", "metrics.jsonl", "status.json", "summary.json", "partition.json",
-             "timeline.json", "network_trace.npz")
-PICTURES = ("learning_curve.png", "partition.png", "gantt.png", "map.png")
-EVENTS = "events.out.tfevents.*"
+from cefl_jax.runtime.checkpoint import Checkpoints
+from cefl_jax.runtime.claim import (
+    CHECKPOINTS,
+    EVENTS,
+    PICTURES,
+    RUN_FILES,
+    check_workdir,
+    is_folder,
+    lock_folder,
+)
+from cefl_jax.runtime.records import json_safe, ordered, read_metrics
+from cefl_jax.runtime.seal import Damaged
+from cefl_jax.runtime.signals import Preempted
 
 STATES = ("running", "finished", "preempted", "failed")
 
 
-def check_workdir(path, overwrite=False):
-    """Refuses a folder that a run may not have, and writes nothing.
-
-    Args:
-      path: the folder; it may be missing when its parent is there.
-      overwrite: an earlier run in the folder may be replaced.
-    Raises:
-      ValueError: one line that names `--workdir`, its value and the remedy.
-    """
-    if not os.fspath(path):
-        raise ValueError("--workdir is empty; name a folder for the files of this run")
-    path = Path(path)
-    _check_place(path)
-    found = [name for name in (*RUN_FILES, *PICTURES) if os.path.lexists(path / name)]
-    folders = [name for name in found if _is_folder(path / name)]
-    if folders:
-        raise ValueError(f"--workdir={path}: {folders[0]} in it is a folder where the run needs "
-                         "a file; choose another folder")
-    if found and found[0] in RUN_FILES and not overwrite:
-        raise ValueError(f"--workdir={path} holds another run ({found[0]}); pass --overwrite to "
-                         "replace it or choose another folder")
-
-
-def open_workdir(path, overwrite=False):
+def open_workdir(path, overwrite=False, resume=False, keep=2, background=True, warn=print):
     """Checks as `check_workdir` does, then takes the folder for this run.
 
-    Replacing an earlier run removes its `RUN_FILES`, `PICTURES` and TensorBoard event files, by
-    these names and directly in the folder. Nothing else is removed, `checkpoints/` included.
+    Replacing an earlier run removes its `RUN_FILES`, `PICTURES`, TensorBoard event files and
+    checkpoints, by these names and directly in the folder. Nothing else is removed. Until the
+    Workdir is closed, or its process has ended, no other may open the folder.
 
+    Args:
+      path, overwrite, resume: as in `check_workdir`.
+      keep, background, warn: as in `Checkpoints`.
     Returns:
       Workdir, ready to be written to.
     """
-    check_workdir(path, overwrite)
+    check_workdir(path, overwrite, resume)
     path = Path(path)
     path.mkdir(exist_ok=True)
+    workdir = Workdir(path, lock_folder(path), keep, background, warn)
     if overwrite:
         earlier = [path / name for name in (*RUN_FILES, *PICTURES)] + list(path.glob(EVENTS))
         for file in earlier:
-            if not _is_folder(file):
+            if not is_folder(file):
                 file.unlink(missing_ok=True)
-    return Workdir(path)
+        workdir.checkpoints.remove_all()
+    return workdir
 
 
 class Workdir:
     """The folder of one run, and every file of it.
 
-    A context: what ends it early, an interrupt included, is written to `status.json` as failed and
-    goes on to the caller.
+    A context: what ends it early, an interrupt included, is written to `status.json` as failed, or
+    as preempted where it can be gone on with, and goes on to the caller.
     """
 
-    def __init__(self, path):
+    def __init__(self, path, lock=None, keep=2, background=True, warn=print):
         self.path = Path(path)
+        folder = self.path.absolute() / CHECKPOINTS
+        self.checkpoints = Checkpoints(folder, keep, background, warn)
+        self._lock = lock
         self._events = None
-        self._round = 0
+        self._round = self._recalled = 0
+        self._metrics = hashlib.sha256()
+        self._metrics_bytes = 0
 
     def __enter__(self):
         return self
 
     def __exit__(self, _, error, __):
         if error is not None:
+            left = isinstance(error, Preempted)
+            state = "preempted" if left else "failed"
+            reason = str(error) if left else f"{type(error).__name__}: {error}"
             with contextlib.suppress(OSError):  # a full disk should not hide what ended the run
-                self.set_status("failed", self._round, f"{type(error).__name__}: {error}")
+                self.set_status(state, self._round, reason)
         self.close()
+
+    def recall(self, accept=lambda facts: None):
+        """The Checkpoint to go on from, None where nothing was saved.
+
+        The metrics up to it have to be those that were written, line for line; what came after
+        them is cut off, so that there will be neither a gap nor a repeat.
+
+        Args:
+          accept: called with the facts of a checkpoint before it is used; raises what it likes.
+        Raises:
+          ValueError: when there are checkpoints, but none of them can be used.
+        """
+        file = self.path / "metrics.jsonl"
+
+        def check(facts):
+            with contextlib.suppress(FileNotFoundError):
+                if _digest_start(file, facts["metrics_bytes"]) == facts["metrics_sha256"]:
+                    return accept(facts)
+            raise Damaged("metrics.jsonl is not what it was then")
+
+        try:
+            checkpoint = self.checkpoints.load(check)
+        except Damaged as damage:
+            raise ValueError(
+                f"--workdir={self.path}: {damage}; pass --overwrite to start anew"
+            ) from damage
+        if checkpoint is None and self.is_finished():
+            raise ValueError(
+                f"--workdir={self.path} holds a finished run without checkpoints; pass --overwrite "
+                "to replace it, or choose another folder"
+            )
+        length = checkpoint.facts["metrics_bytes"] if checkpoint else 0
+        if file.exists():
+            os.truncate(file, length)
+            self._metrics.update(file.read_bytes())
+        self._metrics_bytes = length
+        self._round = self._recalled = checkpoint.round if checkpoint else 0
+        return checkpoint
+
+    def save(self, round, leaves, facts):
+        """Saves a checkpoint, as `Checkpoints.save`, and which metrics were written before it."""
+        metrics = self._metrics.hexdigest()
+        written = {"metrics_bytes": self._metrics_bytes, "metrics_sha256": metrics}
+        self.checkpoints.save(round, leaves, facts | written)
+
+    def read_metrics(self):
+        """The records written so far; not a number where the file says null."""
+        records = read_metrics(self.path / "metrics.jsonl")
+        return [
+            {key: math.nan if value is None else value for key, value in record.items()}
+            for record in records
+        ]
+
+    def read_summary(self):
+        """What `write_summary` has written; None where it has not."""
+        file = self.path / "summary.json"
+        return json.loads(file.read_text(encoding="utf-8")) if file.exists() else None
 
     def write_config(self, config):
         """Writes `config.json`; refuses a number that is not finite: JSON cannot repeat it."""
-        _replace(self.path / "config.json", json.dumps(config, indent=2, allow_nan=False) + "\n")
+        self._put("config.json", json.dumps(config, indent=2, allow_nan=False) + "\n")
 
     def write_partition(self, text):
         """Writes `partition.json` from its JSON text, byte for byte."""
-        _replace(self.path / "partition.json", text)
+        self._put("partition.json", text)
 
     def set_status(self, state, round, error=None):
         """Writes `status.json`.
@@ -106,16 +163,16 @@ class Workdir:
             raise ValueError(f"status is {state!r}; it must be one of {', '.join(STATES)}")
         self._round = round
         status = {"state": state, "round": round, "error": error}
-        _replace(self.path / "status.json", json.dumps(status) + "\n")
+        self._put("status.json", json.dumps(status) + "\n")
 
     def write_summary(self, summary):
         """Writes `summary.json`; a number that is not finite becomes null."""
         text = json.dumps(json_safe(summary), indent=2, allow_nan=False)
-        _replace(self.path / "summary.json", text + "\n")
+        self._put("summary.json", text + "\n")
 
     def write_timeline(self, timeline):
         """Writes `timeline.json`, the course of one simulated round."""
-        _replace(self.path / "timeline.json", json.dumps(timeline, allow_nan=False) + "\n")
+        self._put("timeline.json", json.dumps(timeline, allow_nan=False) + "\n")
 
     def write_trace(self, arrays):
         """Writes `network_trace.npz` from a dict of arrays."""
@@ -136,9 +193,16 @@ class Workdir:
           record: flat dict of Python numbers, with `round`.
         """
         record = ordered(record)
-        line = json.dumps(json_safe(record), allow_nan=False) + "\n"
+        line = (json.dumps(json_safe(record), allow_nan=False) + "\n").encode()
         with open(self.path / "metrics.jsonl", "ab", buffering=0) as file:
-            file.write(line.encode())
+            try:
+                if file.write(line) < len(line):
+                    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), file.name)
+            except OSError:
+                file.truncate(self._metrics_bytes)
+                raise
+        self._metrics.update(line)
+        self._metrics_bytes += len(line)
         events = self._open_events()
         for key, value in record.items():
             if key != "round" and math.isfinite(value):
@@ -146,38 +210,55 @@ class Workdir:
         events.flush()
 
     def close(self):
-        """Ends the TensorBoard file; a later `append_metrics` starts another one."""
+        """Ends saves and the TensorBoard file, and gives the folder back."""
+        self.checkpoints.wait()
         if self._events is not None:
             self._events.close()
             self._events = None
+        if self._lock is not None:
+            self._lock.release()
 
     def _open_events(self):
         if self._events is None:
             # Imported here: it takes a tenth of a second, and check_workdir should not.
             from tensorboardX import SummaryWriter
 
-            self._events = SummaryWriter(logdir=str(self.path))
+            # What an earlier process wrote of the rounds to come is not shown.
+            purge = self._recalled + 1 if self._recalled else None
+            self._events = SummaryWriter(logdir=str(self.path), purge_step=purge)
         return self._events
 
+    def is_finished(self):
+        """Whether the folder says of its run that it is finished."""
+        with contextlib.suppress(OSError, ValueError, AttributeError):
+            status = json.loads((self.path / "status.json").read_text(encoding="utf-8"))
+            return status.get("state") == "finished"
+        return False
 
-def _check_place(path):
-    exists = os.path.lexists(path)
-    if exists and not path.is_dir():
-        raise ValueError(f"--workdir={path} is not a folder; choose another name")
-    if not exists and not path.parent.is_dir():
-        raise ValueError(f"--workdir={path}: there is no folder {path.parent}; create it or "
-                         "choose another place")
-    place = path if exists else path.parent
-    if not os.access(place, os.W_OK | os.X_OK):
-        raise ValueError(f"--workdir={path}: no permission to write in {place}; choose another "
-                         "folder")
-
-
-def _is_folder(path):
-    return path.is_dir() and not path.is_symlink()
+    def _put(self, name, text):
+        """Writes a small file, whole or not at all."""
+        temporary = self.path / f".{name}.tmp"
+        temporary.write_text(text, encoding="utf-8")
+        os.replace(temporary, self.path / name)
 
 
-def _replace(path, text):
-    temporary = path.with_name(f".{path.name}.tmp")
-    temporary.write_text(text, encoding="utf-8")
-    os.replace(temporary, path)
+class Onlooker(Workdir):
+    """The folder for a process that writes nothing: of several of a run, the first one writes."""
+
+    def save(self, round, leaves, facts):
+        """Nothing."""
+
+    def write_trace(self, arrays):
+        """Nothing."""
+
+    def append_metrics(self, record):
+        """Nothing."""
+
+    def _put(self, name, text):
+        """Nothing."""
+
+
+def _digest_start(file, length):
+    """SHA-256 of the first bytes of a file; of all, where there are fewer."""
+    with open(file, "rb") as opened:
+        return hashlib.sha256(opened.read(length)).hexdigest()

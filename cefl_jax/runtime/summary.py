@@ -6,9 +6,10 @@ import math
 import platform
 
 from cefl_jax.runtime.records import CUMULATIVE_KEYS
+from cefl_jax.runtime.revision import read_revision
 
 ACCURACY_KEYS = ("test/accuracy", "test/cloud_accuracy")
-PACKAGES = ("jax", "jaxlib", "flax", "optax", "numpy", "cefl_jax")
+PACKAGES = ("jax", "jaxlib", "flax", "optax", "numpy", "orbax-checkpoint", "cefl_jax")
 
 
 def summarize(records, *, wall_s, compile_s, device_kind, device_count, partition_sha256=None,
@@ -17,7 +18,8 @@ def summarize(records, *, wall_s, compile_s, device_kind, device_count, partitio
 
     `last` and `totals` share the last record: `totals` are the cumulative values. `best` has the
     highest accuracy of each model and the first round that reached it. What no record has is
-    absent, and so is the partition hash of a run without a partition.
+    absent, and so is the partition hash of a run without a partition. `revision` is that of the
+    checkout which the program is run from, where it is.
 
     Args:
       records: list of flat dicts, one an evaluation, in order.
@@ -35,6 +37,9 @@ def summarize(records, *, wall_s, compile_s, device_kind, device_count, partitio
     speed = rounds_per_second(records)
     if speed is not None:
         facts["rounds_per_s"] = speed
+    revision = read_revision()
+    if revision is not None:
+        facts["revision"] = revision
     return {
         "rounds": last.get("round", 0),
         "last": {key: value for key, value in last.items() if key not in CUMULATIVE_KEYS},

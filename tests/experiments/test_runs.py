@@ -4,6 +4,7 @@ import importlib
 import json
 import math
 import pathlib
+import shutil
 
 import numpy as np
 import pytest
@@ -75,6 +76,7 @@ def test_runs_are_made_once_and_again_when_their_settings_change(tmp_path, capsy
     settings["train"]["batch_size"] = 5
     (folder / "config.json").write_text(json.dumps(settings))
     (tmp_path / "slow-0" / "status.json").write_text('{"state": "running"}')
+    shutil.rmtree(tmp_path / "slow-0" / "checkpoints")
     again = runs.run_all(TINY, "smoke", 2, tmp_path, only="slow")
     assert _plain(again["slow"][0]) == _plain(records["slow"][0])
     assert capsys.readouterr().out.count("compiling") == 1

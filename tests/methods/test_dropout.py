@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from cefl_jax import experiment, program
+from cefl_jax import experiment, program, readings
 from cefl_jax.network import dynamics
 from cefl_jax.runtime import logs
 from cefl_jax.runtime.timeline import read_timeline
@@ -174,7 +174,7 @@ def test_a_mean_loss_is_that_of_the_rounds_with_somebody(compiled):
     twice = jax.tree.map(lambda leaf: np.concatenate([leaf, leaf]), chunk.metrics)
     for losses, mean in (([np.nan, 2], 2), ([3, 2], 2.5), ([np.nan, np.nan], np.nan)):
         metrics = twice._replace(train_loss=np.float32(losses))
-        record = experiment.make_record(chunk._replace(metrics=metrics), 2, 2, 1.0)
+        record = readings.make_record(chunk._replace(metrics=metrics), 2, 2, 1.0)
         np.testing.assert_equal(record["train/loss"], mean)
 
 

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from cefl_jax import config, experiment, program
+from cefl_jax import config, experiment, program, readings
 from cefl_jax.network.messages import LINKS, MESSAGES
 from cefl_jax.network.schedule import PHASES
 from cefl_jax.runtime import logs
@@ -217,7 +217,7 @@ def test_what_is_done_in_turn_is_for_one_device_and_one_client_at_once():
 
 def test_both_report_what_other_split_methods_do():
     keys = [
-        list(experiment.make_record(outcomes(method)[0][1], 1, 1, 1.0)) for method in METHODS
+        list(readings.make_record(outcomes(method)[0][1], 1, 1, 1.0)) for method in METHODS
     ]
     assert keys[0] == keys[1]
     setup = world.make_setup({"method.name": "splitfed_v1"})
@@ -226,7 +226,7 @@ def test_both_report_what_other_split_methods_do():
     state = jax.jit(start)(jax.random.key(0), *arrays[1:])
     _, chunk = jax.eval_shape(advance, state, *arrays)
     some = jax.tree.map(lambda x: np.ones(x.shape, x.dtype), chunk)
-    assert list(experiment.make_record(some, 1, 1, 1.0)) == keys[0]
+    assert list(readings.make_record(some, 1, 1, 1.0)) == keys[0]
 
 
 def test_a_run_of_turns_leaves_no_timeline(tmp_path, monkeypatch):

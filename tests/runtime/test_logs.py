@@ -12,7 +12,8 @@ import numpy as np
 import pytest
 from tensorboardX.proto.event_pb2 import Event
 
-from cefl_jax.runtime.logs import EVENTS, RUN_FILES, check_workdir, open_workdir
+from cefl_jax.runtime.claim import EVENTS, LOCK, RUN_FILES, check_workdir
+from cefl_jax.runtime.logs import open_workdir
 from cefl_jax.runtime.records import METRIC_KEYS, read_metrics
 from tests.runtime.examples import make_record
 
@@ -26,9 +27,9 @@ DESIGN_KEYS = [
 
 
 def contents(folder):
-    """Bytes of every file under a folder, None for a folder, by relative path."""
+    """Bytes of every file under a folder but locks, None for a folder, by relative path."""
     return {str(path.relative_to(folder)): path.read_bytes() if path.is_file() else None
-            for path in sorted(folder.rglob("*"))}
+            for path in sorted(folder.rglob("*")) if path.name != LOCK}
 
 
 def events_of(folder):

@@ -1,0 +1,136 @@
+"""The rounds of one run as the host sees them: by the chunk computed, written down and saved."""
+
+import math
+import time
+
+import jax
+
+from cefl_jax import config
+from cefl_jax.compilation import warn_of_deadline
+from cefl_jax.data import partition
+from cefl_jax.network import course
+from cefl_jax.readings import itemize, make_record
+from cefl_jax.runtime import processes
+from cefl_jax.runtime.checkpoint import flatten, restore
+from cefl_jax.runtime.faults import NotFinite, find_fault
+from cefl_jax.runtime.signals import Preempted
+from cefl_jax.runtime.summary import summarize
+
+
+class Rounds:
+    """A run between its first round, or a checkpoint, and its last.
+
+    Args:
+      setup: Setup.
+      workdir: logs.Workdir.
+      display: progress.Display.
+      past: Checkpoint from which it goes on, or None.
+      watch: signals.Watch.
+    """
+
+    def __init__(self, setup, workdir, display, past, watch):
+        self.setup, self.workdir, self.display = setup, workdir, display
+        self.watch, self.past = watch, past
+        self.done = self.saved = past.round if past else 0
+        self.records = workdir.read_metrics() if past else []
+        self.facts = {"wall_s": 0.0, "compile_s": 0.0, "resumed_at": []}
+        if past:
+            earlier = {name: past.facts[name] for name in self.facts}
+            self.facts = earlier | {"resumed_at": [*earlier["resumed_at"], past.round]}
+        self.began = time.monotonic()
+
+    def compile(self, compile, meanwhile):
+        """Compiles, and puts the state on the devices; a signal ends it at once."""
+        with self.watch.at_once(self._leave):
+            compiled = compile(self.setup, self.display, meanwhile)
+        self.state, self._advance, self.inputs, compile_s = compiled
+        self.facts["compile_s"] += compile_s
+        if self.past:
+            self.state = restore(self.past, self.state, self.setup.mesh.everywhere)
+            self.past = None
+            self.display.note(f"going on after round {self.done}")
+        else:
+            warn_of_deadline(self.setup, self.state, self.inputs, self.display)
+
+    def advance(self):
+        """Computes and writes down one chunk of rounds.
+
+        Raises:
+          NotFinite: when a loss or a parameter was not; the state is in `checkpoints/` to look at.
+        """
+        spec, tick = self.setup.spec, time.monotonic()
+        self.state, chunk = self._advance(self.state, *self.inputs)
+        self.chunk = jax.device_get(chunk)
+        rounds = min(spec.run.eval_every, spec.train.rounds - self.done)
+        self.done += rounds
+        wall_ms = 1000.0 * (time.monotonic() - tick) / rounds
+        record = make_record(self.chunk, rounds, self.done, wall_ms)
+        self.records.append(record)
+        self.workdir.append_metrics(record)
+        self.workdir.set_status("running", self.done)
+        self.display.update(record)
+        fault = find_fault(self.chunk.metrics.finite, self.chunk.scores, rounds)
+        if fault is not None:
+            self.workdir.checkpoints.keep_failed(self.done, flatten(self.state), self._facts())
+            raise NotFinite(fault, self.done - rounds)
+
+    def pause(self):
+        """Between two chunks: saves when it is time, and leaves when a signal has asked for it.
+
+        Raises:
+          Preempted: after the state was saved; on all processes after the same round.
+        """
+        if self.done == self.setup.spec.train.rounds:
+            return
+        every, asked = self.setup.spec.run.checkpoint_every, processes.any_of(self.watch.asked)
+        if asked or (every and self.done // every > self.saved // every):
+            self.save()
+        if asked:
+            self.workdir.checkpoints.wait()
+            signal = self.watch.asked or "a signal to another process"
+            raise Preempted(f"{signal}, after round {self.done}")
+
+    def save(self):
+        """Saves the state and all that is needed to go on from it."""
+        self.workdir.save(self.done, flatten(self.state), self._facts())
+        self.saved = self.done
+
+    def finish(self):
+        """Writes what the run came to, then the last checkpoint; the summary."""
+        setup = self.setup
+        devices = setup.mesh.mesh.devices.flat
+        facts = self._facts()
+        summary = summarize(
+            self.records,
+            wall_s=facts["wall_s"],
+            compile_s=facts["compile_s"],
+            resumed_at=facts["resumed_at"],
+            device_kind=devices[0].device_kind,
+            device_count=setup.mesh.size,
+            partition_sha256=facts["partition_sha256"],
+            network=itemize(self.chunk.ledger, setup.device_names),
+        )
+        self.workdir.write_summary(summary)
+        if self.chunk.course is not None:
+            names, deadline_s = setup.device_names, setup.spec.network.deadline_s
+            timeline = course.describe(
+                self.chunk.course, setup.network, setup.work, names, self.done, deadline_s
+            )
+            self.workdir.write_timeline(timeline)
+        self.save()
+        self.workdir.checkpoints.wait()
+        return summary
+
+    def _facts(self):
+        """What a checkpoint says of the run besides its state."""
+        score = self.records[-1].get("test/accuracy", math.nan)
+        return self.facts | {
+            "settings": config.to_dict(self.setup.spec),
+            "partition_sha256": partition.sha256(self.setup.partition),
+            "round": self.done,
+            "score": score if math.isfinite(score) else None,
+            "wall_s": self.facts["wall_s"] + time.monotonic() - self.began,
+        }
+
+    def _leave(self):
+        self.workdir.set_status("preempted", self.done, f"{self.watch.asked}, before a round")

@@ -1,0 +1,275 @@
+"""Checkpoints of a run: everything that the rounds to come depend on, whole or not at all.
+
+    checkpoints/000050/           an Orbax checkpoint of the state's leaves by their paths
+    checkpoints/000050/seal.json  facts, the SHA-256 of every leaf and of every file; written last
+
+What has no seal was never finished. The folder of a run that met a number that is not finite holds
+`000057.failed` besides, to be looked at; nothing goes on from there.
+"""
+
+import hashlib
+import re
+import shutil
+from concurrent import futures
+from typing import NamedTuple
+
+import jax
+import numpy as np
+
+from cefl_jax.runtime.seal import SEAL, Damaged, read_facts, seal, verify
+
+
+class Checkpoint(NamedTuple):
+    """What was saved of a run after a round."""
+
+    round: int
+    leaves: dict[str, np.ndarray]  # the state's, by path
+    facts: dict  # what else was said of the run
+
+
+class Checkpoints:
+    """The checkpoints in one folder.
+
+    Args:
+      folder: pathlib.Path, absolute; it may be missing until the first save.
+      keep: how many of the newest are kept; the one with the best score is kept besides.
+      background: whether a save goes on while the next rounds are computed.
+      warn: called with one line when a checkpoint is damaged or cannot be written.
+    """
+
+    def __init__(self, folder, keep=2, background=True, warn=print):
+        self.folder, self.keep, self.background, self.warn = folder, keep, background, warn
+        self.newest_round = None
+        self._thread = futures.ThreadPoolExecutor(1, "checkpoint")
+        self._saving = None
+
+    def save(self, round, leaves, facts):
+        """Saves what `flatten` made of the state after a round; waits for the save before it.
+
+        A save that fails is told, and leaves the checkpoints before it as they were.
+
+        Args:
+          round: rounds done.
+          leaves: dict from `flatten`.
+          facts: dict that JSON can hold; of its `score`, or None, the best is the largest.
+        """
+        self.wait()
+        self.newest_round = round
+        self._saving = self._thread.submit(self._save, round, leaves, facts)
+        if not self.background:
+            self.wait()
+
+    def wait(self):
+        """Returns when nothing is being saved any more."""
+        if self._saving is not None:
+            self._saving.result()
+            self._saving = None
+
+    def load(self, accept=lambda facts: None):
+        """The newest checkpoint that is as it was saved; None where there is none at all.
+
+        Damaged ones are told and passed over.
+
+        Args:
+          accept: called with the facts of a checkpoint; raises Damaged for one that is of no use.
+        Raises:
+          Damaged: when there are checkpoints, and all of them are damaged.
+        """
+        self._clear_remains()
+        rounds = sorted(self._sealed(), reverse=True)
+        for round in rounds:
+            try:
+                checkpoint = _load(self._place(round), round)
+                accept(checkpoint.facts)
+            except Damaged as damage:
+                self.warn(f"the checkpoint of round {round} is damaged and passed over: {damage}")
+                continue
+            self.newest_round = round
+            return checkpoint
+        if rounds:
+            raise Damaged(f"no checkpoint in {self.folder} can be used")
+        return None
+
+    def load_round(self, round):
+        """The checkpoint of a round, which another process has found to be sound."""
+        return _load(self._place(round), round)
+
+    def keep_failed(self, round, leaves, facts):
+        """Saves the state of a run that cannot go on, beside the checkpoints."""
+        self.wait()
+        try:
+            self._write(self.folder / f"{round:06d}.failed", leaves, facts)
+        except Exception as error:  # it ends with the reason why it cannot go on
+            self.warn(f"the state of round {round} could not be saved: {_reason(error)}")
+
+    def remove_all(self):
+        """Removes every checkpoint, and what is left of unfinished ones."""
+        for path in self._own():
+            _remove(path)
+
+    def _save(self, round, leaves, facts):
+        try:
+            self._write(self._place(round), leaves, facts)
+            self._remove_old()
+        except Exception as error:  # whatever the disk or Orbax has to say
+            self.warn(
+                f"the checkpoint of round {round} could not be saved ({_reason(error)}); the run "
+                "goes on, and those before it are as they were"
+            )
+
+    def _write(self, place, leaves, facts):
+        try:
+            self.folder.mkdir(exist_ok=True)
+            _remove(place)  # damaged, or it would have been gone on from
+            with _orbax() as orbax:
+                orbax.save(place, leaves)
+            digests = {path: _digest(leaf) for path, leaf in leaves.items()}
+            seal(place, {**facts, "leaves": digests})
+        except Exception:
+            _remove(place)
+            self._clear_remains()
+            raise
+
+    def _place(self, round):
+        return self.folder / f"{round:06d}"
+
+    def _own(self):
+        """Everything in the folder that this class has made."""
+        if not self.folder.is_dir():
+            return []
+        ours = r"\d{6,}(\.failed)?(\.orbax-checkpoint-tmp.*)?"
+        return [path for path in self.folder.iterdir() if re.fullmatch(ours, path.name)]
+
+    def _sealed(self):
+        return [
+            int(path.name)
+            for path in self._own()
+            if path.name.isdecimal() and (path / SEAL).exists()
+        ]
+
+    def _clear_remains(self):
+        """Removes what was being written, or removed, when a run was killed."""
+        for path in self._own():
+            if ".orbax" in path.name or not (path / SEAL).exists():
+                _remove(path)
+
+    def _remove_old(self):
+        scores = {}
+        for round in self._sealed():
+            try:
+                score = read_facts(self._place(round)).get("score")
+            except Damaged:
+                score = None
+            scores[round] = -np.inf if score is None else score
+        best = max(scores, key=lambda round: (scores[round], -round))
+        for round in sorted(scores)[: -self.keep]:
+            if round != best:
+                _remove(self._place(round))
+
+
+def flatten(state):
+    """Copies of the leaves of a state on the host, {path: NumPy array}; of keys, their data.
+
+    Leaves without a value are left out. Every process of a run takes part.
+    """
+    leaves = {}
+    for path, leaf in jax.tree_util.tree_leaves_with_path(state):
+        data = jax.random.key_data(leaf) if _is_key(leaf) else leaf
+        if data.size:
+            leaves[jax.tree_util.keystr(path)] = np.array(jax.device_get(data))
+    return leaves
+
+
+def restore(checkpoint, state, sharding):
+    """A state with the values of a checkpoint, bit for bit.
+
+    Args:
+      checkpoint: Checkpoint.
+      state: of the same run, for its structure.
+      sharding: of every leaf.
+    Raises:
+      ValueError: when the checkpoint holds other leaves.
+    """
+    rest = dict(checkpoint.leaves)
+
+    def put(path, leaf):
+        name, data = jax.tree_util.keystr(path), leaf
+        if _is_key(leaf):
+            data = jax.random.key_data(leaf)
+        if not data.size:
+            return leaf
+        saved = rest.pop(name, None)
+        kind = None if saved is None else (saved.shape, saved.dtype)
+        if kind != (data.shape, data.dtype):
+            raise ValueError(
+                f"the checkpoint of round {checkpoint.round} has {kind} for {name}, and this "
+                f"program needs {(data.shape, data.dtype)}: it was made by another version; go on "
+                "with that one, or pass --overwrite to start anew"
+            )
+        value = jax.device_put(saved, sharding)
+        return jax.random.wrap_key_data(value, impl=jax.random.key_impl(leaf)) if _is_key(
+            leaf
+        ) else value
+
+    with jax.enable_x64(True):  # or 64 bits would become 32
+        restored = jax.tree_util.tree_map_with_path(put, state)
+    if rest:
+        raise ValueError(
+            f"the checkpoint of round {checkpoint.round} has {min(rest)}, which this program does "
+            "not know: it was made by another version; go on with that one, or pass --overwrite to "
+            "start anew"
+        )
+    return restored
+
+
+def _load(place, round):
+    """A sealed checkpoint, every file and every leaf verified."""
+    facts = verify(place)
+    digests = facts.pop("leaves", {})
+    try:
+        with _orbax() as orbax:
+            leaves = orbax.restore(place)
+    except Exception as error:  # Orbax raises whatever its readers do
+        raise Damaged(_reason(error)) from error
+    for path in sorted({*digests, *leaves}):
+        if path not in leaves or _digest(np.asarray(leaves[path])) != digests.get(path):
+            raise Damaged(f"{path} is not what was saved")
+    return Checkpoint(round, leaves, facts)
+
+
+def _digest(leaf):
+    """SHA-256 of an array's type, shape and bytes."""
+    digest = hashlib.sha256(f"{leaf.dtype.str}{leaf.shape}".encode())
+    digest.update(np.ascontiguousarray(leaf).data)
+    return digest.hexdigest()
+
+
+def _is_key(leaf):
+    return jax.dtypes.issubdtype(leaf.dtype, jax.dtypes.prng_key)
+
+
+def _remove(place):
+    """Removes a checkpoint; its seal first, so that what is left of it is none."""
+    if place.is_dir():
+        (place / SEAL).unlink(missing_ok=True)
+        shutil.rmtree(place)
+
+
+def _reason(error):
+    return re.sub(r"\s+", " ", f"{type(error).__name__}: {error}")[:300]
+
+
+def _orbax():
+    """An Orbax checkpointer of this process alone: of several, one writes and each one reads.
+
+    Orbax's newer interface has no such thing: there, every process takes part in a save.
+    """
+    # Imported here: it takes a while, and the compiler is at work when it is first needed.
+    import orbax.checkpoint as ocp
+
+    here = jax.process_index()
+    options = ocp.options.MultiprocessingOptions(
+        primary_host=here, active_processes={here}, barrier_sync_key_prefix=f"process{here}"
+    )
+    handler = ocp.PyTreeCheckpointHandler(multiprocessing_options=options)
+    return ocp.Checkpointer(handler, multiprocessing_options=options)

@@ -1,0 +1,48 @@
+"""Several processes that compute one run together: who writes, and what they agree on."""
+
+import jax
+import numpy as np
+from jax.experimental import multihost_utils
+
+
+def join(coordinator, num_processes=None, process_id=None):
+    """Joins the processes of a run; to be called before JAX is used.
+
+    Args:
+      coordinator: `HOST:PORT` of the first process, the same for all; "auto" where the cluster is
+        one that JAX knows, such as SLURM.
+      num_processes, process_id: how many, and which one this is, from 0; None where known.
+    Raises:
+      ValueError: when they cannot be found, or do not fit each other.
+    """
+    # Its own handling of SIGTERM would come before ours.
+    jax.config.update("jax_enable_preemption_service", False)
+    address = None if coordinator == "auto" else coordinator
+    try:
+        jax.distributed.initialize(address, num_processes, process_id)
+    except (RuntimeError, TypeError) as error:
+        raise ValueError(f"--coordinator={coordinator}: {error}") from error
+
+
+def is_first():
+    """Whether this process is the one that writes."""
+    return jax.process_index() == 0
+
+
+def are_one():
+    """Whether this process computes alone."""
+    return jax.process_count() == 1
+
+
+def agree(number):
+    """The number of the first process, on all of them; int of 32 bits."""
+    if are_one():
+        return number
+    return int(multihost_utils.broadcast_one_to_all(np.int32(number)))
+
+
+def any_of(flag):
+    """Whether a flag is set on any process."""
+    if are_one():
+        return bool(flag)
+    return bool(multihost_utils.process_allgather(np.int32(bool(flag))).any())

@@ -1,0 +1,110 @@
+"""Signals that ask a run to leave: it saves first, and somebody can go on with it later.
+
+Python runs a signal's handler between two of its own instructions, of which a compiled call has
+none. A thread of its own is told by the system's handler at once.
+"""
+
+import contextlib
+import os
+import signal
+import socket
+import sys
+import threading
+
+ASK = ("SIGTERM", "SIGINT", "SIGUSR1")
+PREEMPTED = 75  # exit status: EX_TEMPFAIL of sysexits.h, try again later
+INTERRUPTED = 130  # of a second Ctrl-C: 128 + SIGINT
+
+
+class Preempted(Exception):
+    """A signal has ended a run that can be gone on with."""
+
+
+class Watch:
+    """Notices the signals that ask to leave, from `with Watch()` to its end.
+
+    The first one is noted in `asked`; whoever computes looks there between two chunks. Within
+    `at_once`, where nothing would be lost, it ends the process. A second SIGINT, Ctrl-C, always
+    does. Outside the main thread, which alone may set handlers, it notices nothing.
+    """
+
+    def __init__(self, say=None):
+        self.asked = None  # name of the signal
+        self.alone = True  # False: other processes would wait for this one, so none leaves at once
+        self._say = say or (lambda line: print(line, file=sys.stderr, flush=True))
+        self._leave = None
+        self._handlers = {}
+        self._lock = threading.Lock()
+
+    def __enter__(self):
+        if threading.current_thread() is not threading.main_thread():
+            return self
+        self._heard, self._told = socket.socketpair()
+        self._told.setblocking(False)
+        for name in ASK:
+            if hasattr(signal, name):
+                number = getattr(signal, name)
+                self._handlers[number] = signal.signal(number, lambda *_: None)
+        self._earlier = signal.set_wakeup_fd(self._told.fileno(), warn_on_full_buffer=False)
+        self._thread = threading.Thread(target=self._listen, name="signals", daemon=True)
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_):
+        if not self._handlers:
+            return
+        signal.set_wakeup_fd(self._earlier)
+        for number, handler in self._handlers.items():
+            signal.signal(number, handler)
+        self._handlers = {}
+        self._told.close()  # which ends the thread
+        self._thread.join()
+        self._heard.close()
+
+    @contextlib.contextmanager
+    def at_once(self, leave=lambda: None):
+        """While nothing would be lost: a signal ends the process with status 75.
+
+        Args:
+          leave: called before that, in another thread.
+        """
+        with self._lock:
+            self._leave = leave if self.alone else None
+            if self.asked and self.alone:
+                self._end()
+        try:
+            yield
+        finally:
+            with self._lock:
+                self._leave = None
+
+    def _listen(self):
+        while numbers := self._heard.recv(64):
+            for number in numbers:
+                if number in self._handlers:
+                    self._hear(signal.Signals(number).name)
+
+    def _hear(self, name):
+        with self._lock:
+            if self.asked is None:
+                self.asked = name
+                if self._leave is not None:
+                    self._end()
+                again = "; once more leaves at once" if name == "SIGINT" else ""
+                self._say(f"{name}: saving after these rounds, then leaving{again}")
+            elif name == "SIGINT":
+                self._say("leaving at once; the last checkpoint is where to go on from")
+                _exit(INTERRUPTED)
+
+    def _end(self):
+        self._leave()
+        self._say(f"{self.asked}: left before the next round; the same command goes on")
+        _exit(PREEMPTED)
+
+
+def _exit(status):
+    """Ends the process as it is; files are whole at any moment."""
+    if sys.stdout.isatty():
+        os.write(sys.stdout.fileno(), b"\x1b[?25h\n")  # the cursor, which a live display hides
+    sys.stdout.flush()
+    os._exit(status)
