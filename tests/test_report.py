@@ -9,6 +9,7 @@ import pytest
 
 from cefl_jax import report
 from tests.reports.folders import write_run
+from tests.runtime.examples import make_record
 
 
 @pytest.fixture
@@ -129,6 +130,24 @@ def test_the_door_needs_the_libraries_only_to_report(tmp_path):
     done = subprocess.run([sys.executable, "-c", f"{blocked}; from cefl_jax import report; "
                            "report.parse(['x', '--out=y'])"], capture_output=True, check=False)
     assert (done.returncode, done.stderr) == (0, b"")
+
+
+def test_a_folder_with_a_name_of_any_bytes_harms_no_run(tmp_path, capsys):
+    write_run(tmp_path / "runs" / "plain", seed=1)
+    write_run(tmp_path / "runs" / "\udcff\n<b>", seed=2)
+    out = tmp_path / "page.html"
+    report.main([str(tmp_path / "runs"), f"--out={out}"])
+    assert "counted: 1 finished run\nleft out: 1 unreadable\n" in capsys.readouterr().out
+    assert "\\udcff\n&lt;b&gt;" in out.read_text(encoding="utf-8")
+
+
+def test_numbers_that_have_no_digits_to_show_are_shown(tmp_path):
+    """5e-324 of a large unit is zero."""
+    for seed, value in enumerate((1e100, 5e-324)):
+        record = make_record(5, **{"test/accuracy": 0.9, "sim/time_s": value})
+        write_run(tmp_path / "runs" / str(seed), [record], seed=seed, train__batch_size=seed + 1)
+    report.main([str(tmp_path / "runs"), f"--out={tmp_path / 'page.html'}"])
+    assert (tmp_path / "page.html").is_file()
 
 
 def test_sections_with_names_alike_have_files_of_their_own(tmp_path):

@@ -53,12 +53,12 @@ def write_report(runs, left_out, target, out):
     """
     out = Path(out)
     sections = by_section(runs)
-    contents = {"runs.csv": _runs_csv(sections, target).encode()}
+    contents = {"runs.csv": _encode(_runs_csv(sections, target))}
     names = _names([section.title for section in sections])
     for name, section in zip(names, sections, strict=True):
         for table in (tables.summarize(section, target), tables.clustering_table(section)):
             if table:
-                contents |= {f"{name}-{table.name}.{ending}": write(table).encode()
+                contents |= {f"{name}-{table.name}.{ending}": _encode(write(table))
                              for ending, write in WRITERS.items()}
         contents |= {f"{name}-{figure}.pdf": content
                      for figure, content in charts.figures(section, target).items()}
@@ -67,8 +67,13 @@ def write_report(runs, left_out, target, out):
     beside.mkdir(exist_ok=True)
     for name, content in contents.items():
         (beside / name).write_bytes(content)
-    out.write_text(html, encoding="utf-8")
+    out.write_bytes(_encode(html))
     return [out, *(beside / name for name in contents)]
+
+
+def _encode(text):
+    """UTF-8, whatever bytes the names of folders have."""
+    return text.encode(errors="backslashreplace")
 
 
 def _names(titles):

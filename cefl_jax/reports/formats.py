@@ -85,7 +85,8 @@ def _head(column):
 
 def _decimals(column, cells):
     """Decimals that show the middle one of a column's means with `DIGITS` digits."""
-    known = [cell for cell in cells if isinstance(cell, Estimate) and cell.mean]
+    known = [cell for cell in cells
+             if isinstance(cell, Estimate) and cell.mean / column.unit.size]
     sizes = sorted(abs(cell.mean) / column.unit.size for cell in known)
     are_whole = all(size == round(size) for size in sizes)
     if are_whole and not any(math.isfinite(cell.half) for cell in known):

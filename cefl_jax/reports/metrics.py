@@ -1,11 +1,17 @@
 """The `metrics.jsonl` of many runs, read by one query of DuckDB."""
 
 import glob
-import os
+import math
 from typing import NamedTuple
 
 import duckdb
 import numpy as np
+
+from cefl_jax.outside import MissingError, OutsideError, check_file, one_line, show
+from cefl_jax.runtime.records import MOST_BYTES, MOST_VALUE
+
+MOST_METRICS = 500  # each is an array as long as there are rounds
+MOST_NAME = 100  # characters
 
 LINES = """
 CREATE TEMP TABLE lines AS
@@ -17,7 +23,8 @@ FAULTS = """
 SELECT file, CASE
     WHEN count(*) FILTER (json IS NULL) > 0 THEN 'has a line that is not JSON'
     WHEN count(*) FILTER (json_type(json) <> 'OBJECT') > 0 THEN 'has a line that is not a record'
-    WHEN count(round) < count(*) THEN 'has a line without a round'
+    WHEN count(round) FILTER (json_type(json, '$.round') IN ('BIGINT', 'UBIGINT')) < count(*)
+        THEN 'has a line without a round'
     WHEN count(DISTINCT round) < count(*) THEN 'has a round twice'
 END AS fault
 FROM lines GROUP BY file HAVING fault IS NOT NULL
@@ -27,7 +34,8 @@ SELECT file, entry.key,
     list(round ORDER BY round),
     list(TRY_CAST(entry.value AS DOUBLE) ORDER BY round),
     count(*) FILTER (entry.type = 'NULL' OR NOT isfinite(TRY_CAST(entry.value AS DOUBLE))),
-    count(*) FILTER (entry.type NOT IN ('DOUBLE', 'BIGINT', 'UBIGINT', 'NULL'))
+    count(*) FILTER (entry.type NOT IN ('DOUBLE', 'BIGINT', 'UBIGINT', 'NULL')),
+    count(DISTINCT round) < count(*)
 FROM lines, json_each(lines.json) AS entry
 WHERE json_type(lines.json) = 'OBJECT' AND round IS NOT NULL
 GROUP BY file, entry.key
@@ -48,24 +56,68 @@ def read_metrics(files):
     A value that was not finite is null in the file. A metric that a run does not have is absent.
 
     Args:
-      files: absolute paths of existing files, as str.
+      files: absolute paths, as str.
     Returns:
       {file: Metrics}, and {file: why it cannot be read}; each file is in one of the two.
     """
+    faults = {}
+    for file in files:
+        try:
+            check_file(file, MOST_BYTES)
+            file.encode()
+        except MissingError:
+            faults[file] = "is missing"
+        except UnicodeEncodeError:
+            faults[file] = "is in a folder whose name is not UTF-8"
+        except OutsideError as error:
+            faults[file] = str(error)
+    files = [file for file in files if file not in faults]
+    try:
+        series, found = _query(files)
+    except duckdb.Error:                                       # it does not say of which
+        series, found = {}, {}
+        for file in files:
+            try:
+                one, told = _query([file])
+            except duckdb.Error as error:
+                one, told = {}, {file: f"cannot be read: {one_line(error):.200}"}
+            series, found = series | one, found | told
+    faults |= found
+    return {file: _align(of) for file, of in series.items() if file not in faults}, faults
+
+
+def _query(files):
+    """{file: {metric: its rounds, values, and how many are not finite}}, and {file: fault}."""
     if not files:
         return {}, {}
-    faults = {file: "is empty" for file in files if not os.path.getsize(file)}
     series = {file: {} for file in files}
     with duckdb.connect() as connection:
         # DuckDB takes the names of files for patterns.
         connection.execute(LINES, {"files": [glob.escape(file) for file in files]})
-        faults |= dict(connection.execute(FAULTS).fetchall())
-        for file, metric, rounds, values, nulls, others in connection.execute(SERIES).fetchall():
-            series[file][metric] = rounds, np.array(values, float), nulls
-            if others:
-                faults.setdefault(file, f"has values of {metric} that are no numbers")
-    whole = {file: _align(found) for file, found in series.items() if file not in faults}
-    return whole, faults
+        faults = dict(connection.execute(FAULTS).fetchall())
+        for file, metric, *found in connection.execute(SERIES).fetchall():
+            fault = _fault(metric, *found)
+            if fault:
+                faults.setdefault(file, fault)
+            elif len(series[file]) < MOST_METRICS:
+                series[file][metric] = found[0], np.array(found[1], float), found[2]
+            else:
+                faults.setdefault(file, f"has more than {MOST_METRICS} metrics")
+    return series, {file: "is empty" for file in files if not series[file]} | faults
+
+
+def _fault(metric, _, values, __, others, is_twice):
+    """What is wrong with a metric, or None."""
+    name = metric if metric.isprintable() and len(metric) <= MOST_NAME else show(metric)
+    if name != metric:
+        return f"has a metric called {name}"
+    if others:
+        return f"has values of {name} that are no numbers"
+    if is_twice:
+        return f"has {name} twice in a line"
+    if any(value is not None and MOST_VALUE < abs(value) < math.inf for value in values):
+        return f"has values of {name} beyond {MOST_VALUE:g}"
+    return None
 
 
 def _align(series):

@@ -1,15 +1,18 @@
 """From folders to runs: which are finished and whole, and why the others are left out."""
 
-import json
 import os
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 
+from cefl_jax.outside import MissingError, OutsideError, read_json, show
 from cefl_jax.reports import metrics, settings
 from cefl_jax.runtime.logs import STATES
 
+MOST_BYTES = 2**20  # of config.json and of status.json
+MOST_REASON = 300  # characters
+MOST_ROUNDS = 2**31
 MARKS = ("config.json", "status.json", "metrics.jsonl")
 LINK_BYTES = ("comm/client_up_bytes", "comm/client_down_bytes", "comm/edge_cloud_bytes")
 ALL_BYTES = "comm/bytes"
@@ -92,36 +95,40 @@ def _read_ending(folder):
     status = _read_json(folder / "status.json")
     if not isinstance(status, dict) or status.get("state") not in STATES:
         raise _NotFinished("unreadable", "status.json names no state that is known")
+    last = status.get("round")
     if status["state"] != "finished":
-        reason = status.get("error") or f"after round {status.get('round')}"
-        raise _NotFinished(status["state"], str(reason))
+        told = status.get("error")
+        reason = told if told and isinstance(told, str) else f"after round {show(last)}"
+        raise _NotFinished(status["state"], f"{reason:.{MOST_REASON}}")
+    if type(last) is not int or not 0 <= last <= MOST_ROUNDS:
+        raise _NotFinished("unreadable", f"status.json has the round {show(last)}")
     try:
-        return settings.complete(_read_json(folder / "config.json")), status.get("round")
+        return settings.complete(_read_json(folder / "config.json")), last
     except ValueError as error:
         raise _NotFinished("unreadable", f"config.json: {error}") from error
 
 
 def _read_json(file):
     try:
-        return json.loads(file.read_text(encoding="utf-8"))
-    except FileNotFoundError as error:
+        return read_json(file, MOST_BYTES)
+    except MissingError as error:
         raise _NotFinished("unreadable", f"{file.name} is missing") from error
-    except (OSError, ValueError, RecursionError) as error:
-        raise _NotFinished("unreadable", f"{file.name} cannot be read: {error}") from error
+    except OutsideError as error:
+        raise _NotFinished("unreadable", f"{file.name} {error}") from error
 
 
 def _read_evaluations(finished):
     """The runs of {folder: (config, last round)} whose metrics are whole, and those left out."""
     files = {folder: str(folder.absolute() / "metrics.jsonl") for folder in finished}
-    there = [file for file in files.values() if os.path.isfile(file) and os.access(file, os.R_OK)]
-    whole, faults = metrics.read_metrics(there)
+    whole, faults = metrics.read_metrics(list(files.values()))
     runs, broken = [], []
     for folder, (config, last) in finished.items():
         found = whole.get(files[folder])
         if found is not None and found.values["round"][-1] == last:
             runs.append(Run(folder, config, _add_bytes(found.values), found.skipped))
             continue
-        why = f"ends before round {last}" if found else faults.get(files[folder], "cannot be read")
+        why = faults.get(files[folder]) or (
+            f"ends with round {found.values['round'][-1]:.0f}, and status.json with {last}")
         broken.append(LeftOut(folder, "unreadable", f"metrics.jsonl {why}"))
     return runs, broken
 

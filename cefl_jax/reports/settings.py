@@ -4,10 +4,10 @@ import functools
 import json
 import shlex
 
-from cefl_jax.config import default_config
+from cefl_jax.config import default_config, typed
+from cefl_jax.config_file import NAMING
 
-NAMING = ("seed", "method.name", "data.name", "model.name")
-"""Without these nothing can be said of a run. Others may be missing: they are newer than it."""
+MOST_FIELDS = 1000
 
 
 def flatten(nested, prefix=""):
@@ -30,16 +30,21 @@ def defaults():
 def complete(nested):
     """All fields of a `config.json`; a field that is newer than the file has its default.
 
+    A field that is known has a value of its type; others, of a newer version, have any.
+
     Raises:
-      ValueError: the content is not a config, or lacks one of `NAMING`.
+      ValueError: the content is not a config, lacks one of `NAMING`, or has a wrong value.
     """
     if not isinstance(nested, dict):
         raise ValueError(f"it holds a {type(nested).__name__}, not a group of fields")
     flat = flatten(nested)
+    if len(flat) > MOST_FIELDS:
+        raise ValueError(f"it has {len(flat)} fields, and {MOST_FIELDS} is the most")
     for path in NAMING:
         if path not in flat:
             raise ValueError(f"it has no {path}")
-    return defaults() | flat
+    known = {path: typed(path, value) for path, value in flat.items() if path in defaults()}
+    return defaults() | flat | known
 
 
 def changes_results(path):

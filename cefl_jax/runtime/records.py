@@ -1,11 +1,14 @@
 """One evaluation as a record: a flat dict of the metric keys, and its line of JSON."""
 
-import json
+import io
 import math
-from pathlib import Path
+
+from cefl_jax.outside import MissingError, OutsideError, one_line, parse_json, read_bytes, show
 
 CUMULATIVE_KEYS = ("sim/time_s", "sim/energy_j", "comm/client_up_bytes",
                    "comm/client_down_bytes", "comm/edge_cloud_bytes")
+MOST_BYTES = 2**28  # of a file of metrics
+MOST_VALUE = 1e100  # of one in it
 METRIC_KEYS = ("round", "train/loss", "test/accuracy", "test/loss", "test/cloud_accuracy",
                "test/cloud_loss", "cluster/count", "cluster/kl_mean", "cluster/kl_max",
                "cluster/size_min", "cluster/size_max", "offload/cost", *CUMULATIVE_KEYS,
@@ -41,9 +44,33 @@ def read_metrics(file):
     """The records of a `metrics.jsonl`, [] where there is none.
 
     A last line without its line end was cut off with its run, and is left out.
+
+    Returns:
+      list of dicts of texts to int, finite float or None, each with a whole number `round`.
+    Raises:
+      ValueError: one line, the file, and which of its lines is no such record.
     """
-    file = Path(file)
-    if not file.exists():
+    try:
+        content = read_bytes(file, MOST_BYTES)
+    except MissingError:
         return []
-    whole, _, _ = file.read_text(encoding="utf-8").rpartition("\n")
-    return [json.loads(line) for line in whole.splitlines()]
+    except OutsideError as error:
+        raise ValueError(one_line(f"{file}: {error}")) from error
+    records = []
+    for number, line in enumerate(io.BytesIO(content), 1):
+        if not line.endswith(b"\n"):
+            break
+        try:
+            records.append(_checked(parse_json(line, finite=True)))
+        except ValueError as error:
+            raise ValueError(one_line(f"{file}: line {number} {error}")) from error
+    return records
+
+
+def _checked(record):
+    if not isinstance(record, dict) or type(record.get("round")) is not int:
+        raise ValueError(f"is {show(record)}; it must be an object with its round")
+    for key, value in record.items():
+        if value is not None and (type(value) not in (int, float) or not abs(value) <= MOST_VALUE):
+            raise ValueError(f"has {show(key)}: {show(value)}; it must be a finite number or null")
+    return record

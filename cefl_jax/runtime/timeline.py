@@ -1,11 +1,14 @@
 """The file timeline.json: who did what, and when, in one simulated round of a run."""
 
 import itertools
-import json
-import math
-import pathlib
-import reprlib
 
+from cefl_jax.outside import OutsideError, one_line, read_json, show
+
+MOST_BYTES = 2**28
+MOST_TIME_S = 1e40  # more than 32 bits hold
+MOST_KM = 1e6  # of a coordinate, as in a network's file
+MOST_INDEX = 2**31
+MOST_TEXT = 1000
 ACTIVITIES = ("compute", "send", "receive", "wait", "average", "distil")
 ROUNDING = 1e-5  # share of the round by which bars may overlap: times were rounded when written
 
@@ -18,24 +21,20 @@ def read_timeline(path):
         `clients`, each with `client`, `device`, `cluster` and `node` (-1: none), `finished`,
         `position_km`, `bars`; `nodes`, each with `node`, `device`, `position_km` (null: the cloud),
         `clusters`, `bars`; `front`, with `device`, `position_km`, `bars`; `cloud`, with `device`,
-        `bars`. A bar is [activity, from_s, to_s]; bars ascend and do not overlap.
+        `bars`. A bar is [activity, from_s, to_s]; bars ascend and do not overlap. At most
+        `MOST_BYTES` are read.
     Returns:
       The object, a dict.
     Raises:
       ValueError: one line, the file and what is wrong with it.
     """
     try:
-        timeline = json.loads(pathlib.Path(path).read_text("utf-8"))
-    except FileNotFoundError:
-        raise ValueError(f"{path}: there is no such file; give a finished run's") from None
-    except OSError as error:
-        raise ValueError(f"{path}: cannot be read: {error.strerror}") from None
-    except ValueError as error:  # what is not JSON, and what is not UTF-8
-        raise ValueError(f"{path}: is not JSON: {error}") from None
-    try:
+        timeline = read_json(path, MOST_BYTES)
         _check(timeline)
+    except OutsideError as error:
+        raise ValueError(one_line(f"{path}: {error}")) from None
     except ValueError as error:
-        raise ValueError(f"{path}: {error}") from None
+        raise ValueError(one_line(f"{path}: {error}; give a finished run's")) from None
     return timeline
 
 
@@ -47,7 +46,10 @@ def _check(timeline):
     for where, device, fields in devices:
         _check_fields(where, device, fields)
         _check_bars(where, device["bars"], ROUNDING * timeline["round_s"])
-    known = [-1, *(node["node"] for node in timeline["nodes"])]
+    nodes = [-1, *(node["node"] for node in timeline["nodes"])]
+    known = set(nodes)
+    if len(known) < len(nodes):
+        raise ValueError(f"two nodes have one number, or one has -1: {show(nodes[1:])}")
     for at, client in enumerate(timeline["clients"]):
         if client["node"] not in known:
             raise ValueError(f"clients[{at}].node={client['node']} is not among the nodes")
@@ -55,22 +57,21 @@ def _check(timeline):
 
 def _check_fields(where, entry, fields):
     if not isinstance(entry, dict):
-        raise ValueError(f"{where} is {reprlib.repr(entry)}; it must be an object")
+        raise ValueError(f"{where} is {show(entry)}; it must be an object")
     for key, (fits, wanted) in fields.items():
         if key not in entry:
             raise ValueError(f"{where} has no {key!r}")
         if not fits(entry[key]):
-            given = reprlib.repr(entry[key])
-            raise ValueError(f"{key!r} of {where} is {given}; it must be {wanted}")
+            raise ValueError(f"{key!r} of {where} is {show(entry[key])}; it must be {wanted}")
 
 
 def _check_bars(where, bars, rounding_s):
     for at, bar in enumerate(bars):
         if not (isinstance(bar, list) and len(bar) == 3 and all(map(_is_time, bar[1:]))):
-            raise ValueError(f"{where}.bars[{at}] is {reprlib.repr(bar)}; "
+            raise ValueError(f"{where}.bars[{at}] is {show(bar)}; "
                              "it must be [activity, from_s, to_s]")
         if bar[0] not in ACTIVITIES:
-            raise ValueError(f"{where}.bars[{at}] is of unknown activity {reprlib.repr(bar[0])}; "
+            raise ValueError(f"{where}.bars[{at}] is of unknown activity {show(bar[0])}; "
                              f"known: {', '.join(ACTIVITIES)}")
         if bar[1] > bar[2]:
             raise ValueError(f"{where}.bars[{at}] ends at {bar[2]} s, before its begin {bar[1]} s")
@@ -80,20 +81,26 @@ def _check_bars(where, bars, rounding_s):
                              f"{end} s of the bar before it; bars must ascend and not overlap")
 
 
-def _is_number(value):
-    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+def _is_number(value, least, most):
+    """Whether it is a number within bounds, which nan is not; true is an int, but no number."""
+    return type(value) in (int, float) and least <= value <= most
 
 
 def _is_time(value):
-    return _is_number(value) and value >= 0
+    return _is_number(value, 0, MOST_TIME_S)
 
 
 def _is_index(value):
-    return isinstance(value, int) and not isinstance(value, bool) and value >= -1
+    return type(value) is int and -1 <= value <= MOST_INDEX
 
 
 def _is_place(value):
-    return isinstance(value, list) and len(value) == 2 and all(map(_is_number, value))
+    return isinstance(value, list) and len(value) == 2 and all(
+        _is_number(one, -MOST_KM, MOST_KM) for one in value)
+
+
+def _is_text(value):
+    return isinstance(value, str) and value.isprintable() and len(value) <= MOST_TEXT
 
 
 def _is_a(kind):
@@ -102,7 +109,7 @@ def _is_a(kind):
 
 INDEX = (_is_index, "a whole number, -1 for none")
 PLACE = (_is_place, "[x, y], km")
-LIST, TEXT = (_is_a(list), "a list"), (_is_a(str), "a text")
+LIST, TEXT = (_is_a(list), "a list"), (_is_text, "a text in one line")
 OBJECT, TRUTH = (_is_a(dict), "an object"), (_is_a(bool), "true or false")
 
 TIMELINE = {

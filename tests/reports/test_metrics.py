@@ -2,12 +2,14 @@
 
 import json
 import math
+import os
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from cefl_jax.reports import metrics
 from cefl_jax.reports.metrics import read_metrics
 
 NAMES = ("plain", "lr=0.1", "a[1]", "*", "?", "{a,b}", "quo'te\"", "new\nline", "back\\slash",
@@ -63,11 +65,23 @@ def test_values_are_those_of_the_lines(tmp_path_factory, records, random):
     (['{"round": 1, "x": {"y": 1}}'], "has values of x that are no numbers"),
     (['{"round": 1, "x": "5"}'], "has values of x that are no numbers"),
     ([], "is empty"),
+    (["", "  ", "\t"], "is empty"),
+    (['{"round": 1.5, "x": 1}'], "has a line without a round"),
+    (['{"round": true, "x": 1}'], "has a line without a round"),
+    (['{"round": 99999999999999999999, "x": 1}'], "has a line without a round"),
+    (['{"round": 1, "round": 2, "x": 1}'], "has round twice in a line"),
+    (['{"round": 1, "x": 1, "x": 2}', '{"round": 2}'], "has x twice in a line"),
+    (['{"round": 1, "x": 1e300}'], "has values of x beyond 1e+100"),
+    (['{"round": 1, "a\\nb": 1}'], r"has a metric called 'a\nb'"),
+    ([f'{{"round": 1, "{"k" * 200}": 1}}'], f"has a metric called '{'k' * 17}...{'k' * 18}'"),
+    ([f'{{"round": {n}, "m{n}": 1}}' for n in range(1, 600)], "has more than 500 metrics"),
+    (['{"round": 1, "x": ' + "[" * 10_000 + "]" * 10_000 + "}"], "has values of x that are"),
 ])
 def test_a_broken_file_is_told_and_harms_no_other(tmp_path, lines, fault):
     broken, sound = write(tmp_path / "broken", *lines), write(tmp_path / "sound", '{"round": 3}')
     whole, faults = read_metrics([broken, sound])
-    assert faults == {broken: fault}
+    assert list(faults) == [broken]
+    assert faults[broken].startswith(fault)
     assert whole[sound].values["round"].tolist() == [3]
     assert broken not in whole
 
@@ -79,6 +93,55 @@ def test_numbers_that_are_not_finite_are_as_null(tmp_path):
     assert faults == {}
     np.testing.assert_array_equal(whole[file].values["x"], [math.nan, math.nan, math.nan, 0.5])
     assert whole[file].skipped == {"x": 3}
+
+
+def test_what_is_no_file_of_bounded_size_is_told(tmp_path, monkeypatch):
+    sound = write(tmp_path / "sound", '{"round": 3}')
+    large = write(tmp_path / "large", '{"round": 3,            "x": 1}')
+    os.mkfifo(tmp_path / "pipe")
+    monkeypatch.setattr(metrics, "MOST_BYTES", 20)
+    others = [str(tmp_path / name) for name in ("pipe", "absent")]
+    whole, faults = read_metrics([sound, large, *others])
+    assert list(whole) == [sound]
+    assert [told[:22] for told in faults.values()] == [
+        "has 32 bytes, and 20 i", "is a pipe or a device;", "is missing"]
+
+
+def test_what_duckdb_cannot_read_harms_no_other_file(tmp_path, monkeypatch):
+    """Told apart file by file where one query of all fails, whatever the reason."""
+    good, bad = (write(tmp_path / name, '{"round": 3}') for name in ("good", "bad"))
+    query = metrics._query
+
+    def fail(files):
+        if bad in files:
+            raise metrics.duckdb.IOException("no\nsuch disk")
+        return query(files)
+
+    monkeypatch.setattr(metrics, "_query", fail)
+    whole, faults = read_metrics([good, bad])
+    assert list(whole) == [good]
+    assert faults == {bad: "cannot be read: no?such disk"}
+
+
+TOKENS = ['"round"', '"x"', ":", ",", "{", "}", "[", "]", "1", "2.5", "-3", "1e999", "null", "true",
+          "NaN", '"5"', " ", "\n", "\r", "\x00", '"a\\u0000"', '"\\ud800"', '{"round":1,"x":2}\n',
+          '{"round":2,"x":null}\n', "9" * 30]
+
+
+@settings(deadline=None, max_examples=40)
+@given(st.lists(st.sampled_from(TOKENS), max_size=12).map("".join) | st.text(max_size=20))
+def test_any_text_is_metrics_or_a_fault(tmp_path_factory, text):
+    folder = tmp_path_factory.getbasetemp()
+    (folder / "metrics.jsonl").write_text(text, encoding="utf-8", errors="replace")
+    file = str(folder / "metrics.jsonl")
+    whole, faults = read_metrics([file])
+    assert {*whole, *faults} == {file}
+    if whole:
+        rounds = whole[file].values["round"]
+        assert (np.diff(rounds) > 0).all()
+        assert {values.shape for values in whole[file].values.values()} == {rounds.shape}
+    else:
+        assert faults[file].isprintable()
 
 
 def test_no_files_are_no_metrics():

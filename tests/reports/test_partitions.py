@@ -1,6 +1,7 @@
 """Each partition is shown once: a run's own picture, else one drawn from its indices."""
 
 import json
+import os
 
 import matplotlib.image
 import numpy as np
@@ -70,6 +71,26 @@ def test_what_cannot_be_drawn_is_told(tmp_path, indices, data, reason):
     assert picture.png is None
     with pytest.raises(ValueError, match=reason):
         raise ValueError(picture.reason)
+
+
+@pytest.mark.parametrize("data_path", ["~no.such.user", "a\0b", "", "/dev"])
+def test_labels_that_cannot_be_read_are_told(tmp_path, data_path):
+    run = make_run(0, folder=folder(tmp_path, "a", [[0]]), data__name="mnist", data__path=data_path)
+    (picture,), _ = partitions.gather(section_of(run), 1)
+    assert picture.png is None
+    assert picture.reason.startswith("data.path")
+
+
+def test_what_is_no_file_of_bounded_size_is_no_picture(tmp_path, monkeypatch):
+    large, piped = (folder(tmp_path, name, [[0]]) for name in ("large", "piped"))
+    (large / "partition.png").write_bytes(PNG)
+    (piped / "partition.json").unlink()
+    os.mkfifo(piped / "partition.json")
+    os.mkfifo(piped / "partition.png")
+    monkeypatch.setattr(partitions, "MOST_PNG_BYTES", len(PNG) - 1)
+    monkeypatch.setattr(partitions, "draw_partition", lambda file, counts: file.write(b"drawn"))
+    runs = [make_run(0, folder=large), make_run(1, folder=piped)]
+    assert partitions.gather(section_of(*runs), 9) == ([(0, b"drawn", "")], 0)
 
 
 def test_a_run_that_says_nothing_of_its_partition_has_no_picture(tmp_path):

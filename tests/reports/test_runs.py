@@ -1,10 +1,16 @@
 """Runs are found wherever they are, and only those that are finished and whole are counted."""
 
+import json
+import os
+
 import pytest
 
 from cefl_jax.reports.runs import ALL_BYTES, read_runs
-from tests.reports.folders import add_file, status, write_run
+from tests.reports.folders import add_file, make_config, status, write_run
 from tests.runtime.examples import make_record, make_records, without
+
+CONFIG = json.dumps(make_config())
+MANY = dict.fromkeys(map(str, range(1000)))
 
 
 def told(left_out):
@@ -44,19 +50,35 @@ def test_a_run_that_is_not_finished_is_left_out(tmp_path, state):
 
 
 @pytest.mark.parametrize(("file", "text", "reason"), [
-    ("status.json", "{", "status.json cannot be read: "),
+    ("status.json", "{", "status.json cannot be read as JSON: "),
+    ("status.json", "[" * 100_000, "status.json is nested too deeply"),
+    ("status.json", f"{' ' * 2**20}{status()}", "status.json has 10486"),
+    ("status.json", '{"state": "failed", "state": "finished"}', "status.json cannot be read as"),
     ("status.json", "[]", "status.json names no state"),
+    ("status.json", status(state=["finished"]), "status.json names no state"),
+    ("status.json", status(round=[10, 10]), "status.json has the round [10, 10]"),
+    ("status.json", status(round=True), "status.json has the round True"),
+    ("status.json", status(round=10.0), "status.json has the round 10.0"),
+    ("status.json", status(round=10**4000), "status.json has the round 1000"),
     ("status.json", status(state="asleep"), "status.json names no state"),
     ("status.json", None, "status.json is missing"),
-    ("status.json", status(round=15), "metrics.jsonl ends before round 15"),
-    ("config.json", "{", "config.json cannot be read: "),
-    ("config.json", "[" * 100_000, "config.json cannot be read: "),
+    ("status.json", status(round=15), "metrics.jsonl ends with round 10, and status.json with 15"),
+    ("config.json", "{", "config.json cannot be read as JSON: "),
+    ("config.json", "[" * 100_000, "config.json is nested too deeply"),
+    ("config.json", '{"seed":' * 60 + "1" + "}" * 60, "config.json is nested too deeply"),
+    ("config.json", CONFIG.replace('"seed"', '"seed": 1, "seed"'), "config.json cannot be read as"),
+    ("config.json", CONFIG.replace('"eval_every": 5', '"eval_every": "5"'),
+     "config.json: run.eval_every='5': needs a whole number"),
+    ("config.json", CONFIG.replace('"seed": 0', '"seed": [0]'), "config.json: seed=(0,): needs a"),
+    ("config.json", CONFIG.replace('"seed": 0', f'"seed": 0, "x": {json.dumps(MANY)}'),
+     "config.json: it has "),
     ("config.json", "[]", "config.json: it holds a list"),
     ("config.json", "{}", "config.json: it has no seed"),
     ("config.json", None, "config.json is missing"),
     ("metrics.jsonl", "", "metrics.jsonl is empty"),
     ("metrics.jsonl", "{\n", "metrics.jsonl has a line that is not JSON"),
-    ("metrics.jsonl", None, "metrics.jsonl cannot be read"),
+    ("metrics.jsonl", " \n\n", "metrics.jsonl is empty"),
+    ("metrics.jsonl", None, "metrics.jsonl is missing"),
 ])
 def test_a_broken_run_is_left_out_and_harms_no_other(tmp_path, file, text, reason):
     write_run(tmp_path / "sound", seed=1)
@@ -70,6 +92,36 @@ def test_a_broken_run_is_left_out_and_harms_no_other(tmp_path, file, text, reaso
     ((name, state, told_reason),) = told(left_out)
     assert (name, state) == ("broken", "unreadable")
     assert told_reason.startswith(reason)
+
+
+@pytest.mark.parametrize("file", ["status.json", "config.json", "metrics.jsonl"])
+def test_pipes_and_folders_in_place_of_files_are_left_alone(tmp_path, file):
+    write_run(tmp_path / "sound", seed=1)
+    for number, make in enumerate((os.mkfifo, os.mkdir)):
+        broken = write_run(tmp_path / f"broken{number}", seed=2)
+        (broken / file).unlink()
+        make(broken / file)
+    runs, left_out = read_runs([tmp_path])
+    assert [run.folder.name for run in runs] == ["sound"]
+    assert [reason.removeprefix(f"{file} ") for _, _, reason in told(left_out)] == [
+        "is a pipe or a device; name a regular file", "is a folder; name a file"]
+
+
+@pytest.mark.parametrize(("error", "reason"), [
+    ("x" * 1000, "x" * 300), ({"a": [1]}, "after round 10"), (7, "after round 10"),
+    ("", "after round 10"), ("<b>\n", "<b>\n"),
+])
+def test_what_ended_a_run_is_told_in_few_words(tmp_path, error, reason):
+    add_file(write_run(tmp_path / "run"), "status.json", status(state="failed", error=error))
+    assert told(read_runs([tmp_path])[1]) == [("run", "failed", reason)]
+
+
+def test_a_field_of_a_later_version_may_be_anything(tmp_path):
+    changed = CONFIG.replace('"seed": 0', '"seed": 0, "new": {"a b\\n": [1, {"c": null}]}')
+    add_file(write_run(tmp_path / "run"), "config.json", changed)
+    (run,), left_out = read_runs([tmp_path])
+    assert run.config["new.a b\n"] == (1, '{"c": null}')
+    assert left_out == []
 
 
 def test_bytes_that_are_no_text_are_unreadable(tmp_path):

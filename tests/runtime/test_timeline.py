@@ -1,9 +1,15 @@
 """The timeline file is read whole, and a wrong one is refused in one line that says where."""
 
+import copy
 import json
+import os
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
+from cefl_jax.runtime.gantt import draw_gantt
+from cefl_jax.runtime.network_map import draw_map
 from cefl_jax.runtime.timeline import read_timeline
 from tests.runtime.timelines import make_timeline
 
@@ -39,6 +45,16 @@ def put(**values):
 @pytest.mark.parametrize(("path", "change", "reason"), [
     ((), drop("clients"), "the timeline has no 'clients'"),
     ((), drop("deadline_s"), "the timeline has no 'deadline_s'"),
+    ((), put(round=10**4000), "'round' of the timeline is 1000"),
+    ((), put(round_s=10**400), "'round_s' of the timeline is 1000"),
+    ((), put(round_s=1e300), r"'round_s' of the timeline is 1e\+300"),
+    ((), put(round_s=True), "'round_s' of the timeline is True"),
+    (("front",), put(device="a\nb"), r"'device' of front is 'a\\nb'; it must be a text in"),
+    (("front",), put(device="x" * 2000), "'device' of front is 'xxx"),
+    (("front",), put(position_km=[0, 1e7]), "'position_km' of front is"),
+    (("cloud",), put(bars=[["distil", 0, 10**400]]), r"cloud.bars\[0\] is"),
+    (("nodes", 1), put(node=0), r"two nodes have one number, .*: \[0, 0, 2, 3\]"),
+    (("nodes", 1), put(node=-1), r"two nodes have one number, .*: \[0, -1, 2, 3\]"),
     ((), put(round_s="long"), "'round_s' of the timeline is 'long'"),
     ((), put(round=True), "'round' of the timeline is True"),
     ((), put(round_s=float("nan")), "'round_s' of the timeline is nan"),
@@ -91,9 +107,11 @@ def test_bars_may_overlap_by_rounding_and_by_no_more(tmp_path):
 
 @pytest.mark.parametrize(("content", "reason"), [
     (None, "there is no such file"),
-    (b"{", "is not JSON"),
-    (b"\xff\xfe", "is not JSON"),
-    (b"[]", "the timeline is"),
+    (b"{", "cannot be read as JSON"),
+    (b"\xff\xfe", "is not UTF-8 text"),
+    (b"[" * 100_000, "is nested too deeply"),
+    (b'{"round": 1, "round": 2}', "the key 'round' is given twice"),
+    (b"[]", r"the timeline is \[\]; it must be an object; give a finished run's"),
 ])
 def test_a_file_that_is_none_is_refused(tmp_path, content, reason):
     file = tmp_path / "timeline.json"
@@ -101,9 +119,64 @@ def test_a_file_that_is_none_is_refused(tmp_path, content, reason):
         file.write_bytes(content)
     with pytest.raises(ValueError, match=reason) as refusal:
         read_timeline(file)
-    assert str(file) in str(refusal.value)
+    assert str(refusal.value).startswith(f"{file}: ")
 
 
-def test_a_folder_is_refused(tmp_path):
-    with pytest.raises(ValueError, match="cannot be read"):
-        read_timeline(tmp_path)
+def test_what_is_no_regular_file_is_refused(tmp_path):
+    os.mkfifo(tmp_path / "pipe")
+    for name, told in (("", "is a folder"), ("pipe", "is a pipe or a device"),
+                       ("a\nb", "there is no such file")):
+        with pytest.raises(ValueError, match=told) as refusal:
+            read_timeline(tmp_path / name)
+        assert str(refusal.value).isprintable()
+
+
+def places(tree, path=()):
+    """Paths of all values in a tree."""
+    yield path
+    if isinstance(tree, dict | list):
+        for key, inner in tree.items() if isinstance(tree, dict) else enumerate(tree):
+            yield from places(inner, (*path, key))
+
+
+SMALL = make_timeline(num_clients=3, num_clusters=2, steps=1)
+others = st.one_of(
+    st.none(), st.booleans(), st.integers(-3, 5), st.integers(), st.floats(), st.text(max_size=5),
+    st.just(10**400), st.sampled_from([[], {}, [["send", 0, 1]], [0.0, 1e300], SMALL["nodes"][0]]),
+)
+
+
+@settings(deadline=None, max_examples=200)
+@given(st.lists(st.tuples(st.sampled_from([*places(SMALL)][1:]), others), max_size=3))
+def test_any_values_are_a_timeline_or_are_refused_in_one_line(tmp_path_factory, changes):
+    timeline = copy.deepcopy(SMALL)
+    for (*path, last), value in changes:
+        place = timeline
+        for key in path:
+            inside = isinstance(place, dict) and key in place
+            inside |= isinstance(place, list) and isinstance(key, int) and key < len(place)
+            place = place[key] if inside else {}
+        if isinstance(place, dict) or (isinstance(place, list) and len(place) > last):
+            place[last] = value
+    file = write(tmp_path_factory.getbasetemp(), timeline)
+    try:
+        read = read_timeline(file)
+    except ValueError as error:
+        line = str(error)
+        assert line.startswith(f"{file}: ")
+        assert line.isprintable()
+    else:
+        assert {client["node"] for client in read["clients"]} <= {
+            -1, *(node["node"] for node in read["nodes"])}
+
+
+@pytest.mark.parametrize("changes", [
+    {"round_s": 0.0}, {"round_s": 1e40}, {"round_s": 5e-324, "deadline_s": 5e-324},
+    {"round": 2**31, "clients": []}, {"clients": [], "nodes": []},
+    {"front": {"device": "$x$\\", "position_km": [1e6, -1e6], "bars": []}},
+    {"cloud": {"device": "", "bars": [["wait", 0, 1e40]]}},
+])
+def test_whatever_is_read_can_be_drawn(tmp_path, changes):
+    timeline = read_timeline(write(tmp_path, SMALL | changes))
+    draw_gantt(tmp_path / "gantt.png", timeline)
+    draw_map(tmp_path / "map.png", timeline)
