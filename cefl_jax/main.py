@@ -67,7 +67,7 @@ def begin(settings):
     if setup.spec.run.compile_cache:
         keep_compiled()
     if not processes.is_first():
-        sys.stdout = open(os.devnull, "w")  # one of them tells
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # one of them tells
     return setup, workdir, past
 
 
