@@ -8,6 +8,7 @@ What has no seal was never finished. The folder of a run that met a number that 
 """
 
 import hashlib
+import logging
 import re
 import shutil
 from concurrent import futures
@@ -110,7 +111,7 @@ class Checkpoints:
     def _save(self, round, leaves, facts):
         try:
             self._write(self._place(round), leaves, facts)
-            self._remove_old()
+            self._remove_old(round)
         except Exception as error:  # whatever the disk or Orbax has to say
             self.warn(
                 f"the checkpoint of round {round} could not be saved ({_reason(error)}); the run "
@@ -153,9 +154,12 @@ class Checkpoints:
             if ".orbax" in path.name or not (path / SEAL).exists():
                 _remove(path)
 
-    def _remove_old(self):
+    def _remove_old(self, newest):
         scores = {}
         for round in self._sealed():
+            if round > newest:  # was passed over, or the run would have gone on from there
+                _remove(self._place(round))
+                continue
             try:
                 score = read_facts(self._place(round)).get("score")
             except Damaged:
@@ -226,6 +230,8 @@ def _load(place, round):
     """A sealed checkpoint, every file and every leaf verified."""
     facts = verify(place)
     digests = facts.pop("leaves", {})
+    if facts.get("round", round) != round:
+        raise Damaged(f"it is of round {facts['round']}")
     try:
         with _orbax() as orbax:
             leaves = orbax.restore(place)
@@ -239,8 +245,8 @@ def _load(place, round):
 
 def _digest(leaf):
     """SHA-256 of an array's type, shape and bytes."""
-    digest = hashlib.sha256(f"{leaf.dtype.str}{leaf.shape}".encode())
-    digest.update(np.ascontiguousarray(leaf).data)
+    digest = hashlib.sha256(f"{leaf.dtype.name}{leaf.shape}".encode())
+    digest.update(np.ascontiguousarray(leaf).view(np.uint8).data)   # bfloat16 has no buffer
     return digest.hexdigest()
 
 
@@ -250,7 +256,9 @@ def _is_key(leaf):
 
 def _remove(place):
     """Removes a checkpoint; its seal first, so that what is left of it is none."""
-    if place.is_dir():
+    if place.is_symlink():
+        place.unlink()
+    elif place.is_dir():
         (place / SEAL).unlink(missing_ok=True)
         shutil.rmtree(place)
 
@@ -267,9 +275,14 @@ def _orbax():
     # Imported here: it takes a while, and the compiler is at work when it is first needed.
     import orbax.checkpoint as ocp
 
+    logging.getLogger("absl").addFilter(_is_not_orbax)  # what fails is told once, in one line
     here = jax.process_index()
     options = ocp.options.MultiprocessingOptions(
         primary_host=here, active_processes={here}, barrier_sync_key_prefix=f"process{here}"
     )
     handler = ocp.PyTreeCheckpointHandler(multiprocessing_options=options)
     return ocp.Checkpointer(handler, multiprocessing_options=options)
+
+
+def _is_not_orbax(record):
+    return "orbax" not in record.pathname

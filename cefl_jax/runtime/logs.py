@@ -194,10 +194,11 @@ class Workdir:
         """
         record = ordered(record)
         line = (json.dumps(json_safe(record), allow_nan=False) + "\n").encode()
-        with open(self.path / "metrics.jsonl", "ab", buffering=0) as file:
+        place = self.path / "metrics.jsonl"
+        with _named(place), open(place, "ab", buffering=0) as file:
             try:
                 if file.write(line) < len(line):
-                    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), file.name)
+                    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
             except OSError:
                 file.truncate(self._metrics_bytes)
                 raise
@@ -238,8 +239,9 @@ class Workdir:
     def _put(self, name, text):
         """Writes a small file, whole or not at all."""
         temporary = self.path / f".{name}.tmp"
-        temporary.write_text(text, encoding="utf-8")
-        os.replace(temporary, self.path / name)
+        with _named(temporary):
+            temporary.write_text(text, encoding="utf-8")
+            os.replace(temporary, self.path / name)
 
 
 class Onlooker(Workdir):
@@ -256,6 +258,17 @@ class Onlooker(Workdir):
 
     def _put(self, name, text):
         """Nothing."""
+
+
+@contextlib.contextmanager
+def _named(path):
+    """Errors of the system name the file, which those of a write do not."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno is None or error.filename is not None:
+            raise
+        raise OSError(error.errno, error.strerror, str(path)) from error
 
 
 def _digest_start(file, length):

@@ -43,7 +43,10 @@ def verify(folder):
       Damaged: when the seal or any file is missing, changed, or was not there.
     """
     content = _read(folder)
-    found, sealed = _digests(folder), content["files"]
+    try:
+        found, sealed = _digests(folder), content["files"]
+    except OSError as error:
+        raise Damaged(f"{error.filename} cannot be read ({error.strerror})") from error
     for name in sorted({*found, *sealed}):
         if name not in found:
             raise Damaged(f"{name} is missing")

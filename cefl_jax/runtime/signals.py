@@ -14,6 +14,7 @@ import threading
 ASK = ("SIGTERM", "SIGINT", "SIGUSR1")
 PREEMPTED = 75  # exit status: EX_TEMPFAIL of sysexits.h, try again later
 INTERRUPTED = 130  # of a second Ctrl-C: 128 + SIGINT
+LAST_WORDS_S = 1.0  # how long these may take
 
 
 class Preempted(Exception):
@@ -31,7 +32,7 @@ class Watch:
     def __init__(self, say=None):
         self.asked = None  # name of the signal
         self.alone = True  # False: other processes would wait for this one, so none leaves at once
-        self._say = say or (lambda line: print(line, file=sys.stderr, flush=True))
+        self._say = say or _say
         self._leave = None
         self._handlers = {}
         self._lock = threading.Lock()
@@ -93,18 +94,29 @@ class Watch:
                 again = "; once more leaves at once" if name == "SIGINT" else ""
                 self._say(f"{name}: saving after these rounds, then leaving{again}")
             elif name == "SIGINT":
-                self._say("leaving at once; the last checkpoint is where to go on from")
-                _exit(INTERRUPTED)
+                _exit(INTERRUPTED, self._say, "leaving at once; the last checkpoint is where to go "
+                      "on from")
 
     def _end(self):
-        self._leave()
-        self._say(f"{self.asked}: left before the next round; the same command goes on")
-        _exit(PREEMPTED)
+        with contextlib.suppress(OSError):  # a full disk should not keep it
+            self._leave()
+        _exit(PREEMPTED, self._say, f"{self.asked}: left before the next round; the same command "
+              "goes on")
 
 
-def _exit(status):
-    """Ends the process as it is; files are whole at any moment."""
-    if sys.stdout.isatty():
-        os.write(sys.stdout.fileno(), b"\x1b[?25h\n")  # the cursor, which a live display hides
-    sys.stdout.flush()
+def _say(line):
+    with contextlib.suppress(OSError, ValueError):  # nobody may be listening any more
+        print(line, file=sys.stderr, flush=True)
+
+
+def _exit(status, say, line):
+    """Ends the process as it is, with a line; files are whole at any moment."""
+    last = threading.Timer(LAST_WORDS_S, os._exit, [status])  # who reads may be stopped
+    last.daemon = True
+    last.start()
+    with contextlib.suppress(OSError, ValueError):
+        say(line)
+        if sys.stdout.isatty():
+            os.write(sys.stdout.fileno(), b"\x1b[?25h\n")  # the cursor, which a display hides
+        sys.stdout.flush()
     os._exit(status)
