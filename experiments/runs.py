@@ -13,7 +13,9 @@ import time
 import jax
 
 from cefl_jax import build, compilation, config, experiment
+from cefl_jax.config_file import has_field
 from cefl_jax.data import partition
+from cefl_jax.outside import OutsideError, read_json
 from cefl_jax.runtime import compile_cache, cpu, signals
 from cefl_jax.runtime.records import read_metrics
 from cefl_jax.specs import DataSpec
@@ -110,9 +112,10 @@ def run_one(spec, place, title, compiler=None, watch=None):
 def is_finished(place, spec):
     """Whether a folder holds a finished run of the same settings, however it was executed."""
     try:
-        status = json.loads((place / "status.json").read_text())
-        known = json.loads((place / "config.json").read_text())
-    except (OSError, ValueError):
+        status, known = (read_json(place / name, 2**20) for name in ("status.json", "config.json"))
+    except OutsideError:
+        return False
+    if not isinstance(status, dict) or not has_field(known, "data.partition.name"):
         return False
     wanted = json.loads(json.dumps(config.to_dict(spec)))
     for settings in (known, wanted):

@@ -14,6 +14,7 @@ from pathlib import Path
 
 import numpy as np
 
+from cefl_jax.outside import MissingError, OutsideError, read_json
 from cefl_jax.runtime.checkpoint import Checkpoints
 from cefl_jax.runtime.claim import (
     CHECKPOINTS,
@@ -28,6 +29,7 @@ from cefl_jax.runtime.records import json_safe, ordered, read_metrics
 from cefl_jax.runtime.seal import Damaged
 from cefl_jax.runtime.signals import Preempted
 
+MOST_BYTES = 2**20  # of status.json and of summary.json
 STATES = ("running", "finished", "preempted", "failed")
 
 
@@ -139,9 +141,18 @@ class Workdir:
         ]
 
     def read_summary(self):
-        """What `write_summary` has written; None where it has not."""
+        """What `write_summary` has written; None where it has not.
+
+        Raises:
+          ValueError: one line, the file and what is wrong with it.
+        """
         file = self.path / "summary.json"
-        return json.loads(file.read_text(encoding="utf-8")) if file.exists() else None
+        try:
+            return read_json(file, MOST_BYTES)
+        except MissingError:
+            return None
+        except OutsideError as error:
+            raise ValueError(f"{file}: {error}") from error
 
     def write_config(self, config):
         """Writes `config.json`; refuses a number that is not finite: JSON cannot repeat it."""
@@ -231,9 +242,9 @@ class Workdir:
 
     def is_finished(self):
         """Whether the folder says of its run that it is finished."""
-        with contextlib.suppress(OSError, ValueError, AttributeError):
-            status = json.loads((self.path / "status.json").read_text(encoding="utf-8"))
-            return status.get("state") == "finished"
+        with contextlib.suppress(OutsideError):
+            status = read_json(self.path / "status.json", MOST_BYTES)
+            return isinstance(status, dict) and status.get("state") == "finished"
         return False
 
     def _put(self, name, text):

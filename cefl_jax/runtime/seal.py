@@ -3,12 +3,17 @@
 import hashlib
 import json
 
+from cefl_jax.outside import OutsideError, one_line, read_bytes
+
 SEAL = "seal.json"
 MOST_BYTES = 2**28  # of a seal
 
 
 class Damaged(ValueError):
     """A folder that is not what was sealed; one line says what is wrong with it."""
+
+    def __init__(self, line):
+        super().__init__(one_line(line))
 
 
 def seal(folder, facts):
@@ -59,10 +64,9 @@ def verify(folder):
 
 def _read(folder):
     try:
-        with open(folder / SEAL, "rb") as file:
-            whole = file.read(MOST_BYTES + 1)
-    except OSError as error:
-        raise Damaged(f"{SEAL} cannot be read ({error.strerror})") from error
+        whole = read_bytes(folder / SEAL, MOST_BYTES)
+    except OutsideError as error:
+        raise Damaged(f"{SEAL}: {error}") from error
     text, _, rest = whole.partition(b"\n")
     if rest != f"{_digest(text)}\n".encode():
         raise Damaged(f"{SEAL} has changed")

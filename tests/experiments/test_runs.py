@@ -82,6 +82,17 @@ def test_runs_are_made_once_and_again_when_their_settings_change(tmp_path, capsy
     assert capsys.readouterr().out.count("compiling") == 1
 
 
+@pytest.mark.parametrize("text", ["", "[]", "7", "{}", "[" * 100_000, '{"data": 3}', "\xff"])
+@pytest.mark.parametrize("name", ["status.json", "config.json"])
+def test_a_damaged_folder_holds_no_finished_run(tmp_path, name, text):
+    spec = runs.make_spec(TINY, "smoke", "slow", 0)
+    (tmp_path / "status.json").write_text('{"state": "finished"}')
+    (tmp_path / "config.json").write_text(json.dumps(config.to_dict(spec)))
+    assert runs.is_finished(tmp_path, spec)
+    (tmp_path / name).write_text(text)
+    assert not runs.is_finished(tmp_path, spec)
+
+
 def test_final_accuracy_is_the_mean_of_the_last_evaluations():
     records = [line(i, i / 100) for i in range(1, 21)]
     assert outcomes.final(records) == pytest.approx(np.mean(np.arange(11, 21)) / 100)

@@ -16,6 +16,7 @@ import traceback
 MOST_MB = 3000  # of memory, that of JAX and DuckDB included
 MOST_S = 20  # of one input
 STRUCTURED = 0.8  # of the changes to inputs of a known form; the others are to their bytes
+FRESH = 0.3  # of these, that are to a valid input
 MEMORY = "/dev/shm"  # where a file is written without waiting for a disk
 INSTALL = "python -m tests.fuzz needs atheris; pip install 'cefl_jax[fuzz]'"
 
@@ -81,7 +82,9 @@ def fuzz(options):
 
     def change(data, most, seed):
         rng = random.Random(seed)
-        made = reader.change(data, rng) if reader.change and rng.random() < STRUCTURED else None
+        made = None
+        if reader.change and rng.random() < STRUCTURED:
+            made = reader.change(rng.choice(reader.seeds) if rng.random() < FRESH else data, rng)
         return atheris.Mutate(data, most) if made is None else made[:most]
 
     corpus = prepare(place, reader)

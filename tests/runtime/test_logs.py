@@ -332,3 +332,19 @@ def test_a_run_killed_while_it_writes_leaves_whole_files(tmp_path):
     assert len(status_of(tmp_path)["error"]) == 2_000_000
     rounds = [record["round"] for record in read_metrics(tmp_path / "metrics.jsonl")]
     assert rounds == list(range(len(rounds)))
+
+
+@pytest.mark.parametrize("text", ["", "[" * 100_000, '{"a": 1, "a": 2}', "\xff"])
+def test_damaged_files_of_an_earlier_run_are_told(tmp_path, text):
+    workdir = open_workdir(tmp_path)
+    assert workdir.read_summary() is None
+    assert not workdir.is_finished()
+    for name in ("summary.json", "status.json"):
+        (tmp_path / name).write_text(text, encoding="latin-1")
+    assert not workdir.is_finished()
+    with pytest.raises(ValueError, match=r"summary\.json: ") as refusal:
+        workdir.read_summary()
+    assert str(refusal.value).isprintable()
+    (tmp_path / "status.json").write_text("[]")
+    assert not workdir.is_finished()
+    workdir.close()
