@@ -29,6 +29,24 @@ def test_what_was_written_is_read(tmp_path_factory, array, zipped):
     np.testing.assert_array_equal(idx.read_idx(file, array.ndim), array, strict=True)
 
 
+@quick
+@given(st.lists(st.integers(0, 4) | st.integers(0, 2**32 - 1), max_size=4), st.integers(0, 255),
+       st.binary(max_size=30), st.booleans())
+def test_any_header_is_right_or_refused_in_one_line(tmp_path_factory, lengths, kind, data, zipped):
+    kind = 8 if kind < 200 else kind
+    content = struct.pack(f">4B{len(lengths)}I", 0, 0, kind, 3, *lengths) + data
+    file = tmp_path_factory.getbasetemp() / "drawn"
+    file.write_bytes(gzip.compress(content) if zipped else content)
+    try:
+        array = idx.read_idx(file, 3)
+    except idx.DataError as error:
+        line = str(error)
+        assert line.startswith(f"data.path: {file} ")
+        assert line.isprintable()
+    else:
+        assert idx_bytes(array) == content
+
+
 DAMAGED = {
     "empty": (b"", "starts with nothing"),
     "magic_cut": (WHOLE[:3], "starts with 00 00 08 and not with 00 00 08 03"),

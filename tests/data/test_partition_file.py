@@ -97,6 +97,32 @@ def test_a_file_far_larger_than_a_partition_is_not_read(tmp_path):
         partition.from_file(file, 9)
 
 
+items = st.one_of(st.integers(-2, 12), st.integers(), st.floats(), st.none(), st.booleans(),
+                  st.text(max_size=3), st.lists(st.integers(0, 9), max_size=2), st.just(10**400))
+
+
+@quick
+@given(st.lists(st.lists(items | st.integers(0, 9), max_size=3) | items, max_size=5)
+       | st.permutations(range(10)).map(lambda order: [order[:4], order[4:]]),
+       st.binary(max_size=2), st.data())
+def test_any_file_is_a_partition_or_is_refused_in_one_line(tmp_path_factory, made, patch, data):
+    text = json.dumps(made).encode()
+    at = data.draw(st.integers(0, len(text)))
+    file = tmp_path_factory.getbasetemp() / "drawn.json"
+    file.write_bytes(text[:at] + patch + text[at:])
+    try:
+        clients = partition.from_file(file, 10)
+    except ValueError as error:
+        line = str(error)
+        assert line.startswith(f"data.partition.path: {file} ")
+        assert line.isprintable()
+        assert len(line) < len(str(file)) + 300
+    else:
+        together = np.concatenate(clients).tolist()
+        assert len({*together} & {*range(10)}) == len(together)
+        assert all(part.size for part in clients)
+
+
 @pytest.mark.parametrize(("name", "most_labels"), [("1_label", 1), ("2_labels", 2)])
 def test_published_partitions_are_read(name, most_labels):
     file = PUBLISHED / f"fashion_mnist_500_clients_{name}.json"

@@ -2,10 +2,18 @@
 
 import json
 import os
+from unittest import mock
 
+import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
+from cefl_jax.reports import formats, metrics
+from cefl_jax.reports.groups import by_section
+from cefl_jax.reports.metrics import Metrics
 from cefl_jax.reports.runs import ALL_BYTES, read_runs
+from cefl_jax.reports.tables import summarize
 from tests.reports.folders import add_file, make_config, status, write_run
 from tests.runtime.examples import make_record, make_records, without
 
@@ -114,6 +122,37 @@ def test_pipes_and_folders_in_place_of_files_are_left_alone(tmp_path, file):
 def test_what_ended_a_run_is_told_in_few_words(tmp_path, error, reason):
     add_file(write_run(tmp_path / "run"), "status.json", status(state="failed", error=error))
     assert told(read_runs([tmp_path])[1]) == [("run", "failed", reason)]
+
+
+leaves = st.none() | st.booleans() | st.integers() | st.floats() | st.just(10**400)
+texts = st.text(max_size=4)
+values = st.recursive(
+    leaves | texts,
+    lambda tree: st.lists(tree, max_size=2) | st.dictionaries(texts, tree, max_size=2),
+    max_leaves=4,
+)
+
+
+@settings(deadline=None, max_examples=60)
+@given(st.sampled_from(["status.json", "config.json"]), st.data())
+def test_any_values_in_a_folder_harm_no_other(tmp_path_factory, name, data):
+    folder = tmp_path_factory.mktemp("runs")
+    for seed, place in enumerate(("sound", "changed")):
+        add_file(folder / place, "status.json", status())
+        add_file(folder / place, "config.json", CONFIG.replace('"seed": 0', f'"seed": {seed}'))
+    changed = json.loads((folder / "changed" / name).read_text())
+    group = data.draw(st.sampled_from([changed, *(one for one in changed.values()
+                                                  if isinstance(one, dict))]))
+    group[data.draw(st.sampled_from([*group, "new"]))] = data.draw(values)
+    add_file(folder / "changed", name, json.dumps(changed))
+    found = Metrics({"round": np.array([5.0, 10.0]), "test/accuracy": np.array([0.5, 0.9])}, {})
+    read = lambda files: (dict.fromkeys(files, found), {})  # noqa: E731
+    with mock.patch.object(metrics, "read_metrics", read):
+        runs, left_out = read_runs([folder])
+    assert "sound" in [run.folder.name for run in runs]
+    assert len(runs) + len(left_out) == 2
+    for section in by_section(runs):
+        formats.to_markdown(summarize(section, 0.8))
 
 
 def test_a_field_of_a_later_version_may_be_anything(tmp_path):
