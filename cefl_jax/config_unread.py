@@ -3,12 +3,13 @@
 import dataclasses
 import functools
 
-from cefl_jax.config_checks import SettingError
+from cefl_jax.config_checks import CHOICES, SettingError
 from cefl_jax.specs import Spec
 
 OWN = ("fedprox", "scaffold", "fedopt", "hierfavg", "fedgkt")  # settings of the method of that name
 CUT = ("cefl", "splitfed_v1", "splitfed_v2")  # train with what arrives at the other side
 SPLIT = (*CUT, "sequential_split")
+WITH_CLIENTS = tuple(name for name in CHOICES["method.name"] if name != "centralized")
 MARKOV = (
     "shadow_std_db",
     "shadow_correlation",
@@ -26,6 +27,7 @@ READ_WITH = {
     "cefl.privacy.noise_std": ("method.name", CUT),
     "cefl.privacy.probe_size": ("method.name", SPLIT),
     "run.archive_dtype": ("method.name", ("cefl", "fedgkt")),
+    "run.on_nonfinite": ("method.name", WITH_CLIENTS),
     **{name: ("method.name", (name,)) for name in OWN},
     "cefl.clustering.network_weight": ("cefl.clustering.rule", ("balanced",)),
     "fedopt.beta1": ("fedopt.optimizer", ("adam", "yogi", "sgd")),

@@ -51,6 +51,8 @@ class RoundMetrics(NamedTuple):
     sampled: jax.Array | None = None  # i32[], clients in the round
     finished: jax.Array | None = None  # i32[], those of them that did all of it in time
     counted: jax.Array | None = None  # i32[], those of them whose contribution counts
+    skipped: jax.Array | None = None  # i32[], left out for what is not finite; None: nobody ever is
+    finite: Any = None  # OrderedDict {stage: tree of bool[]}, what each stage left, as they ran
     course: Any = None  # Course
 
 

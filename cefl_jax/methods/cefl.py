@@ -7,7 +7,7 @@ import jax.numpy as jnp
 
 from cefl_jax import parallel
 from cefl_jax.methods.method import Method
-from cefl_jax.methods.parts import Parts
+from cefl_jax.methods.parts import Parts, count_clients
 from cefl_jax.network import ledger, topology
 from cefl_jax.stages import planning
 from cefl_jax.stages.aggregation import aggregate
@@ -15,6 +15,7 @@ from cefl_jax.stages.distillation import Distillation, Learner, make_uploads
 from cefl_jax.stages.leakage import measure_leakage
 from cefl_jax.stages.optimizers import make_direction, named_direction
 from cefl_jax.stages.orchestration import make_orchestrator
+from cefl_jax.stages.soundness import examine
 from cefl_jax.stages.split_training import SplitTraining
 from cefl_jax.stages.wire import make_wire
 from cefl_jax.types import Course, Halves, Purpose, RoundMetrics, purpose_key, round_key
@@ -33,6 +34,16 @@ class CeflState(NamedTuple):
     ledger: ledger.Ledger
 
 
+class SplitTrained(NamedTuple):
+    """What the split training of a round came to."""
+
+    halves: Halves  # averaged
+    uploads: Any  # distillation.Uploads
+    loss: jax.Array  # f32[] summed over the samples trained on, before each step
+    samples: jax.Array  # i32[] samples trained on
+    out: jax.Array | None  # bool[K], who is left out; None: nobody ever is
+
+
 class Cefl(Parts):
     """The method, stage by stage, with everything closed over."""
 
@@ -49,9 +60,9 @@ class Cefl(Parts):
         decision = self._orchestrator.decide(
             state.key, state.round, state.conditions, self.data, self.network
         )
-        halves, uploads, loss = self.split_train(state, decision.plan, hparams)
+        trained = self.split_train(state, decision.plan, hparams)
         with jax.named_scope("distillation"):
-            state = self.distil(state._replace(halves=halves), uploads, hparams)
+            state = self.distil(state._replace(halves=trained.halves), trained.uploads, hparams)
         with jax.named_scope("ledger"):
             bill = self._orchestrator.bill(decision, self.num_kinds)
         state = state._replace(
@@ -60,14 +71,24 @@ class Cefl(Parts):
             ledger=ledger.charge(state.ledger, bill),
         )
         return state, RoundMetrics(
-            loss,
+            trained.loss * (1.0 / trained.samples),         # nobody's is not a number: 0 / 0
             decision.clusters,
             decision.offload_cost,
-            sampled=decision.sampled,
-            finished=decision.schedule.finished.sum(dtype=jnp.int32),
-            counted=decision.schedule.counts.sum(dtype=jnp.int32),
+            **count_clients(decision, trained.out),
+            finite=examine(*self.stages(trained, state)),
             course=Course(decision.plan.clients, decision.task, decision.schedule, bill.phase_s),
         )
+
+    def stages(self, trained, state):
+        """What the stages of a round have left, by name; the state is that after distillation."""
+        left = {"split training": {"loss": trained.loss}, "aggregation": {"halves": trained.halves}}
+        if self._distils:
+            left["distillation"] = {
+                "back": state.halves.back,
+                "cloud": state.cloud,
+                "optimizers": (state.edge_optimizer, state.cloud_optimizer),
+            }
+        return left.items()
 
     def predictors(self, state, images, _):
         """Logits of the deployed model, and of front half and cloud model where that learns."""
@@ -93,7 +114,10 @@ class Cefl(Parts):
         return {"privacy/distance_correlation": leakage}
 
     def split_train(self, state, plan, hparams):
-        """Trains the clusters and averages both halves; these, the uploads and the mean loss."""
+        """Trains the clusters and averages both halves: SplitTrained.
+
+        Who is left out weighs nothing in either average, and its features are not uploaded.
+        """
         train, slots = self.spec.train, self._slots
         direction = named_direction(train.optimizer)
         keys = [
@@ -116,24 +140,26 @@ class Cefl(Parts):
                 client_chunk=self.spec.run.client_chunk,
                 archive_dtype=self.spec.run.archive_dtype,
                 in_turn=self._orchestrator.protocol.back_in_turn,
+                skips=self.skips,
             )
             with jax.named_scope("training"):
-                smashed, trained = training.train_clusters(halves, self.mesh.size)
+                smashed, trained, out = training.train_clusters(halves, self.mesh.size)
+            out = jax.tree.map(lambda x: x > 0, parallel.merge_rows(out))
+            plan = planning.without(plan, out)
             with jax.named_scope("aggregation"):
                 averaged = aggregate(halves, trained.front_sum, trained.back, plan, self.mesh)
             counted = parallel.gather_items((trained.loss, trained.samples), plan.first.shape[0])
-            return averaged, parallel.merge_rows(smashed), counted
+            return averaged, parallel.merge_rows(smashed), counted, out
 
-        halves, smashed, (losses, samples) = self.mesh.spread(on_device)(
+        halves, smashed, (losses, samples), out = self.mesh.spread(on_device)(
             state.halves, self.data, plan, keys, hparams.learning_rate
         )
         examples, filled = planning.upload_examples(
-            plan, self.data, keys[0], train.batch_size, slots
+            planning.without(plan, out), self.data, keys[0], train.batch_size, slots
         )
         labels = self.data.labels.at[examples].get(mode="fill", fill_value=0)
         uploads = make_uploads(smashed, labels, filled)
-        # Nobody's loss is not a number: 0 / 0.
-        return halves, uploads, losses.sum() * (1.0 / samples.sum())
+        return SplitTrained(halves, uploads, losses.sum(), samples.sum(), out)
 
     def distil(self, state, uploads, hparams):
         """Edge model and cloud model teach each other on the uploaded features."""

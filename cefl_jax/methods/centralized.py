@@ -12,6 +12,7 @@ from cefl_jax.methods.parts import Parts
 from cefl_jax.network import dynamics, ledger, pooling, topology
 from cefl_jax.stages.local_training import mean_loss, read_examples
 from cefl_jax.stages.optimizers import descend, named_direction
+from cefl_jax.stages.soundness import examine
 from cefl_jax.stages.wire import LABEL_BYTES
 from cefl_jax.types import Purpose, RoundMetrics, purpose_key
 
@@ -49,7 +50,8 @@ class Centralized(Parts):
         state = CentralizedState(
             state.key, state.round + 1, params, optimizer, ledger.charge(state.ledger, bill)
         )
-        return state, RoundMetrics(loss * (1.0 / samples))
+        left = {"loss": loss, "model": params, "optimizer": optimizer}
+        return state, RoundMetrics(loss * (1.0 / samples), finite=examine(("training", left)))
 
     @property
     def num_steps(self):

@@ -1,6 +1,6 @@
 """Federated averaging: every client trains the whole model, a server averages."""
 
-from cefl_jax.methods.whole_model import WholeModel, average
+from cefl_jax.methods.whole_model import WholeModel
 
 
 def make_fedavg(*parts):
@@ -19,6 +19,6 @@ def make_fedavg(*parts):
     def round(state, hparams):
         decision = whole.decide(state)
         trained = whole.train(state, decision.plan, hparams)
-        return whole.finish(state, decision, average(trained, state.params), (), trained)
+        return whole.finish_average(state, decision, trained)
 
     return whole.method(round)

@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 
 from cefl_jax.methods.method import Method
-from cefl_jax.methods.parts import Parts
+from cefl_jax.methods.parts import Parts, count_clients
 from cefl_jax.network import ledger, topology
 from cefl_jax.stages import knowledge, planning
 from cefl_jax.stages.distillation import Distillation, Learner, Lesson, make_uploads
@@ -14,6 +14,7 @@ from cefl_jax.stages.local_training import LocalTraining
 from cefl_jax.stages.optimizers import make_direction, named_direction
 from cefl_jax.stages.orchestration import make_orchestrator
 from cefl_jax.stages.protocols import settings_of
+from cefl_jax.stages.soundness import examine, finite_rows, where_rows
 from cefl_jax.types import Purpose, RoundMetrics, purpose_key, round_key
 
 
@@ -28,6 +29,14 @@ class FedgktState(NamedTuple):
     told: knowledge.Told  # what the clients know from the server
     conditions: topology.Conditions  # of the network in the next round
     ledger: ledger.Ledger
+
+
+class Upload(NamedTuple):
+    """What the clients of a round upload, in the slots of `planning.upload_examples`."""
+
+    examples: jax.Array  # i32[K, U, B]
+    filled: jax.Array  # bool[K, U, B], which there are
+    extracted: knowledge.Extracted
 
 
 class Fedgkt(Parts):
@@ -56,12 +65,15 @@ class Fedgkt(Parts):
         decision = self._orchestrator.decide(
             state.key, state.round, state.conditions, self.data, self.network
         )
-        models, trained = self.train_clients(state, decision.plan, hparams)
-        state = self.train_server(state, models, decision.plan, hparams)
+        plan = decision.plan
+        starts = jax.tree.map(lambda x: x.at[plan.clients].get(mode="clip"), state.clients)
+        trained = self.train_clients(starts, state, plan, hparams)
+        upload, out = self.extract(trained, state, plan)
+        counts = planning.without(plan, out).weight > 0
+        models = where_rows(counts, trained.models, starts)
+        state = self.train_server(state, upload, hparams)
         clients = jax.tree.map(
-            lambda all, one: all.at[decision.plan.clients].set(one, mode="drop"),
-            state.clients,
-            models,
+            lambda all, one: all.at[plan.clients].set(one, mode="drop"), state.clients, models
         )
         with jax.named_scope("ledger"):
             bill = self._orchestrator.bill(decision, self.num_kinds)
@@ -71,11 +83,14 @@ class Fedgkt(Parts):
             conditions=decision.conditions,
             ledger=ledger.charge(state.ledger, bill),
         )
+        server = {"model": state.server, "optimizer": state.server_optimizer}
         return state, RoundMetrics(
             trained.loss * (1.0 / trained.samples),         # nobody's is not a number
-            sampled=decision.sampled,
-            finished=decision.schedule.finished.sum(dtype=jnp.int32),
-            counted=decision.schedule.counts.sum(dtype=jnp.int32),
+            **count_clients(decision, out),
+            finite=examine(
+                ("local training", {"loss": trained.loss, "models": models}),
+                ("distillation", server),
+            ),
         )
 
     def predictors(self, state, images, index):
@@ -104,11 +119,8 @@ class Fedgkt(Parts):
         )
         return {"": self.model.cloud(state.server, features), "client_": logits}
 
-    def train_clients(self, state, plan, hparams):
-        """The models of a plan's clients after the round, leaves f32[K, ...], and Trained.
-
-        A client that does not count has the model that it had.
-        """
+    def train_clients(self, starts, state, plan, hparams):
+        """Trained, with the models of a plan's clients, from those that they had, f32[K, ...]."""
         train, own = self.spec.train, self.spec.fedgkt
         direction = named_direction(train.optimizer)
         training = LocalTraining(
@@ -120,10 +132,10 @@ class Fedgkt(Parts):
             keep_models=True,
             sum_models=False,
             loss=knowledge.client_loss(own.weight, own.temperature),
+            skips=self.skips,
         )
-        starts = jax.tree.map(lambda x: x.at[plan.clients].get(mode="clip"), state.clients)
         with jax.named_scope("training"):
-            trained = training.train(
+            return training.train(
                 starts,
                 jnp.arange(plan.clients.shape[0]),
                 plan,
@@ -132,19 +144,15 @@ class Fedgkt(Parts):
                 hparams.learning_rate,
                 taught=state.told,
             )
-        counts = plan.weight > 0
-        models = jax.tree.map(
-            lambda new, old: jnp.where(counts.reshape(-1, *[1] * (new.ndim - 1)), new, old),
-            trained.models,
-            starts,
-        )
-        return models, trained
 
-    def train_server(self, state, models, plan, hparams):
-        """The state when the server has learned from what the clients upload, and told them."""
-        run = self.spec.run
+    def extract(self, trained, state, plan):
+        """The Upload of a round's clients, and bool[K] or None, who is left out by now.
+
+        Left out is also who would upload what is not finite; what it has lost until then counts.
+        """
+        run, out = self.spec.run, trained.out
         examples, filled = planning.upload_examples(
-            plan,
+            planning.without(plan, out),
             self.data,
             round_key(state.key, state.round, Purpose.BATCHES),
             self.spec.train.batch_size,
@@ -154,7 +162,15 @@ class Fedgkt(Parts):
             extraction = knowledge.Extraction(
                 self.model, run.client_chunk, self.mesh, run.archive_dtype
             )
-            extracted = extraction.extract(models, examples, filled, self.data)
+            extracted = extraction.extract(trained.models, examples, filled, self.data)
+        if self.skips:
+            out |= filled.any((1, 2)) & ~finite_rows(extracted)
+            filled &= ~out[:, None, None]
+        return Upload(examples, filled, extracted), out
+
+    def train_server(self, state, upload, hparams):
+        """The state when the server has learned from what the clients upload, and told them."""
+        examples, filled, extracted = upload
         labels = self.data.labels.at[examples].get(mode="fill", fill_value=0)
         uploads = make_uploads(extracted.features, labels, filled)
         with jax.named_scope("distillation"):
@@ -199,7 +215,8 @@ def make_fedgkt(*parts):
     server has last said of its samples, and uploads features, logits and labels of as many steps as
     one pass takes. The server trains the cloud model on these, and answers with its own logits,
     which the client keeps until it is sampled again. Nothing has been said of a sample that was
-    never uploaded: for that the loss is the cross-entropy. All clients start alike.
+    never uploaded: for that the loss is the cross-entropy. All clients start alike. One that does
+    not count, or is left out, keeps its model and uploads nothing.
 
     The deployed model is a client's front half with the cloud model, and "client_" its own small
     model. Memory is N times the small model, and Y numbers an example.

@@ -39,7 +39,8 @@ def make_fedopt(*parts):
     def round(state, hparams):
         decision = whole.decide(state)
         trained = whole.train(state, decision.plan, hparams)
-        change = jax.tree.map(jnp.subtract, average(trained, state.params), state.params)
+        mean = average(trained, state.params)
+        change = jax.tree.map(jnp.subtract, mean, state.params)
         moments, update = server_update(spec, state.memory, change)
         rate = hparams.server_learning_rate
         params = jax.tree.map(lambda p, u: p + rate * u, state.params, update)
@@ -49,7 +50,10 @@ def make_fedopt(*parts):
             (params, moments),
             (state.params, state.memory),
         )
-        return whole.finish(state, decision, params, moments, trained)
+        stages = (
+            ("aggregation", {"model": mean}), ("server step", {"model": params, "moments": moments})
+        )
+        return whole.finish(state, decision, params, moments, trained, *stages)
 
     return whole.method(round, start)
 

@@ -2,7 +2,7 @@
 
 import jax
 
-from cefl_jax.methods.whole_model import WholeModel, average
+from cefl_jax.methods.whole_model import WholeModel
 
 
 def make_fedprox(*parts):
@@ -26,6 +26,6 @@ def make_fedprox(*parts):
 
         decision = whole.decide(state)
         trained = whole.train(state, decision.plan, hparams, correct)
-        return whole.finish(state, decision, average(trained, state.params), (), trained)
+        return whole.finish_average(state, decision, trained)
 
     return whole.method(round)

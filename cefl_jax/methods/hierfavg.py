@@ -3,10 +3,11 @@
 import jax
 import jax.numpy as jnp
 
-from cefl_jax.methods.whole_model import WholeModel, average
+from cefl_jax.methods.whole_model import WholeModel
 from cefl_jax.network.hierarchy import nearest_edges, steps_per_edge_round
 from cefl_jax.stages.aggregation import weighted_sum
 from cefl_jax.stages.local_training import Trained
+from cefl_jax.stages.planning import without
 from cefl_jax.types import Purpose, round_key
 
 
@@ -15,7 +16,9 @@ def make_hierfavg(*parts):
 
     A client belongs to its nearest edge node. In each edge round it starts from that node's model
     and with a new optimizer; its batches go on through its epoch. All averages are weighted by
-    examples. An edge node without clients plays no part, nor does a client that leaves.
+    examples. An edge node without clients plays no part, nor does a client that leaves. A client
+    that is left out of an edge round takes no part in the later ones of the round, nor in the
+    weight of its edge node.
 
     With one edge node and one edge round this is FedAvg.
 
@@ -32,7 +35,7 @@ def make_hierfavg(*parts):
     def round(state, hparams):
         decision = whole.decide(state)
         trained = train_edges(whole, state, decision, hparams)
-        return whole.finish(state, decision, average(trained, state.params), (), trained)
+        return whole.finish_average(state, decision, trained)
 
     return whole.method(round)
 
@@ -42,26 +45,33 @@ def train_edges(whole, state, decision, hparams):
     edge_rounds, plan = whole.spec.hierfavg.edge_rounds, decision.plan
     num_edges = decision.network.distance_km.shape[1]
     node = nearest_edges(decision.task, decision.network)
-    weight = jnp.zeros(num_edges).at[node].add(plan.weight, mode="drop")
     block = steps_per_edge_round(decision.task, edge_rounds)
     training = whole.local_training()
     key = round_key(state.key, state.round, Purpose.BATCHES)
 
+    def weigh(out):
+        """Weight of each edge node's clients, but for those that are out: f32[E]."""
+        return jnp.zeros(num_edges).at[node].add(without(plan, out).weight, mode="drop")
+
     def edge_round(r, so_far):
-        models, loss, samples = so_far
+        models, loss, samples, out = so_far
         steps = r * block, (r + 1) * block
         trained = training.train(
-            models, node, plan, whole.data, key, hparams.learning_rate, steps=steps
+            models, node, without(plan, out), whole.data, key, hparams.learning_rate, steps=steps
         )
+        out = jax.tree.map(jnp.logical_or, out, trained.out)
+        weight = weigh(out)
         models = jax.tree.map(lambda sums, old: _mean(sums, weight, old), trained.sums, models)
-        return models, loss + trained.loss, samples + trained.samples
+        return models, loss + trained.loss, samples + trained.samples, out
 
     models = jax.tree.map(lambda x: jnp.broadcast_to(x, (num_edges, *x.shape)), state.params)
-    start = models, jnp.float32(0), jnp.int32(0)
+    nobody = jnp.zeros(node.shape, bool) if whole.skips else None
+    start = models, jnp.float32(0), jnp.int32(0), nobody
     with jax.named_scope("training"):
-        models, loss, samples = jax.lax.fori_loop(0, edge_rounds, edge_round, start)
+        models, loss, samples, out = jax.lax.fori_loop(0, edge_rounds, edge_round, start)
+    weight = weigh(out)
     sums = jax.tree.map(lambda x: x[None], weighted_sum(models, weight))
-    return Trained(sums, weight.sum()[None], loss, samples, None)
+    return Trained(sums, weight.sum()[None], loss, samples, None, out)
 
 
 def _mean(sums, weight, old):

@@ -2,6 +2,8 @@
 
 import dataclasses
 
+import jax.numpy as jnp
+
 from cefl_jax import parallel
 from cefl_jax.data.federated import FederatedData
 from cefl_jax.models.cost import Workload
@@ -23,3 +25,31 @@ class Parts:
     data: FederatedData
     network: topology.Network
     num_kinds: int  # device classes of the network
+
+    @property
+    def skips(self):
+        """Whether clients are left out of a round whose numbers are not finite."""
+        return self.spec.run.on_nonfinite == "skip_client"
+
+
+def count_clients(decision, out):
+    """The fields of RoundMetrics that count clients.
+
+    Who is left out has computed and sent like everybody else: the ledger charges for it.
+
+    Args:
+      decision: orchestration.Decision.
+      out: bool[K], who is left out; or None.
+    """
+    finished, counts = (
+        x.ravel() for x in (decision.schedule.finished, decision.schedule.counts)
+    )
+    skipped = None
+    if out is not None:
+        counts, skipped = counts & ~out, out.sum(dtype=jnp.int32)
+    return {
+        "sampled": decision.sampled,
+        "finished": finished.sum(dtype=jnp.int32),
+        "counted": counts.sum(dtype=jnp.int32),
+        "skipped": skipped,
+    }

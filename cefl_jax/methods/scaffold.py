@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 
 from cefl_jax.methods.whole_model import WholeModel, average
+from cefl_jax.stages.planning import without
 
 
 class Controls(NamedTuple):
@@ -20,7 +21,7 @@ def make_scaffold(*parts):
 
     The model moves by the clients' change averaged by their examples, as in the other methods; the
     server's control variate by the plain mean over the population, as published. Memory is N times
-    the model. A client whose model does not count keeps its control variate.
+    the model. A client whose model does not count, or is left out, keeps its control variate.
 
     Published is plain SGD. With another optimizer it is the step that is corrected, and not the
     gradient that the optimizer gets: c_i is a mean step, with momentum 0.9 up to ten gradients, and
@@ -48,12 +49,14 @@ def make_scaffold(*parts):
         own = jax.tree.map(lambda x: x.at[plan.clients].get(mode="clip"), controls.clients)
         corrections = jax.tree.map(jnp.subtract, controls.server, own)
         trained = whole.train(state, plan, hparams, corrections=corrections)
-        rate = hparams.server_learning_rate
-        params = jax.tree.map(
-            lambda old, new: old + rate * (new - old), state.params, average(trained, state.params)
-        )
+        rate, mean = hparams.server_learning_rate, average(trained, state.params)
+        params = jax.tree.map(lambda old, new: old + rate * (new - old), state.params, mean)
+        plan = without(plan, trained.out)
         controls = _renew(controls, own, state.params, trained.models, plan, hparams)
-        return whole.finish(state, decision, params, controls, trained)
+        # The server's control variate takes in those of all clients of the round.
+        server = {"model": params, "control": controls.server}
+        stages = ("aggregation", {"model": mean}), ("server step", server)
+        return whole.finish(state, decision, params, controls, trained, *stages)
 
     return whole.method(round, start)
 

@@ -1,6 +1,6 @@
 """Sequential split learning: each client goes on with the model of the one before."""
 
-from cefl_jax.methods.cefl import Cefl
+from cefl_jax.methods.cefl import Cefl, SplitTrained
 from cefl_jax.methods.method import Method
 from cefl_jax.stages.local_training import LocalTraining
 from cefl_jax.stages.optimizers import named_direction
@@ -17,22 +17,32 @@ class SequentialSplit(Cefl):
         return state, metrics._replace(course=None)
 
     def split_train(self, state, plan, hparams):
-        """Trains one client after another; the last one's halves, no uploads, and the mean loss.
+        """Trains one client after another: SplitTrained of the last one's halves, no uploads.
 
         The gradient through the cut is that of the whole model, whose norm is what is clipped.
         """
         train = self.spec.train
         direction = named_direction(train.optimizer)
         training = LocalTraining(
-            self.model.whole, direction, train.batch_size, 1, self.mesh, keep_models=True
+            self.model.whole,
+            direction,
+            train.batch_size,
+            1,
+            self.mesh,
+            keep_models=True,
+            skips=self.skips,
         )
         key = round_key(state.key, state.round, Purpose.BATCHES)
         whole = state.halves.front + state.halves.back
-        whole, loss, samples = training.train_in_turn(
+        whole, *counted = training.train_in_turn(
             whole, plan, self.data, key, hparams.learning_rate
         )
         halves = Halves(whole[: self.model.cut], whole[self.model.cut :])
-        return halves, None, loss * (1.0 / samples)             # nobody's is not a number
+        return SplitTrained(halves, None, *counted)
+
+    def stages(self, trained, _):
+        """What the one stage of a round has left, by name: nothing is averaged."""
+        return [("split training", {"halves": trained.halves, "loss": trained.loss})]
 
 
 def make_sequential_split(spec, *parts):
@@ -41,7 +51,7 @@ def make_sequential_split(spec, *parts):
     The clients of a round come in the order in which they were sampled, which is random. Each loads
     the front half that the one before has left at the front aggregation server, trains it with the
     back half on the cloud, its optimizer started anew, and delivers it; nothing is averaged. After
-    a client that does not count the model is as it was before it.
+    a client that does not count, or is left out, the model is as it was before it.
 
     Args:
       spec: Spec.

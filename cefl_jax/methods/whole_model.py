@@ -6,11 +6,12 @@ import jax
 import jax.numpy as jnp
 
 from cefl_jax.methods.method import Method
-from cefl_jax.methods.parts import Parts
+from cefl_jax.methods.parts import Parts, count_clients
 from cefl_jax.network import ledger, topology
 from cefl_jax.stages.local_training import LocalTraining
 from cefl_jax.stages.optimizers import named_direction
 from cefl_jax.stages.orchestration import make_orchestrator
+from cefl_jax.stages.soundness import examine
 from cefl_jax.types import Course, Purpose, RoundMetrics, purpose_key, round_key
 
 
@@ -85,10 +86,21 @@ class WholeModel(Parts):
             self.mesh,
             correct,
             keep_models,
+            skips=self.skips,
         )
 
-    def finish(self, state, decision, params, memory, trained):
-        """The state after a round, and its RoundMetrics."""
+    def finish(self, state, decision, params, memory, trained, *stages):
+        """The state after a round, and its RoundMetrics.
+
+        Args:
+          state: WholeState before the round.
+          decision: Decision.
+          params: the global model after it.
+          memory: likewise.
+          trained: Trained.
+          *stages: pairs of a name and what that stage has left, of those after local training
+            whose results may be other than finite.
+        """
         with jax.named_scope("ledger"):
             bill = self.orchestrator.bill(decision, self.num_kinds)
         state = WholeState(
@@ -105,10 +117,16 @@ class WholeModel(Parts):
             course = Course(decision.plan.clients, alone, decision.schedule, bill.phase_s)
         return state, RoundMetrics(
             trained.loss * (1.0 / trained.samples),         # nobody's is not a number
-            sampled=decision.sampled,
-            finished=decision.schedule.finished.sum(dtype=jnp.int32),
-            counted=decision.schedule.counts.sum(dtype=jnp.int32),
+            **count_clients(decision, trained.out),
+            finite=examine(("local training", {"loss": trained.loss}), *stages),
             course=course,
+        )
+
+    def finish_average(self, state, decision, trained):
+        """`finish` of a round that ends with the clients' average."""
+        params = average(trained, state.params)
+        return self.finish(
+            state, decision, params, (), trained, ("aggregation", {"model": params})
         )
 
     def method(self, round, memory=lambda params: ()):

@@ -13,6 +13,7 @@ from cefl_jax import parallel
 from cefl_jax.data.federated import FederatedData
 from cefl_jax.stages.optimizers import descend
 from cefl_jax.stages.planning import Plan, draw_batch
+from cefl_jax.stages.soundness import finite_rows, where_rows
 
 
 class Trained(NamedTuple):
@@ -23,6 +24,7 @@ class Trained(NamedTuple):
     loss: jax.Array  # f32[] summed over the samples trained on, before each step
     samples: jax.Array  # i32[] samples trained on
     models: Any  # leaves f32[K, ...], every client's model; None unless kept
+    out: Any = None  # bool[K], who is left out; None: nobody ever is
 
 
 def label_loss(logits, labels, _):
@@ -36,6 +38,9 @@ class LocalTraining:
 
     Clients are computed `chunk` at once; chunks are dealt to the devices in turn. A client without
     samples in a step does not move. Clients belong to groups, which start from models of their own.
+
+    With `skips`, a client is left out whose model or summed loss is not finite in the end: it
+    weighs nothing, has the model that it started from, and its samples and losses are not counted.
     """
 
     apply: Callable  # from parameters and normalised images f32[B, H, W, I] to logits f32[B, Y]
@@ -47,6 +52,7 @@ class LocalTraining:
     keep_models: bool = False
     sum_models: bool = True
     loss: Callable = label_loss  # (logits f32[B, Y], labels i32[B], taught) -> f32[B]
+    skips: bool = False  # clients are left out whose numbers are not finite
 
     def train(
         self,
@@ -83,8 +89,8 @@ class LocalTraining:
     def train_in_turn(self, start, plan, data, key, learning_rate):
         """Trains the clients of a plan one after another, each from the model of the one before.
 
-        The model that a client without weight has trained is not handed on. All devices do all of
-        it. `chunk` is 1, and the models are kept.
+        The model that a client without weight has trained is not handed on, nor that of one that is
+        left out. All devices do all of it. `chunk` is 1, and the models are kept.
 
         Args:
           start: leaves f32[...], the model of the first client.
@@ -93,23 +99,25 @@ class LocalTraining:
           key: of the clients' batches in this round.
           learning_rate: f32[].
         Returns:
-          The model of the last client, f32[] loss and i32[] samples as in Trained.
+          The model of the last client; and f32[] loss, i32[] samples and bool[K] as in Trained.
         """
 
         def on_device(start, plan, data, key, learning_rate):
             group = jnp.zeros_like(plan.clients)
 
             def turn(j, carry):
-                model, loss, samples = carry
+                model, loss, samples, out = carry
                 starts = jax.tree.map(lambda x: x[None], model)
                 run = _Run(self, starts, group, plan, data, key, learning_rate)
                 one = run.train_chunk(j)
                 model = jax.tree.map(
                     lambda new, old: jnp.where(plan.weight[j] > 0, new[0], old), one.models, model
                 )
-                return model, loss + one.loss, samples + one.samples
+                out = jax.tree.map(lambda all, one: all.at[j].set(one[0]), out, one.out)
+                return model, loss + one.loss, samples + one.samples, out
 
-            first = start, jnp.float32(0), jnp.int32(0)
+            out = jnp.zeros(group.shape, bool) if self.skips else None
+            first = start, jnp.float32(0), jnp.int32(0), out
             return jax.lax.fori_loop(0, plan.clients.shape[0], turn, first)
 
         return self.mesh.spread(on_device)(start, plan, data, key, learning_rate)
@@ -131,15 +139,18 @@ class LocalTraining:
 
         results = jax.lax.fori_loop(0, last, train, nothing)
         counted = results.weight, results.loss, results.samples
-        counted, models = parallel.gather_items((counted, results.models), num_chunks)
+        of_clients = results.models, results.out
+        counted, of_clients = parallel.gather_items((counted, of_clients), num_chunks)
         sums = results.sums
         if self.mesh.deterministic:
             sums = parallel.gather_items(sums, num_chunks)
         sums, counted = jax.tree.map(lambda x: x.sum(0), (sums, counted))
         if not self.mesh.deterministic:
             sums = parallel.total(sums)
-        models = jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:])[:num_clients], models)
-        return Trained(sums, *counted, models)
+        of_clients = jax.tree.map(
+            lambda x: x.reshape(-1, *x.shape[2:])[:num_clients], of_clients
+        )
+        return Trained(sums, *counted, *of_clients)
 
 
 class _Run(NamedTuple):
@@ -177,7 +188,7 @@ class _Run(NamedTuple):
         def step(s, carry):
             models, states, loss, samples = carry
             trains = here & (first + s < past)
-            valid, grads, step_loss = self._gradients(client, models, first + s, trains)
+            valid, grads, losses = self._gradients(client, models, first + s, trains)
             if training.correct is not None:
                 grads = training.correct(grads, models, start)
             moved, new_states = jax.vmap(
@@ -187,24 +198,27 @@ class _Run(NamedTuple):
                 moved = jax.tree.map(
                     lambda p, c: p - self.learning_rate * c, moved, correction
                 )
-            moves = valid.any(1)
-            models, states = jax.tree.map(
-                lambda new, old: jnp.where(moves.reshape(-1, *[1] * (new.ndim - 1)), new, old),
-                (moved, new_states),
-                (models, states),
-            )
-            return models, states, loss + step_loss, samples + valid.sum()
+            models, states = where_rows(valid.any(1), (moved, new_states), (models, states))
+            return models, states, loss + total(losses), samples + total(valid.sum(1))
 
-        carry = start, jax.vmap(training.direction.init)(start), jnp.float32(0), jnp.int32(0)
+        # Of each client, where it is seen in the end who is out.
+        total, shape = (jnp.asarray, rows.shape) if training.skips else (jnp.sum, ())
+        counted = jnp.zeros(shape), jnp.zeros(shape, jnp.int32)
+        carry = start, jax.vmap(training.direction.init)(start), *counted
         models, _, loss, samples = jax.lax.fori_loop(0, most, step, carry)
+        out = None
+        if training.skips:
+            sound = finite_rows((models, loss))
+            out, models = here & ~sound, where_rows(sound, models, start)
+            weight, loss, samples = (jnp.where(sound, x, 0) for x in (weight, loss, samples))
         share = jnp.where(group == jnp.arange(num_groups)[:, None], weight, 0.0)   # [G, C]
         summed = models if training.sum_models else None
         sums = jax.tree.map(lambda x: jnp.tensordot(share, x, axes=1), summed)
         kept = models if training.keep_models else None
-        return Trained(sums, share.sum(1), loss, samples, kept)
+        return Trained(sums, share.sum(1), loss.sum(), samples.sum(), kept, out)
 
     def _gradients(self, client, models, step, trains):
-        """Which samples there are, bool[C, B], gradients of each client, and the sum of losses."""
+        """Which samples there are, bool[C, B], gradients of each client, and its summed losses."""
         size = self.training.batch_size
         with jax.named_scope("batches"):
             draw = jax.vmap(lambda k, s: draw_batch(self.data, self.key, k, s, size))
@@ -218,7 +232,7 @@ class _Run(NamedTuple):
             mean = functools.partial(mean_loss, self.training.apply, loss=self.training.loss)
             gradient = jax.vmap(jax.grad(mean, has_aux=True))
             grads, losses = gradient(models, images, labels, valid, taught)
-        return valid, grads, losses.sum()
+        return valid, grads, losses
 
 
 def read_examples(data, examples):

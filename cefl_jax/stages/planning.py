@@ -76,6 +76,23 @@ def settle(plan, steps, counts):
     )
 
 
+def without(plan, out):
+    """The Plan as if some clients did nothing in the round, or nothing more.
+
+    Args:
+      plan: Plan.
+      out: bool[K], who; or None for nobody.
+    Returns:
+      Plan; of these clients, no steps, no uploads and no weight.
+    """
+    if out is None:
+        return plan
+    steps, uploaded, weight = (
+        jnp.where(out, 0, x) for x in (plan.steps, plan.uploaded, plan.weight)
+    )
+    return plan._replace(steps=steps, uploaded=uploaded, weight=weight)
+
+
 class Extent(NamedTuple):
     """Static bounds over the population."""
 

@@ -11,8 +11,11 @@ import optax
 from cefl_jax.data.federated import FederatedData
 from cefl_jax.models.split import SplitModel
 from cefl_jax.parallel import own_items
+from cefl_jax.stages.exchange import exchange, exchange_soundly
+from cefl_jax.stages.local_training import read_examples
 from cefl_jax.stages.optimizers import descend
 from cefl_jax.stages.planning import Plan, draw_batch
+from cefl_jax.stages.soundness import finite_leaves, finite_rows, where_rows
 from cefl_jax.stages.wire import Wire
 
 
@@ -22,6 +25,7 @@ class Rows(NamedTuple):
     fronts: Any  # leaves f32[K, ...]
     states: Any  # optimizer states, leaves [K, ...]
     smashed: jax.Array  # [K, U, B, ...] cut-layer features as uploaded; zero where none
+    out: jax.Array | None = None  # bool[K], who is left out from now on; None: nobody ever is
 
 
 class Node(NamedTuple):
@@ -42,50 +46,6 @@ class Outcome(NamedTuple):
     samples: jax.Array  # i32[] samples trained on
 
 
-class Exchange(NamedTuple):
-    """What one local step of some clients with their edge node yields."""
-
-    loss: jax.Array  # f32[] summed over the samples
-    smashed: jax.Array  # f32[C, B, ...] cut-layer features as the server gets them
-    front_grads: Any  # leaves [C, ...], of each client's own mean loss
-    back_grad: Any  # of the summed loss
-
-
-def exchange(model, wire, keys, fronts, back, images, labels, valid):
-    """One local step's gradients: features up, gradient at the cut down.
-
-    What the wire does to either is no part of the gradient: the back half's is taken at the
-    features that arrive, and a client goes on with the gradient that it gets.
-
-    Args:
-      model: SplitModel.
-      wire: Wire.
-      keys: key[C] of what each client and its server send.
-      fronts: leaves f32[C, ...], the clients' front halves.
-      back: the edge node's back half.
-      images: f32[C, B, H, W, I] normalised.
-      labels: i32[C, B].
-      valid: bool[C, B], which samples count.
-    Returns:
-      Exchange. A client without samples has gradient 0.
-    """
-    features, pull = jax.vjp(lambda fronts: jax.vmap(model.front)(fronts, images), fronts)
-    up, down = jax.vmap(jax.random.split, out_axes=1)(keys)
-    smashed = jax.vmap(wire.send_features)(up, features, valid)
-
-    def summed_loss(back, smashed):
-        logits = model.back(back, smashed)
-        losses = optax.losses.softmax_cross_entropy_with_integer_labels(logits, labels.ravel())
-        return jnp.where(valid.ravel(), losses, 0.0).sum()
-
-    arrived = smashed.reshape(-1, *smashed.shape[2:])
-    loss, (back_grad, cut_grad) = jax.value_and_grad(summed_loss, (0, 1))(back, arrived)
-    share = 1.0 / jnp.maximum(valid.sum(1), 1)
-    cut_grads = cut_grad.reshape(smashed.shape) * _like(share, smashed)
-    (front_grads,) = pull(jax.vmap(wire.send_gradient)(down, cut_grads, valid))
-    return Exchange(loss, smashed, front_grads, back_grad)
-
-
 @dataclasses.dataclass(frozen=True)
 class SplitTraining:
     """Split training of one round: what every cluster shares.
@@ -98,6 +58,12 @@ class SplitTraining:
 
     Or, in turn, the node steps on each chunk's samples by themselves, before it takes those of the
     next one.
+
+    With `skips`, a client whose features, loss or gradient in a step are not finite is out from
+    this step on: the node steps as if it were not there, and its losses before this step are all
+    that is seen of it. So is a client whose step would make its front half, or the state of its
+    optimizer, not finite, from the next step on. Where a back half is not finite in the end, its
+    whole cluster is out, and its losses too. Front halves of clients that are out stay finite.
     """
 
     model: SplitModel
@@ -113,6 +79,7 @@ class SplitTraining:
     client_chunk: int  # clients of a cluster computed at once
     archive_dtype: str = "float32"  # of the smashed data that is kept
     in_turn: bool = False  # the node steps after each chunk
+    skips: bool = False  # clients are left out whose numbers are not finite
 
     def train_clusters(self, halves, num_devices):
         """Trains this device's clusters, one after another, from the same halves.
@@ -124,9 +91,9 @@ class SplitTraining:
           halves: Halves.
           num_devices: static D.
         Returns:
-          The uploaded features `[K, U, B, ...]` of all clients, zero for those of other devices,
-          and Outcome with leaves `[L, ...]`, one for each of this device's `own_items`, zero where
-          no cluster formed.
+          The uploaded features `[K, U, B, ...]` of all clients, zero for those of other devices;
+          Outcome with leaves `[L, ...]`, one for each of this device's `own_items`, zero where no
+          cluster formed; and bool[K], which of this device's clients are out, or None.
         """
         num_clients, num_clusters = self.plan.clients.shape[0], self.plan.first.shape[0]
         own = own_items(num_clusters, num_devices)
@@ -137,7 +104,8 @@ class SplitTraining:
         fronts = _repeat(halves.front, padded)
         shape = (padded, self.upload_slots, self.batch_size, *self.model.feature_shape)
         smashed = jnp.zeros(shape, self.archive_dtype)
-        rows = Rows(fronts, jax.vmap(self.direction.init)(fronts), smashed)
+        out = jnp.zeros(padded, bool) if self.skips else None
+        rows = Rows(fronts, jax.vmap(self.direction.init)(fronts), smashed, out)
         state = self.direction.init(halves.back)
         start = Node(halves.back, state, jnp.float32(0), jnp.int32(0))
         nothing = Outcome(halves.front, start.back, start.loss, start.samples)
@@ -148,12 +116,15 @@ class SplitTraining:
         def train(i, carry):
             rows, outcomes = carry
             rows, node = self.train_cluster(own[i], rows, start)
-            front_sum = self._sum_fronts(own[i], rows.fronts)
+            if self.skips:
+                rows, node = self._leave_unsound(own[i], rows, node, start)
+            front_sum = self._sum_fronts(own[i], rows)
             outcome = Outcome(front_sum, node.back, node.loss, node.samples)
             return rows, jax.tree.map(lambda all, one: all.at[i].set(one), outcomes, outcome)
 
         rows, outcomes = jax.lax.fori_loop(0, last, train, (rows, outcomes))
-        return rows.smashed[:num_clients], outcomes
+        smashed, out = jax.tree.map(lambda x: x[:num_clients], (rows.smashed, rows.out))
+        return smashed, outcomes, out
 
     def train_cluster(self, m, rows, node):
         """All local steps of cluster m; its clients' rows and its node afterwards."""
@@ -161,7 +132,14 @@ class SplitTraining:
         step = functools.partial(self._local_step, m)
         return jax.lax.fori_loop(0, steps, step, (rows, node))
 
-    def _sum_fronts(self, m, fronts):
+    def _leave_unsound(self, m, rows, node, start):
+        """Rows and Node of cluster m, which is out as a whole where its node is not finite."""
+        sound = jax.tree.reduce(jnp.logical_and, finite_leaves((node.back, node.loss)))
+        members = self.plan.cluster == m
+        members = jnp.pad(members, (0, rows.out.shape[0] - members.shape[0]))
+        return rows._replace(out=rows.out | (members & ~sound)), where_rows(sound, node, start)
+
+    def _sum_fronts(self, m, rows):
         """Sum of the front halves of cluster m, each times its client's weight."""
 
         def add(j, total):
@@ -169,14 +147,14 @@ class SplitTraining:
             at = self.plan.first[m] + j * self.client_chunk
             weight = self.plan.weight.at[self.plan.first[m] + place].get(mode="fill", fill_value=0)
             weight = jnp.where(place < self.plan.members[m], weight, 0)
-            chunk = jax.tree.map(
-                lambda x: jax.lax.dynamic_slice_in_dim(x, at, self.client_chunk), fronts
-            )
+            chunk = self._slice(at, rows.fronts)
+            if self.skips:
+                weight = jnp.where(self._slice(at, rows.out), 0, weight)
             return jax.tree.map(
                 lambda total, x: total + jnp.tensordot(weight, x, axes=1), total, chunk
             )
 
-        start = jax.tree.map(lambda x: jnp.zeros(x.shape[1:], x.dtype), fronts)
+        start = jax.tree.map(lambda x: jnp.zeros(x.shape[1:], x.dtype), rows.fronts)
         return jax.lax.fori_loop(0, -(-self.plan.members[m] // self.client_chunk), add, start)
 
     def _local_step(self, m, step, carry):
@@ -198,7 +176,7 @@ class SplitTraining:
         share = 1.0 / jnp.maximum(samples, 1)
         grad = jax.tree.map(lambda g: g * share, grad)
         moved = descend(self.direction, grad, node.state, node.back, self.learning_rate)
-        back, state = _where(samples > 0, moved, (node.back, node.state))
+        back, state = where_rows(samples > 0, moved, (node.back, node.state))
         return rows, Node(back, state, node.loss + loss, node.samples + samples)
 
     def _chunk_step(self, m, step, back, j, carry):
@@ -211,40 +189,53 @@ class SplitTraining:
             x.at[row].get(mode="fill", fill_value=0)
             for x in (self.plan.clients, self.plan.steps, self.plan.uploaded)
         )
-        draw = jax.vmap(lambda k: draw_batch(self.data, self.key, k, step, self.batch_size))
         with jax.named_scope("batches"):
-            examples, valid = draw(client)
+            images, labels, valid = self._read_batches(client, step)
             valid &= ((place < self.plan.members[m]) & (step < steps))[:, None]
-            images = self.data.images.at[examples].get(mode="fill", fill_value=0)
-            images = self.data.normalise(images)
-            labels = self.data.labels.at[examples].get(mode="fill", fill_value=0)
-
-        now = jax.tree.map(
-            lambda x: jax.lax.dynamic_slice_in_dim(x, at, self.client_chunk),
-            (rows.fronts, rows.states),
-        )
+        now = self._slice(at, (rows.fronts, rows.states))
         fronts, states = now
+        out = self._slice(at, rows.out)
         keys = jax.vmap(lambda k: draw_key(self.wire_key, k, step))(client)
+        if self.skips:
+            valid &= ~out[:, None]
         with jax.named_scope("gradients"):
-            sent = exchange(self.model, self.wire, keys, fronts, back, images, labels, valid)
+            send = exchange_soundly if self.skips else exchange
+            sent = send(self.model, self.wire, keys, fronts, back, images, labels, valid)
         step_front = functools.partial(descend, self.direction, learning_rate=self.learning_rate)
         moved = jax.vmap(step_front)(sent.front_grads, states, fronts)
-        after = _where(valid.any(1), moved, now)
-        fronts, states = jax.tree.map(
+        moves = valid.any(1)
+        if self.skips:
+            came, valid = moves, valid & sent.sound[:, None]
+            moves = came & sent.sound & finite_rows(moved)
+            out |= came & ~moves
+        after = *where_rows(moves, moved, now), out
+        fronts, states, out = jax.tree.map(
             lambda x, new: jax.lax.dynamic_update_slice_in_dim(x, new, at, 0),
-            (rows.fronts, rows.states),
+            (rows.fronts, rows.states, rows.out),
             after,
         )
         slot = step - (steps - uploaded)
-        slot = jnp.where(valid.any(1) & (slot >= 0), slot, self.upload_slots)
+        slot = jnp.where(moves & (slot >= 0), slot, self.upload_slots)
         smashed = rows.smashed.at[row, slot].set(
             sent.smashed.astype(self.archive_dtype), mode="drop"
         )
         return (
-            Rows(fronts, states, smashed),
+            Rows(fronts, states, smashed, out),
             jax.tree.map(jnp.add, back_grad, sent.back_grad),
             loss + sent.loss,
             samples + valid.sum(),
+        )
+
+    def _read_batches(self, clients, step):
+        """Images f32[C, B, ...], labels i32[C, B] and bool[C, B] of one local step of clients."""
+        draw = jax.vmap(lambda k: draw_batch(self.data, self.key, k, step, self.batch_size))
+        examples, valid = draw(clients)
+        return *read_examples(self.data, examples), valid
+
+    def _slice(self, at, tree):
+        """A chunk of the rows of a tree, from row `at` on."""
+        return jax.tree.map(
+            lambda x: jax.lax.dynamic_slice_in_dim(x, at, self.client_chunk), tree
         )
 
 
@@ -255,12 +246,3 @@ def draw_key(key, client, step):
 
 def _repeat(tree, count):
     return jax.tree.map(lambda x: jnp.broadcast_to(x, (count, *x.shape)), tree)
-
-
-def _like(mask, x):
-    """A mask over the first axis, with the rank of x."""
-    return mask.reshape(*mask.shape, *[1] * (x.ndim - mask.ndim))
-
-
-def _where(mask, new, old):
-    return jax.tree.map(lambda a, b: jnp.where(_like(mask, a), a, b), new, old)

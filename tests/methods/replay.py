@@ -67,8 +67,8 @@ def terms(setup, state, clients):
     )
 
 
-def draws(setup, state, index):
-    """What the library draws in round `index`."""
+def draws(setup, state, index, broken=None):
+    """What the library draws in round `index`; `broken` {client: steps until it is left out}."""
     spec, data = setup.spec, setup.data
     key = {purpose: round_key(state.key, index, purpose) for purpose in Purpose}
     clients = np.asarray(
@@ -88,13 +88,17 @@ def draws(setup, state, index):
         spec.train,
         spec.cefl.distill.upload_steps,
     )
+    broken = broken or {}
+    gone = np.isin(plan.clients, list(broken))
+    plan = plan._replace(uploaded=np.where(gone, 0, plan.uploaded))
     position = {client: k for k, client in enumerate(clients.tolist())}
     places = [position[client] for client in plan.clients.tolist()]
     batches = [None] * len(clients)
     rows = list(zip(places, plan.clients.tolist(), plan.steps.tolist(), strict=True))
     for place, client, steps in rows:
         batches[place] = [
-            _batch(setup, key[Purpose.BATCHES], client, step) for step in range(steps)
+            _batch(setup, key[Purpose.BATCHES], client, step)
+            for step in range(min(steps, broken.get(client, steps)))
         ]
     given = None if spec.cefl.clustering.rule == "patent" else cluster.tolist()
     if spec.cefl.distill.rule == "none":

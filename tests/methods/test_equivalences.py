@@ -10,8 +10,8 @@ import pytest
 from cefl_jax.parallel import AXIS
 from cefl_jax.specs import CompressionSpec, PrivacySpec
 from cefl_jax.stages import planning, sampling
+from cefl_jax.stages.exchange import exchange
 from cefl_jax.stages.optimizers import descend, make_direction
-from cefl_jax.stages.split_training import exchange
 from cefl_jax.stages.wire import make_wire
 from cefl_jax.types import Purpose, round_key
 from tests import world

@@ -13,7 +13,7 @@ from cefl_jax.models import zoo
 from cefl_jax.models.conv import XLA, conv_block
 from cefl_jax.models.split import make_model
 from cefl_jax.specs import CompressionSpec, ModelSpec, PrivacySpec
-from cefl_jax.stages.split_training import exchange
+from cefl_jax.stages.exchange import exchange
 from cefl_jax.stages.wire import make_wire
 from tests.oracles import conv_net as oracle
 from tests.quick import quick_jit

@@ -14,8 +14,9 @@ from cefl_jax.network.messages import Sizes
 from cefl_jax.specs import CompressionSpec, PrivacySpec
 from cefl_jax.stages import planning
 from cefl_jax.stages.compression import Codec
+from cefl_jax.stages.exchange import Exchange, exchange
 from cefl_jax.stages.leakage import distance_correlation
-from cefl_jax.stages.split_training import Exchange, draw_key, exchange
+from cefl_jax.stages.split_training import draw_key
 from cefl_jax.stages.wire import make_wire
 from cefl_jax.types import Halves, Purpose, purpose_key, round_key
 from tests import world
@@ -154,7 +155,7 @@ def test_a_wire_that_does_nothing_leaves_every_bit(batch):
         loss, (back_grad, cut) = jax.value_and_grad(summed_loss, (0, 1))(back, features)
         share = 1.0 / jnp.maximum(valid.sum(1), 1)
         (front_grads,) = pull(cut * share[:, None, None])
-        return Exchange(loss, features, front_grads, back_grad)
+        return Exchange(loss, features, front_grads, back_grad, jnp.ones(2, bool))
 
     sent = sent_by(model, wire, arrays)
     jax.tree.map(np.testing.assert_array_equal, sent, quick_jit(without_wire)(*arrays))
@@ -196,18 +197,20 @@ def trained():
 @pytest.mark.parametrize("width", [3, pytest.param(7, marks=pytest.mark.slow)])
 def test_the_chunk_width_changes_nothing(trained, width):
     """Up to rounding, and where that turns one of int8's coins, up to one level of a value."""
-    *_, (halves, uploads, loss) = trained(width)
-    *_, (alone, alone_uploads, alone_loss) = trained(1)
-    close(halves, alone, rtol=1e-3, atol=1e-4)
-    np.testing.assert_allclose(loss, alone_loss, rtol=1e-4)
-    np.testing.assert_array_equal(uploads.order, alone_uploads.order)
-    different = ~np.isclose(uploads.features, alone_uploads.features, rtol=1e-3, atol=1e-4)
+    *_, wide = trained(width)
+    *_, alone = trained(1)
+    close(wide.halves, alone.halves, rtol=1e-3, atol=1e-4)
+    np.testing.assert_allclose(wide.loss, alone.loss, rtol=1e-4)
+    assert wide.samples == alone.samples
+    np.testing.assert_array_equal(wide.uploads.order, alone.uploads.order)
+    features = wide.uploads.features, alone.uploads.features
+    different = ~np.isclose(*features, rtol=1e-3, atol=1e-4)
     assert different.mean() < 1e-3
 
 
 def test_a_message_is_drawn_from_its_client_and_its_step(trained):
     """With a learning rate of 0 every uploaded message is that of the first front half."""
-    setup, state, plan, (_, uploads, _) = trained(3, 0.0)
+    setup, state, plan, after = trained(3, 0.0)
     model, data, wire = setup.model, setup.data, make_wire(
         setup.spec.cefl.compression, setup.spec.cefl.privacy
     )
@@ -215,7 +218,7 @@ def test_a_message_is_drawn_from_its_client_and_its_step(trained):
         round_key(state.key, 0, purpose) for purpose in (Purpose.BATCHES, Purpose.WIRE)
     )
     shape = (7, setup.extent.uploads, 4, *model.feature_shape)
-    features = np.asarray(uploads.features).reshape(shape)
+    features = np.asarray(after.uploads.features).reshape(shape)
     sent = 0
     for k, client in enumerate(plan.clients.tolist()):
         for slot in range(int(plan.uploaded[k])):
@@ -231,7 +234,7 @@ def test_a_message_is_drawn_from_its_client_and_its_step(trained):
             assert np.isclose(actual, expected, atol=level / 10).mean() > 0.999
             assert np.abs(actual - np.asarray(plain)[np.asarray(valid)]).max() > 0.5  # it is noisy
             sent += int(valid.sum())
-    assert sent == int(uploads.count)
+    assert sent == int(after.uploads.count)
 
 
 def test_leakage_is_that_of_what_is_sent():

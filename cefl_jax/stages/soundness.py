@@ -1,0 +1,39 @@
+"""What is finite: of what the stages of a round leave, and of what single clients come to."""
+
+import collections
+import functools
+
+import jax
+import jax.numpy as jnp
+
+
+def finite_leaves(tree):
+    """Whether all values of a leaf are finite, bool[] for each leaf; whole numbers are."""
+    return jax.tree.map(lambda x: jnp.isfinite(x).all(), tree)
+
+
+def finite_rows(tree):
+    """Whether all values of a row are finite, bool[C], over all leaves [C, ...] of a tree."""
+    rows = [jnp.isfinite(x).reshape(x.shape[0], -1).all(1) for x in jax.tree.leaves(tree)]
+    return functools.reduce(jnp.logical_and, rows)
+
+
+def examine(*stages):
+    """Which leaves are finite of what each stage of a round has left.
+
+    Args:
+      *stages: pairs of a stage's name and a tree, in the order in which they ran.
+    Returns:
+      OrderedDict {name: tree of bool[]}, in that order; of a dict, JAX would sort the names.
+    """
+    return collections.OrderedDict((name, finite_leaves(tree)) for name, tree in stages)
+
+
+def where_rows(mask, new, old):
+    """Rows of the leaves [C, ...] of two trees: the new ones where bool[C] says so."""
+    return jax.tree.map(lambda a, b: jnp.where(like(mask, a), a, b), new, old)
+
+
+def like(mask, x):
+    """A mask over the first axes, with the rank of x."""
+    return mask.reshape(*mask.shape, *[1] * (x.ndim - mask.ndim))
