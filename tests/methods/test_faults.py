@@ -1,0 +1,118 @@
+"""A run whose numbers stop being finite says in which round, stage and leaf; every method does."""
+
+import functools
+
+import jax
+import numpy as np
+import pytest
+
+from cefl_jax import program
+from cefl_jax.runtime.faults import Fault, find_fault
+from tests import world
+from tests.quick import quickest_jit
+
+FRONT, BACK = "halves.front[0]['Dense_0']['bias']", "halves.back[0]['Dense_0']['bias']"
+
+
+@functools.cache
+def compiled(method="cefl"):
+    """A run of five rounds of one local step, three and two to an evaluation."""
+    changes = {"train.rounds": 5, "run.eval_every": 3, "train.local_steps": 1}
+    setup = world.make_setup(changes | {"method.name": method})
+    setup = setup._replace(data=setup.data._replace(images=np.float32(setup.data.images)))
+    start, advance = program.make_program(setup)
+    arrays = program.make_hparams(setup.spec), setup.data, setup.network
+    state = quickest_jit(start)(jax.random.key(0), *arrays[1:])
+    return setup, state, quickest_jit(advance), arrays
+
+
+def chunks(method="cefl", data=None, **hparams):
+    """Number of rounds and the Chunk of each evaluation."""
+    _, state, advance, (values, own, network) = compiled(method)
+    values = values._replace(**{name: np.float32(value) for name, value in hparams.items()})
+    for rounds in (3, 2):
+        state, chunk = advance(state, values, own if data is None else data, network)
+        yield rounds, jax.device_get(chunk)
+
+
+def fault_of(chunk, rounds):
+    return find_fault(chunk.metrics.finite, chunk.scores, rounds)
+
+
+def test_a_run_that_is_sound_has_no_fault_though_its_last_chunk_is_shorter():
+    for rounds, chunk in chunks():
+        assert fault_of(chunk, rounds) is None
+        assert chunk.metrics.skipped is None
+    assert not any(leaf[2] for leaf in jax.tree.leaves(chunk.metrics.finite))
+    stages = list(chunk.metrics.finite)
+    assert stages == ["split training", "aggregation", "distillation"]      # as they run
+
+
+@pytest.mark.parametrize(("rates", "fault"), [
+    # The loss is taken before the one step of the round.
+    ({"learning_rate": np.inf}, Fault(0, "aggregation", FRONT)),
+    ({"distill_learning_rate": np.inf}, Fault(0, "distillation", "back[0]['Dense_0']['bias']")),
+    ({"temperature_cloud": 0.0}, Fault(0, "distillation", "cloud[0]['Dense_0']['bias']")),
+    ({"learning_rate": 1e15}, Fault(1, "split training", "loss")),
+])
+def test_a_run_that_diverges_says_where(rates, fault):
+    (rounds, chunk), _ = chunks(**rates)
+    assert fault_of(chunk, rounds) == fault
+
+
+def test_the_round_is_that_in_which_a_broken_example_is_first_seen():
+    setup, *_ = compiled()
+    clients = world.decide_rounds(setup)[0].plan.clients
+    late = {
+        client: seen.min() for client in range(11)
+        if (seen := np.flatnonzero((clients == client).any(1))).size and seen.min() > 0
+    }
+    client, index = max(late.items(), key=lambda item: item[1])
+    images = setup.data.images.copy()
+    images[setup.partition[client]] = np.nan
+    done = 0
+    for rounds, chunk in chunks(data=setup.data._replace(images=images)):
+        fault = fault_of(chunk, rounds)
+        if fault is not None:
+            assert done + fault.offset == index
+            assert (fault.stage, fault.leaf) == ("split training", "loss")
+            return
+        done += rounds
+    pytest.fail("no fault was found")
+
+
+STAGES = {
+    "centralized": ["training"],
+    "fedavg": ["local training", "aggregation"],
+    "fedprox": ["local training", "aggregation"],
+    "scaffold": ["local training", "aggregation", "server step"],
+    "fedopt": ["local training", "aggregation", "server step"],
+    "hierfavg": ["local training", "aggregation"],
+    "splitfed_v1": ["split training", "aggregation"],
+    "splitfed_v2": ["split training", "aggregation"],
+    "sequential_split": ["split training"],
+    "fedgkt": ["local training", "distillation"],
+}
+
+
+@pytest.mark.parametrize(
+    "method",
+    [
+        name if name in ("centralized", "fedopt") else pytest.param(name, marks=pytest.mark.slow)
+        for name in STAGES
+    ],
+)
+def test_every_method_says_of_its_stages_whether_they_are_sound(method):
+    """And finds a label that is none in the loss, and an infinite rate in what it moves."""
+    setup, *_ = compiled(method)
+    for rounds, chunk in chunks(method):
+        assert fault_of(chunk, rounds) is None
+        assert list(chunk.metrics.finite) == STAGES[method]
+    labels = np.full_like(setup.data.labels, 99)
+    rounds, chunk = next(chunks(method, setup.data._replace(labels=labels)))
+    assert fault_of(chunk, rounds) == Fault(0, STAGES[method][0], "loss")
+    rounds, chunk = next(chunks(method, learning_rate=np.inf))
+    assert fault_of(chunk, rounds).offset == 0
+    if STAGES[method][-1] in ("server step", "distillation"):
+        rounds, chunk = next(chunks(method, server_learning_rate=np.inf))
+        assert fault_of(chunk, rounds)[:2] == (0, STAGES[method][-1])
