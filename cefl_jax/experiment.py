@@ -1,5 +1,6 @@
 """One run: the rounds, what a person sees of them, and the files that they leave."""
 
+import contextlib
 import functools
 
 import jax
@@ -37,7 +38,10 @@ def claim(setup, path, overwrite=False, warn=print):
         return _look_on(path, *options)
     try:
         workdir = logs.open_workdir(path, overwrite, run.resume == "auto", *options)
-        past = workdir.recall(functools.partial(check_facts, setup, path))
+        with contextlib.ExitStack() as refused:
+            refused.callback(workdir.close)
+            past = workdir.recall(functools.partial(check_facts, setup, path))
+            refused.pop_all()
     except Exception:
         processes.agree(REFUSED)
         raise

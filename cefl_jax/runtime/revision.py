@@ -1,5 +1,6 @@
 """The revision of the program, where it is run from a checkout."""
 
+import os
 import pathlib
 import subprocess
 
@@ -22,9 +23,17 @@ def read_revision():
 
 
 def _git(*words):
+    # Within a hook of git, these name the checkout that the hook is of.
+    elsewhere = ("GIT_DIR", "GIT_WORK_TREE", "GIT_INDEX_FILE", "GIT_COMMON_DIR")
+    environment = {name: text for name, text in os.environ.items() if name not in elsewhere}
     try:
         done = subprocess.run(
-            ["git", "-C", str(ROOT), *words], capture_output=True, text=True, timeout=10, check=True
+            ["git", "-C", str(ROOT), *words],
+            env=environment | {"GIT_OPTIONAL_LOCKS": "0"},
+            capture_output=True,
+            text=True,
+            timeout=10,
+            check=True,
         )
     except (OSError, subprocess.SubprocessError):
         return None

@@ -1,0 +1,295 @@
+"""A first signal is noted, or ends what loses nothing; a second Ctrl-C always ends."""
+
+import os
+import pathlib
+import signal
+import subprocess
+import sys
+import threading
+import time
+
+import pytest
+
+from cefl_jax.runtime.signals import ASK, Watch
+
+ROOT = pathlib.Path(__file__).parents[2]
+BEFORE = """
+import os, sys, threading, time
+from cefl_jax.runtime.signals import Watch
+
+def ready():
+    os.write(1, b"ready\\n")
+
+def wait(watch, seconds=20):
+    for _ in range(int(seconds * 200)):
+        if watch.asked:
+            return
+        time.sleep(0.005)
+    sys.exit("nothing was heard")
+"""
+NOTED = """
+with Watch() as watch:
+    ready()
+    wait(watch)
+    print("noted", watch.asked)
+"""
+TWICE = """
+with Watch() as watch:
+    ready()
+    wait(watch)
+    os.write(1, b"once\\n")
+    time.sleep(20)
+"""
+# A compiled call that lasts: one lock taken twice, which no signal interrupts.
+BLOCKED = """
+import ctypes
+mutex = ctypes.create_string_buffer(128)
+
+def block():
+    take = ctypes.CDLL(None).pthread_mutex_lock
+    take(mutex)
+    ready()
+    take(mutex)
+"""
+HEARD = BLOCKED + """
+with Watch() as watch:
+    def look():
+        wait(watch)
+        os.write(1, b"heard\\n")
+        os._exit(5)
+    threading.Thread(target=look, daemon=True).start()
+    block()
+"""
+AT_ONCE = """
+with Watch() as watch, watch.at_once(lambda: os.write(1, b"left\\n")):
+    ready()
+    time.sleep(20)
+"""
+AT_ONCE_IN_C = BLOCKED + """
+with Watch() as watch, watch.at_once(lambda: os.write(1, b"left\\n")):
+    block()
+"""
+LATER = """
+with Watch() as watch:
+    ready()
+    wait(watch)
+    os.write(1, b"past\\n")
+    with watch.at_once(lambda: os.write(1, b"left\\n")):
+        os.write(1, b"never\\n")
+"""
+FULL = """
+def leave():
+    raise OSError(28, "No space left on device")
+with Watch() as watch, watch.at_once(leave):
+    ready()
+    time.sleep(20)
+"""
+TOGETHER = """
+with Watch() as watch:
+    watch.alone = False
+    with watch.at_once(lambda: os.write(1, b"left\\n")):
+        ready()
+        wait(watch)
+        os.write(1, b"stayed\\n")
+"""
+CLOSED = """
+with Watch() as watch:
+    os.close(2)
+    ready()
+    wait(watch)
+    os.write(1, b"once\\n")
+    time.sleep(20)
+"""
+STUFFED = """
+with Watch() as watch:
+    ready()
+    wait(watch)
+    os.write(1, b"once\\n")
+    os.write(1, b"x" * 60_000)
+    print("x" * 2_000_000)  # nobody reads
+"""
+
+
+def start(program, **pipes):
+    """A process of a small program that has said that it is ready."""
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE} | pipes
+    process = subprocess.Popen([sys.executable, "-c", BEFORE + program], cwd=ROOT, **pipes)
+    assert process.stdout.readline() == b"ready\n"
+    return process
+
+
+def end(process, seconds=15):
+    """Exit status, and lines on standard output and error."""
+    try:
+        out, err = process.communicate(timeout=seconds)
+    finally:
+        process.kill()
+    return process.returncode, out.decode().splitlines(), (err or b"").decode().splitlines()
+
+
+def test_these_are_the_signals():
+    assert set(ASK) == {"SIGTERM", "SIGINT", "SIGUSR1"}
+
+
+@pytest.mark.parametrize("name", ["SIGTERM", "SIGINT", "SIGUSR1"])
+def test_the_first_signal_is_noted(name):
+    process = start(NOTED)
+    process.send_signal(getattr(signal, name))
+    status, out, err = end(process)
+    assert (status, out) == (0, [f"noted {name}"])
+    assert len(err) == 1
+    assert name in err[0]
+    assert ("once more" in err[0]) == (name == "SIGINT")
+
+
+def test_a_second_interrupt_leaves_at_once():
+    for first in (signal.SIGINT, signal.SIGTERM):
+        process = start(TWICE)
+        process.send_signal(first)
+        assert process.stdout.readline() == b"once\n"
+        process.send_signal(signal.SIGINT)
+        status, _, err = end(process)
+        assert status == 130
+        assert len(err) == 2
+
+
+def test_other_signals_do_not_lose_what_is_being_saved():
+    process = start(TWICE)
+    process.send_signal(signal.SIGINT)
+    assert process.stdout.readline() == b"once\n"
+    for name in ("SIGTERM", "SIGUSR1"):
+        process.send_signal(getattr(signal, name))
+    with pytest.raises(subprocess.TimeoutExpired):
+        process.wait(0.3)
+    process.send_signal(signal.SIGINT)
+    assert end(process)[0] == 130
+
+
+@pytest.mark.parametrize("program", [AT_ONCE, AT_ONCE_IN_C])
+def test_where_nothing_would_be_lost_it_leaves_at_once(program):
+    process = start(program)
+    process.send_signal(signal.SIGTERM)
+    status, out, err = end(process)
+    assert (status, out) == (75, ["left"])
+    assert len(err) == 1
+    assert "SIGTERM" in err[0]
+
+
+def test_what_was_asked_before_counts_there_too():
+    process = start(LATER)
+    process.send_signal(signal.SIGUSR1)
+    status, out, _ = end(process)
+    assert (status, out) == (75, ["past", "left"])
+
+
+def test_a_full_disk_does_not_keep_it():
+    process = start(FULL)
+    process.send_signal(signal.SIGTERM)
+    status, _, err = end(process)
+    assert status == 75
+    assert "Traceback" not in "".join(err)
+
+
+def test_one_of_several_does_not_leave_alone():
+    process = start(TOGETHER)
+    process.send_signal(signal.SIGTERM)
+    assert end(process)[:2] == (0, ["stayed"])
+
+
+def test_a_signal_is_heard_while_a_compiled_call_lasts():
+    process = start(HEARD)
+    process.send_signal(signal.SIGTERM)
+    assert end(process)[:2] == (5, ["heard"])
+
+
+def test_a_closed_terminal_does_not_keep_it():
+    process = start(CLOSED)
+    process.send_signal(signal.SIGINT)
+    assert process.stdout.readline() == b"once\n"
+    process.send_signal(signal.SIGINT)
+    assert end(process)[0] == 130
+
+
+def test_a_reader_that_has_stopped_does_not_keep_it():
+    """Standard output is a full pipe, in which the main thread is held up."""
+    process = start(STUFFED)
+    process.send_signal(signal.SIGINT)
+    assert process.stdout.readline() == b"once\n"
+    time.sleep(0.3)
+    process.send_signal(signal.SIGINT)
+    try:
+        assert process.wait(15) == 130
+    finally:
+        process.kill()
+        process.communicate()
+
+
+def handlers():
+    fd = signal.set_wakeup_fd(-1)
+    signal.set_wakeup_fd(fd)
+    return [signal.getsignal(getattr(signal, name)) for name in ASK], fd
+
+
+def test_all_is_as_it_was_afterwards():
+    before = handlers()
+    files, threads = len(os.listdir("/proc/self/fd")), threading.active_count()
+
+    def watch_and_fail():
+        with Watch():
+            assert handlers() != before
+            raise RuntimeError("and then")
+
+    with Watch():
+        assert handlers() != before
+    with pytest.raises(RuntimeError, match="and then"):
+        watch_and_fail()
+    assert handlers() == before
+    assert len(os.listdir("/proc/self/fd")) == files
+    assert threading.active_count() == threads
+
+
+def test_one_within_another_leaves_the_outer_one_at_work():
+    """As the tests of a program that watches do."""
+    said = []
+    with Watch(said.append) as outer:
+        with Watch(said.append) as inner:
+            os.kill(os.getpid(), signal.SIGUSR1)
+            wait_for(lambda: inner.asked)
+        assert outer.asked is None
+        os.kill(os.getpid(), signal.SIGTERM)
+        wait_for(lambda: outer.asked)
+        assert (inner.asked, outer.asked) == ("SIGUSR1", "SIGTERM")
+    assert len(said) == 2
+
+
+def wait_for(condition, seconds=10):
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.005)
+
+
+def test_outside_the_main_thread_it_notices_nothing_and_harms_nothing():
+    before, seen = handlers(), []
+
+    def work():
+        with Watch() as watch:
+            with watch.at_once(lambda: seen.append("left")):
+                seen.append(handlers_of(watch))
+            seen.append(watch.asked)
+
+    def handlers_of(watch):
+        return [signal.getsignal(getattr(signal, name)) for name in ASK]
+
+    thread = threading.Thread(target=work)
+    thread.start()
+    thread.join(10)
+    assert seen == [before[0], None]
+    assert handlers() == before
+
+
+def test_one_that_was_not_entered_notices_nothing():
+    watch = Watch()
+    with watch.at_once(pytest.fail):
+        pass
+    assert watch.asked is None
