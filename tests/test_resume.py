@@ -8,13 +8,15 @@ import shutil
 import jax
 import numpy as np
 import pytest
+from absl.testing import flagsaver
 
-from cefl_jax import compilation, config, experiment, program, rounds
+from cefl_jax import compilation, config, experiment, main, program, rounds
 from cefl_jax.runtime.claim import LOCK
-from cefl_jax.runtime.faults import NotFinite
+from cefl_jax.runtime.faults import Fault, NotFinite
 from cefl_jax.runtime.signals import Preempted, Watch
 from tests import world
 from tests.quick import OPTIONS
+from tests.survival import small
 
 CHANGES = {
     "train.rounds": 7,
@@ -83,6 +85,8 @@ def quickly(setup, display, meanwhile=lambda: None):
 
 
 class _Same:
+    """What a program is made of; two that need the same program are equal."""
+
     def __init__(self, setup):
         self.setup = setup
         names = ("checkpoint_every", "checkpoint_keep", "checkpoint_async", "resume")
@@ -101,14 +105,9 @@ class _Same:
 def _compiled(same):
     setup = same.setup
     start, advance = program.make_program(setup)
-    everywhere, inputs = setup.mesh.everywhere, compilation.put_inputs(setup)
+    everywhere = setup.mesh.everywhere
     jit = functools.partial(jax.jit, out_shardings=everywhere, compiler_options=OPTIONS)
-    key = jax.random.key(setup.spec.seed)
-    start = jit(start)
-    advance = jit(advance, donate_argnums=0, in_shardings=everywhere)
-    state = jax.eval_shape(start, key, *inputs[1:])
-    del state
-    return start, advance
+    return jit(start), jit(advance, donate_argnums=0, in_shardings=everywhere)
 
 
 @pytest.fixture(autouse=True)
@@ -287,8 +286,12 @@ def test_interrupted_after_every_chunk(setup, peace, tmp_path):
     assert {"versions", "device", "revision"} <= {*summary, "revision"}
 
 
-@pytest.mark.parametrize("chunks", [0, 1, 2, 3])
-@pytest.mark.parametrize("every", [None, 1, 3, 100])
+SOME = [(0, 3), (1, 3), (2, 3), (3, 3), (2, None), (1, 1)]
+MORE = [(chunks, every) for chunks in range(4) for every in (None, 1, 3, 100)]
+
+
+@pytest.mark.parametrize(("chunks", "every"), [
+    *SOME, *(pytest.param(*case, marks=pytest.mark.slow) for case in MORE if case not in SOME)])
 def test_killed_after_any_chunk(setup, peace, tmp_path, chunks, every):
     """With checkpoints often, seldom or never: without one, it starts again."""
     path, often = tmp_path / "run", changed(setup, checkpoint_every=every)
@@ -339,15 +342,15 @@ def damage(path):
 
 
 def test_a_damaged_checkpoint_is_told_and_the_metrics_cut_to_the_one_before(setup, peace, killed):
-    assert rounds_in(killed) == [2, 4]
+    assert rounds_in(killed)[-2:] == [4, 6]
     damage(killed)
     said = []
     workdir, past = experiment.claim(setup, killed, warn=said.append)
     workdir.close()
-    assert past.round == 2
+    assert past.round == 4
     assert len(said) == 1
-    assert "round 4" in said[0]
-    assert records(killed) == records(peace)[:1]
+    assert "round 6" in said[0]
+    assert records(killed) == records(peace)[:2]
     go(setup, killed, said=[])
     assert is_same(killed, peace)
 
@@ -356,14 +359,14 @@ def test_a_line_that_was_changed_is_not_gone_on_from(setup, peace, killed):
     """But from before it; and where it is the first, from nowhere."""
     file = killed / "metrics.jsonl"
     lines = file.read_bytes().splitlines(keepends=True)
-    file.write_bytes(lines[0] + lines[1].replace(b'"round": 4', b'"round": 5') + lines[2])
+    file.write_bytes(lines[0] + lines[1] + lines[2].replace(b'"round": 6', b'"round": 5'))
     said = []
     go(setup, killed, said=said)
     assert len(said) == 1
     assert "metrics.jsonl" in said[0]
     assert is_same(killed, peace)
     content = file.read_bytes()
-    for bad in (b" " + content, content[1:], b"", content.splitlines(keepends=True)[0]):
+    for bad in (b" " + content, content[1:], b"", content[:40]):
         file.write_bytes(bad)
         refuse(setup, killed, "--overwrite", said=[])
 
@@ -404,9 +407,10 @@ def test_a_run_that_has_gone_further_is_refused(setup, run):
         refuse(setup._replace(spec=spec), run, f"train.rounds={count}: .* 7 rounds")
 
 
-def test_resuming_can_be_forbidden(setup, run, killed):
-    for path in {run, killed}:
-        refuse(changed(setup, resume="never"), path, "--overwrite")
+@pytest.mark.parametrize("which", ["peace", "half"])
+def test_resuming_can_be_forbidden(setup, request, tmp_path, which):
+    path = shutil.copytree(request.getfixturevalue(which), tmp_path / "run")
+    refuse(changed(setup, resume="never"), path, "--overwrite")
 
 
 def test_a_finished_run_without_checkpoints_is_refused(setup, run):
@@ -420,7 +424,7 @@ def test_checkpoints_that_are_all_damaged_are_refused(setup, killed):
         (place / "_METADATA").write_bytes(b"")
     said = []
     refuse(setup, killed, "--overwrite", said)
-    assert len(said) == 4  # two, twice asked
+    assert len(said) == 2 * len(rounds_in(killed))  # twice asked
 
 
 def test_a_finished_run_is_left_as_it_is(setup, run, capsys, monkeypatch):
@@ -449,8 +453,7 @@ def test_a_run_that_failed_goes_on(setup, peace, tmp_path):
 
     def fault(*_):
         seen.append(1)
-        return rounds.find_fault.__globals__["Fault"](0, "training", "halves") if (
-            len(seen) == 3) else None
+        return Fault(0, "split training", "halves") if len(seen) == 3 else None
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(rounds, "find_fault", fault)
@@ -564,3 +567,56 @@ def test_the_numbers_of_a_run_are_there_to_be_compared(peace):
     changing = [name for name, (kind, _, data) in leaves.items()
                 if kind == "float32" and np.frombuffer(data, np.float32).any()]
     assert len(changing) > 10
+
+
+def arguments(path, **changes):
+    """A command line of `small`, taken in."""
+    settings = small.SETTINGS | {name.replace("__", "."): value for name, value in changes.items()}
+    return main.parse([
+        "main",
+        f"--config={small.ROOT / 'configs' / 'quickstart.py'}",
+        f"--workdir={path}",
+        *(f"--config.{field}={value}" for field, value in settings.items()),
+    ])
+
+
+def test_the_door_refuses_another_run_before_it_takes_the_folder(tmp_path, capsys):
+    path = tmp_path / "run"
+    with flagsaver.flagsaver():
+        setup = main.check(arguments(path))
+    workdir, _ = experiment.claim(setup, path)
+    with workdir:
+        workdir.write_config(config.to_dict(setup.spec))
+        workdir.append_metrics({"round": 1, "train/loss": 0.5})
+    before = contents(tmp_path)
+    with flagsaver.flagsaver(), pytest.raises(SystemExit) as ended:
+        main.main(arguments(path, seed=5, train__batch_size=8, train__rounds=2))
+    shown = capsys.readouterr()
+    assert (ended.value.code, shown.out, shown.err.count("\n")) == (2, "", 1)
+    assert "seed (0 there, 5 here), train.batch_size (4 there, 8 here)" in shown.err
+    assert contents(tmp_path) == before
+
+
+@pytest.mark.slow
+def test_a_process_that_is_killed_twice_leaves_no_gap(tmp_path):
+    path = tmp_path / "run"
+    for lines in (5, 12):
+        process = small.start(path)
+        while process.poll() is None and (
+            not (path / "metrics.jsonl").exists()
+            or (path / "metrics.jsonl").read_text().count("\n") < lines
+        ):
+            pass
+        process.kill()
+        process.communicate()
+        records(path)
+    code, output = small.finish(small.start(path))
+    assert code == 0, output
+    assert [record["round"] for record in records(path)] == list(range(1, 31))
+    before = contents(path)
+    code, output = small.finish(small.start(path))
+    assert code == 0, output
+    assert contents(path) == before
+    code, output = small.finish(small.start(path, seed=1))
+    assert (code, output.count("\n")) == (2, 1)
+    assert contents(path) == before
