@@ -14,9 +14,9 @@ import pytest
 from absl import logging
 from absl.testing import flagsaver
 
-from cefl_jax import config, experiment, main
+from cefl_jax import config, experiment, main, rounds
 from cefl_jax.data import partition
-from cefl_jax.runtime import compile_cache
+from cefl_jax.runtime import claim, compile_cache
 from cefl_jax.runtime.records import METRIC_KEYS
 from cefl_jax.runtime.timeline import read_timeline
 from tests.quick import quick_jit
@@ -174,7 +174,7 @@ def test_the_two_flags_that_every_run_needs(refused, tmp_path):
     ("[[0, 1], [-1]]", "gives client 1 example -1, but there are 10000"),
     ("[[0, 1], []]", "has no examples for client 1"),
     ("[[0, 1]", "cannot be read as JSON"),
-    (None, "cannot be read as JSON"),
+    (None, "there is no such file"),
     ("[[0, 1], [2]]", "train.clients_per_round=20: there are only 2 clients"),
 ])
 def test_a_partition_file_that_cannot_be(refused, tmp_path, content, words):
@@ -299,7 +299,9 @@ def load(path):
 
 
 def contents(workdir):
-    return {path.name: path.read_bytes() for path in workdir.iterdir()}
+    """Bytes of every file directly in a folder but its lock."""
+    files = (path for path in workdir.iterdir() if path.is_file() and path.name != claim.LOCK)
+    return {path.name: path.read_bytes() for path in files}
 
 
 def test_a_run_leaves_every_file(finished):
@@ -307,6 +309,7 @@ def test_a_run_leaves_every_file(finished):
     events = {name for name in names if name.startswith("events.out.tfevents.")}
     assert len(events) == 1
     assert names - events == FILES
+    assert [path.name for path in (finished / "checkpoints").iterdir()] == ["000002"]
     assert load(finished / "status.json") == {"state": "finished", "round": 2, "error": None}
     summary = load(finished / "summary.json")
     assert summary["rounds"] == 2
@@ -338,7 +341,7 @@ def conduct(*options):
     """A run with everything on, without what takes long to compile."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(jax, "jit", quick_jit)
-        patch.setattr(experiment, "warn_of_deadline", lambda *_: None)
+        patch.setattr(rounds, "warn_of_deadline", lambda *_: None)
         run(*TINY, *EVERYTHING, *options)
 
 
@@ -434,8 +437,25 @@ def test_a_run_goes_on_where_nothing_can_be_kept(tmp_path, monkeypatch, capsys):
 
 def test_a_second_run_in_the_folder_is_refused(finished, refused):
     before = contents(finished)
-    line = refused(*TINY, f"--workdir={finished}")
+    line = refused(*TINY, f"--workdir={finished}", "--config.seed=5")
+    assert line.startswith(f"--workdir={finished} holds a run with other settings: seed (0 there")
+    line = refused(*TINY, f"--workdir={finished}", "--config.run.resume=never")
     assert line.startswith(f"--workdir={finished} holds another run (config.json); pass --over")
+    assert contents(finished) == before
+
+
+def test_the_config_of_a_run_repeats_it(finished, tmp_path):
+    """In one process: what devices it takes is settled by now, and changes no bit."""
+    run(f"--config={finished / 'config.json'}", f"--workdir={tmp_path / 'run'}")
+    again, first = ([line | {"wall/round_ms": None} for line in metrics(workdir)]
+                    for workdir in (tmp_path / "run", finished))
+    assert again == first
+
+
+def test_a_finished_run_is_told_and_left_as_it_is(finished, capsys):
+    before = contents(finished)
+    run(f"--config={finished / 'config.json'}", f"--workdir={finished}")
+    assert "This run is finished: 2 rounds." in capsys.readouterr().out
     assert contents(finished) == before
 
 
@@ -445,7 +465,7 @@ def test_overwrite_replaces_the_run(finished, tmp_path, monkeypatch):
         (tmp_path / name).write_bytes(content)
     (tmp_path / "notes.txt").write_text("mine")
 
-    def fake_run(setup, workdir, display, meanwhile):
+    def fake_run(setup, workdir, display, meanwhile, **_):
         workdir.append_metrics({"round": 2, "test/accuracy": 0.5})
         workdir.write_summary(summary)
         workdir.write_timeline(timeline)
@@ -462,7 +482,7 @@ def test_overwrite_replaces_the_run(finished, tmp_path, monkeypatch):
 
 @pytest.mark.parametrize("error", [RuntimeError("the device went away"), KeyboardInterrupt()])
 def test_a_run_that_fails_says_why(tmp_path, monkeypatch, error):
-    def fake_run(setup, workdir, display, meanwhile):
+    def fake_run(setup, workdir, display, meanwhile, **_):
         workdir.set_status("running", 1)
         raise error
 
