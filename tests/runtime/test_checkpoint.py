@@ -203,6 +203,27 @@ def test_what_happens_after_a_save_is_not_saved(tmp_path, monkeypatch):
     assert len(loaded.leaves) == 2
 
 
+def test_a_save_waits_for_the_one_before(tmp_path, monkeypatch):
+    """Or states would pile up in memory behind a slow disk."""
+    go, real = threading.Event(), ocp.Checkpointer.save
+
+    def slow(*args, **options):
+        assert go.wait(60)
+        return real(*args, **options)
+
+    monkeypatch.setattr(ocp.Checkpointer, "save", slow)
+    saver = Checkpoints(tmp_path / "checkpoints", warn=pytest.fail)
+    saver.save(1, flatten(small(1)), {})
+    second = threading.Thread(target=saver.save, args=(2, flatten(small(2)), {}))
+    second.start()
+    second.join(0.1)
+    assert second.is_alive()
+    go.set()
+    second.join(60)
+    saver.wait()
+    assert rounds_in(tmp_path / "checkpoints") == [1, 2]
+
+
 def test_no_save_is_dropped_for_another(tmp_path):
     saver, said = save(tmp_path / "checkpoints", range(1, 6), keep=10)
     assert said == []

@@ -104,9 +104,10 @@ STUFFED = """
 with Watch() as watch:
     ready()
     wait(watch)
-    os.write(1, b"once\\n")
-    os.write(1, b"x" * 60_000)
-    print("x" * 2_000_000)  # nobody reads
+    time.sleep(0.3)
+    print("once", flush=True)
+    while True:
+        print("x" * 100_000, flush=True)  # nobody reads
 """
 
 
@@ -211,9 +212,10 @@ def test_a_closed_terminal_does_not_keep_it():
 
 
 def test_a_reader_that_has_stopped_does_not_keep_it():
-    """Standard output is a full pipe, in which the main thread is held up."""
-    process = start(STUFFED)
+    """Both outputs are one full pipe: nothing can be said any more."""
+    process = start(STUFFED, stderr=subprocess.STDOUT)
     process.send_signal(signal.SIGINT)
+    assert process.stdout.readline().startswith(b"SIGINT")
     assert process.stdout.readline() == b"once\n"
     time.sleep(0.3)
     process.send_signal(signal.SIGINT)
