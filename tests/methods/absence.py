@@ -22,12 +22,15 @@ class Program(NamedTuple):
     step: object  # (state, hparams, data, network, gone bool[N]) -> (state, RoundMetrics)
     arrays: tuple  # HParams, data, network
 
-    def play(self, data=None, gone=(), **hparams):
+    def play(self, data=None, gone=(), start=None, **hparams):
         """The state after one round on other data, or without some clients, and its metrics."""
         values, own, network = self.arrays
         values = values._replace(**{name: np.float32(value) for name, value in hparams.items()})
         absent = np.isin(np.arange(len(self.setup.partition)), list(gone))
-        return self.step(self.start, values, own if data is None else data, network, absent)
+        start = self.start if start is None else start
+        args = start, values, own if data is None else data, network, absent
+        # All of them alike each time, or it is compiled anew.
+        return self.step(*jax.device_put(args, self.setup.mesh.everywhere))
 
     def data(self, odd=(), unlabelled=(), pixel=np.nan):
         """Data in which a pixel of some examples has another value, and others have no label."""

@@ -9,6 +9,7 @@ from cefl_jax.types import Purpose, round_key
 from tests.oracles.dense_net import Sgd
 from tests.oracles.round_ledger import Terms
 from tests.oracles.round_types import Draws, Settings, Teaching
+from tests.quick import quickest_jit
 
 TEACHES = {  # rule: (the cloud the edge model, the edge model the cloud)
     "mutual": (True, True),
@@ -16,6 +17,9 @@ TEACHES = {  # rule: (the cloud the edge model, the edge model the cloud)
     "edge_to_cloud": (False, True),
     "hard_labels": (False, False),
 }
+
+draw_batch = quickest_jit(planning.draw_batch, static_argnums=4)
+draw_rows = quickest_jit(batch_rows, static_argnums=3)
 
 
 def layers(params):
@@ -131,9 +135,7 @@ def _teachings(distill, index):
 
 
 def _batch(setup, key, client, step):
-    examples, valid = planning.draw_batch(
-        setup.data, key, client, step, setup.spec.train.batch_size
-    )
+    examples, valid = draw_batch(setup.data, key, client, step, setup.spec.train.batch_size)
     return np.asarray(examples)[np.asarray(valid)].tolist()
 
 
@@ -155,6 +157,6 @@ def _order(setup, key, plan, places, batches):
         epochs.append([])
         for i in range(per_epoch):
             step = epoch * per_epoch + i
-            drawn, valid = batch_rows(uploads, key, step, distill.batch_size)
+            drawn, valid = draw_rows(uploads, key, step, distill.batch_size)
             epochs[-1].append([rows[r] for r in np.asarray(drawn)[np.asarray(valid)].tolist()])
     return epochs

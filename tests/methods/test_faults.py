@@ -98,7 +98,7 @@ STAGES = {
 @pytest.mark.parametrize(
     "method",
     [
-        name if name in ("centralized", "fedopt") else pytest.param(name, marks=pytest.mark.slow)
+        name if name == "fedopt" else pytest.param(name, marks=pytest.mark.slow)
         for name in STAGES
     ],
 )

@@ -49,21 +49,22 @@ class Fragile(SplitModel):
 
 
 @functools.cache
-def program(devices=1):
+def program(devices=2, jit=quickest_jit):
     """The method on three clusters of two and three clients, whose nodes take two at once."""
     changes = {"run.devices": devices, "train.rounds": 1}
-    return absence.compile_round(changes, SAME, lambda model: Fragile(**vars(model)))
+    return absence.compile_round(changes, jit, lambda model: Fragile(**vars(model)))
 
 
-def batches(run):
-    """{client: example indices of each local step} of the round."""
-    draws = replay.draws(run.setup, run.start, 0)
+@functools.cache
+def batches():
+    """{client: example indices of each local step} of the round, on any number of devices."""
+    draws = replay.draws(program().setup, program().start, 0)
     return dict(zip(draws.clients, draws.batches, strict=True))
 
 
-def seen_in(run, client, step):
+def seen_in(client, step):
     """An example that a client sees in this step, and in none before it."""
-    before, now = batches(run)[client][:step], batches(run)[client][step]
+    before, now = batches()[client][:step], batches()[client][step]
     return next(e for e in now if all(e not in batch for batch in before))
 
 
@@ -73,8 +74,8 @@ def mixed(run):
     assert np.bincount(plan.cluster).tolist() == [3, 2, 2]
     first, second, third = plan.clients[[1, 0, 6]].tolist()     # these have examples enough
     data = run.data(
-        odd=[*run.setup.partition[first], seen_in(run, second, 1)],
-        unlabelled=[seen_in(run, third, 2)],
+        odd=[*run.setup.partition[first], seen_in(second, 1)],
+        unlabelled=[seen_in(third, 2)],
     )
     return data, {first: 0, second: 1, third: 2}
 
@@ -124,7 +125,7 @@ def test_a_step_too_large_for_the_front_half_ends_a_client_after_it():
     """What it has sent in that step is finite, and its node has learned from it."""
     run, rate = program(), 1.2
     client = int(absence.decided(run).clients[1])
-    data = run.data(odd=batches(run)[client][0], pixel=STEEP)
+    data = run.data(odd=batches()[client][0], pixel=STEEP)
     assert_equals_the_reference(run, data, {client: 1}, rate)
 
 
@@ -168,13 +169,12 @@ def test_a_round_of_broken_clients_changes_nothing_but_what_it_cost(pixel):
     assert jax.tree.all(metrics.finite)
 
 
-@pytest.mark.parametrize(
-    "devices", [2, pytest.param(4, marks=pytest.mark.slow), pytest.param(8, marks=pytest.mark.slow)]
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("devices", [2, 4, 8])
 def test_any_number_of_devices_leaves_the_same_clients_out(devices):
     for breaks in (lambda run: mixed(run)[0], lambda run: run.data()):
         (one, metrics), (more, others) = (
-            run.play(breaks(run)) for run in (program(), program(devices))
+            run.play(breaks(run)) for run in (program(1, SAME), program(devices, SAME))
         )
         assert_same_bits(one, more)
         jax.tree.map(np.testing.assert_array_equal, metrics, others)

@@ -9,7 +9,6 @@ import pytest
 
 from cefl_jax.network.hierarchy import nearest_edges
 from cefl_jax.program import FOR_CPU_ONCE
-from cefl_jax.stages import planning
 from cefl_jax.types import Purpose, round_key
 from tests import world
 from tests.methods import absence, replay
@@ -43,7 +42,7 @@ def batches(run):
     key, size = round_key(run.start.key, 0, Purpose.BATCHES), run.setup.spec.train.batch_size
     plan, made = absence.decided(run), {}
     for client, steps in zip(plan.clients.tolist(), plan.steps.tolist(), strict=True):
-        rows = (planning.draw_batch(run.setup.data, key, client, s, size) for s in range(steps))
+        rows = (replay.draw_batch(run.setup.data, key, client, s, size) for s in range(steps))
         made[client] = [np.asarray(examples)[np.asarray(valid)] for examples, valid in rows]
     return made
 
@@ -90,18 +89,32 @@ def test_a_round_of_broken_clients_changes_nothing(method):
     assert jax.tree.all(metrics.finite)
 
 
-def last_step_broken(run, client):
-    """Data in which a client sees a broken example in its last step only."""
-    *before, last = batches(run)[client]
-    (example, *_) = set(last.tolist()) - set(np.concatenate(before).tolist())
+def broken_in(run, client, step):
+    """Data in which a client sees a broken example in one local step only."""
+    others = batches(run)[client]
+    (example, *_) = set(others.pop(step).tolist()) - set(np.concatenate(others).tolist())
     return run.data(unlabelled=[example])
+
+
+def test_a_client_that_scaffold_leaves_out_keeps_its_control_variate():
+    """Where none is zero any more: in the first round again, with those from after it."""
+    run = program("scaffold")
+    start = run.start._replace(memory=run.play()[0].memory)
+    clients, data = break_two(run)
+    (got, _), (expected, _) = run.play(data, start=start), run.play(gone=clients, start=start)
+    assert_same_bits(got, expected)
+    for before, after in zip(*map(jax.tree.leaves, (start.memory, got.memory)), strict=True):
+        assert not np.array_equal(before, after)
+    leaves = (jax.tree.leaves(jax.device_get(s.memory.clients)) for s in (start, got))
+    for before, after in zip(*leaves, strict=True):
+        np.testing.assert_array_equal(after[clients], before[clients])
 
 
 def test_a_client_that_breaks_at_last_has_no_part_in_scaffold():
     """Against the paper's reading without it: model, control variates and loss."""
     run = program("scaffold")
     gone = int(absence.decided(run).clients[5])
-    got, metrics = run.play(last_step_broken(run, gone))
+    got, metrics = run.play(broken_in(run, gone, -1))
     sgd, model = replay.settings(run.setup.spec, 0).front, replay.layers(run.start.params)
     clients = [
         whole_model.Client(
@@ -122,7 +135,8 @@ def test_a_client_that_breaks_at_last_has_no_part_in_scaffold():
         assert trained == (client in batches(run) and client != gone)
 
 
-def test_a_client_that_breaks_in_a_later_edge_round_is_out_of_that_and_what_follows():
+@pytest.mark.parametrize("breaks", [0, 1])
+def test_a_client_that_breaks_in_an_edge_round_is_out_of_that_and_what_follows(breaks):
     """Against a plain reading, in which its edge node has learned from it before."""
     run = program("hierfavg")
     setup, made = run.setup, batches(run)
@@ -134,13 +148,13 @@ def test_a_client_that_breaks_in_a_later_edge_round_is_out_of_that_and_what_foll
         (k for k in range(7) if nodes.count(nodes[k]) > 1), key=lambda k: int(plan.sizes[k])
     )
     assert len(made[int(plan.clients[gone])]) == 2 * kappa
-    got, metrics = run.play(last_step_broken(run, int(plan.clients[gone])))
+    got, metrics = run.play(broken_in(run, int(plan.clients[gone]), breaks * kappa + 1))
     optimizer = setup.spec.train.optimizer
     sgd = Sgd(optimizer.learning_rate, optimizer.momentum, optimizer.weight_decay)
     models = dict.fromkeys(nodes, replay.layers(run.start.params))
     losses, samples = 0.0, 0
     for r in range(2):
-        left = [k for k in range(7) if not (r == 1 and k == gone)]
+        left = [k for k in range(7) if k != gone or r < breaks]
         trained = {}
         for k in left:
             rows = made[int(plan.clients[k])][r * kappa : (r + 1) * kappa]
