@@ -248,9 +248,10 @@ def test_a_run_can_be_repeated(setup, peace, tmp_path):
 
 @pytest.mark.parametrize("chunks", range(1, CHUNKS))
 def test_interrupted_after_any_chunk(setup, peace, tmp_path, chunks):
-    path = tmp_path / "run"
+    """A signal has it save, though nothing else would."""
+    path, done = tmp_path / "run", 2 * chunks
+    setup = changed(setup, checkpoint_every=None)
     interrupt(setup, path, chunks)
-    done = 2 * chunks
     status = read(path / "status.json")
     assert (status["state"], status["round"]) == ("preempted", done)
     assert "SIGTERM" in status["error"]
