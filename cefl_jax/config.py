@@ -6,7 +6,6 @@ What cannot be run is a `SettingError`: one line that names the field, its value
 import dataclasses
 import difflib
 import functools
-import types
 import typing
 
 from ml_collections import config_dict
@@ -14,6 +13,7 @@ from ml_collections import config_dict
 from cefl_jax.config_checks import SettingError, check_fields
 from cefl_jax.config_combinations import check_channels, check_combinations, check_population
 from cefl_jax.config_file import is_json, read_config_json, run_config_file, wrong_file
+from cefl_jax.config_values import convert, parse, type_of
 from cefl_jax.outside import one_line, show
 from cefl_jax.specs import Spec
 
@@ -28,14 +28,6 @@ __all__ = [
     "to_spec",
     "typed",
 ]
-
-MOST_FLOAT = 3.4e38  # floats have 32 bits on the device
-MOST_INT = 10**18  # so that it can be shown; what a field can hold is less
-MOST_TEXT = 4096  # characters; no path is longer
-MOST_NUMBERS = 1000  # of a tuple
-WORDS = {int: "a whole number", float: "a finite number", str: "a text", bool: "True or False"}
-BOOLEANS = {"true": True, "1": True, "false": False, "0": False}
-
 
 def default_config():
     """Every field with its default, as a ConfigDict; configs/default.py says what each means."""
@@ -74,7 +66,7 @@ def set_field(config, path, text):
     Raises:
       SettingError: for an unknown field, a group of fields, or a text that is not of its type.
     """
-    value = _parse(_type_of_field(path), text, path)
+    value = parse(_type_of_field(path), text, path)
     with config.unlocked(), config.ignore_type():
         config.update_from_flattened_dict({path: value})
 
@@ -103,7 +95,7 @@ def typed(path, value):
     Raises:
       SettingError: for an unknown field, a group of fields, or a value that is not of its type.
     """
-    return _convert(_type_of_field(path), value, path)
+    return convert(_type_of_field(path), value, path)
 
 
 def to_dict(spec):
@@ -118,7 +110,7 @@ def _default(group):
         if dataclasses.is_dataclass(hint):
             config[item.name] = _default(hint)
         elif item.default is None:
-            config[item.name] = config_dict.placeholder(_kind(hint))
+            config[item.name] = config_dict.placeholder(type_of(hint))
         else:
             config[item.name] = item.default
     return config
@@ -146,7 +138,7 @@ def _flatten(group, values, prefix):
         if dataclasses.is_dataclass(hints[name]):
             flat |= _flatten(hints[name], value, f"{prefix}{name}.")
         else:
-            flat[prefix + name] = _convert(hints[name], value, prefix + name)
+            flat[prefix + name] = convert(hints[name], value, prefix + name)
     return flat
 
 
@@ -181,7 +173,7 @@ def _build(group, values, prefix):
         if dataclasses.is_dataclass(hint):
             built[name] = _build(hint, values[name], f"{prefix}{name}.")
         else:
-            built[name] = _convert(hint, _read(values, name, prefix + name), prefix + name)
+            built[name] = convert(hint, _read(values, name, prefix + name), prefix + name)
     return group(**built)
 
 
@@ -192,41 +184,6 @@ def _read(values, name, path):
     except Exception as error:
         reason = one_line(f"{type(error).__name__}: {error}")
         raise SettingError(f"{path} has no value ({reason}); set --config.{path}") from error
-
-
-def _convert(hint, value, path):
-    """A value of the field's type; ints serve as floats, and lists or one number as tuples."""
-    kind = _kind(hint)
-    if value is None and _is_optional(hint):
-        return None
-    if typing.get_origin(kind) is tuple:
-        values = value if isinstance(value, (tuple, list)) else (value,)
-        if len(values) > MOST_NUMBERS:
-            raise SettingError(f"{path} has {len(values)} numbers, and {MOST_NUMBERS} is the most")
-        return tuple(_convert(float, item, path) for item in values)
-    accepted = (int, float) if kind is float else kind
-    if not isinstance(value, accepted) or (isinstance(value, bool) and kind is not bool):
-        raise _unfit(hint, value, path)
-    if kind is float and not -MOST_FLOAT <= value <= MOST_FLOAT:
-        raise _unfit(hint, value, path)
-    if kind is int and abs(value) > MOST_INT:
-        raise SettingError(f"{path}={show(value)}: needs to be a whole number of fewer digits")
-    if kind is str and len(value) > MOST_TEXT:
-        raise SettingError(f"{path} has {len(value)} characters, and {MOST_TEXT} is the most")
-    return kind(value)
-
-
-def _parse(hint, text, path):
-    """The value that a text stands for."""
-    kind = _kind(hint)
-    if text == "None":
-        return _convert(hint, None, path)
-    try:
-        if typing.get_origin(kind) is tuple:
-            return tuple(float(item) for item in text.strip("()[] ").removesuffix(",").split(","))
-        return BOOLEANS[text.lower()] if kind is bool else kind(text)
-    except (KeyError, ValueError) as error:
-        raise _unfit(hint, text, path) from error
 
 
 def _type_of_field(path):
@@ -262,21 +219,6 @@ def _paths(group, prefix=""):
         inner = dataclasses.is_dataclass(hint)
         paths += _paths(hint, f"{prefix}{name}.") if inner else [prefix + name]
     return paths
-
-
-def _unfit(hint, value, path):
-    wanted = WORDS.get(_kind(hint), "numbers, such as 0.5 or (0.5, 0.4)")
-    wanted += " or None" if _is_optional(hint) else ""
-    return SettingError(f"{path}={show(value)}: needs {wanted}")
-
-
-def _kind(hint):
-    """The type that a hint allows besides None."""
-    return typing.get_args(hint)[0] if _is_optional(hint) else hint
-
-
-def _is_optional(hint):
-    return isinstance(hint, types.UnionType)
 
 
 @functools.cache

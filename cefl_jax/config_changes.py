@@ -1,5 +1,7 @@
 """What may change when a run is gone on with, and what would make it another run."""
 
+from flax import traverse_util
+
 from cefl_jax.config_checks import SettingError
 
 FREE = (
@@ -60,12 +62,9 @@ def keep_choices(config, earlier):
                 config[group][name] = before[field]
 
 
-def _flatten(settings, prefix=""):
+def _flatten(settings):
     """Values by dotted path; tuples as the lists that JSON makes of them."""
-    flat = {}
-    for name, value in settings.items():
-        if isinstance(value, dict):
-            flat |= _flatten(value, f"{prefix}{name}.")
-        else:
-            flat[prefix + name] = list(value) if isinstance(value, tuple) else value
-    return flat
+    flat = traverse_util.flatten_dict(settings, sep=".")
+    return {
+        path: list(value) if isinstance(value, tuple) else value for path, value in flat.items()
+    }

@@ -41,6 +41,7 @@ def claim(setup, path, overwrite=False, warn=print):
         with contextlib.ExitStack() as refused:
             refused.callback(workdir.close)
             past = workdir.recall(functools.partial(check_facts, setup, path))
+            check_summary(setup, workdir, past)
             refused.pop_all()
     except Exception:
         processes.agree(REFUSED)
@@ -111,6 +112,17 @@ def conduct(setup, workdir, past=None, watch=None):
             draw_end(records, workdir.path, title)
         workdir.set_status("finished", spec.train.rounds)
     print_summary(summary, records, workdir.path)
+
+
+def check_summary(setup, workdir, past):
+    """Refuses a run that has nothing left to do, and no summary of what it has done."""
+    if past is None or past.round < setup.spec.train.rounds:
+        return
+    if (workdir.read_summary() or {}).get("rounds") != past.round:
+        raise ValueError(
+            f"train.rounds={past.round}: the run in --workdir={workdir.path} has stopped there and "
+            "has no summary of it; raise it, or choose another folder"
+        )
 
 
 def do_nothing():

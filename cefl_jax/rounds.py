@@ -11,8 +11,8 @@ from cefl_jax.data import partition
 from cefl_jax.network import course
 from cefl_jax.readings import itemize, make_record
 from cefl_jax.runtime import processes
-from cefl_jax.runtime.checkpoint import flatten, restore
 from cefl_jax.runtime.faults import NotFinite, find_fault
+from cefl_jax.runtime.leaves import flatten, restore
 from cefl_jax.runtime.signals import Preempted
 from cefl_jax.runtime.summary import summarize
 

@@ -11,7 +11,7 @@ DOORS = {"main", "sweep", "report"}
 GROUND = {"types", "specs", "outside"}
 ROOMS = {"network", "models", "data.federated", "parallel"}
 SETTINGS = {"config", "config_changes", "config_checks", "config_combinations", "config_file",
-            "config_unread"}
+            "config_unread", "config_values"}
 BELOW = {
     "types": set(),
     "specs": set(),

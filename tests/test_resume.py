@@ -420,6 +420,15 @@ def test_a_finished_run_without_checkpoints_is_refused(setup, run):
     refuse(setup, run, "finished run without checkpoints")
 
 
+@pytest.mark.parametrize("content", [None, '{"rounds": 4}'])
+def test_a_run_that_ends_without_its_summary_is_refused(setup, run, content):
+    """It has nothing left to compute, and the summary that is there is none or an earlier one."""
+    (run / "summary.json").unlink()
+    if content:
+        (run / "summary.json").write_text(content)
+    refuse(setup, run, r"train\.rounds=7: .*has no summary of it")
+
+
 def test_checkpoints_that_are_all_damaged_are_refused(setup, killed):
     for place in (killed / "checkpoints").iterdir():
         (place / "_METADATA").write_bytes(b"")

@@ -4,21 +4,18 @@ import functools
 import json
 import shlex
 
+from flax import traverse_util
+
 from cefl_jax.config import default_config, typed
 from cefl_jax.config_file import NAMING
 
 MOST_FIELDS = 1000
 
 
-def flatten(nested, prefix=""):
+def flatten(nested):
     """{dotted path: value} of nested dicts, lists as tuples."""
-    flat = {}
-    for name, value in nested.items():
-        if isinstance(value, dict):
-            flat |= flatten(value, f"{prefix}{name}.")
-        else:
-            flat[prefix + name] = _hashable(value)
-    return flat
+    flat = traverse_util.flatten_dict(nested, sep=".")
+    return {path: _hashable(value) for path, value in flat.items()}
 
 
 @functools.cache

@@ -40,22 +40,20 @@ class Checkpoints:
 
     def __init__(self, folder, keep=2, background=True, warn=print):
         self.folder, self.keep, self.background, self.warn = folder, keep, background, warn
-        self.newest_round = None
         self._thread = futures.ThreadPoolExecutor(1, "checkpoint")
         self._saving = None
 
     def save(self, round, leaves, facts):
-        """Saves what `flatten` made of the state after a round; waits for the save before it.
+        """Saves what `leaves.flatten` made of a state; waits for the save before it.
 
         A save that fails is told, and leaves the checkpoints before it as they were.
 
         Args:
           round: rounds done.
-          leaves: dict from `flatten`.
+          leaves: dict from `leaves.flatten`.
           facts: dict that JSON can hold; of its `score`, or None, the best is the largest.
         """
         self.wait()
-        self.newest_round = round
         self._saving = self._thread.submit(self._save, round, leaves, facts)
         if not self.background:
             self.wait()
@@ -85,7 +83,6 @@ class Checkpoints:
             except Damaged as damage:
                 self.warn(f"the checkpoint of round {round} is damaged and passed over: {damage}")
                 continue
-            self.newest_round = round
             return checkpoint
         if rounds:
             raise Damaged(f"no checkpoint in {self.folder} can be used")
@@ -167,63 +164,8 @@ class Checkpoints:
             scores[round] = -np.inf if score is None else score
         best = max(scores, key=lambda round: (scores[round], -round))
         for round in sorted(scores)[: -self.keep]:
-            if round != best:
+            if round != best or scores[round] == -np.inf:
                 _remove(self._place(round))
-
-
-def flatten(state):
-    """Copies of the leaves of a state on the host, {path: NumPy array}; of keys, their data.
-
-    Leaves without a value are left out. Every process of a run takes part.
-    """
-    leaves = {}
-    for path, leaf in jax.tree_util.tree_leaves_with_path(state):
-        data = jax.random.key_data(leaf) if _is_key(leaf) else leaf
-        if data.size:
-            leaves[jax.tree_util.keystr(path)] = np.array(jax.device_get(data))
-    return leaves
-
-
-def restore(checkpoint, state, sharding):
-    """A state with the values of a checkpoint, bit for bit.
-
-    Args:
-      checkpoint: Checkpoint.
-      state: of the same run, for its structure.
-      sharding: of every leaf.
-    Raises:
-      ValueError: when the checkpoint holds other leaves.
-    """
-    rest = dict(checkpoint.leaves)
-
-    def put(path, leaf):
-        name, data = jax.tree_util.keystr(path), leaf
-        if _is_key(leaf):
-            data = jax.random.key_data(leaf)
-        if not data.size:
-            return leaf
-        saved = rest.pop(name, None)
-        kind = None if saved is None else (saved.shape, saved.dtype)
-        if kind != (data.shape, data.dtype):
-            raise ValueError(
-                f"the checkpoint of round {checkpoint.round} has {kind} for {name}, and this "
-                f"program needs {(data.shape, data.dtype)}: it was made by another version; go on "
-                "with that one, or pass --overwrite to start anew"
-            )
-        value = jax.device_put(saved, sharding)
-        return jax.random.wrap_key_data(value, impl=jax.random.key_impl(leaf)) if _is_key(
-            leaf
-        ) else value
-
-    with jax.enable_x64(True):  # or 64 bits would become 32
-        restored = jax.tree_util.tree_map_with_path(put, state)
-    if rest:
-        raise ValueError(
-            f"the checkpoint of round {checkpoint.round} has {min(rest)}, which this program does "
-            "not know: it was made by another version; go on with that one, or pass --overwrite to "
-            "start anew"
-        )
-    return restored
 
 
 def _load(place, round):
@@ -248,10 +190,6 @@ def _digest(leaf):
     digest = hashlib.sha256(f"{leaf.dtype.name}{leaf.shape}".encode())
     digest.update(np.ascontiguousarray(leaf).view(np.uint8).data)   # bfloat16 has no buffer
     return digest.hexdigest()
-
-
-def _is_key(leaf):
-    return jax.dtypes.issubdtype(leaf.dtype, jax.dtypes.prng_key)
 
 
 def _remove(place):

@@ -16,13 +16,14 @@ LOCK = ".lock"
 MOST_CONFIG_BYTES = 2**20
 
 
-def check_workdir(path, overwrite=False, resume=False):
+def check_workdir(path, overwrite=False, resume=False, locked=False):
     """Refuses a folder that a run may not have, and writes nothing.
 
     Args:
       path: the folder; it may be missing when its parent is there.
       overwrite: an earlier run in the folder may be replaced.
       resume: an earlier run in the folder may be gone on with.
+      locked: this process has its lock.
     Raises:
       ValueError: one line that names `--workdir`, its value and the remedy.
     """
@@ -46,7 +47,7 @@ def check_workdir(path, overwrite=False, resume=False):
             raise ValueError(f"--workdir={path} holds a run without its config.json, which cannot "
                              "be gone on with; pass --overwrite to replace it or choose another "
                              "folder")
-    if (path / LOCK).exists():
+    if not locked and (path / LOCK).exists():
         lock_folder(path).release()
 
 

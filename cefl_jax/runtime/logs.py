@@ -50,12 +50,12 @@ def open_workdir(path, overwrite=False, resume=False, keep=2, background=True, w
     path = Path(path)
     path.mkdir(exist_ok=True)
     workdir = Workdir(path, lock_folder(path), keep, background, warn)
-    if overwrite:
-        earlier = [path / name for name in (*RUN_FILES, *PICTURES)] + list(path.glob(EVENTS))
-        for file in earlier:
-            if not is_folder(file):
-                file.unlink(missing_ok=True)
-        workdir.checkpoints.remove_all()
+    with contextlib.ExitStack() as refused:
+        refused.callback(workdir.close)
+        check_workdir(path, overwrite, resume, locked=True)  # another may have had it meanwhile
+        if overwrite:
+            workdir.clear()
+        refused.pop_all()
     return workdir
 
 
@@ -87,6 +87,14 @@ class Workdir:
             with contextlib.suppress(OSError):  # a full disk should not hide what ended the run
                 self.set_status(state, self._round, reason)
         self.close()
+
+    def clear(self):
+        """Removes the files of an earlier run."""
+        named = [self.path / name for name in (*RUN_FILES, *PICTURES)]
+        for file in [*named, *self.path.glob(EVENTS)]:
+            if not is_folder(file):
+                file.unlink(missing_ok=True)
+        self.checkpoints.remove_all()
 
     def recall(self, accept=lambda facts: None):
         """The Checkpoint to go on from, None where nothing was saved.

@@ -144,7 +144,7 @@ class LocalTraining:
         sums = results.sums
         if self.mesh.deterministic:
             sums = parallel.gather_items(sums, num_chunks)
-        sums, counted = jax.tree.map(lambda x: x.sum(0), (sums, counted))
+        sums, counted = map(parallel.sum_in_order, (sums, counted))
         if not self.mesh.deterministic:
             sums = parallel.total(sums)
         of_clients = jax.tree.map(

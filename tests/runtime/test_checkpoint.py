@@ -14,7 +14,8 @@ import orbax.checkpoint as ocp
 import pytest
 
 from cefl_jax.runtime import checkpoint
-from cefl_jax.runtime.checkpoint import Checkpoints, flatten, restore
+from cefl_jax.runtime.checkpoint import Checkpoints
+from cefl_jax.runtime.leaves import flatten, restore
 from cefl_jax.runtime.seal import SEAL, Damaged
 
 HERE = jax.sharding.SingleDeviceSharding(jax.devices()[0])

@@ -6,6 +6,7 @@ import sys
 
 import pytest
 
+from cefl_jax.runtime import logs
 from cefl_jax.runtime.claim import LOCK, check_workdir, lock_folder, read_config
 from cefl_jax.runtime.logs import open_workdir
 
@@ -105,6 +106,21 @@ def test_looking_does_not_take_it(run):
     check_workdir(run, resume=True)
     check_workdir(run, resume=True)
     open_workdir(run, resume=True).close()
+
+
+def test_a_run_that_came_between_the_look_and_the_lock_is_refused(tmp_path, monkeypatch):
+    """Another process may have had the folder, and be done with it, after it was looked at."""
+    def lock_late(path, real=logs.lock_folder):
+        (path / "status.json").write_text("another run")
+        return real(path)
+
+    monkeypatch.setattr(logs, "lock_folder", lock_late)
+    with pytest.raises(ValueError, match="holds another run"):
+        logs.open_workdir(tmp_path / "run")
+    monkeypatch.undo()
+    assert (tmp_path / "run" / "status.json").read_text() == "another run"
+    with logs.open_workdir(tmp_path / "run", overwrite=True):      # and the lock is given back
+        pass
 
 
 def test_an_old_lock_file_is_no_lock(tmp_path):
