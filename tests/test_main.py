@@ -444,6 +444,7 @@ def test_a_second_run_in_the_folder_is_refused(finished, refused):
     assert contents(finished) == before
 
 
+@pytest.mark.slow
 def test_the_config_of_a_run_repeats_it(finished, tmp_path):
     """In one process: what devices it takes is settled by now, and changes no bit."""
     run(f"--config={finished / 'config.json'}", f"--workdir={tmp_path / 'run'}")

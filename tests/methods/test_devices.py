@@ -54,8 +54,9 @@ def on_one_device(rule):
     return outcome(rule, 1)
 
 
-QUICK = [("balanced", 8), ("moving network", 4)]
+QUICK = [("moving network", 4)]
 LONG = [
+    ("balanced", 8),
     ("balanced", 2),
     ("balanced", 4),
     ("convolutions", 2),

@@ -214,6 +214,7 @@ def test_predictors_find_each_image_its_client(first, count):
         np.testing.assert_allclose(made["client_"][i], own[0], rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.slow
 def test_two_devices_give_the_same_bits():
     jax.tree.map(np.testing.assert_array_equal, moving_outcomes(2), moving_outcomes())
 

@@ -29,6 +29,7 @@ def test_rounds_in_bfloat16_come_near_and_keep_float32_parameters(whole, changes
     np.testing.assert_allclose(metrics.train_loss, was.train_loss, rtol=0.02)
 
 
+@pytest.mark.slow
 def test_features_that_are_bfloat16_already_wait_in_it_unchanged():
     """What the wire rounds to bfloat16 loses nothing in the archive, on any number of devices."""
     sent = {"cefl.compression.smashed": "bf16"}

@@ -173,9 +173,9 @@ def test_a_client_that_breaks_in_an_edge_round_is_out_of_that_and_what_follows(b
 
 def test_a_client_whose_knowledge_is_not_finite_uploads_nothing():
     """Its loss and its model are finite; what that makes of its examples afterwards is not."""
-    run, rates = program("fedgkt"), {"learning_rate": 1e7, "server_learning_rate": 0.0}
+    run, rates = program("fedgkt"), {"learning_rate": 2e4, "server_learning_rate": 0.0}
     client = int(absence.decided(run).clients[2])
-    data = run.data(run.setup.partition[client], pixel=1e12)
+    data = run.data(run.setup.partition[client], pixel=3e12)
     got, metrics = run.play(data, **rates)
     expected, absent = run.play(gone=[client], **rates)
     assert_same_bits(got, expected)

@@ -119,6 +119,7 @@ def program_key(setup):
     return jax.random.fold_in(jax.random.key(setup.spec.seed), int(Purpose.MODEL))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("method", METHODS)
 def test_two_devices_give_the_same_bits(method):
     jax.tree.map(np.testing.assert_array_equal, outcomes(method, 2), outcomes(method))

@@ -62,14 +62,22 @@ ONE_ROUND = {
 }
 
 
-@pytest.mark.parametrize("case", TWO_ROUNDS)
+LONG = {"patent, epochs", "one cluster, cloud teaches", "no hard labels for the cloud"}
+
+
+def cases(names):
+    """Names of cases; those of `LONG` are slow."""
+    return [pytest.param(name, marks=pytest.mark.slow) if name in LONG else name for name in names]
+
+
+@pytest.mark.parametrize("case", cases(TWO_ROUNDS))
 def test_two_rounds_equal_the_references(case):
     setup = make_setup(TWO_ROUNDS[case])
     state, step, arrays = world.compile_round(setup)
     follow(setup, state, lambda state: step(state, *arrays), 2)
 
 
-@pytest.mark.parametrize("case", ONE_ROUND)
+@pytest.mark.parametrize("case", cases(ONE_ROUND))
 def test_one_round_by_another_rule_equals_the_references(case):
     setup = make_setup(ONE_ROUND[case])
     state, step, arrays = world.compile_round(setup)
