@@ -7,6 +7,7 @@ import dataclasses
 import difflib
 import functools
 import typing
+from typing import Any
 
 from ml_collections import config_dict
 
@@ -131,7 +132,8 @@ def _restore(location):
 def _flatten(group, values, prefix):
     """{dotted path: value of its type} of what nested dicts have of a group's fields."""
     _check_group(values, prefix)
-    hints, flat = _hints(group), {}
+    hints = _hints(group)
+    flat: dict[str, Any] = {}
     for name, value in values.items():
         if name not in hints:
             raise _unknown(prefix, name, hints)
@@ -214,7 +216,7 @@ def _unknown(prefix, name, known):
 
 def _paths(group, prefix=""):
     """The dotted paths of all fields below a group."""
-    paths = []
+    paths: list[str] = []
     for name, hint in _hints(group).items():
         inner = dataclasses.is_dataclass(hint)
         paths += _paths(hint, f"{prefix}{name}.") if inner else [prefix + name]

@@ -5,6 +5,7 @@ import math
 import runpy
 import traceback
 from pathlib import Path
+from typing import Any
 
 from ml_collections import config_dict
 
@@ -34,7 +35,7 @@ def run_config_file(location):
     path, arguments = _split(location)
     _check_file(location, path, math.inf)
     try:
-        get_config = runpy.run_path(path).get("get_config")
+        get_config: Any = runpy.run_path(path).get("get_config")
         _check_call(get_config, arguments)
         return _to_config(get_config(*arguments))
     except (Exception, SystemExit) as error:  # a person's code may raise whatever there is

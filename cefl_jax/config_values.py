@@ -39,8 +39,8 @@ def convert(hint, value, path):
         raise _unfit(hint, value, path)
     if kind is int and abs(value) > MOST_INT:
         raise SettingError(f"{path}={show(value)}: needs to be a whole number of fewer digits")
-    if kind is str and len(value) > MOST_TEXT:
-        raise SettingError(f"{path} has {len(value)} characters, and {MOST_TEXT} is the most")
+    if kind is str and (length := len(str(value))) > MOST_TEXT:
+        raise SettingError(f"{path} has {length} characters, and {MOST_TEXT} is the most")
     return kind(value)
 
 

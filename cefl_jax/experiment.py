@@ -2,6 +2,7 @@
 
 import contextlib
 import functools
+from collections.abc import Callable
 
 import jax
 
@@ -104,7 +105,7 @@ def conduct(setup, workdir, past=None, watch=None):
         print_work(setup.work)
         print_choices(spec.run, setup.mesh.platform, 1e-6 * build.archive_bytes(setup))
         with Display(spec.train.rounds, title) as display:
-            draw = functools.partial(draw_start, setup, workdir.path, title)
+            draw: Callable = functools.partial(draw_start, setup, workdir.path, title)
             if not processes.is_first():
                 draw = do_nothing
             records, summary = run(setup, workdir, display, draw, past=past, watch=watch)

@@ -145,7 +145,7 @@ def _check_levels(made):
         if not all(map(_is_unicode, texts)):
             raise OutsideError("has text that is not Unicode, half of a surrogate pair; correct it")
         lists = [one for one in level if isinstance(one, list)]
-        lists += [group.values() for group in groups]
+        lists += [[*group.values()] for group in groups]
         level = [inner for one in lists for inner in one if isinstance(inner, (str, dict, list))]
         if not level:
             return

@@ -5,11 +5,13 @@ device i % D. Everything else is computed alike on every device.
 """
 
 import dataclasses
+from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
 from jax.flatten_util import ravel_pytree
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
+from jaxtyping import Array, Int32, PyTree
 
 AXIS = "edge"
 TOGETHER = 2**15  # values of an array from which on it is sent by itself
@@ -28,28 +30,28 @@ class EdgeMesh:
     deterministic: bool = True
 
     @property
-    def size(self):
+    def size(self) -> int:
         """The number of devices D."""
         return self.mesh.size
 
     @property
-    def platform(self):
+    def platform(self) -> str:
         """What the devices are: "cpu", "gpu", "tpu"."""
         return self.mesh.devices.flat[0].platform
 
     @property
-    def everywhere(self):
+    def everywhere(self) -> NamedSharding:
         """The sharding of a value that every device holds whole."""
         return NamedSharding(self.mesh, PartitionSpec())
 
-    def spread(self, f):
+    def spread(self, f: Callable) -> Callable:
         """`f`, run once per device on arguments that every device holds, results alike on all."""
         whole = PartitionSpec()
         return jax.shard_map(
             f, mesh=self.mesh, in_specs=whole, out_specs=whole, check_vma=False
         )
 
-    def map(self, f, num_items, *shared):
+    def map(self, f: Callable, num_items: int, *shared: PyTree) -> PyTree:
         """`f(i, *shared)` for every item i, one after another on each device.
 
         Args:
@@ -67,7 +69,7 @@ class EdgeMesh:
 
         return self.spread(on_device)(*shared)
 
-    def sum(self, f, num_items):
+    def sum(self, f: Callable, num_items: int) -> PyTree:
         """Sum of `f(i)` over the items, alike on every device; runs inside `spread`.
 
         Args:
@@ -90,7 +92,7 @@ class EdgeMesh:
         return summed if in_order or self.size == 1 else total(summed)
 
 
-def choose_num_devices(most_items):
+def choose_num_devices(most_items: int) -> int:
     """How many devices to spread at most so many items over: all, but none without an item.
 
     On a CPU a device is a core (`runtime.cpu`): one device with two cores leaves them idle most of
@@ -102,7 +104,7 @@ def choose_num_devices(most_items):
     return min(jax.device_count(), most_items)
 
 
-def make_mesh(num_devices, deterministic=True):
+def make_mesh(num_devices: int, deterministic: bool = True) -> EdgeMesh:
     """An EdgeMesh of the first `num_devices` devices.
 
     Raises:
@@ -125,12 +127,12 @@ def make_mesh(num_devices, deterministic=True):
     return EdgeMesh(mesh, deterministic)
 
 
-def own_items(num_items, num_devices):
+def own_items(num_items: int, num_devices: int) -> Int32[Array, "L"]:
     """The items of this device, i32[ceil(num_items / D)], with numbers past the last as padding."""
     return jax.lax.axis_index(AXIS) + num_devices * jnp.arange(-(-num_items // num_devices))
 
 
-def gather_items(results, num_items):
+def gather_items(results: PyTree, num_items: int) -> PyTree:
     """All devices' stacked results `[ceil(num_items / D), ...]`, in item order, on every device."""
 
     def gather(leaf):
@@ -143,7 +145,7 @@ def gather_items(results, num_items):
     return jax.lax.optimization_barrier(results)
 
 
-def sum_in_order(results):
+def sum_in_order(results: PyTree) -> PyTree:
     """Sums of the leaves `[n, ...]` of a tree over their n items, from the first to the last.
 
     A loop, whose order is the same however the items were gathered; the order of a reduction is the
@@ -159,7 +161,7 @@ def sum_in_order(results):
     )
 
 
-def merge_rows(rows):
+def merge_rows(rows: PyTree) -> PyTree:
     """Trees whose rows one device has filled and the others left zero, whole on every device.
 
     Bits are added as integers, so that every value arrives as it was.
@@ -177,7 +179,7 @@ def merge_rows(rows):
     return jax.tree.map(merge, rows)
 
 
-def total(tree):
+def total(tree: PyTree) -> PyTree:
     """Sum over the devices, leaf by leaf; its rounding depends on their number.
 
     Small leaves travel as one array, which takes a fraction of the time of many.

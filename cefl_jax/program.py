@@ -1,13 +1,19 @@
 """The compiled program of a run: rounds in a scan, then an evaluation."""
 
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 from jax import jit
 
+from cefl_jax.build import Setup
+from cefl_jax.data.federated import FederatedData
 from cefl_jax.methods import METHODS
+from cefl_jax.methods.method import Method
 from cefl_jax.network.pace import back_loading, of_client
+from cefl_jax.network.topology import Network
+from cefl_jax.specs import Spec
 from cefl_jax.stages.evaluation import evaluate
 from cefl_jax.stages.orchestration import make_orchestrator
 from cefl_jax.types import HParams
@@ -29,10 +35,10 @@ class Chunk(NamedTuple):
     ledger: Any  # cumulative
 
 
-def make_hparams(spec):
+def make_hparams(spec: Spec) -> HParams:
     """The scalars that the compiled program takes as arguments."""
     distill = spec.cefl.distill
-    values = HParams(
+    values = (
         spec.train.optimizer.learning_rate,
         distill.learning_rate,
         distill.lambda_edge,
@@ -45,7 +51,7 @@ def make_hparams(spec):
     return HParams(*(jnp.float32(value) for value in values))
 
 
-def make_method(setup, data, network):
+def make_method(setup: Setup, data: FederatedData, network: Network) -> Method:
     """The Method that the settings name, closed over a federation and a network."""
     return METHODS[setup.spec.method.name](
         setup.spec,
@@ -59,7 +65,7 @@ def make_method(setup, data, network):
     )
 
 
-def make_program(setup):
+def make_program(setup: Setup) -> tuple[Callable, Callable]:
     """The two functions of a run, not yet jitted.
 
     Returns:

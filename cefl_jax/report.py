@@ -11,6 +11,7 @@ import collections
 import importlib.util
 import re
 import sys
+from typing import NoReturn
 
 LIBRARIES = ("altair", "duckdb", "jinja2", "vl_convert")
 
@@ -41,9 +42,8 @@ def main(arguments=None):
 
 def parse(arguments):
     """The options of a command line."""
-    parser = argparse.ArgumentParser(prog="python -m cefl_jax.report", allow_abbrev=False,
-                                     description=__doc__.splitlines()[0])
-    parser.error = refuse
+    parser = _Parser(prog="python -m cefl_jax.report", allow_abbrev=False,
+                     description=str(__doc__).splitlines()[0])
     parser.add_argument("folders", nargs="+", metavar="DIR", help="searched for folders of runs")
     parser.add_argument("--out", required=True, metavar="report.html", help="file for the page")
     parser.add_argument("--target", type=_accuracy, default=0.8, metavar="0.8",
@@ -62,7 +62,14 @@ def say(found, left_out, written):
     print(f"written: {len(others)} tables and figures in {others[0].parent}")
 
 
-def refuse(error):
+class _Parser(argparse.ArgumentParser):
+    """One that refuses as this door does."""
+
+    def error(self, message):
+        refuse(message)
+
+
+def refuse(error) -> NoReturn:
     """Ends the program with one line on standard error and exit status 2."""
     print("error:", re.sub(r"\s+", " ", str(error)), file=sys.stderr)
     sys.exit(2)

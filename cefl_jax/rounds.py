@@ -2,6 +2,7 @@
 
 import math
 import time
+from typing import Any
 
 import jax
 
@@ -33,7 +34,7 @@ class Rounds:
         self.watch, self.past = watch, past
         self.done = self.saved = past.round if past else 0
         self.records = workdir.read_metrics() if past else []
-        self.facts = {"wall_s": 0.0, "compile_s": 0.0, "resumed_at": []}
+        self.facts: dict[str, Any] = {"wall_s": 0.0, "compile_s": 0.0, "resumed_at": []}
         if past:
             earlier = {name: past.facts[name] for name in self.facts}
             self.facts = earlier | {"resumed_at": [*earlier["resumed_at"], past.round]}

@@ -6,11 +6,19 @@ R rows of uploaded smashed data, L items of one device; H, W, I rows, columns, c
 """
 
 import enum
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeAlias
 
 import jax
+import numpy as np
+from jaxtyping import Array, ArrayLike, Float32, Int, Int32, PRNGKeyArray, PyTree
 
-Params = Any
+AnyArray: TypeAlias = Array | np.ndarray
+"""What doors take that a person may call: JAX's arrays and NumPy's."""
+
+Number: TypeAlias = float | np.floating | Float32[AnyArray, ""]
+"""A scalar that a caller may trace, or not."""
+
+Params: TypeAlias = PyTree[Float32[AnyArray, "..."]]
 
 
 class Halves(NamedTuple):
@@ -23,35 +31,35 @@ class Halves(NamedTuple):
 class HParams(NamedTuple):
     """Scalars that may change without a new program, f32[]."""
 
-    learning_rate: jax.Array
-    distill_learning_rate: jax.Array
-    lambda_edge: jax.Array
-    lambda_cloud: jax.Array
-    temperature: jax.Array
-    temperature_cloud: jax.Array
-    proximal: jax.Array  # fedprox: mu
-    server_learning_rate: jax.Array  # scaffold, fedopt, fedgkt
+    learning_rate: Float32[Array, ""]
+    distill_learning_rate: Float32[Array, ""]
+    lambda_edge: Float32[Array, ""]
+    lambda_cloud: Float32[Array, ""]
+    temperature: Float32[Array, ""]
+    temperature_cloud: Float32[Array, ""]
+    proximal: Float32[Array, ""]  # fedprox: mu
+    server_learning_rate: Float32[Array, ""]  # scaffold, fedopt, fedgkt
 
 
 class Course(NamedTuple):
     """What became of a round on the simulated network, enough to draw it."""
 
-    clients: jax.Array  # i32[K] indices into the population
+    clients: Int32[Array, "K"]  # indices into the population
     task: Any  # network.pace.Task
     schedule: Any  # network.schedule.Schedule
-    phase_s: jax.Array  # f32[len(PHASES)] seconds
+    phase_s: Float32[Array, "phases"]  # seconds
 
 
 class RoundMetrics(NamedTuple):
     """What a round reports; None where a method has no such thing."""
 
-    train_loss: jax.Array  # f32[], mean over the samples trained on, before each step
+    train_loss: Float32[Array, ""]  # mean over the samples trained on, before each step
     clusters: Any = None  # clustering.Quality
-    offload_cost: jax.Array | None = None  # f32[], the objective's value
-    sampled: jax.Array | None = None  # i32[], clients in the round
-    finished: jax.Array | None = None  # i32[], those of them that did all of it in time
-    counted: jax.Array | None = None  # i32[], those of them whose contribution counts
-    skipped: jax.Array | None = None  # i32[], left out for what is not finite; None: nobody ever is
+    offload_cost: Float32[Array, ""] | None = None  # the objective's value
+    sampled: Int32[Array, ""] | None = None  # clients in the round
+    finished: Int32[Array, ""] | None = None  # those of them that did all of it in time
+    counted: Int32[Array, ""] | None = None  # those of them whose contribution counts
+    skipped: Int32[Array, ""] | None = None  # left out: not finite; None: nobody ever is
     finite: Any = None  # OrderedDict {stage: tree of bool[]}, what each stage left, as they ran
     course: Any = None  # Course
 
@@ -72,11 +80,11 @@ class Purpose(enum.IntEnum):
     PROBE = 10
 
 
-def purpose_key(key, purpose):
+def purpose_key(key: PRNGKeyArray, purpose: Purpose) -> PRNGKeyArray:
     """The root of all keys of one purpose; no two purposes share a key."""
     return jax.random.fold_in(key, int(purpose))
 
 
-def round_key(key, round_index, purpose):
+def round_key(key: PRNGKeyArray, round_index: Int[ArrayLike, ""], purpose: Purpose) -> PRNGKeyArray:
     """The key of one purpose in one round."""
     return jax.random.fold_in(purpose_key(key, purpose), round_index)

@@ -5,8 +5,13 @@ import pathlib
 
 import hypothesis
 import jax
+import jaxtyping
 
-from cefl_jax.runtime import compile_cache
+# Before the package is imported: what its functions say of types and shapes, they keep here.
+CHECKER = "beartype.beartype(conf=beartype.BeartypeConf(is_pep484_tower=True))"
+jaxtyping.install_import_hook("cefl_jax", CHECKER)
+
+from cefl_jax.runtime import compile_cache  # noqa: E402
 
 # A folder for each process of pytest-xdist: none reads what another has half written.
 WORKER = os.environ.get("PYTEST_XDIST_WORKER", "alone")

@@ -51,7 +51,9 @@ def another(path, default):
         return not default
     if isinstance(default, tuple):
         return (0.25,)
-    return "somewhere" if default is None and "path" in path else (default or 0) + 1
+    if default is None and path.endswith((".path", ".trace")):
+        return "somewhere"
+    return (default or 0) + 1
 
 
 def spec_of(changes):

@@ -14,6 +14,7 @@ from cefl_jax import compilation, config, experiment, main, program, rounds
 from cefl_jax.runtime.claim import LOCK
 from cefl_jax.runtime.faults import Fault, NotFinite
 from cefl_jax.runtime.signals import Preempted, Watch
+from cefl_jax.specs import RunSpec
 from tests import world
 from tests.quick import OPTIONS
 from tests.survival import small
@@ -90,7 +91,7 @@ class _Same:
     def __init__(self, setup):
         self.setup = setup
         names = ("checkpoint_every", "checkpoint_keep", "checkpoint_async", "resume")
-        plain = dict.fromkeys(names)
+        plain = {name: getattr(RunSpec(), name) for name in names}
         run = dataclasses.replace(setup.spec.run, **plain)
         self.key = dataclasses.replace(setup.spec, run=run, seed=0), setup.work, setup.extent
 

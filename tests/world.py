@@ -14,7 +14,7 @@ from cefl_jax.network import ledger
 from cefl_jax.network.dynamics import Trace
 from cefl_jax.specs import Spec
 from cefl_jax.stages.orchestration import make_orchestrator
-from tests.quick import quick_jit, quickest_jit
+from tests.quick import once_jit, quick_jit, quickest_jit
 
 RULES = {  # every rule of clustering
     "balanced": {},
@@ -80,16 +80,16 @@ def make_setup(changes=None, **dataset):
     return build.build(make_spec(changes), make_dataset(**dataset), make_parts())
 
 
-def run_rounds(setup, rounds):
+def run_rounds(setup, rounds, jit=once_jit):
     """The state after some rounds, and the metrics of the last one."""
-    state, step, arrays = compile_round(setup)
+    state, step, arrays = compile_round(setup, jit)
     metrics = None
     for _ in range(rounds):
         state, metrics = step(state, *arrays)
     return state, metrics
 
 
-def compile_round(setup, jit=jax.jit):
+def compile_round(setup, jit=once_jit):
     """The first state, the jitted round, and its other arguments."""
     everywhere = setup.mesh.everywhere
     hparams = program.make_hparams(setup.spec)
@@ -156,8 +156,8 @@ def moving_setup(offload="nearest"):
 
 @functools.cache
 def moving_run():
-    """`run_whole` of `moving_setup`, compiled as a user's run is."""
-    return run_whole(moving_setup(), jax.jit)
+    """`run_whole` of `moving_setup`, with the bits of a user's run."""
+    return run_whole(moving_setup(), once_jit)
 
 
 def dropping_setup(available, **trace):

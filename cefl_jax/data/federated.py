@@ -1,10 +1,25 @@
 """The federated data set as it lies on the device: every image once, as uint8."""
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jaxtyping import (
+    Array,
+    ArrayLike,
+    Bool,
+    Float32,
+    Int,
+    Int32,
+    Integer,
+    PRNGKeyArray,
+    Real,
+    UInt8,
+)
+
+from cefl_jax.specs import NormalizationSpec
+from cefl_jax.types import AnyArray
 
 ROUNDS = 24  # of the shuffle: what is left of order is 2^-24, below what any run can see
 
@@ -16,27 +31,29 @@ class FederatedData(NamedTuple):
     `members[offsets[k] : offsets[k + 1]]`.
     """
 
-    images: jax.Array  # u8[n, H, W, I] training images
-    labels: jax.Array  # i32[n]
-    members: jax.Array  # i32[n'] example indices, grouped by client
-    offsets: jax.Array  # i32[N + 1]
-    label_counts: jax.Array  # i32[N, Y] examples of each label at each client
-    test_images: jax.Array  # u8[t, H, W, I]
-    test_labels: jax.Array  # i32[t]
-    mean: jax.Array  # f32[I] or f32[1], of pixels in [0, 1]
-    std: jax.Array  # likewise
+    images: UInt8[Array, "n H W I"]  # training images
+    labels: Int32[Array, "n"]
+    members: Int32[Array, "held"]  # example indices, grouped by client
+    offsets: Int32[Array, "N+1"]
+    label_counts: Int32[Array, "N Y"]  # examples of each label at each client
+    test_images: UInt8[Array, "t H W I"]
+    test_labels: Int32[Array, "t"]
+    mean: Float32[Array, "I"]  # or f32[1], of pixels in [0, 1]
+    std: Float32[Array, "I"]  # likewise
 
     @property
-    def sizes(self):
+    def sizes(self) -> Int32[AnyArray, "N"]:
         """Examples of each client, i32[N]."""
         return self.offsets[1:] - self.offsets[:-1]
 
-    def normalise(self, images):
+    def normalise(self, images: Real[AnyArray, "*B H W I"]) -> Float32[Array, "*B H W I"]:
         """Images f32 as the model takes them, from uint8."""
         return (images * jnp.float32(1 / 255) - self.mean) * (1.0 / self.std)
 
 
-def make_federated(dataset, partition, normalization):
+def make_federated(
+    dataset, partition: list[Int[np.ndarray, "_"]], normalization: NormalizationSpec
+) -> FederatedData:
     """Groups a data set by client, as NumPy arrays ready to be put on the device.
 
     Args:
@@ -51,20 +68,27 @@ def make_federated(dataset, partition, normalization):
     owner = np.repeat(np.arange(len(partition)), sizes)
     label_counts = np.zeros((len(partition), dataset.num_classes), np.int32)
     np.add.at(label_counts, (owner, dataset.train_labels[members]), 1)
-    return FederatedData(
-        images=dataset.train_images,
-        labels=dataset.train_labels.astype(np.int32),
-        members=members,
-        offsets=np.concatenate([[0], np.cumsum(sizes)]).astype(np.int32),
-        label_counts=label_counts,
-        test_images=dataset.test_images,
-        test_labels=dataset.test_labels.astype(np.int32),
-        mean=np.asarray(normalization.mean, np.float32),
-        std=np.asarray(normalization.std, np.float32),
-    )
+    arrays: dict[str, Any] = {
+        "images": dataset.train_images,
+        "labels": dataset.train_labels.astype(np.int32),
+        "members": members,
+        "offsets": np.concatenate([[0], np.cumsum(sizes)]).astype(np.int32),
+        "label_counts": label_counts,
+        "test_images": dataset.test_images,
+        "test_labels": dataset.test_labels.astype(np.int32),
+        "mean": np.asarray(normalization.mean, np.float32),
+        "std": np.asarray(normalization.std, np.float32),
+    }
+    return FederatedData(**arrays)
 
 
-def batch_examples(data, key, client, step, batch_size):
+def batch_examples(
+    data: FederatedData,
+    key: PRNGKeyArray,
+    client: int | Int32[Array, ""],
+    step: int | Int32[Array, ""],
+    batch_size: int,
+) -> tuple[Int32[Array, "B"], Bool[Array, "B"]]:
     """The examples of one client's local step: shuffled epochs, each cut into batches.
 
     As with a shuffling data loader that keeps its last, smaller batch: an epoch takes every example
@@ -94,7 +118,9 @@ def steps_per_epoch(size, batch_size):
     return -(-size // batch_size)
 
 
-def permute(key, index, size):
+def permute(
+    key: PRNGKeyArray, index: Integer[ArrayLike, "..."], size: Integer[ArrayLike, ""]
+) -> Int32[Array, "..."]:
     """Where a random permutation of 0 .. size - 1 sends an index, without storing it.
 
     In each round a random r pairs every element x with r - x modulo `size`, and a keyed coin for

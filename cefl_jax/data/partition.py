@@ -9,6 +9,7 @@ a partition for ever. The JSON text of a partition does, and `from_file` reads i
 """
 
 import numpy as np
+from jaxtyping import Int64
 
 from cefl_jax.data import partition_checks as checks
 from cefl_jax.data import skew
@@ -18,7 +19,7 @@ __all__ = ["dirichlet", "extended_dirichlet", "from_file", "iid", "quantity_skew
            "shards", "to_json"]
 
 
-def iid(labels, num_clients, seed):
+def iid(labels, num_clients, seed) -> list[Int64[np.ndarray, "_"]]:
     """Shuffled examples in N parts, equal in size within one.
 
     Args:
@@ -38,7 +39,7 @@ def iid(labels, num_clients, seed):
     return _by_client(owner, num_clients)
 
 
-def dirichlet(labels, num_clients, alpha, seed, min_size=10):
+def dirichlet(labels, num_clients, alpha, seed, min_size=10) -> list[Int64[np.ndarray, "_"]]:
     """Each label's examples in shares ~ Dirichlet(alpha) over the clients.
 
     Small alpha: few clients share a label, and sizes differ widely; large alpha: as iid. Drawn
@@ -70,7 +71,7 @@ def dirichlet(labels, num_clients, alpha, seed, min_size=10):
     return _by_client(skew.raise_to_min_size(rng, owner, num_clients, min_size), num_clients)
 
 
-def shards(labels, num_clients, labels_per_client, seed):
+def shards(labels, num_clients, labels_per_client, seed) -> list[Int64[np.ndarray, "_"]]:
     """Examples sorted by label in N * C shards, C of them at random to each client.
 
     Shards are equal in size within one, and examples of one label stay in order. A shard that lies
@@ -102,7 +103,9 @@ def shards(labels, num_clients, labels_per_client, seed):
     return _by_client(owner, num_clients)
 
 
-def extended_dirichlet(labels, num_clients, labels_per_client, alpha, seed, min_size=1):
+def extended_dirichlet(
+    labels, num_clients, labels_per_client, alpha, seed, min_size=1
+) -> list[Int64[np.ndarray, "_"]]:
     """C labels to each client; each label's examples in shares ~ Dirichlet(alpha) over its clients.
 
     Every client holds examples of exactly C labels. Each label goes to at least a fifth of the
@@ -141,7 +144,7 @@ def extended_dirichlet(labels, num_clients, labels_per_client, alpha, seed, min_
     return _by_client(owner, num_clients)
 
 
-def quantity_skew(labels, num_clients, alpha, seed, min_size=10):
+def quantity_skew(labels, num_clients, alpha, seed, min_size=10) -> list[Int64[np.ndarray, "_"]]:
     """Client sizes ~ n * Dirichlet(alpha), whatever the labels.
 
     Drawn once, for any alpha, and repaired as in `dirichlet`.

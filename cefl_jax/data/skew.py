@@ -7,11 +7,14 @@ skew never ends. Here each is drawn once, and what falls short is then repaired 
 import bisect
 
 import numpy as np
+from jaxtyping import Bool, Int64
 
 _EVEN_ALPHA = 1e100  # beyond every rounding the shares are even here; far above, NumPy overflows
 
 
-def deal(rng, alpha, num_examples, num_clients):
+def deal(
+    rng: np.random.Generator, alpha: float, num_examples: int, num_clients: int
+) -> Int64[np.ndarray, "n"]:
     """Gives examples to clients in random order and in shares ~ Dirichlet(alpha, ..., alpha).
 
     The shares are drawn once. Client j takes the examples between the shares cumulated before and
@@ -30,7 +33,9 @@ def deal(rng, alpha, num_examples, num_clients):
     return rng.permutation(np.repeat(np.arange(num_clients), np.diff(bounds, prepend=0)))
 
 
-def raise_to_min_size(rng, owner, num_clients, min_size):
+def raise_to_min_size(
+    rng: np.random.Generator, owner: Int64[np.ndarray, "n"], num_clients: int, min_size: int
+) -> Int64[np.ndarray, "n"]:
     """Moves examples from the largest clients to those with fewer than `min_size`.
 
     The missing examples are taken one at a time from whichever client is then the largest (ties:
@@ -69,7 +74,13 @@ def _taken_from_largest(size, total):
     return given
 
 
-def allocate_labels(rng, num_clients, labels_per_client, fewest, most):
+def allocate_labels(
+    rng: np.random.Generator,
+    num_clients: int,
+    labels_per_client: int,
+    fewest: Int64[np.ndarray, "Y"],
+    most: Int64[np.ndarray, "Y"],
+) -> Bool[np.ndarray, "N Y"]:
     """Gives each client `labels_per_client` different labels, uniformly, within bounds per label.
 
     Drawn once. Then, while a label has more clients than `most` allows, one client exchanges it for

@@ -4,10 +4,11 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+from jaxtyping import Array, Bool, Float32, Int32, PRNGKeyArray
 
 from cefl_jax import parallel
 from cefl_jax.methods.method import Method
-from cefl_jax.methods.parts import Parts, count_clients
+from cefl_jax.methods.parts import Parts, chosen, count_clients
 from cefl_jax.network import ledger, topology
 from cefl_jax.stages import planning
 from cefl_jax.stages.aggregation import aggregate
@@ -18,14 +19,14 @@ from cefl_jax.stages.orchestration import make_orchestrator
 from cefl_jax.stages.soundness import examine
 from cefl_jax.stages.split_training import SplitTraining
 from cefl_jax.stages.wire import make_wire
-from cefl_jax.types import Course, Halves, Purpose, RoundMetrics, purpose_key, round_key
+from cefl_jax.types import Course, Halves, HParams, Purpose, RoundMetrics, purpose_key, round_key
 
 
 class CeflState(NamedTuple):
     """Everything that the next round depends on."""
 
-    key: jax.Array  # of the run
-    round: jax.Array  # i32[], rounds done
+    key: PRNGKeyArray  # of the run
+    round: Int32[Array, ""]  # rounds done
     halves: Halves  # the edge-side global model
     cloud: Any  # parameters of the cloud model
     edge_optimizer: Any  # states of distillation, which persist
@@ -39,23 +40,23 @@ class SplitTrained(NamedTuple):
 
     halves: Halves  # averaged
     uploads: Any  # distillation.Uploads
-    loss: jax.Array  # f32[] summed over the samples trained on, before each step
-    samples: jax.Array  # i32[] samples trained on
-    out: jax.Array | None  # bool[K], who is left out; None: nobody ever is
+    loss: Float32[Array, ""]  # summed over the samples trained on, before each step
+    samples: Int32[Array, ""]  # samples trained on
+    out: Bool[Array, "K"] | None  # who is left out; None: nobody ever is
 
 
 class Cefl(Parts):
     """The method, stage by stage, with everything closed over."""
 
-    def init(self, key):
+    def init(self, key: PRNGKeyArray) -> CeflState:
         """The state before the first round."""
         halves, cloud = self.model.init(purpose_key(key, Purpose.MODEL))
-        states = (self._distil_direction.init(params) for params in (halves.back, cloud))
+        edge, of_cloud = (self._distil_direction.init(params) for params in (halves.back, cloud))
         conditions = self._orchestrator.start(key, self.network)
         start = ledger.empty_ledger(self.num_kinds)
-        return CeflState(key, jnp.int32(0), halves, cloud, *states, conditions, start)
+        return CeflState(key, jnp.int32(0), halves, cloud, edge, of_cloud, conditions, start)
 
-    def round(self, state, hparams):
+    def round(self, state: CeflState, hparams: HParams) -> tuple[CeflState, RoundMetrics]:
         """One round: the next state and RoundMetrics."""
         decision = self._orchestrator.decide(
             state.key, state.round, state.conditions, self.data, self.network
@@ -137,7 +138,7 @@ class Cefl(Parts):
                 learning_rate=learning_rate,
                 batch_size=train.batch_size,
                 upload_slots=slots,
-                client_chunk=self.spec.run.client_chunk,
+                client_chunk=chosen(self.spec.run.client_chunk),
                 archive_dtype=self.spec.run.archive_dtype,
                 in_turn=self._orchestrator.protocol.back_in_turn,
                 skips=self.skips,
@@ -170,13 +171,18 @@ class Cefl(Parts):
             for purpose in (Purpose.DISTILL_EDGE, Purpose.DISTILL_CLOUD)
         ]
         distillation = Distillation(
-            self.spec.cefl.distill, self._distil_direction, self.mesh, self.spec.run.distill_parts
+            self.spec.cefl.distill,
+            self._distil_direction,
+            self.mesh,
+            chosen(self.spec.run.distill_parts),
         )
 
         def on_device(states, uploads, keys, hparams, round_index):
             apply = self.model.back, self.model.cloud
-            learners = [Learner(f, *state) for f, state in zip(apply, states, strict=True)]
-            taught = distillation.distil_mutually(*learners, uploads, keys, hparams, round_index)
+            edge, cloud = (Learner(f, *state) for f, state in zip(apply, states, strict=True))
+            taught = distillation.distil_mutually(
+                edge, cloud, uploads, keys, hparams, round_index
+            )
             return [(learner.params, learner.state) for learner in taught]
 
         back, cloud = (
@@ -213,7 +219,7 @@ class Cefl(Parts):
         return make_direction("sgd", self.spec.cefl.distill.momentum)
 
 
-def make_cefl(*parts):
+def make_cefl(*parts) -> Method:
     """The method as a pair of pure functions and its predictors.
 
     Args:

@@ -5,23 +5,24 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+from jaxtyping import Array, Int32, PRNGKeyArray
 
 from cefl_jax.data.federated import batch_examples, steps_per_epoch
 from cefl_jax.methods.method import Method
-from cefl_jax.methods.parts import Parts
+from cefl_jax.methods.parts import Parts, chosen
 from cefl_jax.network import dynamics, ledger, pooling, topology
 from cefl_jax.stages.local_training import mean_loss, read_examples
 from cefl_jax.stages.optimizers import descend, named_direction
 from cefl_jax.stages.soundness import examine
 from cefl_jax.stages.wire import LABEL_BYTES
-from cefl_jax.types import Purpose, RoundMetrics, purpose_key
+from cefl_jax.types import HParams, Purpose, RoundMetrics, purpose_key
 
 
 class CentralizedState(NamedTuple):
     """Everything that the next round depends on."""
 
-    key: jax.Array  # of the run
-    round: jax.Array  # i32[], rounds done
+    key: PRNGKeyArray  # of the run
+    round: Int32[Array, ""]  # rounds done
     params: Any  # one tree per block
     optimizer: Any  # its state, which persists
     ledger: ledger.Ledger
@@ -30,14 +31,16 @@ class CentralizedState(NamedTuple):
 class Centralized(Parts):
     """One training run of the unsplit model, cut into rounds."""
 
-    def init(self, key):
+    def init(self, key: PRNGKeyArray) -> CentralizedState:
         """The state before the first round."""
         halves, _ = self.model.init(purpose_key(key, Purpose.MODEL))
         params = halves.front + halves.back
         start = ledger.empty_ledger(self.num_kinds)
         return CentralizedState(key, jnp.int32(0), params, self._direction.init(params), start)
 
-    def round(self, state, hparams):
+    def round(
+        self, state: CentralizedState, hparams: HParams
+    ) -> tuple[CentralizedState, RoundMetrics]:
         """One round: the next state and RoundMetrics."""
         train = self.mesh.spread(self._train)
         with jax.named_scope("training"):
@@ -54,7 +57,7 @@ class Centralized(Parts):
         return state, RoundMetrics(loss * (1.0 / samples), finite=examine(("training", left)))
 
     @property
-    def num_steps(self):
+    def num_steps(self) -> int:
         """Steps of a round: as many as its clients would make together.
 
         With `local_epochs`: as many passes over the pooled examples, times the share of the
@@ -64,7 +67,8 @@ class Centralized(Parts):
         if train.local_steps is not None:
             return train.clients_per_round * train.local_steps
         per_epoch = steps_per_epoch(self.data.members.shape[0], train.batch_size)
-        return -(-train.local_epochs * train.clients_per_round * per_epoch // num_clients)
+        epochs = chosen(train.local_epochs)
+        return -(-epochs * train.clients_per_round * per_epoch // num_clients)
 
     def _train(self, params, optimizer, key, round_index, data, learning_rate):
         """The steps of a round, on each device alike: parameters, state, loss and samples."""
@@ -106,7 +110,7 @@ class Centralized(Parts):
         return named_direction(self.spec.train.optimizer)
 
 
-def make_centralized(*parts):
+def make_centralized(*parts) -> Method:
     """Centralized training, an upper reference for methods that keep examples where they are.
 
     All clients upload their examples in the first round, and take no further part. A round makes

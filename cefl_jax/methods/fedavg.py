@@ -1,9 +1,10 @@
 """Federated averaging: every client trains the whole model, a server averages."""
 
+from cefl_jax.methods.method import Method
 from cefl_jax.methods.whole_model import WholeModel
 
 
-def make_fedavg(*parts):
+def make_fedavg(*parts) -> Method:
     """FedAvg, clients weighted by their examples.
 
     Args:

@@ -4,9 +4,10 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+from jaxtyping import Array, Bool, Int32, PRNGKeyArray
 
 from cefl_jax.methods.method import Method
-from cefl_jax.methods.parts import Parts, count_clients
+from cefl_jax.methods.parts import Parts, chosen, count_clients
 from cefl_jax.network import ledger, topology
 from cefl_jax.stages import knowledge, planning
 from cefl_jax.stages.distillation import Distillation, Learner, Lesson, make_uploads
@@ -15,14 +16,14 @@ from cefl_jax.stages.optimizers import make_direction, named_direction
 from cefl_jax.stages.orchestration import make_orchestrator
 from cefl_jax.stages.protocols import settings_of
 from cefl_jax.stages.soundness import examine, finite_rows, where_rows
-from cefl_jax.types import Purpose, RoundMetrics, purpose_key, round_key
+from cefl_jax.types import HParams, Purpose, RoundMetrics, purpose_key, round_key
 
 
 class FedgktState(NamedTuple):
     """Everything that the next round depends on."""
 
-    key: jax.Array  # of the run
-    round: jax.Array  # i32[], rounds done
+    key: PRNGKeyArray  # of the run
+    round: Int32[Array, ""]  # rounds done
     clients: Any  # leaves f32[N, ...], front half and head of every client of the population
     server: Any  # parameters of the cloud model
     server_optimizer: Any  # its state, which persists
@@ -34,15 +35,15 @@ class FedgktState(NamedTuple):
 class Upload(NamedTuple):
     """What the clients of a round upload, in the slots of `planning.upload_examples`."""
 
-    examples: jax.Array  # i32[K, U, B]
-    filled: jax.Array  # bool[K, U, B], which there are
+    examples: Int32[Array, "K U B"]
+    filled: Bool[Array, "K U B"]  # which there are
     extracted: knowledge.Extracted
 
 
 class Fedgkt(Parts):
     """The steps of a round; the model's back half is the classifier head."""
 
-    def init(self, key):
+    def init(self, key: PRNGKeyArray) -> FedgktState:
         """The state before the first round, in which all clients are alike."""
         halves, server = self.model.init(purpose_key(key, Purpose.MODEL))
         num_clients = self.data.sizes.shape[0]
@@ -60,7 +61,7 @@ class Fedgkt(Parts):
             ledger.empty_ledger(self.num_kinds),
         )
 
-    def round(self, state, hparams):
+    def round(self, state: FedgktState, hparams: HParams) -> tuple[FedgktState, RoundMetrics]:
         """One round: the next state and RoundMetrics, without a course."""
         decision = self._orchestrator.decide(
             state.key, state.round, state.conditions, self.data, self.network
@@ -127,7 +128,7 @@ class Fedgkt(Parts):
             self.model.whole,
             direction,
             train.batch_size,
-            self.spec.run.client_chunk,
+            chosen(self.spec.run.client_chunk),
             self.mesh,
             keep_models=True,
             sum_models=False,
@@ -160,7 +161,7 @@ class Fedgkt(Parts):
         )
         with jax.named_scope("extraction"):
             extraction = knowledge.Extraction(
-                self.model, run.client_chunk, self.mesh, run.archive_dtype
+                self.model, chosen(run.client_chunk), self.mesh, run.archive_dtype
             )
             extracted = extraction.extract(trained.models, examples, filled, self.data)
         if self.skips:
@@ -191,7 +192,7 @@ class Fedgkt(Parts):
             settings_of(self.spec).cefl.distill,
             self._server_direction,
             self.mesh,
-            self.spec.run.distill_parts,
+            chosen(self.spec.run.distill_parts),
             knowledge.transfer_loss,
         )
         lesson = Lesson(client_logits, own.weight, own.temperature)
@@ -208,7 +209,7 @@ class Fedgkt(Parts):
         return make_direction("sgd", self.spec.fedgkt.server_momentum)
 
 
-def make_fedgkt(*parts):
+def make_fedgkt(*parts) -> Method:
     """FedGKT: features and logits travel, and no model is averaged.
 
     A client trains a front half with a classifier head of its own, on its labels and on what the

@@ -4,8 +4,11 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+from jaxtyping import PyTree
 
+from cefl_jax.methods.method import Method
 from cefl_jax.methods.whole_model import WholeModel, average
+from cefl_jax.specs import FedoptSpec
 
 
 class Moments(NamedTuple):
@@ -15,7 +18,7 @@ class Moments(NamedTuple):
     second: Any
 
 
-def make_fedopt(*parts):
+def make_fedopt(*parts) -> Method:
     """FedAdam, FedYogi, FedAdagrad, or SGD with momentum on the server (FedAvgM).
 
     SGD with learning rate 1 and without momentum is FedAvg. A round of which nothing counts
@@ -58,7 +61,7 @@ def make_fedopt(*parts):
     return whole.method(round, start)
 
 
-def server_update(spec, moments, change):
+def server_update(spec: FedoptSpec, moments: Moments, change: PyTree) -> tuple[Moments, PyTree]:
     """The Moments after a change, and the direction of the server's step, leaves as in both.
 
     Args:

@@ -2,10 +2,11 @@
 
 import jax
 
+from cefl_jax.methods.method import Method
 from cefl_jax.methods.whole_model import WholeModel
 
 
-def make_fedprox(*parts):
+def make_fedprox(*parts) -> Method:
     """FedProx: clients descend F_k(w) + mu/2 |w - w_t|^2; with mu = 0 this is FedAvg.
 
     Args:

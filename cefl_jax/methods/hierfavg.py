@@ -3,6 +3,7 @@
 import jax
 import jax.numpy as jnp
 
+from cefl_jax.methods.method import Method
 from cefl_jax.methods.whole_model import WholeModel
 from cefl_jax.network.hierarchy import nearest_edges, steps_per_edge_round
 from cefl_jax.stages.aggregation import weighted_sum
@@ -11,7 +12,7 @@ from cefl_jax.stages.planning import without
 from cefl_jax.types import Purpose, round_key
 
 
-def make_hierfavg(*parts):
+def make_hierfavg(*parts) -> Method:
     """HierFAVG: `edge_rounds` (kappa_2) times the local steps (kappa_1), then a cloud average.
 
     A client belongs to its nearest edge node. In each edge round it starts from that node's model

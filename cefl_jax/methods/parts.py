@@ -32,6 +32,17 @@ class Parts:
         return self.spec.run.on_nonfinite == "skip_client"
 
 
+def chosen(value: int | None) -> int:
+    """A setting that may be left automatic, once it no longer is.
+
+    Raises:
+      ValueError: when it still is.
+    """
+    if value is None:
+        raise ValueError("a setting is still automatic; build.resolve chooses what is left so")
+    return value
+
+
 def count_clients(decision, out):
     """The fields of RoundMetrics that count clients.
 

@@ -5,6 +5,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
+from cefl_jax.methods.method import Method
 from cefl_jax.methods.whole_model import WholeModel, average
 from cefl_jax.stages.planning import without
 
@@ -16,7 +17,7 @@ class Controls(NamedTuple):
     clients: Any  # c_i, leaves f32[N, ...]
 
 
-def make_scaffold(*parts):
+def make_scaffold(*parts) -> Method:
     """SCAFFOLD with option II: a client's new control variate is its mean step.
 
     The model moves by the clients' change averaged by their examples, as in the other methods; the

@@ -1,17 +1,18 @@
 """Sequential split learning: each client goes on with the model of the one before."""
 
-from cefl_jax.methods.cefl import Cefl, SplitTrained
+from cefl_jax.methods.cefl import Cefl, CeflState, SplitTrained
 from cefl_jax.methods.method import Method
+from cefl_jax.specs import Spec
 from cefl_jax.stages.local_training import LocalTraining
 from cefl_jax.stages.optimizers import named_direction
 from cefl_jax.stages.protocols import settings_of
-from cefl_jax.types import Halves, Purpose, round_key
+from cefl_jax.types import Halves, HParams, Purpose, RoundMetrics, round_key
 
 
 class SequentialSplit(Cefl):
     """Rounds of `cefl` on the cloud in which the clients take turns."""
 
-    def round(self, state, hparams):
+    def round(self, state: CeflState, hparams: HParams) -> tuple[CeflState, RoundMetrics]:
         """One round: the next state and RoundMetrics, without a course."""
         state, metrics = super().round(state, hparams)
         return state, metrics._replace(course=None)
@@ -45,7 +46,7 @@ class SequentialSplit(Cefl):
         return [("split training", {"halves": trained.halves, "loss": trained.loss})]
 
 
-def make_sequential_split(spec, *parts):
+def make_sequential_split(spec: Spec, *parts) -> Method:
     """Split learning by turns, which computes what sequential federated learning computes.
 
     The clients of a round come in the order in which they were sampled, which is random. Each loads

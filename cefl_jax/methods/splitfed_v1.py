@@ -1,10 +1,12 @@
 """SplitFed V1: a back half for every client on the main server, both halves averaged."""
 
 from cefl_jax.methods.cefl import make_cefl
+from cefl_jax.methods.method import Method
+from cefl_jax.specs import Spec
 from cefl_jax.stages.protocols import settings_of
 
 
-def make_splitfed_v1(spec, *parts):
+def make_splitfed_v1(spec: Spec, *parts) -> Method:
     """SplitFed V1; the main server is the cloud, the fed server the front aggregation server.
 
     The clients' back halves are trained side by side, each on one client's smashed data.

@@ -1,10 +1,12 @@
 """SplitFed V2: one back half on the main server, which takes the clients one after another."""
 
 from cefl_jax.methods.cefl import make_cefl
+from cefl_jax.methods.method import Method
+from cefl_jax.specs import Spec
 from cefl_jax.stages.protocols import settings_of
 
 
-def make_splitfed_v2(spec, *parts):
+def make_splitfed_v2(spec: Spec, *parts) -> Method:
     """SplitFed V2; the main server is the cloud, the fed server the front aggregation server.
 
     In each local step the clients compute and send side by side, and the main server steps its back

@@ -1,25 +1,28 @@
 """What methods have in common in which every client trains the whole model."""
 
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+from jaxtyping import Array, Int32, PRNGKeyArray, PyTree
 
 from cefl_jax.methods.method import Method
-from cefl_jax.methods.parts import Parts, count_clients
+from cefl_jax.methods.parts import Parts, chosen, count_clients
 from cefl_jax.network import ledger, topology
-from cefl_jax.stages.local_training import LocalTraining
+from cefl_jax.stages.local_training import LocalTraining, Trained
 from cefl_jax.stages.optimizers import named_direction
-from cefl_jax.stages.orchestration import make_orchestrator
+from cefl_jax.stages.orchestration import Decision, make_orchestrator
+from cefl_jax.stages.planning import Plan
 from cefl_jax.stages.soundness import examine
-from cefl_jax.types import Course, Purpose, RoundMetrics, purpose_key, round_key
+from cefl_jax.types import Course, HParams, Purpose, RoundMetrics, purpose_key, round_key
 
 
 class WholeState(NamedTuple):
     """Everything that the next round depends on."""
 
-    key: jax.Array  # of the run
-    round: jax.Array  # i32[], rounds done
+    key: PRNGKeyArray  # of the run
+    round: Int32[Array, ""]  # rounds done
     params: Any  # the global model, one tree per block
     memory: Any  # what the method keeps besides, such as a server's optimizer state
     conditions: topology.Conditions  # of the network in the next round
@@ -42,13 +45,20 @@ class WholeModel(Parts):
         start = ledger.empty_ledger(self.num_kinds)
         return WholeState(key, jnp.int32(0), params, memory(params), conditions, start)
 
-    def decide(self, state):
+    def decide(self, state: WholeState) -> Decision:
         """The Decision of a round."""
         return self.orchestrator.decide(
             state.key, state.round, state.conditions, self.data, self.network
         )
 
-    def train(self, state, plan, hparams, correct=None, corrections=None):
+    def train(
+        self,
+        state: WholeState,
+        plan: Plan,
+        hparams: HParams,
+        correct: Callable | None = None,
+        corrections: PyTree = None,
+    ) -> Trained:
         """Trains every client of a plan from the global model.
 
         Args:
@@ -82,7 +92,7 @@ class WholeModel(Parts):
             self.model.whole,
             direction,
             train.batch_size,
-            self.spec.run.client_chunk,
+            chosen(self.spec.run.client_chunk),
             self.mesh,
             correct,
             keep_models,
@@ -139,7 +149,7 @@ class WholeModel(Parts):
         )
 
 
-def average(trained, params):
+def average(trained: Trained, params: PyTree) -> PyTree:
     """The clients' models, averaged by their weights; as they were where nobody has any."""
     total = trained.weight[0]
     each = 1.0 / jnp.where(total > 0, total, 1.0)

@@ -11,8 +11,10 @@ import math
 
 import jax
 import jax.numpy as jnp
+from jaxtyping import Array, Float
 
 from cefl_jax.models import tiling
+from cefl_jax.types import AnyArray
 
 # Values of windows held at once on a CPU, so that they stay in its caches.
 BLOCK_VALUES = 450_000
@@ -33,7 +35,9 @@ class Lowering:
 XLA = Lowering("xla")
 
 
-def choose_lowering(platform, kernel_shape, sides):
+def choose_lowering(
+    platform: str, kernel_shape: tuple[int, ...], sides: tuple[int, int]
+) -> Lowering:
     """The fastest Lowering that was found, by measuring forward and both gradients together.
 
     On a CPU (`benchmarks/convolutions.py`): tiles of 2x2 where channels are few, which pooling then
@@ -60,7 +64,15 @@ def choose_lowering(platform, kernel_shape, sides):
     return Lowering("winograd", min(range(2, largest + 1), key=multiplications))
 
 
-def conv_block(images, kernel, bias, padding, pool, lowering=None, platform="cpu"):
+def conv_block(
+    images: Float[AnyArray, "B H W I"],
+    kernel: Float[Array, "R C I O"],
+    bias: Float[Array, "O"],
+    padding: str,
+    pool: bool,
+    lowering: Lowering | None = None,
+    platform: str = "cpu",
+) -> Float[Array, "B rows columns O"]:
     """Convolution with bias, stride 1, then the largest of each 2x2 window if `pool`, then ReLU.
 
     Pooling first gives the same as ReLU first, with less work. An odd last row or column is cut by

@@ -2,12 +2,14 @@
 
 import dataclasses
 import functools
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 
 from cefl_jax.models.conv import XLA, conv_block
 from cefl_jax.models.split import make_model, with_head
+from cefl_jax.specs import ModelSpec
 
 
 @dataclasses.dataclass(frozen=True)
@@ -31,22 +33,28 @@ class Workload:
     cloud_bytes: int
 
     @property
-    def front_params(self):
+    def front_params(self) -> int:
         """Number of parameters of the front half."""
         return self.front_bytes // 4
 
     @property
-    def back_params(self):
+    def back_params(self) -> int:
         """Number of parameters of the back half."""
         return self.back_bytes // 4
 
     @property
-    def cloud_params(self):
+    def cloud_params(self) -> int:
         """Number of parameters of the cloud model."""
         return self.cloud_bytes // 4
 
 
-def measure_workload(spec, sample_shape, num_classes, whole=False, head=False):
+def measure_workload(
+    spec: ModelSpec,
+    sample_shape: tuple[int, ...],
+    num_classes: int,
+    whole: bool = False,
+    head: bool = False,
+) -> Workload:
     """The Workload of the model that the settings name; nothing is compiled or run.
 
     Args:
@@ -107,7 +115,8 @@ def _grad(apply, argnums):
 
 
 def _flop(f, *shapes):
-    return float(jax.jit(f).lower(*shapes).cost_analysis()["flops"])
+    analysis: Any = jax.jit(f).lower(*shapes).cost_analysis()
+    return float(analysis["flops"])
 
 
 def _bytes(tree):

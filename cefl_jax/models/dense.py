@@ -1,6 +1,7 @@
 """The product of a dense layer, with a weight gradient that comes out the way it is stored."""
 
 import jax
+from jaxtyping import Array, Float
 
 
 @jax.custom_vjp
@@ -23,6 +24,8 @@ def _backward(kept, grad):
 _dense.defvjp(_forward, _backward)
 
 
-def dot_general(x, kernel, dimension_numbers, precision=None, **_):
+def dot_general(
+    x: Float[Array, "B I"], kernel: Float[Array, "I O"], dimension_numbers, precision=None, **_
+) -> Float[Array, "B O"]:
     """What `flax.linen.Dense` takes for a product, for f32[B, I] and f32[I, O] only."""
     return _dense(x, kernel)

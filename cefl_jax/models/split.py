@@ -1,12 +1,15 @@
 """A model cut in two: the front half on the clients, the back half on the edge nodes."""
 
 import dataclasses
+from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
+from jaxtyping import Array, Float, Float32, PRNGKeyArray
 
 from cefl_jax.models import conv, zoo
-from cefl_jax.types import Halves
+from cefl_jax.specs import ModelSpec
+from cefl_jax.types import AnyArray, Halves, Params
 
 
 @dataclasses.dataclass(frozen=True)
@@ -23,7 +26,7 @@ class SplitModel:
     sample_shape: tuple[int, ...]
     dtype: str = "float32"  # of the computing; parameters, features and logits are f32 always
 
-    def init(self, key):
+    def init(self, key: PRNGKeyArray) -> tuple[Halves, Params]:
         """Parameters of the two halves and of the cloud model; they do not depend on the cut.
 
         Returns:
@@ -34,19 +37,25 @@ class SplitModel:
         cloud, _ = _init_blocks(self.cloud_blocks, cloud_key, features, 0)
         return Halves(whole[: self.cut], whole[self.cut :]), cloud
 
-    def front(self, params, images):
+    def front(
+        self, params: Params, images: Float32[AnyArray, "B H W I"]
+    ) -> Float32[Array, "B *features"]:
         """Cut-layer features f32[B, ...] of normalised images f32[B, H, W, I]."""
         return self._apply(self.blocks[: self.cut], params, images)
 
-    def back(self, params, features):
+    def back(
+        self, params: Params, features: Float[AnyArray, "B *features"]
+    ) -> Float32[Array, "B Y"]:
         """Logits f32[B, Y] of cut-layer features by the back half."""
         return self._apply(self.blocks[self.cut :], params, features)
 
-    def whole(self, params, images):
+    def whole(self, params: Params, images: Float32[AnyArray, "B H W I"]) -> Float32[Array, "B Y"]:
         """Logits f32[B, Y] of normalised images by the unsplit model, `front + back`."""
         return self.back(params[self.cut :], self.front(params[: self.cut], images))
 
-    def cloud(self, params, features):
+    def cloud(
+        self, params: Params, features: Float[AnyArray, "B *features"]
+    ) -> Float32[Array, "B Y"]:
         """Logits f32[B, Y] of cut-layer features by the cloud model."""
         return self._apply(self.cloud_blocks, params, features)
 
@@ -58,22 +67,28 @@ class SplitModel:
         return x.astype(jnp.float32)
 
     @property
-    def feature_shape(self):
+    def feature_shape(self) -> tuple[int, ...]:
         """Shape of one sample's cut-layer features."""
         return zoo.output_shape(self.blocks[: self.cut], self.sample_shape)
 
     @property
-    def num_classes(self):
+    def num_classes(self) -> int:
         """Y."""
         return self.blocks[-1].features
 
 
-def with_head(model):
+def with_head(model: SplitModel) -> SplitModel:
     """A SplitModel of the same front half, whose back half is the last layer alone: a head."""
     return dataclasses.replace(model, blocks=(*model.blocks[: model.cut], model.blocks[-1]))
 
 
-def make_model(spec, sample_shape, num_classes, lowering=conv.conv_block, dtype="float32"):
+def make_model(
+    spec: ModelSpec,
+    sample_shape: tuple[int, ...],
+    num_classes: int,
+    lowering: Callable = conv.conv_block,
+    dtype: str = "float32",
+) -> SplitModel:
     """The model that the settings name.
 
     Args:

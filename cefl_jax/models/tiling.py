@@ -9,12 +9,19 @@ import functools
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jaxtyping import Array, Float
 
 # Where Winograd's polynomials are evaluated, besides infinity: the fewer, the less rounding.
 POINTS = (0.0, 1.0, -1.0, 2.0, -2.0, 0.5, -0.5)
 
 
-def convolve(x, kernel, counts, tile, winograd):
+def convolve(
+    x: Float[Array, "I H W B"],
+    kernel: Float[Array, "R C I O"],
+    counts: tuple[int, int],
+    tile: int,
+    winograd: bool,
+) -> Float[Array, "tile tile O down across B"]:
     """Cross-correlation, stride 1, of values that have their padding.
 
     A tile of outputs depends on the window of `tile + kernel size - 1` rows and columns over it.
@@ -52,7 +59,9 @@ def convolve(x, kernel, counts, tile, winograd):
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(1, 2, 3))
-def take_windows(x, size, stride, axis):
+def take_windows(
+    x: Float[Array, "I H W B"], size: tuple[int, int], stride: int, axis: int
+) -> Float[Array, "_ _ down across B"]:
     """All windows of a size, `stride` apart, of f32[I, H, W, B].
 
     Its gradient adds the windows' overlaps first along rows and then along columns.

@@ -5,9 +5,11 @@ from collections.abc import Callable
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+from jaxtyping import Array, Float
 
 from cefl_jax.models.conv import conv_block
 from cefl_jax.models.dense import dot_general
+from cefl_jax.types import AnyArray
 
 NAMES = ("mlp", "lenet5", "cnn")
 CLOUD_NAMES = ("deep",)
@@ -20,7 +22,7 @@ class Dense(nn.Module):
     activate: bool = True
 
     @nn.compact
-    def __call__(self, x):
+    def __call__(self, x: Float[AnyArray, "B ..."]) -> Float[Array, "B features"]:
         x = nn.Dense(self.features, dot_general=dot_general)(x.reshape(x.shape[0], -1))
         return nn.relu(x) if self.activate else x
 
@@ -35,14 +37,16 @@ class Conv(nn.Module):
     lowering: Callable = conv_block
 
     @nn.compact
-    def __call__(self, x):
+    def __call__(self, x: Float[AnyArray, "B H W I"]) -> Float[Array, "B rows columns features"]:
         shape = (self.size, self.size, x.shape[-1], self.features)
         kernel = self.param("kernel", nn.initializers.lecun_normal(), shape)
         bias = self.param("bias", nn.initializers.zeros, (self.features,))
         return self.lowering(x, kernel, bias, self.padding, self.pool)
 
 
-def make_blocks(name, num_classes, lowering=conv_block):
+def make_blocks(
+    name: str, num_classes: int, lowering: Callable = conv_block
+) -> tuple[nn.Module, ...]:
     """The blocks of an edge-side model, front to back.
 
     `mlp`: two hidden layers of 200 (McMahan et al. 2017, "2NN"). `lenet5`: valid 5x5 convolutions
@@ -69,7 +73,9 @@ def make_blocks(name, num_classes, lowering=conv_block):
     raise ValueError(f"model.name={name!r} is unknown; known: {', '.join(NAMES)}")
 
 
-def make_cloud_blocks(name, feature_shape, num_classes, lowering=conv_block):
+def make_cloud_blocks(
+    name: str, feature_shape: tuple[int, ...], num_classes: int, lowering: Callable = conv_block
+) -> tuple[nn.Module, ...]:
     """The blocks of a cloud model, which starts at the cut-layer features.
 
     `deep`: on images of features, 3x3 convolutions of 32, 64 and 64, pooled after the first and the
@@ -101,7 +107,7 @@ def make_cloud_blocks(name, feature_shape, num_classes, lowering=conv_block):
     return (*convs, Dense(256), Dense(128), last)
 
 
-def output_shape(blocks, sample_shape):
+def output_shape(blocks: tuple[nn.Module, ...], sample_shape: tuple[int, ...]) -> tuple[int, ...]:
     """Shape of one sample after the blocks, without computing anything."""
     model = nn.Sequential(blocks)
     images = jax.ShapeDtypeStruct((1, *sample_shape), jnp.float32)

@@ -4,12 +4,23 @@ import jax.numpy as jnp
 
 from cefl_jax.network.energy import round_energy
 from cefl_jax.network.ledger import Bill
-from cefl_jax.network.messages import Traffic, count_bytes
-from cefl_jax.network.pace import last_steps, members
-from cefl_jax.network.schedule import PHASES
+from cefl_jax.network.messages import Sizes, Traffic, count_bytes
+from cefl_jax.network.pace import Task, last_steps, members
+from cefl_jax.network.schedule import PHASES, Schedule
+from cefl_jax.network.topology import RoundNetwork
+from cefl_jax.types import Number
 
 
-def make_bill(task, schedule, network, work, sizes, distill_flop, num_kinds, averages=True):
+def make_bill(
+    task: Task,
+    schedule: Schedule,
+    network: RoundNetwork,
+    work,
+    sizes: Sizes,
+    distill_flop: Number,
+    num_kinds: int,
+    averages: bool = True,
+) -> Bill:
     """What a round of split training cost.
 
     When the slowest cluster has closed, the front aggregation server averages the front halves and
@@ -36,7 +47,7 @@ def make_bill(task, schedule, network, work, sizes, distill_flop, num_kinds, ave
     ])
     if not averages:
         averaging_s = jnp.zeros(2)
-    distillation_s = distill_flop / network.cloud.flop_per_s
+    distillation_s = jnp.asarray(distill_flop / network.cloud.flop_per_s)
     phase_s = schedule.phase_s.at[PHASES.index("averaging")].set(averaging_s.sum())
     phase_s = phase_s.at[PHASES.index("distillation")].set(distillation_s)
     energy_j = round_energy(
@@ -45,7 +56,7 @@ def make_bill(task, schedule, network, work, sizes, distill_flop, num_kinds, ave
     return Bill(phase_s, count_bytes(traffic, sizes), energy_j)
 
 
-def count_traffic(task, schedule, network):
+def count_traffic(task: Task, schedule: Schedule, network: RoundNetwork) -> Traffic:
     """How often each message of a round of split training was sent: messages.Traffic.
 
     Every client that starts loads a front half, every cluster with such a client a back half. The

@@ -1,9 +1,10 @@
 """The radio link: path loss and Shannon rate."""
 
 import jax.numpy as jnp
+from jaxtyping import Array, ArrayLike, Float32, Real
 
 
-def path_gain(distance_km):
+def path_gain(distance_km: Real[ArrayLike, "..."]) -> Float32[Array, "..."]:
     """Channel gain of the urban macro cell, 10^(-PL/10) with PL = 128.1 + 37.6 log10(d/km) dB.
 
     Args:
@@ -16,7 +17,12 @@ def path_gain(distance_km):
     return 10.0**-12.81 * jnp.asarray(distance_km) ** -3.76
 
 
-def shannon_rate(distance_km, bandwidth_hz, power_w, noise_w_per_hz):
+def shannon_rate(
+    distance_km: Real[ArrayLike, "..."],
+    bandwidth_hz: Real[ArrayLike, "..."],
+    power_w: Real[ArrayLike, "..."],
+    noise_w_per_hz: Real[ArrayLike, "..."],
+) -> Float32[Array, "..."]:
     """Rate of a link by Shannon's formula, W log2(1 + P h / (W N0)).
 
     Args:
@@ -28,4 +34,4 @@ def shannon_rate(distance_km, bandwidth_hz, power_w, noise_w_per_hz):
       f32[...] bit/s.
     """
     signal_to_noise = power_w * path_gain(distance_km) / (bandwidth_hz * noise_w_per_hz)
-    return bandwidth_hz * jnp.log1p(signal_to_noise) / jnp.log(2.0)
+    return jnp.log1p(signal_to_noise) * bandwidth_hz / jnp.log(2.0)

@@ -111,7 +111,7 @@ def _node_bars(schedule, clusters):
     """A server's loading of back halves, training for its clusters, and sending to the cloud."""
     began = schedule.end_s[clusters] > 0
     spans = np.stack([schedule.arrived_s[clusters][began], schedule.served_s[clusters][began]], -1)
-    merged = []
+    merged: list[tuple[str, float, float]] = []
     for start_s, end_s in sorted(spans.tolist()):
         if merged and start_s <= merged[-1][2]:
             merged[-1] = ("compute", merged[-1][1], max(end_s, merged[-1][2]))

@@ -8,8 +8,10 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jaxtyping import Array, ArrayLike, Bool, Float32, Int, PRNGKeyArray
 
-from cefl_jax.network.topology import Conditions
+from cefl_jax.network.topology import Conditions, Network
+from cefl_jax.specs import NetworkSpec
 
 DYNAMICS = ("static", "markov", "trace")
 
@@ -21,9 +23,9 @@ class Trace(NamedTuple):
     links of a client, or the edge nodes. After the last row, that row holds for ever.
     """
 
-    shadow_db: jax.Array  # f32[rows, N or 1, E + 1 or 1]
-    edge_load: jax.Array  # f32[rows, E or 1]
-    available: jax.Array  # bool[rows, N or 1]
+    shadow_db: Float32[Array, "rows N E+1"]
+    edge_load: Float32[Array, "rows E"]
+    available: Bool[Array, "rows N"]
 
 
 class Change(enum.IntEnum):
@@ -34,7 +36,7 @@ class Change(enum.IntEnum):
     AVAILABLE = 2
 
 
-def start(key, network, spec):
+def start(key: PRNGKeyArray, network: Network, spec: NetworkSpec) -> Conditions:
     """The conditions of round 0.
 
     static: no fading, no load, everybody available. markov: drawn from the distribution that
@@ -67,7 +69,13 @@ def start(key, network, spec):
     return _sealed(conditions)
 
 
-def step(key, round_index, conditions, network, spec):
+def step(
+    key: PRNGKeyArray,
+    round_index: Int[ArrayLike, ""],
+    conditions: Conditions,
+    network: Network,
+    spec: NetworkSpec,
+) -> Conditions:
     """The conditions of the round after this one.
 
     static: as they are. markov: the fading of each link, and the load of each edge node about
@@ -94,7 +102,7 @@ def step(key, round_index, conditions, network, spec):
     return conditions
 
 
-def record(key, network, spec, rounds):
+def record(key: PRNGKeyArray, network: Network, spec: NetworkSpec, rounds: int) -> Trace:
     """The conditions of a run, as a trace that replays it bit for bit.
 
     Args:
@@ -113,7 +121,7 @@ def record(key, network, spec, rounds):
 
         return jax.lax.scan(advance, start(key, network, spec), jnp.arange(rounds + 1))[1]
 
-    return Trace(*map(np.asarray, conditions_of_rounds(key, network)))
+    return Trace(*jax.tree.map(np.asarray, conditions_of_rounds(key, network)))
 
 
 def _sealed(conditions):

@@ -1,12 +1,23 @@
 """Joules of a round by device class."""
 
 import jax.numpy as jnp
+from jaxtyping import Array, Float32
 
-from cefl_jax.network.pace import own_server
-from cefl_jax.network.topology import radio_watts
+from cefl_jax.network.pace import Task, own_server
+from cefl_jax.network.schedule import Schedule
+from cefl_jax.network.topology import RoundNetwork, radio_watts
 
 
-def round_energy(task, schedule, round_s, network, work, averaging_s, distillation_s, num_kinds):
+def round_energy(
+    task: Task,
+    schedule: Schedule,
+    round_s: Float32[Array, ""],
+    network: RoundNetwork,
+    work,
+    averaging_s: Float32[Array, "2"],
+    distillation_s: Float32[Array, ""],
+    num_kinds: int,
+) -> Float32[Array, "num_kinds"]:
     """What the devices of a round draw from its beginning to its end.
 
     A device that takes part draws its idle watts for as long as it does, more while it computes,

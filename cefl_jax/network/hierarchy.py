@@ -4,28 +4,30 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+from jaxtyping import Array, Bool, Float32, Int32
 
 from cefl_jax.network.ledger import Bill
-from cefl_jax.network.messages import tabulate
-from cefl_jax.network.pace import members, own_server, set_pace
-from cefl_jax.network.schedule import PHASES
+from cefl_jax.network.messages import Sizes, tabulate
+from cefl_jax.network.pace import Task, members, own_server, set_pace
+from cefl_jax.network.schedule import PHASES, Schedule
+from cefl_jax.network.topology import RoundNetwork
 
 
 class Course(NamedTuple):
     """What clients and edge nodes do in R edge rounds; nothing where they take no part."""
 
-    loads: jax.Array  # bool[K, R] the client loads its edge node's model
-    delivers: jax.Array  # bool[K, R] and delivers its own
-    ways_s: jax.Array  # f32[4, K, R] loading, forward, backward, delivering
-    path_s: jax.Array  # f32[4, E, R] those of each edge node's last client
-    average_s: jax.Array  # f32[E] the edge node averages, in each edge round
-    begin_s: jax.Array  # f32[E, R] when an edge round begins
-    down_s: jax.Array  # f32[E] until the edge node has the cloud's model
-    up_s: jax.Array  # f32[E] until the cloud has the edge node's
-    closed_s: jax.Array  # f32[E] when it has
+    loads: Bool[Array, "K R"]  # the client loads its edge node's model
+    delivers: Bool[Array, "K R"]  # and delivers its own
+    ways_s: Float32[Array, "4 K R"]  # loading, forward, backward, delivering
+    path_s: Float32[Array, "4 E R"]  # those of each edge node's last client
+    average_s: Float32[Array, "E"]  # the edge node averages, in each edge round
+    begin_s: Float32[Array, "E R"]  # when an edge round begins
+    down_s: Float32[Array, "E"]  # until the edge node has the cloud's model
+    up_s: Float32[Array, "E"]  # until the cloud has the edge node's
+    closed_s: Float32[Array, "E"]  # when it has
 
 
-def nearest_edges(task, network):
+def nearest_edges(task: Task, network: RoundNetwork) -> Int32[Array, "K"]:
     """The edge node i32[K] that is nearest to each client of a Task; the first of equals.
 
     E for a client that takes no part.
@@ -34,12 +36,20 @@ def nearest_edges(task, network):
     return jnp.where(taking_part, network.distance_km.argmin(1), network.distance_km.shape[1])
 
 
-def steps_per_edge_round(task, edge_rounds):
+def steps_per_edge_round(task: Task, edge_rounds: int) -> Int32[Array, "K"]:
     """Local steps i32[K] of each client's every edge round, of a Task of the whole round."""
     return (task.samples > 0).sum(1, dtype=jnp.int32) // edge_rounds
 
 
-def make_bill(task, schedule, network, work, sizes, edge_rounds, num_kinds):
+def make_bill(
+    task: Task,
+    schedule: Schedule,
+    network: RoundNetwork,
+    work,
+    sizes: Sizes,
+    edge_rounds: int,
+    num_kinds: int,
+) -> Bill:
     """What a round of edge rounds cost.
 
     The edge nodes of clients that start get the model from the cloud. In an edge round each client

@@ -5,12 +5,19 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+from jaxtyping import Array, ArrayLike, Float32, Float64, Int64, Real
 
 from cefl_jax.network.messages import LINKS, MESSAGES
 from cefl_jax.network.schedule import PHASES
 
 
-def communication_time(bits, bandwidth_hz, gain, power_w, noise_w):
+def communication_time(
+    bits: Real[ArrayLike, "..."],
+    bandwidth_hz: Real[ArrayLike, "..."],
+    gain: Real[ArrayLike, "..."],
+    power_w: Real[ArrayLike, "..."],
+    noise_w: Real[ArrayLike, "..."],
+) -> Float32[Array, "..."]:
     """Seconds to send bits over a link of Shannon capacity W log2(1 + h p / sigma).
 
     Args:
@@ -24,7 +31,7 @@ def communication_time(bits, bandwidth_hz, gain, power_w, noise_w):
     Reference:
       Liu et al., Client-edge-cloud hierarchical federated learning, ICC 2020, section IV.
     """
-    return bits * jnp.log(2.0) / (bandwidth_hz * jnp.log1p(gain * power_w / noise_w))
+    return jnp.log(2.0) * bits / (jnp.log1p(gain * power_w / noise_w) * bandwidth_hz)
 
 
 def computation_time(bits, cycles_per_bit, frequency_hz):
@@ -40,20 +47,20 @@ def computation_energy(bits, cycles_per_bit, frequency_hz, capacitance):
 class Bill(NamedTuple):
     """What one round cost."""
 
-    phase_s: jax.Array  # f32[len(PHASES)] seconds, which add up to the round's length
-    link_bytes: jax.Array  # i64[LINKS, MESSAGES]
-    energy_j: jax.Array  # f32[device classes]
+    phase_s: Float32[Array, "phases"]  # seconds, which add up to the round's length
+    link_bytes: Int64[Array, "links messages"]
+    energy_j: Float32[Array, "num_kinds"]
 
 
 class Ledger(NamedTuple):
     """What a run has cost so far."""
 
-    phase_s: jax.Array  # f64[len(PHASES)] simulated seconds
-    link_bytes: jax.Array  # i64[LINKS, MESSAGES]
-    energy_j: jax.Array  # f64[device classes] joules
+    phase_s: Float64[Array, "phases"]  # simulated seconds
+    link_bytes: Int64[Array, "links messages"]
+    energy_j: Float64[Array, "num_kinds"]  # joules
 
 
-def empty_ledger(num_kinds):
+def empty_ledger(num_kinds: int) -> Ledger:
     """The Ledger before the first round, of a network with so many device classes."""
     with jax.enable_x64(True):
         return Ledger(
@@ -63,7 +70,7 @@ def empty_ledger(num_kinds):
         )
 
 
-def charge(ledger, bill):
+def charge(ledger: Ledger, bill: Bill) -> Ledger:
     """The Ledger after one more round."""
     with jax.enable_x64(True):
         return Ledger(

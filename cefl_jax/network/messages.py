@@ -4,6 +4,7 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+from jaxtyping import Array, ArrayLike, Int32, Int64
 
 LINKS = ("client_up", "client_down", "edge_up", "edge_down")
 """A client's link to the servers and back, and the servers' link to the cloud and back."""
@@ -64,19 +65,19 @@ class Sizes(NamedTuple):
 class Traffic(NamedTuple):
     """How often each message of a split round was sent, i32[] each; messages hold samples."""
 
-    fronts_down: jax.Array
-    fronts_up: jax.Array
-    backs_down: jax.Array  # from the cloud to edge nodes
-    backs_up: jax.Array
-    steps: jax.Array  # messages of smashed data, each answered by a gradient
-    samples: jax.Array  # in them
-    cloud_steps: jax.Array  # those of them that a cluster on the cloud exchanged
-    cloud_samples: jax.Array
-    uploaded_steps: jax.Array  # messages of smashed data that edge nodes sent on to the cloud
-    uploaded_samples: jax.Array
+    fronts_down: Int32[Array, ""]
+    fronts_up: Int32[Array, ""]
+    backs_down: Int32[Array, ""]  # from the cloud to edge nodes
+    backs_up: Int32[Array, ""]
+    steps: Int32[Array, ""]  # messages of smashed data, each answered by a gradient
+    samples: Int32[Array, ""]  # in them
+    cloud_steps: Int32[Array, ""]  # those of them that a cluster on the cloud exchanged
+    cloud_samples: Int32[Array, ""]
+    uploaded_steps: Int32[Array, ""]  # messages of smashed data that edge nodes sent on
+    uploaded_samples: Int32[Array, ""]
 
 
-def count_bytes(traffic, sizes):
+def count_bytes(traffic: Traffic, sizes: Sizes) -> Int64[Array, "links messages"]:
     """Bytes of a split round by link and message.
 
     A cluster on the cloud exchanges smashed data and gradients over both kinds of link; its back
@@ -117,7 +118,7 @@ def count_bytes(traffic, sizes):
         return tabulate(rows)
 
 
-def tabulate(rows):
+def tabulate(rows: dict[str, dict[str, ArrayLike]]) -> Int64[Array, "links messages"]:
     """Bytes {link: {message: i64[]}} as i64[LINKS, MESSAGES], 0 where nothing is said.
 
     To be called, and its result read, within `jax.enable_x64(True)` while tracing.

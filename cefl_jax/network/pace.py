@@ -2,33 +2,36 @@
 
 from typing import NamedTuple
 
-import jax
 import jax.numpy as jnp
+from jaxtyping import Array, Bool, Float32, Int32, Shaped
+
+from cefl_jax.network.messages import Sizes
+from cefl_jax.network.topology import RoundNetwork
 
 
 class Task(NamedTuple):
     """What the clients of a round are to do, and where."""
 
-    samples: jax.Array  # i32[K, S] samples of each client's local steps, 0 where it makes none
-    cluster: jax.Array  # i32[K], M for none
-    placement: jax.Array  # i32[M] server of each cluster, -1 for none
-    stays: jax.Array  # i32[K] local steps after which a client leaves; S or more: it does not
-    uploads: jax.Array  # i32[K] last local steps whose smashed data goes on to the cloud
+    samples: Int32[Array, "K S"]  # samples of each client's local steps, 0 where it makes none
+    cluster: Int32[Array, "K"]  # M for none
+    placement: Int32[Array, "M"]  # server of each cluster, -1 for none
+    stays: Int32[Array, "K"]  # local steps after which a client leaves; S or more: it does not
+    uploads: Int32[Array, "K"]  # last local steps whose smashed data goes on to the cloud
 
 
 class Pace(NamedTuple):
     """Seconds of what the clients do at their own servers; 0 for clients of none."""
 
-    load: jax.Array  # f32[K] the front half
-    forward: jax.Array  # f32[K, S] of each local step
-    send: jax.Array  # f32[K, S] smashed data and labels
-    serve: jax.Array  # f32[K, S] the server's training on the client's samples, as it is shared
-    receive: jax.Array  # f32[K, S] gradients at the cut
-    backward: jax.Array  # f32[K, S]
-    deliver: jax.Array  # f32[K] the front half
+    load: Float32[Array, "K"]  # the front half
+    forward: Float32[Array, "K S"]  # of each local step
+    send: Float32[Array, "K S"]  # smashed data and labels
+    serve: Float32[Array, "K S"]  # the server's training on the client's samples, as it is shared
+    receive: Float32[Array, "K S"]  # gradients at the cut
+    backward: Float32[Array, "K S"]
+    deliver: Float32[Array, "K"]  # the front half
 
 
-def set_pace(task, network, work, sizes):
+def set_pace(task: Task, network: RoundNetwork, work, sizes: Sizes) -> Pace:
     """The Pace of a Task on a RoundNetwork, by a Workload and messages.Sizes.
 
     Clusters on one server share its computing evenly.
@@ -51,19 +54,25 @@ def set_pace(task, network, work, sizes):
     )
 
 
-def sample_service(task, network, work):
+def sample_service(task: Task, network: RoundNetwork, work) -> Float32[Array, "M"]:
     """Seconds f32[M] that a cluster's server, as it is shared, trains on a sample; 0 for none."""
     each_s = work.back_train_flop / network.servers.flop_per_s
     return _tenants(task.placement, network) * _at_server(each_s, task.placement)
 
 
-def back_loading(task, network, sizes):
+def back_loading(task: Task, network: RoundNetwork, sizes: Sizes) -> Float32[Array, "M"]:
     """Seconds f32[M] until a cluster's server has the back halves of all clusters on it."""
     each_s = 8.0 * sizes.back / network.backhaul_bps
     return _tenants(task.placement, network) * _at_server(each_s, task.placement)
 
 
-def back_delivery(task, counting, steps, network, sizes):
+def back_delivery(
+    task: Task,
+    counting: Bool[Array, "M K"],
+    steps: Int32[Array, "K"],
+    network: RoundNetwork,
+    sizes: Sizes,
+) -> Float32[Array, "M"]:
     """Seconds f32[M] until back half and smashed data of each cluster are in the cloud.
 
     Clusters on one server share its link, and are done when all of it is. Sent are the back halves
@@ -92,23 +101,27 @@ def _at_server(values, placement):
     return jnp.where(placement < 0, 0.0, values[jnp.maximum(placement, 0)])
 
 
-def last_steps(steps, count, num_steps):
+def last_steps(
+    steps: Int32[Array, "K"], count: Int32[Array, "K"], num_steps: int
+) -> Bool[Array, "K S"]:
     """Which local steps are the last `count` i32[K] of `steps` i32[K] made, bool[K, num_steps]."""
     s = jnp.arange(num_steps)
     return (s < steps[:, None]) & (s >= (steps - count)[:, None])
 
 
-def own_server(task):
+def own_server(task: Task) -> Int32[Array, "K"]:
     """The server of each client's cluster, i32[K]; -1 for none."""
     return task.placement.at[task.cluster].get(mode="fill", fill_value=-1)
 
 
-def members(task):
+def members(task: Task) -> Bool[Array, "M K"]:
     """Whether each client is in each cluster, bool[M, K]."""
     return task.cluster == jnp.arange(task.placement.shape[0])[:, None]
 
 
-def slowest(task, among, values):
+def slowest(
+    task: Task, among: Bool[Array, "K"], values: Float32[Array, "K *more"]
+) -> Float32[Array, "M *more"]:
     """Largest of values f32[K, ...] >= 0 in each cluster among clients bool[K], f32[M, ...].
 
     0 among none.
@@ -118,6 +131,6 @@ def slowest(task, among, values):
     return nothing.at[task.cluster].max(jnp.where(among, values, 0.0), mode="drop")
 
 
-def of_client(task, values):
+def of_client(task: Task, values: Shaped[Array, "M"]) -> Shaped[Array, "K"]:
     """Values [M] of each client's cluster, [K]; 0 for clients of none."""
     return values.at[task.cluster].get(mode="fill", fill_value=0)

@@ -4,21 +4,25 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+from jaxtyping import Array, Float32, Int32
 
 from cefl_jax.network import topology
+from cefl_jax.network.messages import Sizes
 from cefl_jax.network.pace import last_steps
+from cefl_jax.network.topology import RoundNetwork
+from cefl_jax.types import Number
 
 
 class PairCost(NamedTuple):
     """A round's split training for every pair of cluster and server, f32[M, E]."""
 
-    clients_s: jax.Array  # first cost: the slowest client's computing and links, over the steps
-    node_s: jax.Array  # second cost: the server's computing, with the server to itself
-    backhaul_s: jax.Array  # and its link to the cloud: back half both ways, smashed data up
-    active_j: jax.Array  # joules of computing and sending, beyond what is drawn while idle
-    idle_w: jax.Array  # watts that the pair's devices draw while idle
+    clients_s: Float32[Array, "M E"]  # first cost: the slowest client's computing and links
+    node_s: Float32[Array, "M E"]  # second cost: the server's computing, it alone
+    backhaul_s: Float32[Array, "M E"]  # its link to the cloud: back half both ways, smashed data up
+    active_j: Float32[Array, "M E"]  # joules of computing and sending, beyond those of idling
+    idle_w: Float32[Array, "M E"]  # watts that the pair's devices draw while idle
 
-    def weigh(self, time_weight, energy_weight):
+    def weigh(self, time_weight: Number, energy_weight: Number):
         """The two costs as `time_weight` x seconds + `energy_weight` x joules.
 
         Idling for the server is part of the second cost, as it grows with it.
@@ -28,7 +32,13 @@ class PairCost(NamedTuple):
         return clients, a_second * (self.node_s + self.backhaul_s)
 
 
-def client_seconds(samples, uploads, network, work, sizes):
+def client_seconds(
+    samples: Int32[Array, "K S"],
+    uploads: Int32[Array, "K"],
+    network: RoundNetwork,
+    work,
+    sizes: Sizes,
+) -> tuple[Float32[Array, "K E"], Float32[Array, "K E"]]:
     """What each client's local steps would take with each server, were it alone with it.
 
     Args:
@@ -53,7 +63,15 @@ def client_seconds(samples, uploads, network, work, sizes):
     return client_s, server_s + onward / network.backhaul_bps
 
 
-def pair_costs(samples, uploads, cluster, network, work, sizes, num_clusters):
+def pair_costs(
+    samples: Int32[Array, "K S"],
+    uploads: Int32[Array, "K"],
+    cluster: Int32[Array, "K"],
+    network: RoundNetwork,
+    work,
+    sizes: Sizes,
+    num_clusters: int,
+) -> PairCost:
     """What every server would take to train every cluster.
 
     A synchronous step of cluster m on server e takes

@@ -2,13 +2,22 @@
 
 import jax
 import jax.numpy as jnp
+from jaxtyping import Array, Float32, Int32
 
 from cefl_jax.network.ledger import Bill
 from cefl_jax.network.messages import tabulate
 from cefl_jax.network.schedule import PHASES
+from cefl_jax.network.topology import RoundNetwork
 
 
-def make_bill(counts, network, example_bytes, label_bytes, flop, num_kinds):
+def make_bill(
+    counts: Int32[Array, "K"],
+    network: RoundNetwork,
+    example_bytes: int,
+    label_bytes: int,
+    flop: Float32[Array, ""],
+    num_kinds: int,
+) -> Bill:
     """What a round cost in which clients upload examples, and then the cloud trains.
 
     All clients upload at once, each over its own way to the cloud; the round waits for the slowest

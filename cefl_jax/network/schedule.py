@@ -5,9 +5,12 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+from jaxtyping import Array, Bool, Float32, Int32
 
+from cefl_jax.network.messages import Sizes
 from cefl_jax.network.pace import (
     Pace,
+    Task,
     back_delivery,
     back_loading,
     members,
@@ -16,6 +19,8 @@ from cefl_jax.network.pace import (
     set_pace,
     slowest,
 )
+from cefl_jax.network.topology import RoundNetwork
+from cefl_jax.types import Number
 
 PHASES = (
     "model_download",
@@ -37,23 +42,30 @@ class Schedule(NamedTuple):
     """What became of a round."""
 
     pace: Pace
-    started: jax.Array  # bool[K] loaded the front half
-    steps: jax.Array  # i32[K] local steps made
-    finished: jax.Array  # bool[K] made all, and delivered the front half in time
-    counts: jax.Array  # bool[K] delivered a front half that counts
-    out_s: jax.Array  # f32[K] when a client's last local step was over, or it dropped out
-    begin_s: jax.Array  # f32[M, S] when each local step of a cluster began; 0 where none did
-    arrived_s: jax.Array  # f32[M, S] when the last smashed data was there
-    served_s: jax.Array  # f32[M, S] when the server had trained
-    end_s: jax.Array  # f32[M, S] when the last client had finished its backward pass
-    loaded_s: jax.Array  # f32[M] when the server had the back half; 0 where nobody started
-    trained_s: jax.Array  # f32[M] when the last local step was over
-    uploaded_s: jax.Array  # f32[M] when back half and smashed data were in the cloud
-    closed_s: jax.Array  # f32[M] when all that counts of a cluster had been delivered
-    phase_s: jax.Array  # f32[len(PHASES)] seconds until the slowest cluster had closed
+    started: Bool[Array, "K"]  # loaded the front half
+    steps: Int32[Array, "K"]  # local steps made
+    finished: Bool[Array, "K"]  # made all, and delivered the front half in time
+    counts: Bool[Array, "K"]  # delivered a front half that counts
+    out_s: Float32[Array, "K"]  # when a client's last local step was over, or it dropped out
+    begin_s: Float32[Array, "M S"]  # when each local step of a cluster began; 0 where none did
+    arrived_s: Float32[Array, "M S"]  # when the last smashed data was there
+    served_s: Float32[Array, "M S"]  # when the server had trained
+    end_s: Float32[Array, "M S"]  # when the last client had finished its backward pass
+    loaded_s: Float32[Array, "M"]  # when the server had the back half; 0 where nobody started
+    trained_s: Float32[Array, "M"]  # when the last local step was over
+    uploaded_s: Float32[Array, "M"]  # when back half and smashed data were in the cloud
+    closed_s: Float32[Array, "M"]  # when all that counts of a cluster had been delivered
+    phase_s: Float32[Array, "phases"]  # seconds until the slowest cluster had closed
 
 
-def simulate(task, network, work, sizes, deadline_s=None, keep=False):
+def simulate(
+    task: Task,
+    network: RoundNetwork,
+    work,
+    sizes: Sizes,
+    deadline_s: Number | None = None,
+    keep: bool = False,
+) -> Schedule:
     """Runs the simulated clock of a round, up to the averaging.
 
     A cluster begins when its server has the back half and every client that starts has the front
@@ -100,7 +112,7 @@ def simulate(task, network, work, sizes, deadline_s=None, keep=False):
     closed_s = clock.now_s + upload_s
     m = closed_s.argmax()
     path_s = jnp.stack([ready_s[m], *_spent(task, pace, clock.steps, m), upload_s[m]])
-    wait_s = 0.0
+    wait_s: Number = 0.0
     if deadline_s is not None:
         wait_s = jnp.where(counts.any(), 0.0, deadline_s)
         path_s = jnp.where(counts.any(), path_s, 0.0)
@@ -127,18 +139,18 @@ _MARKS = ("begin_s", "arrived_s", "served_s", "end_s")
 class _Clock(NamedTuple):
     """Where the clusters are in their local steps."""
 
-    now_s: jax.Array  # f32[M]
-    active: jax.Array  # bool[K] clients that started and have not dropped out
-    steps: jax.Array  # i32[K] made so far
-    out_s: jax.Array  # f32[K] when the last of them was over
-    marks: jax.Array  # f32[S, 4, M] _MARKS
+    now_s: Float32[Array, "M"]
+    active: Bool[Array, "K"]  # clients that started and have not dropped out
+    steps: Int32[Array, "K"]  # made so far
+    out_s: Float32[Array, "K"]  # when the last of them was over
+    marks: Float32[Array, "S 4 M"]  # _MARKS
 
 
 class _Limit(NamedTuple):
     """By when, and from when on it cannot be kept."""
 
-    at_s: float
-    need_s: jax.Array  # f32[K, S]
+    at_s: Number
+    need_s: Float32[Array, "K S"]
     keep: bool
 
 

@@ -4,6 +4,9 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+from jaxtyping import Array, Bool, Float32, Int, Int32
+
+from cefl_jax.types import AnyArray
 
 MOST_LOAD = 0.95  # share of an edge node that others can take; a node never stands still
 
@@ -11,11 +14,11 @@ MOST_LOAD = 0.95  # share of an edge node that others can take; a node never sta
 class Devices(NamedTuple):
     """Devices of one role, leaves f32[...] of one shape."""
 
-    flop_per_s: jax.Array  # sustained while training
-    idle_w: jax.Array  # drawn while waiting
-    busy_w: jax.Array  # drawn while computing
-    transmit_w: jax.Array  # radiated while sending, on top of either
-    kind: jax.Array  # i32[...] device class, an index into the names that come with the network
+    flop_per_s: Float32[Array, "..."]  # sustained while training
+    idle_w: Float32[Array, "..."]  # drawn while waiting
+    busy_w: Float32[Array, "..."]  # drawn while computing
+    transmit_w: Float32[Array, "..."]  # radiated while sending, on top of either
+    kind: Int32[Array, "..."]  # device class, an index into the names that come with the network
 
 
 class Network(NamedTuple):
@@ -28,22 +31,22 @@ class Network(NamedTuple):
     edges: Devices  # [E]
     front: Devices  # [], the front aggregation server
     cloud: Devices  # []
-    client_km: jax.Array  # f32[N, 2] position
-    edge_km: jax.Array  # f32[E, 2]
-    front_km: jax.Array  # f32[2]
-    bandwidth_hz: jax.Array  # f32[N] of a client's link, each way
-    up_snr: jax.Array  # f32[N, E + 1] mean signal-to-noise ratio, client to server
-    down_snr: jax.Array  # f32[N, E + 1] and back
-    backhaul_bps: jax.Array  # f32[E + 1] between server and cloud, each way
+    client_km: Float32[Array, "N 2"]  # position
+    edge_km: Float32[Array, "E 2"]
+    front_km: Float32[Array, "2"]
+    bandwidth_hz: Float32[Array, "N"]  # of a client's link, each way
+    up_snr: Float32[Array, "N E+1"]  # mean signal-to-noise ratio, client to server
+    down_snr: Float32[Array, "N E+1"]  # and back
+    backhaul_bps: Float32[Array, "E+1"]  # between server and cloud, each way
     trace: Any = None  # dynamics.Trace that the run replays
 
 
 class Conditions(NamedTuple):
     """The present state of the network: what changes from round to round."""
 
-    shadow_db: jax.Array  # f32[N, E + 1] shadow fading of a client's links, alike both ways
-    edge_load: jax.Array  # f32[E] share of an edge node that others take; see MOST_LOAD
-    available: jax.Array  # bool[N] clients that can be sampled
+    shadow_db: Float32[Array, "N E+1"]  # shadow fading of a client's links, alike both ways
+    edge_load: Float32[Array, "E"]  # share of an edge node that others take; see MOST_LOAD
+    available: Bool[Array, "N"]  # clients that can be sampled
 
 
 class RoundNetwork(NamedTuple):
@@ -54,23 +57,28 @@ class RoundNetwork(NamedTuple):
     servers: Devices  # [E] or [E + 1]
     front: Devices  # []
     cloud: Devices  # []
-    distance_km: jax.Array  # f32[K, E] to each server; infinite to the cloud
-    up_bps: jax.Array  # f32[K, E] client to server
-    down_bps: jax.Array  # f32[K, E] and back
-    radio_up_bps: jax.Array  # f32[K, E] of the radio in up_bps, which to the cloud has a wire too
-    radio_down_bps: jax.Array  # f32[K, E] likewise
-    front_up_bps: jax.Array  # f32[K] client to front aggregation server
-    front_down_bps: jax.Array  # f32[K] and back
-    backhaul_bps: jax.Array  # f32[E] between server and cloud, each way; infinite for the cloud
+    distance_km: Float32[Array, "K E"]  # to each server; infinite to the cloud
+    up_bps: Float32[Array, "K E"]  # client to server
+    down_bps: Float32[Array, "K E"]  # and back
+    radio_up_bps: Float32[Array, "K E"]  # of the radio in up_bps, which to the cloud has a wire too
+    radio_down_bps: Float32[Array, "K E"]  # likewise
+    front_up_bps: Float32[Array, "K"]  # client to front aggregation server
+    front_down_bps: Float32[Array, "K"]  # and back
+    backhaul_bps: Float32[Array, "E"]  # between server and cloud, each way; infinite for the cloud
 
 
-def radio_watts(network):
+def radio_watts(network: RoundNetwork) -> Float32[Array, "E"]:
     """What each server of a RoundNetwork radiates to clients, f32[E]: to the cloud, the front's."""
     relayed = jnp.isinf(network.backhaul_bps)
     return jnp.where(relayed, network.front.transmit_w, network.servers.transmit_w)
 
 
-def of_clients(network, conditions, clients, include_cloud=False):
+def of_clients(
+    network: Network,
+    conditions: Conditions,
+    clients: Int[AnyArray, "K"],
+    include_cloud: bool = False,
+) -> RoundNetwork:
     """The network as the clients of a round see it.
 
     A client reaches the cloud through the front aggregation server, which hands on what it gets
@@ -120,7 +128,7 @@ def of_clients(network, conditions, clients, include_cloud=False):
     )
 
 
-def without_servers(network):
+def without_servers(network: RoundNetwork) -> RoundNetwork:
     """A RoundNetwork in which clients train alone: its one server is free, and never waited for."""
     one = jnp.ones(1)
     idle = Devices(one, 0 * one, 0 * one, 0 * one, network.front.kind[None])

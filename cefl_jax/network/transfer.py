@@ -4,12 +4,22 @@ import jax
 import jax.numpy as jnp
 
 from cefl_jax.network.ledger import Bill
-from cefl_jax.network.messages import tabulate
-from cefl_jax.network.pace import last_steps
-from cefl_jax.network.schedule import PHASES
+from cefl_jax.network.messages import Sizes, tabulate
+from cefl_jax.network.pace import Task, last_steps
+from cefl_jax.network.schedule import PHASES, Schedule
+from cefl_jax.network.topology import RoundNetwork
+from cefl_jax.types import Number
 
 
-def bill_transfer(task, schedule, network, work, sizes, server_flop, num_kinds):
+def bill_transfer(
+    task: Task,
+    schedule: Schedule,
+    network: RoundNetwork,
+    work,
+    sizes: Sizes,
+    server_flop: Number,
+    num_kinds: int,
+) -> Bill:
     """What a round cost in which clients and cloud teach each other.
 
     The schedule is that of the clients' local steps, in which nothing is sent. A client that has
@@ -35,10 +45,13 @@ def bill_transfer(task, schedule, network, work, sizes, server_flop, num_kinds):
     Returns:
       ledger.Bill.
     """
+    knowledge = sizes.knowledge
+    if knowledge is None:
+        raise ValueError("Sizes without a Knowledge: features and logits have no known bytes")
     uploaded = _count_uploaded(task, schedule)                                     # i32[K]
     bits = 8.0 * uploaded
-    send_s = bits * sum(sizes.knowledge) / network.up_bps[:, -1]
-    receive_s = bits * sizes.knowledge.logits / network.down_bps[:, -1]
+    send_s = bits * sum(knowledge) / network.up_bps[:, -1]
+    receive_s = bits * knowledge.logits / network.down_bps[:, -1]
     forward_s, backward_s = (
         _of_steps_made(schedule, x) for x in (schedule.pace.forward, schedule.pace.backward)
     )
@@ -57,7 +70,7 @@ def bill_transfer(task, schedule, network, work, sizes, server_flop, num_kinds):
     for kind, joules in _joules(schedule, network, computing_s, send_s, receive_s, round_s):
         energy_j = energy_j.at[kind].add(joules)
     energy_j = energy_j.at[network.cloud.kind].add(network.cloud.busy_w * server_s)
-    return Bill(phase_s, _count_bytes(uploaded.sum(), sizes.knowledge), energy_j)
+    return Bill(phase_s, _count_bytes(uploaded.sum(), knowledge), energy_j)
 
 
 def _count_uploaded(task, schedule):

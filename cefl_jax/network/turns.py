@@ -4,8 +4,10 @@ import jax
 import jax.numpy as jnp
 
 from cefl_jax.network.bill import make_bill
+from cefl_jax.network.ledger import Bill
+from cefl_jax.network.messages import Sizes
 from cefl_jax.network.pace import Task, own_server
-from cefl_jax.network.schedule import simulate
+from cefl_jax.network.schedule import Schedule, simulate
 from cefl_jax.network.topology import RoundNetwork
 
 OF_CLIENT = (
@@ -21,7 +23,9 @@ OF_CLIENT = (
 """What of a RoundNetwork has the clients as its first axis."""
 
 
-def simulate_turns(task, network, work, sizes, keep=False):
+def simulate_turns(
+    task: Task, network: RoundNetwork, work, sizes: Sizes, keep: bool = False
+) -> Schedule:
     """Runs the simulated clock of every turn, each as a round of one client.
 
     There is no deadline, which those who come late could not keep.
@@ -43,7 +47,9 @@ def simulate_turns(task, network, work, sizes, keep=False):
     return jax.vmap(turn, (0, axes))(tasks, networks)
 
 
-def bill_turns(task, schedules, network, work, sizes, num_kinds):
+def bill_turns(
+    task: Task, schedules: Schedule, network: RoundNetwork, work, sizes: Sizes, num_kinds: int
+) -> Bill:
     """What a round of turns cost: as much as all turns together, without any averaging.
 
     A client, and its server, take part while it is the client's turn.
@@ -79,5 +85,5 @@ def _split(task, network):
         uploads=one(task.uploads),
     )
     networks = network._replace(**{name: one(getattr(network, name)) for name in OF_CLIENT})
-    axes = RoundNetwork(*(0 if name in OF_CLIENT else None for name in RoundNetwork._fields))
+    axes = RoundNetwork._make(0 if name in OF_CLIENT else None for name in RoundNetwork._fields)
     return tasks, networks, axes

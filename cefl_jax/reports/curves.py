@@ -20,7 +20,7 @@ class Curve(NamedTuple):
     x: np.ndarray  # f64[P]
     mean: np.ndarray  # f64[P]
     half: np.ndarray  # f64[P] half of the 95% interval, nan for a single seed
-    count: int  # seeds that have the metric
+    count: int  # type: ignore[assignment]  # for tuple.count; seeds that have the metric
 
 
 def trace(runs, metric, axis):
@@ -42,7 +42,8 @@ def trace(runs, metric, axis):
         return None
     places = _places([x for x, _ in seeds], begin, end, axis)
     values = np.array([np.interp(places, x, y) for x, y in seeds])            # [S, P]
-    return Curve(places, *band(values), len(seeds))
+    mean, half = band(values)
+    return Curve(places, mean, half, len(seeds))
 
 
 def _points(run, metric, axis):

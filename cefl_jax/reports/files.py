@@ -78,7 +78,7 @@ def _encode(text):
 
 def _names(titles):
     """Beginnings of names of files, one a section, all different."""
-    names = []
+    names: list[str] = []
     for title in titles:
         plain = re.sub(r"[^\w.=]+", "-", title, flags=re.ASCII).strip("-.")[:80] or "section"
         twins = sum(re.fullmatch(rf"{re.escape(plain)}(-\d+)?", name) is not None for name in names)

@@ -68,13 +68,13 @@ def to_csv(table):
         heads += [f"{column.key}_{part}".rstrip("_") for part in parts]
     writer.writerow(heads)
     for label, row in zip(table.labels, table.rows, strict=True):
-        cells = [" ".join(label.split())]
+        cells: list[str | float] = [" ".join(label.split())]
         for place, cell in enumerate(row):
             if not is_estimated(place):
                 cells.append(cell)
             else:
                 found = cell[:3] if cell else (math.nan, math.nan, 0)
-                cells += ["" if not math.isfinite(value) else value for value in found]
+                cells += [value if math.isfinite(value) else "" for value in found]
         writer.writerow(cells)
     return text.getvalue()
 

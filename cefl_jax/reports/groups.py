@@ -64,7 +64,7 @@ def _make_section(title, runs):
 
 def _gather(runs, belongs):
     """Lists of the runs that are equal in the fields that belong, in the order of those fields."""
-    gathered = {}
+    gathered: dict[tuple, list] = {}
     for run in runs:
         gathered.setdefault(key(run.config, belongs), []).append(run)
     in_order = sorted(gathered, key=lambda fields: sorted(

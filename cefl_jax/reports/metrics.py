@@ -90,7 +90,7 @@ def _query(files):
     """{file: {metric: its rounds, values, and how many are not finite}}, and {file: fault}."""
     if not files:
         return {}, {}
-    series = {file: {} for file in files}
+    series: dict[str, dict] = {file: {} for file in files}
     with duckdb.connect() as connection:
         # DuckDB takes the names of files for patterns.
         connection.execute(LINES, {"files": [glob.escape(file) for file in files]})

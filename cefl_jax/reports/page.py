@@ -34,7 +34,7 @@ def render(sections, left_out, target):
 @functools.cache
 def _bundle():
     """Vega, Vega-Lite and their embedding as one script that can stand in a page."""
-    script = vl_convert.javascript_bundle()
+    script = vl_convert.javascript_bundle()  # type: ignore[call-arg]  # the stub has no default
     return script.replace("</script", r"<\/script").replace("<!--", r"<\!--")
 
 

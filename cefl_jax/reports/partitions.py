@@ -37,7 +37,7 @@ def gather(section, most):
     Returns:
       list of Picture, at most that many; and the number of further partitions.
     """
-    holders = {}
+    holders: dict = {}
     for group in section.groups:
         for run in group.runs:
             holders.setdefault(_fingerprint(run.folder), []).append(run)

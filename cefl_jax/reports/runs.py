@@ -52,7 +52,7 @@ def read_runs(folders):
     Raises:
       ValueError: a folder is missing, or there is no run at or below it.
     """
-    found = {}
+    found: dict = {}
     for folder in map(Path, folders):
         below = find_runs(folder)
         if not below:
@@ -141,7 +141,8 @@ def _add_bytes(values):
 
 def _drop_repeated(runs):
     """Runs without those that repeat an earlier one, and these as left out."""
-    first, repeated = {}, []
+    first: dict = {}
+    repeated = []
     for run in runs:
         key = settings.key(run.config, lambda path: path == "seed"
                            or settings.changes_results(path))

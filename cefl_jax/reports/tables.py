@@ -28,7 +28,7 @@ class Estimate(NamedTuple):
 
     mean: float
     half: float  # half of the 95% interval; nan for a single seed
-    count: int  # seeds that have the value
+    count: int  # type: ignore[assignment]  # for tuple.count; seeds that have the value
     seeds: int  # seeds of the group
 
 

@@ -66,5 +66,5 @@ def _shares(activity, start, end, pixel_s):
         high = low + spent / np.diff(edges)
         found.append(np.column_stack([np.full(at.size, number), edges[:-1], edges[1:], low, high]))
         low = high
-    found = np.concatenate(found)
-    return found[found[:, 4] > found[:, 3]]
+    parts = np.concatenate(found)
+    return parts[parts[:, 4] > parts[:, 3]]

@@ -20,7 +20,7 @@ def keep():
     Raises:
       OSError: when the user's folder cannot be made or written.
     """
-    if jax.config.jax_compilation_cache_dir:
+    if jax.config.values["jax_compilation_cache_dir"]:
         return
     folder = user_folder() / machine()
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)  # whoever can write there can run code

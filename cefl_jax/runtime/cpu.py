@@ -12,7 +12,7 @@ def offer_devices(count=None):
     call before this one, stays as it is.
     """
     asked = "xla_force_host_platform_device_count" in os.environ.get("XLA_FLAGS", "")
-    if not asked and jax.config.jax_num_cpu_devices == -1:
+    if not asked and jax.config.values["jax_num_cpu_devices"] == -1:
         jax.config.update("jax_num_cpu_devices", count or count_cores())
 
 

@@ -1,8 +1,9 @@
 """The course of one simulated round as a Gantt chart: who computes, sends, receives and waits."""
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
+from matplotlib.artist import Artist
 from matplotlib.collections import PolyCollection
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
@@ -16,7 +17,7 @@ from cefl_jax.runtime.timeline import ACTIVITIES
 
 COLOURS = {"compute": "#0072B2", "send": "#D55E00", "receive": "#F0B323", "wait": "#DADADA",
            "average": "#009E73", "distil": "#CC79A7"}
-CROSS = {"linestyle": "none", "marker": "x", "color": "black", "markersize": 5,
+CROSS: dict[str, Any] = {"linestyle": "none", "marker": "x", "color": "black", "markersize": 5,
          "markeredgewidth": 1.5, "path_effects": [withStroke(linewidth=3.5, foreground="white")]}
 WIDTH = 9.6
 WIDTH_PIXELS = 1080  # of the axes, about
@@ -184,7 +185,9 @@ def _draw_crosses(axes, rows, unit_s):
 
 def _draw_legend(figure, rows, deadline_s, end_s):
     seen = {bar[0] for row in rows for bar in row.bars}
-    handles = [Patch(color=COLOURS[name], label=name) for name in ACTIVITIES if name in seen]
+    handles: list[Artist] = [
+        Patch(color=COLOURS[name], label=name) for name in ACTIVITIES if name in seen
+    ]
     if any(row.client and not row.client["finished"] for row in rows):
         handles.append(Line2D([], [], **CROSS, label="dropped out"))
     if deadline_s is not None:

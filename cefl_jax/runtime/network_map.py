@@ -1,6 +1,7 @@
 """Where the clients and servers of one simulated round are, and who trained with whom."""
 
 import math
+from typing import Any
 
 import numpy as np
 from matplotlib.collections import LineCollection
@@ -15,9 +16,9 @@ NODE_MARKERS = ("s", "h", "D", "8", "p")
 FILLS = ("full", "none", "left", "top")  # a next one for every len(LABEL_COLOURS) clusters
 DARK, IDLE = "#222222", "#AAAAAA"
 MOST_LISTED = 40
-FRONT = {"marker": "*", "markersize": 17, "color": DARK, "markeredgecolor": "white",
+FRONT: dict[str, Any] = {"marker": "*", "markersize": 17, "color": DARK, "markeredgecolor": "white",
          "linestyle": "none"}
-CROSS = {"marker": "x", "markersize": 10, "color": "black", "markeredgewidth": 1.3,
+CROSS: dict[str, Any] = {"marker": "x", "markersize": 10, "color": "black", "markeredgewidth": 1.3,
          "linestyle": "none"}  # larger than a client's marker, which stays visible
 
 
@@ -166,7 +167,7 @@ def _draw_legends(figure, timeline, markers, node_markers, via_cloud):
     if 0 < len(clusters) <= MOST_LISTED:
         figure.legend(handles=clusters, title="cluster", loc="outside right upper", frameon=False,
                       fontsize=8, ncols=math.ceil(len(clusters) / 20), columnspacing=1.0)
-    plain = {"color": GREY, "linestyle": "none"}
+    plain: dict[str, Any] = {"color": GREY, "linestyle": "none"}
     devices = [Line2D([], [], marker=marker, **plain, label=name.replace("_", " "))
                for name, marker in markers.items()]
     devices += [Line2D([], [], marker=marker, **{**plain, "color": DARK}, markersize=10,

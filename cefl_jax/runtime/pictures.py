@@ -176,8 +176,8 @@ def _by_largest_label(label_counts):
 
 
 def _values(records, key):
-    values = [record.get(key) for record in records]
-    values = np.array([math.nan if value is None else value for value in values], dtype=float)
+    found = [record.get(key) for record in records]
+    values = np.array([math.nan if value is None else value for value in found], dtype=float)
     return np.where(np.isfinite(values), values, math.nan)
 
 

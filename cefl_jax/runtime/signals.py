@@ -10,6 +10,7 @@ import signal
 import socket
 import sys
 import threading
+from collections.abc import Callable
 
 ASK = ("SIGTERM", "SIGINT", "SIGUSR1")
 PREEMPTED = 75  # exit status: EX_TEMPFAIL of sysexits.h, try again later
@@ -33,7 +34,7 @@ class Watch:
         self.asked = None  # name of the signal
         self.alone = True  # False: other processes would wait for this one, so none leaves at once
         self._say = say or _say
-        self._leave = None
+        self._leave: Callable | None = None
         self._handlers = {}
         self._lock = threading.Lock()
 
@@ -72,7 +73,7 @@ class Watch:
         with self._lock:
             self._leave = leave if self.alone else None
             if self.asked and self.alone:
-                self._end()
+                self._end(leave)
         try:
             yield
         finally:
@@ -90,16 +91,16 @@ class Watch:
             if self.asked is None:
                 self.asked = name
                 if self._leave is not None:
-                    self._end()
+                    self._end(self._leave)
                 again = "; once more leaves at once" if name == "SIGINT" else ""
                 self._say(f"{name}: saving after these rounds, then leaving{again}")
             elif name == "SIGINT":
                 _exit(INTERRUPTED, self._say, "leaving at once; the last checkpoint is where to go "
                       "on from")
 
-    def _end(self):
+    def _end(self, leave):
         with contextlib.suppress(OSError):  # a full disk should not keep it
-            self._leave()
+            leave()
         _exit(PREEMPTED, self._say, f"{self.asked}: left before the next round; the same command "
               "goes on")
 

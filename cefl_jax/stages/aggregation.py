@@ -2,17 +2,21 @@
 
 import jax
 import jax.numpy as jnp
+from jaxtyping import Array, Float32, PyTree
 
 from cefl_jax import parallel
+from cefl_jax.stages.planning import Plan
 from cefl_jax.types import Halves
 
 
-def weighted_sum(stack, weights):
+def weighted_sum(stack: PyTree, weights: Float32[Array, "K"]) -> PyTree:
     """Sum of stacked trees, leaves f32[K, ...], times weights f32[K]; leaves f32[...]."""
     return jax.tree.map(lambda leaf: jnp.tensordot(weights, leaf, axes=1), stack)
 
 
-def aggregate(halves, front_sums, backs, plan, mesh):
+def aggregate(
+    halves: Halves, front_sums: PyTree, backs: PyTree, plan: Plan, mesh: parallel.EdgeMesh
+) -> Halves:
     """The edge-side global model: front halves by their weight, back halves by their cluster's.
 
     When nothing has weight, the halves stay as they were. Runs inside `EdgeMesh.spread`.

@@ -4,21 +4,22 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+from jaxtyping import Array, Bool, Float32, Int32
 
 
 class _Growth(NamedTuple):
     """A matching of pairs up to a limit, and the search for a larger one."""
 
-    limit: jax.Array  # f32[] of the pairs searched
-    needed: jax.Array  # f32[] limit at which the matching last grew
-    row_of: jax.Array  # i32[E], M for a column that is free
-    column_of: jax.Array  # i32[M], E for a row that is free
-    reached: jax.Array  # bool[M] from free rows, along pairs up to the limit
-    via: jax.Array  # i32[E] row from which a column is reached, M for none
-    going: jax.Array  # bool[]
+    limit: Float32[Array, ""]  # of the pairs searched
+    needed: Float32[Array, ""]  # limit at which the matching last grew
+    row_of: Int32[Array, "E"]  # M for a column that is free
+    column_of: Int32[Array, "M"]  # E for a row that is free
+    reached: Bool[Array, "M"]  # from free rows, along pairs up to the limit
+    via: Int32[Array, "E"]  # row from which a column is reached, M for none
+    going: Bool[Array, ""]
 
 
-def least_limit(cost, allowed):
+def least_limit(cost: Float32[Array, "M E"], allowed: Bool[Array, "M E"]) -> Float32[Array, ""]:
     """The least value such that the pairs up to it hold a matching as large as any.
 
     A matching of pairs up to a limit grows by a pair at a time. From all free rows at once, the

@@ -7,8 +7,10 @@ import math
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jaxtyping import Bool, Float32, PRNGKeyArray
 
 from cefl_jax.network.messages import Payload
+from cefl_jax.types import AnyArray
 
 NAMES = ("none", "bf16", "int8", "topk")
 LEVELS = 127  # int8: steps from zero to the largest magnitude
@@ -43,7 +45,9 @@ class Codec:
                 "is sent; give a number above 0 and at most 1"
             )
 
-    def encode(self, key, x, valid):
+    def encode(
+        self, key: PRNGKeyArray, x: Float32[AnyArray, "B *values"], valid: Bool[AnyArray, "B"]
+    ) -> tuple[AnyArray, ...]:
         """The arrays that cross the link.
 
         Args:
@@ -67,7 +71,9 @@ class Codec:
         values = jnp.take_along_axis(x, index, axis=1)
         return values, index.astype(np.min_scalar_type(x.shape[1] - 1))
 
-    def decode(self, packet, shape):
+    def decode(
+        self, packet: tuple[AnyArray, ...], shape: tuple[int, ...]
+    ) -> Float32[AnyArray, "B *values"]:
         """The message f32[shape] that a packet of `encode` stands for; shape is `(B, ...)`."""
         if self.rule == "none":
             return packet[0]
@@ -80,11 +86,13 @@ class Codec:
         empty = jnp.zeros((shape[0], math.prod(shape[1:])))
         return jnp.put_along_axis(empty, index, values, axis=1, inplace=False).reshape(shape)
 
-    def transmit(self, key, x, valid):
+    def transmit(
+        self, key: PRNGKeyArray, x: Float32[AnyArray, "B *values"], valid: Bool[AnyArray, "B"]
+    ) -> Float32[AnyArray, "B *values"]:
         """The message f32[B, ...] as it arrives: x encoded and decoded; x itself for "none"."""
         return self.decode(self.encode(key, x, valid), x.shape)
 
-    def size(self, sample_shape):
+    def size(self, sample_shape: tuple[int, ...]) -> Payload:
         """Payload of a message of samples of this shape: the size of the arrays that cross."""
         one, two = (self._count_bytes(count, sample_shape) for count in (1, 2))
         return Payload(per_sample=two - one, per_message=2 * one - two)

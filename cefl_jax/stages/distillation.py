@@ -1,17 +1,20 @@
 """Mutual distillation of the edge-side back half and the cloud model on the uploaded features."""
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import optax
+from jaxtyping import Array, ArrayLike, Bool, Float, Float32, Int, Int32, PRNGKeyArray
 
 from cefl_jax import parallel
 from cefl_jax.data.federated import permute
+from cefl_jax.models.cost import Workload
 from cefl_jax.specs import DistillSpec
 from cefl_jax.stages.optimizers import descend
+from cefl_jax.types import AnyArray, HParams, Number
 
 TEACHES = {  # rule: whether the cloud teaches the edge model, and the edge model the cloud
     "mutual": (True, True),
@@ -24,10 +27,10 @@ TEACHES = {  # rule: whether the cloud teaches the edge model, and the edge mode
 class Uploads(NamedTuple):
     """The smashed data of a round, filled rows first."""
 
-    features: jax.Array  # f32 or bf16[R, ...] cut-layer features
-    labels: jax.Array  # i32[R]
-    order: jax.Array  # i32[R] rows, the filled ones before the empty ones
-    count: jax.Array  # i32[] filled rows
+    features: Float[Array, "R ..."]  # cut-layer features
+    labels: Int32[Array, "R"]
+    order: Int32[Array, "R"]  # rows, the filled ones before the empty ones
+    count: Int32[Array, ""]  # type: ignore[assignment]  # for tuple.count; filled rows
 
 
 class Learner(NamedTuple):
@@ -41,19 +44,27 @@ class Learner(NamedTuple):
 class Lesson(NamedTuple):
     """What a teacher gives."""
 
-    logits: jax.Array | None  # f32[R, Y] of every row; None to train on hard labels only
-    weight: jax.Array  # f32[] lambda
-    temperature: jax.Array  # f32[]
+    logits: Float32[Array, "R Y"] | None  # of every row; None to train on hard labels only
+    weight: Number  # lambda
+    temperature: Number
 
 
-def make_uploads(features, labels, filled):
+def make_uploads(
+    features: Float[Array, "K U B *F"], labels: Int32[Array, "K U B"], filled: Bool[Array, "K U B"]
+) -> Uploads:
     """Uploads of features `[K, U, B, ...]`, labels i32[K, U, B] and bool[K, U, B], all by row."""
     features = features.reshape(-1, *features.shape[3:])
     order = jnp.argsort(~filled.ravel(), stable=True)
     return Uploads(features, labels.ravel(), order, filled.sum(dtype=jnp.int32))
 
 
-def distillation_loss(logits, labels, teacher_logits, weight, temperature):
+def distillation_loss(
+    logits: Float[AnyArray, "B Y"],
+    labels: Int[AnyArray, "B"],
+    teacher_logits: Float[AnyArray, "B Y"],
+    weight: Number,
+    temperature: Number,
+) -> Float32[Array, "B"]:
     """Hard-label cross-entropy and softened divergence from the teacher, per sample.
 
     Args:
@@ -72,7 +83,9 @@ def distillation_loss(logits, labels, teacher_logits, weight, temperature):
     return (1.0 - weight) * hard + weight * temperature**2 * soft
 
 
-def soft_divergence(logits, teacher_logits, temperature):
+def soft_divergence(
+    logits: Float[AnyArray, "B Y"], teacher_logits: Float[AnyArray, "B Y"], temperature: Number
+) -> Float32[Array, "B"]:
     """D_KL(teacher_T || student_T) f32[B] of logits f32[B, Y] softened by T, nats."""
     cool = 1.0 / temperature
     teacher = jax.nn.log_softmax(teacher_logits * cool)
@@ -80,7 +93,7 @@ def soft_divergence(logits, teacher_logits, temperature):
     return optax.losses.kl_divergence_with_log_targets(student, teacher)
 
 
-def count_flop(samples, work, spec):
+def count_flop(samples: Int[ArrayLike, ""], work: Workload, spec: DistillSpec):
     """FLOPs of a round's distillation, f32[], on i32[] uploaded samples; see `Workload`."""
     if spec.rule == "none":
         return jnp.float32(0)
@@ -100,7 +113,15 @@ class Distillation:
     parts: int  # of a batch, which the devices take in turn
     loss: Callable = distillation_loss  # of a student, with these arguments
 
-    def distil_mutually(self, edge, cloud, uploads, keys, hparams, round_index):
+    def distil_mutually(
+        self,
+        edge: Learner,
+        cloud: Learner,
+        uploads: Uploads,
+        keys: Sequence[PRNGKeyArray],
+        hparams: HParams,
+        round_index: Int[ArrayLike, ""],
+    ) -> tuple[Learner, Learner]:
         """The edge model learns from the cloud's predictions, then the cloud from its new ones.
 
         Where the rule names no teacher, a model trains on hard labels alone, as long as it would
@@ -120,7 +141,7 @@ class Distillation:
         """
         spec, rate = self.spec, hparams.distill_learning_rate
         cloud_teaches, edge_teaches = TEACHES[spec.rule]
-        ramp = 1.0
+        ramp: Number = 1.0
         if spec.lambda_warmup_rounds:
             ramp = jnp.minimum(1.0, round_index / spec.lambda_warmup_rounds)
         first = self.predict(cloud, uploads) if cloud_teaches else None
@@ -132,7 +153,7 @@ class Distillation:
         cloud = self.learn(cloud, uploads, lesson, keys[1], rate)
         return edge, cloud
 
-    def predict(self, teacher, uploads):
+    def predict(self, teacher: Learner, uploads: Uploads) -> Float32[Array, "R Y"]:
         """Logits f32[R, Y] of a Learner for every filled row, zero in the empty rows."""
         size, (num_rows,) = self.spec.batch_size, uploads.order.shape
         logits = jax.eval_shape(teacher.apply, teacher.params, uploads.features[:1])
@@ -150,7 +171,14 @@ class Distillation:
         turns = -(-uploads.count // (size * self.mesh.size))
         return parallel.merge_rows(jax.lax.fori_loop(0, turns, batch, start))
 
-    def learn(self, learner, uploads, lesson, key, learning_rate):
+    def learn(
+        self,
+        learner: Learner,
+        uploads: Uploads,
+        lesson: Lesson,
+        key: PRNGKeyArray,
+        learning_rate: Number,
+    ) -> Learner:
         """Trains one model on hard labels and a teacher's predictions, which stay as they are.
 
         Every pass takes the filled rows once in a new random order; the last batch may be smaller.
@@ -204,7 +232,9 @@ def _take(x, rows):
     return x.at[rows].get(mode="fill", fill_value=0)
 
 
-def batch_rows(uploads, key, step, batch_size):
+def batch_rows(
+    uploads: Uploads, key: PRNGKeyArray, step: int | Int[Array, ""], batch_size: int
+) -> tuple[Int[AnyArray, "B"], Bool[Array, "B"]]:
     """Rows i32[B] of a distillation step, counted over all passes, and bool[B], which count."""
     batches = jnp.maximum(-(-uploads.count // batch_size), 1)
     position = step % batches * batch_size + jnp.arange(batch_size)

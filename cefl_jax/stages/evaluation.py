@@ -1,10 +1,15 @@
 """Evaluation on the whole test set: front with back half, and front with cloud model."""
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 import optax
+from jaxtyping import Array, Float32
+
+from cefl_jax.data.federated import FederatedData
+from cefl_jax.parallel import EdgeMesh
 
 BATCH = 500
 
@@ -12,11 +17,11 @@ BATCH = 500
 class Scores(NamedTuple):
     """How a classifier does on a test set."""
 
-    accuracy: jax.Array  # f32[], share of the samples whose largest logit is the label's
-    loss: jax.Array  # f32[], mean cross-entropy, nats
+    accuracy: Float32[Array, ""]  # share of the samples whose largest logit is the label's
+    loss: Float32[Array, ""]  # mean cross-entropy, nats
 
 
-def evaluate(predictors, state, data, mesh):
+def evaluate(predictors: Callable, state, data: FederatedData, mesh: EdgeMesh) -> dict[str, Scores]:
     """Scores of a method's classifiers on the whole test set, in one pass.
 
     Args:

@@ -5,21 +5,34 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import optax
+from jaxtyping import Array, Bool, Float32, Int32, Key, PyTree
 
+from cefl_jax.models.split import SplitModel
 from cefl_jax.stages.soundness import finite_rows, like, where_rows
+from cefl_jax.stages.wire import Wire
+from cefl_jax.types import AnyArray
 
 
 class Exchange(NamedTuple):
     """What one local step of some clients with their edge node yields."""
 
-    loss: jax.Array  # f32[] summed over the samples
-    smashed: jax.Array  # f32[C, B, ...] cut-layer features as the server gets them
+    loss: Float32[Array, ""]  # summed over the samples
+    smashed: Float32[AnyArray, "C B ..."]  # cut-layer features as the server gets them
     front_grads: Any  # leaves [C, ...], of each client's own mean loss
     back_grad: Any  # of the summed loss
-    sound: jax.Array  # bool[C], whether a client's features, loss and gradient are all finite
+    sound: Bool[Array, "C"]  # whether a client's features, loss and gradient are all finite
 
 
-def exchange(model, wire, keys, fronts, back, images, labels, valid):
+def exchange(
+    model: SplitModel,
+    wire: Wire,
+    keys: Key[Array, "C"],
+    fronts: PyTree,
+    back: PyTree,
+    images: Float32[AnyArray, "C B H W I"],
+    labels: Int32[Array, "C B"],
+    valid: Bool[Array, "C B"],
+) -> Exchange:
     """One local step's gradients: features up, gradient at the cut down.
 
     What the wire does to either is no part of the gradient: the back half's is taken at the
@@ -58,7 +71,16 @@ def exchange(model, wire, keys, fronts, back, images, labels, valid):
     return Exchange(loss, smashed, front_grads, back_grad, sound)
 
 
-def exchange_soundly(model, wire, keys, fronts, back, images, labels, valid):
+def exchange_soundly(
+    model: SplitModel,
+    wire: Wire,
+    keys: Key[Array, "C"],
+    fronts: PyTree,
+    back: PyTree,
+    images: Float32[AnyArray, "C B H W I"],
+    labels: Int32[Array, "C B"],
+    valid: Bool[Array, "C B"],
+) -> Exchange:
     """The `exchange` of those clients alone who are sound in it.
 
     The others' front halves and images are zero, and none of their samples counts: what is not

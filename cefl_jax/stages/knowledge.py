@@ -1,38 +1,47 @@
 """Knowledge transfer: what clients and server tell each other of samples, and learn from it."""
 
 import dataclasses
+from collections.abc import Callable
 from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 import optax
+from jaxtyping import Array, ArrayLike, Bool, Float, Float32, Int, Int32, PyTree
 
 from cefl_jax import parallel
+from cefl_jax.data.federated import FederatedData
 from cefl_jax.models.split import SplitModel
 from cefl_jax.stages.distillation import soft_divergence
 from cefl_jax.stages.local_training import read_examples
+from cefl_jax.types import AnyArray, Number
 
 
 class Told(NamedTuple):
     """What the server has last said of each example, kept by the client that holds it."""
 
-    logits: jax.Array  # f32[n, Y]
-    known: jax.Array  # bool[n], whether it has said anything
+    logits: Float32[Array, "n Y"]
+    known: Bool[Array, "n"]  # whether it has said anything
 
 
 class Extracted(NamedTuple):
     """What trained clients make of the samples that they upload."""
 
-    features: jax.Array  # f32 or bf16[K, U, B, ...] at the cut
-    logits: jax.Array  # f32[K, U, B, Y]
+    features: Float[Array, "K U B ..."]  # at the cut
+    logits: Float32[Array, "K U B Y"]
 
 
-def tell_nothing(num_examples, num_classes):
+def tell_nothing(num_examples: int, num_classes: int) -> Told:
     """Told before the server has said anything."""
     return Told(jnp.zeros((num_examples, num_classes)), jnp.zeros(num_examples, bool))
 
 
-def tell(told, examples, filled, logits):
+def tell(
+    told: Told,
+    examples: Int[AnyArray, "K U B"],
+    filled: Bool[AnyArray, "K U B"],
+    logits: Float32[AnyArray, "R Y"],
+) -> Told:
     """Told when the server has said something more.
 
     Args:
@@ -49,7 +58,13 @@ def tell(told, examples, filled, logits):
     )
 
 
-def transfer_loss(logits, labels, teacher_logits, weight, temperature):
+def transfer_loss(
+    logits: Float[AnyArray, "B Y"],
+    labels: Int[AnyArray, "B"],
+    teacher_logits: Float[AnyArray, "B Y"],
+    weight: Float[ArrayLike, "..."],
+    temperature: Number,
+) -> Float32[Array, "B"]:
     """Cross-entropy and, beside it, softened divergence from the teacher, per sample.
 
     The divergence is not multiplied by T^2, as it is not in the paper's formula; a weight of T^2
@@ -70,7 +85,7 @@ def transfer_loss(logits, labels, teacher_logits, weight, temperature):
     return hard + weight * soft_divergence(logits, teacher_logits, temperature)
 
 
-def client_loss(weight, temperature):
+def client_loss(weight: Number, temperature: Number) -> Callable:
     """The loss of a client's samples, for LocalTraining.
 
     Args:
@@ -97,7 +112,13 @@ class Extraction:
     mesh: parallel.EdgeMesh
     archive_dtype: str  # of the features
 
-    def extract(self, models, examples, filled, data):
+    def extract(
+        self,
+        models: PyTree,
+        examples: Int32[Array, "K U B"],
+        filled: Bool[Array, "K U B"],
+        data: FederatedData,
+    ) -> Extracted:
         """Features and logits of every upload; zero in steps that no client of a chunk uploads.
 
         Args:

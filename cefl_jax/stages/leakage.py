@@ -1,10 +1,18 @@
 """What smashed data gives away of the images, and noise against it."""
 
+from collections.abc import Callable
+
 import jax
 import jax.numpy as jnp
+from jaxtyping import Array, Float, Float32, PRNGKeyArray, PyTree
+
+from cefl_jax.stages.compression import Codec
+from cefl_jax.types import AnyArray, Number
 
 
-def distance_correlation(x, y):
+def distance_correlation(
+    x: Float[AnyArray, "n *of_x"], y: Float[AnyArray, "n *of_y"]
+) -> Float32[Array, ""]:
     """Sample distance correlation of paired observations.
 
     Between 0 and 1; 1 when one is a shifted, scaled and rotated copy of the other, and for any two
@@ -27,7 +35,9 @@ def distance_correlation(x, y):
     return jnp.sqrt(jnp.clip(square, 0.0, 1.0))
 
 
-def add_noise(key, features, std):
+def add_noise(
+    key: PRNGKeyArray, features: Float32[AnyArray, "*B"], std: Number
+) -> Float32[AnyArray, "*B"]:
     """Features with independent Gaussian noise added to every value.
 
     Args:
@@ -42,7 +52,15 @@ def add_noise(key, features, std):
     return features + std * jax.random.normal(key, features.shape)
 
 
-def measure_leakage(front, params, images, *, noise_std, codec, key):
+def measure_leakage(
+    front: Callable,
+    params: PyTree,
+    images: Float32[AnyArray, "n H W I"],
+    *,
+    noise_std: Number,
+    codec: Codec,
+    key: PRNGKeyArray,
+) -> Float32[Array, ""]:
     """Distance correlation between images and what a client would send for them.
 
     Args:

@@ -8,26 +8,28 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import optax
+from jaxtyping import Array, Bool, Float32, Int, Int32, PRNGKeyArray, PyTree
 
 from cefl_jax import parallel
 from cefl_jax.data.federated import FederatedData
 from cefl_jax.stages.optimizers import descend
 from cefl_jax.stages.planning import Plan, draw_batch
 from cefl_jax.stages.soundness import finite_rows, where_rows
+from cefl_jax.types import AnyArray, Number
 
 
 class Trained(NamedTuple):
     """What the clients of a round came to."""
 
     sums: Any  # leaves f32[G, ...], each group's models times their weights; None unless summed
-    weight: jax.Array  # f32[G] of each group's clients together
-    loss: jax.Array  # f32[] summed over the samples trained on, before each step
-    samples: jax.Array  # i32[] samples trained on
+    weight: Float32[Array, "G"]  # of each group's clients together
+    loss: Float32[Array, ""]  # summed over the samples trained on, before each step
+    samples: Int32[Array, ""]  # samples trained on
     models: Any  # leaves f32[K, ...], every client's model; None unless kept
     out: Any = None  # bool[K], who is left out; None: nobody ever is
 
 
-def label_loss(logits, labels, _):
+def label_loss(logits: Float32[Array, "B Y"], labels: Int[Array, "B"], _) -> Float32[Array, "B"]:
     """Cross-entropy f32[B] of logits f32[B, Y] and labels i32[B], nats."""
     return optax.losses.softmax_cross_entropy_with_integer_labels(logits, labels)
 
@@ -56,16 +58,16 @@ class LocalTraining:
 
     def train(
         self,
-        starts,
-        group,
-        plan,
-        data,
-        key,
-        learning_rate,
-        corrections=None,
-        steps=None,
-        taught=None,
-    ):
+        starts: PyTree,
+        group: Int32[Array, "K"],
+        plan: Plan,
+        data: FederatedData,
+        key: PRNGKeyArray,
+        learning_rate: Number,
+        corrections: PyTree = None,
+        steps: tuple | None = None,
+        taught: PyTree = None,
+    ) -> Trained:
         """Trains all clients of a plan.
 
         Args:
@@ -86,7 +88,14 @@ class LocalTraining:
         shared = starts, group, plan, data, key, learning_rate, corrections, steps, taught
         return self.mesh.spread(self._on_device)(*shared)
 
-    def train_in_turn(self, start, plan, data, key, learning_rate):
+    def train_in_turn(
+        self,
+        start: PyTree,
+        plan: Plan,
+        data: FederatedData,
+        key: PRNGKeyArray,
+        learning_rate: Number,
+    ):
         """Trains the clients of a plan one after another, each from the model of the one before.
 
         The model that a client without weight has trained is not handed on, nor that of one that is
@@ -158,11 +167,11 @@ class _Run(NamedTuple):
 
     training: LocalTraining
     starts: Any
-    group: jax.Array
+    group: Int32[Array, "K"]
     plan: Plan
     data: FederatedData
-    key: jax.Array
-    learning_rate: jax.Array
+    key: PRNGKeyArray
+    learning_rate: Float32[Array, ""]
     corrections: Any = None
     steps: Any = None
     taught: Any = None
@@ -235,13 +244,23 @@ class _Run(NamedTuple):
         return valid, grads, losses
 
 
-def read_examples(data, examples):
+def read_examples(
+    data: FederatedData, examples: Int32[AnyArray, "*B"]
+) -> tuple[Float32[Array, "*B H W I"], Int32[Array, "*B"]]:
     """Normalised images f32[..., H, W, I] and labels i32[...]; of nothing where there is none."""
     images = data.images.at[examples].get(mode="fill", fill_value=0)
     return data.normalise(images), data.labels.at[examples].get(mode="fill", fill_value=0)
 
 
-def mean_loss(apply, params, images, labels, valid, taught=None, loss=label_loss):
+def mean_loss(
+    apply: Callable,
+    params: PyTree,
+    images: Float32[Array, "B H W I"],
+    labels: Int[Array, "B"],
+    valid: Bool[Array, "B"],
+    taught: PyTree = None,
+    loss: Callable = label_loss,
+) -> tuple[Float32[Array, ""], Float32[Array, ""]]:
     """Mean loss over the samples that there are, bool[B], and its sum; 0 of none."""
     losses = loss(apply(params, images), labels, taught)
     total = jnp.where(valid, losses, 0.0).sum()

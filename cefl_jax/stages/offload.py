@@ -3,11 +3,14 @@
 import jax
 import jax.numpy as jnp
 import optax
+from jaxtyping import Array, Bool, Float, Float32, Int32, PRNGKeyArray, Real
 
+from cefl_jax.specs import OffloadSpec
 from cefl_jax.stages.bottleneck import least_limit
+from cefl_jax.types import AnyArray
 
 
-def match(cost, objective="sum"):
+def match(cost: Real[AnyArray, "M E"], objective: str = "sum") -> Int32[Array, "M"]:
     """Column of each row, each column used once, so that the objective is least.
 
     "sum" minimises the total cost of the pairs; "bottleneck" minimises the largest pair's cost
@@ -38,7 +41,14 @@ def match(cost, objective="sum"):
     return jnp.where(jnp.isfinite(cost[jnp.arange(rows), column]), column, -1)
 
 
-def place_clusters(cost_clients, cost_node, formed, spec, distance=None, key=None):
+def place_clusters(
+    cost_clients: Float[AnyArray, "M E"],
+    cost_node: Float[AnyArray, "M E"],
+    formed: Bool[AnyArray, "M"],
+    spec: OffloadSpec,
+    distance: Float[AnyArray, "M E"] | None = None,
+    key: PRNGKeyArray | None = None,
+) -> tuple[Int32[Array, "M"], Float32[Array, ""]]:
     """Gives every cluster that formed a slot of an edge node, by the rule that the settings name.
 
     A node has `edge_capacity` slots; its j-th multiplies the node's own cost by j. (That is what

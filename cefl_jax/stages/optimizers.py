@@ -3,9 +3,14 @@
 import jax
 import jax.numpy as jnp
 import optax
+from jaxtyping import ArrayLike, Float, PyTree
+
+from cefl_jax.specs import OptimizerSpec
 
 
-def make_direction(name, momentum=0.0, weight_decay=0.0, clip_norm=None):
+def make_direction(
+    name: str, momentum: float = 0.0, weight_decay: float = 0.0, clip_norm: float | None = None
+) -> optax.GradientTransformation:
     """The direction of an optimizer, with PyTorch's order: clip, decay, then momentum or Adam.
 
     Args:
@@ -43,12 +48,18 @@ def _clip(most):
     return optax.GradientTransformation(lambda _: optax.EmptyState(), update)
 
 
-def named_direction(spec):
+def named_direction(spec: OptimizerSpec) -> optax.GradientTransformation:
     """The direction that an OptimizerSpec names; see `make_direction`."""
     return make_direction(spec.name, spec.momentum, spec.weight_decay, spec.clip_norm)
 
 
-def descend(direction, grads, state, params, learning_rate):
+def descend(
+    direction: optax.GradientTransformation,
+    grads: PyTree,
+    state,
+    params: PyTree,
+    learning_rate: Float[ArrayLike, ""],
+) -> tuple[PyTree, PyTree]:
     """One step: new parameters and optimizer state."""
     updates, state = direction.update(grads, state, params)
     return jax.tree.map(lambda p, u: p - learning_rate * u, params, updates), state

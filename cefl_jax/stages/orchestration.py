@@ -8,10 +8,14 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+from jaxtyping import Array, Float32, Int32, PRNGKeyArray
 
+from cefl_jax.data.federated import FederatedData
 from cefl_jax.models.cost import Workload
+from cefl_jax.models.split import SplitModel
 from cefl_jax.network import dynamics, hierarchy, pairs, topology
 from cefl_jax.network.bill import make_bill
+from cefl_jax.network.ledger import Bill
 from cefl_jax.network.messages import Sizes
 from cefl_jax.network.pace import Task
 from cefl_jax.network.schedule import Schedule, simulate
@@ -36,9 +40,9 @@ class Decision(NamedTuple):
     schedule: Schedule  # where clients take turns: of each turn, leaves [K, ...]
     network: topology.RoundNetwork
     clusters: clustering.Quality | None  # None: the method does not choose them
-    offload_cost: jax.Array | None  # f32[], the objective's value; None: it does not match
-    sampled: jax.Array  # i32[], clients
-    uploaded: jax.Array  # i32[], samples whose smashed data the cloud distils on
+    offload_cost: Float32[Array, ""] | None  # the objective's value; None: it does not match
+    sampled: Int32[Array, ""]  # clients
+    uploaded: Int32[Array, ""]  # samples whose smashed data the cloud distils on
     conditions: topology.Conditions  # of the next round
 
 
@@ -52,11 +56,18 @@ class Orchestrator:
     sizes: Sizes
     extent: planning.Extent
 
-    def start(self, key, network):
+    def start(self, key: PRNGKeyArray, network: topology.Network) -> topology.Conditions:
         """The network's Conditions in the first round."""
         return dynamics.start(purpose_key(key, Purpose.NETWORK), network, self.spec.network)
 
-    def decide(self, key, round_index, conditions, data, network):
+    def decide(
+        self,
+        key: PRNGKeyArray,
+        round_index: Int32[Array, ""],
+        conditions: topology.Conditions,
+        data: FederatedData,
+        network: topology.Network,
+    ) -> Decision:
         """Decides one round.
 
         Args:
@@ -75,7 +86,7 @@ class Orchestrator:
             after = dynamics.step(network_key, round_index, conditions, network, settings)
         clients, cluster, clusters = self._gather(keys, conditions, data, network)
         with jax.named_scope("offloading"):
-            sizes = data.sizes.at[clients].get(mode="fill", fill_value=0)
+            sizes = jnp.asarray(data.sizes).at[clients].get(mode="fill", fill_value=0)
             plan = self._plan(clients, cluster, sizes, self.num_clusters)
             now = around = self._network(network, conditions, plan.clients)
             if self.protocol.server == "none":
@@ -93,7 +104,7 @@ class Orchestrator:
             now = around
         return Decision(plan, task, schedule, now, clusters, cost, sampled, uploaded, after)
 
-    def bill(self, decision, num_kinds):
+    def bill(self, decision: Decision, num_kinds: int) -> Bill:
         """The ledger.Bill of a decided round on a network of so many device classes."""
         held = decision.task, decision.schedule, decision.network, self.work, self.sizes
         if self.protocol.in_turn:
@@ -105,7 +116,7 @@ class Orchestrator:
         return bill(*held, flop, num_kinds)
 
     @property
-    def num_clusters(self):
+    def num_clusters(self) -> int:
         """The static M."""
         spec = self.spec
         return clustering.count_clusters(spec.cefl.clustering, spec.train.clients_per_round)
@@ -194,14 +205,16 @@ class Orchestrator:
             self.sizes,
             self.num_clusters,
         )
-        costs = pair.weigh(spec.time_weight, spec.energy_weight)
+        clients_cost, node_cost = pair.weigh(spec.time_weight, spec.energy_weight)
         members = plan.cluster == jnp.arange(self.num_clusters)[:, None]           # [M, K]
         far = jnp.where(members[..., None], network.distance_km, 0.0).sum(1)
         distance = far / jnp.maximum(plan.members, 1)[:, None]
-        return offload.place_clusters(*costs, formed, spec, distance, key)
+        return offload.place_clusters(clients_cost, node_cost, formed, spec, distance, key)
 
 
-def make_orchestrator(spec, model, work, extent):
+def make_orchestrator(
+    spec: Spec, model: SplitModel, work: Workload, extent: planning.Extent
+) -> Orchestrator:
     """The Orchestrator of a Spec, its SplitModel and Workload, and planning.Extent."""
     protocol = protocols.PROTOCOLS[spec.method.name]
     if protocol.whole:

@@ -4,24 +4,35 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Bool, Float32, Int, Int32, PRNGKeyArray
 
-from cefl_jax.data.federated import batch_examples, steps_per_epoch
+from cefl_jax.data.federated import FederatedData, batch_examples, steps_per_epoch
+from cefl_jax.specs import TrainSpec
+from cefl_jax.types import AnyArray
 
 
 class Plan(NamedTuple):
     """The clients of a round in the order of their clusters, and where each cluster lies."""
 
-    clients: jax.Array  # i32[K] indices into the population
-    sizes: jax.Array  # i32[K] examples of each client
-    steps: jax.Array  # i32[K] local steps of each client, 0 for a client of no cluster
-    uploaded: jax.Array  # i32[K] last local steps whose smashed data is uploaded
-    weight: jax.Array  # f32[K] of a client's halves in the averages
-    cluster: jax.Array  # i32[K] ascending; M for a client of no cluster
-    first: jax.Array  # i32[M] where a cluster's clients begin
-    members: jax.Array  # i32[M] clients of a cluster, 0 where none formed
+    clients: Int32[Array, "K"]  # indices into the population
+    sizes: Int32[Array, "K"]  # examples of each client
+    steps: Int32[Array, "K"]  # local steps of each client, 0 for a client of no cluster
+    uploaded: Int32[Array, "K"]  # last local steps whose smashed data is uploaded
+    weight: Float32[Array, "K"]  # of a client's halves in the averages
+    cluster: Int32[Array, "K"]  # ascending; M for a client of no cluster
+    first: Int32[Array, "M"]  # where a cluster's clients begin
+    members: Int32[Array, "M"]  # clients of a cluster, 0 where none formed
 
 
-def make_plan(clients, cluster, sizes, num_clusters, train, upload_steps):
+def make_plan(
+    clients: Int[AnyArray, "K"],
+    cluster: Int[AnyArray, "K"],
+    sizes: Int[AnyArray, "K"],
+    num_clusters: int,
+    train: TrainSpec,
+    upload_steps: int | None,
+) -> Plan:
     """Orders the clients of a round by cluster, keeping the sampling order within one.
 
     A client makes `local_steps` local steps, or `local_epochs` passes over its examples. Uploaded
@@ -54,7 +65,7 @@ def make_plan(clients, cluster, sizes, num_clusters, train, upload_steps):
     return Plan(clients, sizes, steps, uploaded, weight, placed, first, members)
 
 
-def settle(plan, steps, counts):
+def settle(plan: Plan, steps: Int32[Array, "K"], counts: Bool[Array, "K"]) -> Plan:
     """The Plan when some clients drop out of the round.
 
     What a client delivers after part of its steps weighs as that part of them. The back half of its
@@ -76,7 +87,7 @@ def settle(plan, steps, counts):
     )
 
 
-def without(plan, out):
+def without(plan: Plan, out: Bool[Array, "K"] | None) -> Plan:
     """The Plan as if some clients did nothing in the round, or nothing more.
 
     Args:
@@ -100,7 +111,9 @@ class Extent(NamedTuple):
     uploads: int  # U, most steps whose smashed data any client uploads
 
 
-def measure_extent(sizes, train, upload_steps):
+def measure_extent(
+    sizes: Int[np.ndarray, "N"], train: TrainSpec, upload_steps: int | None
+) -> Extent:
     """The Extent of rounds over a population.
 
     Args:
@@ -111,16 +124,22 @@ def measure_extent(sizes, train, upload_steps):
       Extent.
     """
     per_epoch = int(steps_per_epoch(sizes, train.batch_size).max())
-    steps = train.local_steps or train.local_epochs * per_epoch
+    steps = train.local_steps or (train.local_epochs or 0) * per_epoch  # one of the two is set
     return Extent(steps, min(steps, upload_steps or per_epoch))
 
 
-def draw_batch(data, key, client, step, batch_size):
+def draw_batch(
+    data: FederatedData,
+    key: PRNGKeyArray,
+    client: int | Int32[Array, ""],
+    step: int | Int32[Array, ""],
+    batch_size: int,
+) -> tuple[Int32[Array, "B"], Bool[Array, "B"]]:
     """The examples of one client's local step in the round of the key; see `batch_examples`."""
     return batch_examples(data, jax.random.fold_in(key, client), client, step, batch_size)
 
 
-def step_samples(plan, batch_size, max_steps):
+def step_samples(plan: Plan, batch_size: int, max_steps: int) -> Int32[Array, "K S"]:
     """Samples of every client's every local step, i32[K, max_steps]."""
     per_epoch = jnp.maximum(steps_per_epoch(plan.sizes, batch_size), 1)[:, None]
     step = jnp.arange(max_steps)
@@ -128,13 +147,15 @@ def step_samples(plan, batch_size, max_steps):
     return jnp.where(step < plan.steps[:, None], jnp.clip(left, 0, batch_size), 0)
 
 
-def uploaded_samples(plan, samples):
+def uploaded_samples(plan: Plan, samples: Int32[Array, "K S"]) -> Int32[Array, "K"]:
     """Samples whose smashed data each client uploads, i32[K], of `step_samples` i32[K, S]."""
     left = plan.steps[:, None] - jnp.arange(samples.shape[1])
     return jnp.where(left <= plan.uploaded[:, None], samples, 0).sum(1)
 
 
-def upload_examples(plan, data, key, batch_size, slots):
+def upload_examples(
+    plan: Plan, data: FederatedData, key: PRNGKeyArray, batch_size: int, slots: int
+) -> tuple[Int32[Array, "K U B"], Bool[Array, "K U B"]]:
     """The samples whose smashed data is uploaded, in the slots in which it is kept.
 
     Args:

@@ -2,7 +2,7 @@
 
 import dataclasses
 
-from cefl_jax.specs import ClusteringSpec, DistillSpec
+from cefl_jax.specs import ClusteringSpec, DistillSpec, Spec
 
 EACH = ClusteringSpec(rule="singleton")
 ALL = ClusteringSpec(rule="single")
@@ -21,7 +21,7 @@ class Protocol:
     edge_rounds: bool = False  # edge nodes average their own clients' models several times a round
 
     @property
-    def whole(self):
+    def whole(self) -> bool:
         """Whether clients train whole models; their front half is then all of it."""
         return self.server == "none"
 
@@ -41,23 +41,23 @@ PROTOCOLS = {
 """By method. `centralized` has none: its rounds divide no work."""
 
 
-def one_at_a_time(method):
+def one_at_a_time(method: str) -> bool:
     """Whether a method trains on one client after another, or on nobody's in particular."""
     protocol = PROTOCOLS.get(method)
     return protocol is None or protocol.in_turn or protocol.back_in_turn
 
 
-def has_heads(method):
+def has_heads(method: str) -> bool:
     """Whether the clients of a method train a front half with a head, and keep both."""
     return method in PROTOCOLS and PROTOCOLS[method].heads
 
 
-def trains_whole(method):
+def trains_whole(method: str) -> bool:
     """Whether a method trains whole models: its clients do, or the cloud does."""
     return method not in PROTOCOLS or PROTOCOLS[method].whole
 
 
-def settings_of(spec):
+def settings_of(spec: Spec) -> Spec:
     """The Spec that a method's stages read: parts of `cefl` that its protocol fixes are replaced.
 
     Other methods than `cefl` do not distil, but for `fedgkt`, which has its own settings; and their
@@ -74,7 +74,7 @@ def settings_of(spec):
     )
     cefl = dataclasses.replace(
         spec.cefl,
-        clustering=protocol.clustering,
+        clustering=protocol.clustering or spec.cefl.clustering,
         offload=offload,
         distill=_distillation(spec) if protocol.heads else DistillSpec(rule="none"),
     )

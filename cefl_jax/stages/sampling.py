@@ -2,11 +2,17 @@
 
 import jax
 import jax.numpy as jnp
+from jaxtyping import Array, Bool, Int32, PRNGKeyArray
 
 from cefl_jax.data.federated import permute
 
 
-def sample_clients(key, num_clients, clients_per_round, available=None):
+def sample_clients(
+    key: PRNGKeyArray,
+    num_clients: int,
+    clients_per_round: int,
+    available: Bool[Array, "N"] | None = None,
+) -> Int32[Array, "K"]:
     """Clients of a round, uniform without replacement among the available ones, in random order.
 
     A keyed permutation of the population is walked, K positions at a time, until K available

@@ -5,20 +5,21 @@ import functools
 
 import jax
 import jax.numpy as jnp
+from jaxtyping import Array, Bool, PyTree
 
 
-def finite_leaves(tree):
+def finite_leaves(tree: PyTree) -> PyTree:
     """Whether all values of a leaf are finite, bool[] for each leaf; whole numbers are."""
     return jax.tree.map(lambda x: jnp.isfinite(x).all(), tree)
 
 
-def finite_rows(tree):
+def finite_rows(tree: PyTree) -> Bool[Array, "C"]:
     """Whether all values of a row are finite, bool[C], over all leaves [C, ...] of a tree."""
     rows = [jnp.isfinite(x).reshape(x.shape[0], -1).all(1) for x in jax.tree.leaves(tree)]
     return functools.reduce(jnp.logical_and, rows)
 
 
-def examine(*stages):
+def examine(*stages: tuple[str, PyTree]) -> collections.OrderedDict[str, PyTree]:
     """Which leaves are finite of what each stage of a round has left.
 
     Args:
@@ -29,7 +30,7 @@ def examine(*stages):
     return collections.OrderedDict((name, finite_leaves(tree)) for name, tree in stages)
 
 
-def where_rows(mask, new, old):
+def where_rows(mask: Bool[Array, "..."], new: PyTree, old: PyTree) -> PyTree:
     """Rows of the leaves [C, ...] of two trees: the new ones where bool[C] says so."""
     return jax.tree.map(lambda a, b: jnp.where(like(mask, a), a, b), new, old)
 

@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import optax
+from jaxtyping import Array, ArrayLike, Bool, Float, Float32, Int, Int32, PRNGKeyArray
 
 from cefl_jax.data.federated import FederatedData
 from cefl_jax.models.split import SplitModel
@@ -17,6 +18,7 @@ from cefl_jax.stages.optimizers import descend
 from cefl_jax.stages.planning import Plan, draw_batch
 from cefl_jax.stages.soundness import finite_leaves, finite_rows, where_rows
 from cefl_jax.stages.wire import Wire
+from cefl_jax.types import Halves
 
 
 class Rows(NamedTuple):
@@ -24,8 +26,8 @@ class Rows(NamedTuple):
 
     fronts: Any  # leaves f32[K, ...]
     states: Any  # optimizer states, leaves [K, ...]
-    smashed: jax.Array  # [K, U, B, ...] cut-layer features as uploaded; zero where none
-    out: jax.Array | None = None  # bool[K], who is left out from now on; None: nobody ever is
+    smashed: Float[Array, "K U B ..."]  # cut-layer features as uploaded; zero where none
+    out: Bool[Array, "K"] | None = None  # who is left out from now on; None: nobody ever is
 
 
 class Node(NamedTuple):
@@ -33,8 +35,8 @@ class Node(NamedTuple):
 
     back: Any
     state: Any  # optimizer state
-    loss: jax.Array  # f32[] summed over the samples trained on, before each step
-    samples: jax.Array  # i32[] samples trained on
+    loss: Float32[Array, ""]  # summed over the samples trained on, before each step
+    samples: Int32[Array, ""]  # samples trained on
 
 
 class Outcome(NamedTuple):
@@ -42,8 +44,8 @@ class Outcome(NamedTuple):
 
     front_sum: Any  # its clients' front halves, each times its weight, added up
     back: Any
-    loss: jax.Array  # f32[] summed over the samples trained on, before each step
-    samples: jax.Array  # i32[] samples trained on
+    loss: Float32[Array, ""]  # summed over the samples trained on, before each step
+    samples: Int32[Array, ""]  # samples trained on
 
 
 @dataclasses.dataclass(frozen=True)
@@ -71,9 +73,9 @@ class SplitTraining:
     direction: optax.GradientTransformation  # of both halves, started anew in each round
     data: FederatedData
     plan: Plan
-    key: jax.Array  # of the clients' batches in this round
-    wire_key: jax.Array  # of what they send
-    learning_rate: jax.Array
+    key: PRNGKeyArray  # of the clients' batches in this round
+    wire_key: PRNGKeyArray  # of what they send
+    learning_rate: Float32[Array, ""]
     batch_size: int
     upload_slots: int  # U, steps kept of each client's smashed data; 0 keeps none
     client_chunk: int  # clients of a cluster computed at once
@@ -81,7 +83,7 @@ class SplitTraining:
     in_turn: bool = False  # the node steps after each chunk
     skips: bool = False  # clients are left out whose numbers are not finite
 
-    def train_clusters(self, halves, num_devices):
+    def train_clusters(self, halves: Halves, num_devices: int):
         """Trains this device's clusters, one after another, from the same halves.
 
         The loops run as often as there are clusters, steps and clients, so that unequal clusters
@@ -126,7 +128,7 @@ class SplitTraining:
         smashed, out = jax.tree.map(lambda x: x[:num_clients], (rows.smashed, rows.out))
         return smashed, outcomes, out
 
-    def train_cluster(self, m, rows, node):
+    def train_cluster(self, m: int | Int32[Array, ""], rows: Rows, node: Node):
         """All local steps of cluster m; its clients' rows and its node afterwards."""
         steps = jnp.where(self.plan.cluster == m, self.plan.steps, 0).max()
         step = functools.partial(self._local_step, m)
@@ -239,7 +241,9 @@ class SplitTraining:
         )
 
 
-def draw_key(key, client, step):
+def draw_key(
+    key: PRNGKeyArray, client: Int[ArrayLike, ""], step: Int[ArrayLike, ""]
+) -> PRNGKeyArray:
     """The key of what one client and its server send in one local step of the round of the key."""
     return jax.random.fold_in(jax.random.fold_in(key, client), step)
 

@@ -7,7 +7,7 @@ import pytest
 from cefl_jax.models.split import make_model
 from cefl_jax.specs import ModelSpec
 from cefl_jax.stages import planning
-from tests.quick import quick_jit
+from tests.quick import quick_jit, quickest_jit
 from tests.world import make_setup, make_spec
 
 torch = pytest.importorskip("torch")
@@ -26,7 +26,7 @@ TOLERANCE = 1e-4
 
 def apart(changes, method, variant, **dataset):
     setup = make_setup(changes, **dataset)
-    return parity.compare(setup, parity.play_ours(setup, jit=quick_jit), method, variant)
+    return parity.compare(setup, parity.play_ours(setup, jit=quickest_jit), method, variant)
 
 
 @pytest.mark.parametrize("variant", ["loop", "vmap"])

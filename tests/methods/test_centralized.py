@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from cefl_jax import build, config, experiment, program
+from cefl_jax import build, config, experiment
 from cefl_jax.data.federated import batch_examples, permute
 from cefl_jax.runtime import logs
 from cefl_jax.types import Purpose
@@ -28,6 +28,7 @@ from tests.oracles.dense_net import (
 )
 from tests.oracles.round_bill import Bill
 from tests.oracles.split_round import features_of
+from tests.quick import once_jit
 
 ROUNDS, BATCH = 3, 7
 CHANGES = {
@@ -43,7 +44,6 @@ STEPS = {  # of a round
     "steps": 7 * 3,
     "epochs": math.ceil(2 * 7 * 23 / 11),  # of a pass of 23 batches over 160 examples
 }
-JIT = functools.partial(jax.jit, compiler_options=program.FOR_CPU)
 
 
 @functools.cache
@@ -54,8 +54,8 @@ def make_setup(case, devices=1):
 
 @functools.cache
 def outcomes(case, devices=1):
-    """The state and the Chunk after every round, compiled as a user's run is, as NumPy arrays."""
-    return world.run_whole(make_setup(case, devices), JIT)
+    """The state and the Chunk after every round, with the bits of a user's run, as NumPy arrays."""
+    return world.run_whole(make_setup(case, devices), once_jit)
 
 
 def epoch_batches(setup, epoch):

@@ -8,6 +8,7 @@ import pytest
 
 from cefl_jax import parallel, program
 from tests import world
+from tests.quick import run_jit
 
 RULES = {
     "balanced": {"cefl.clustering.rule": "balanced", "cefl.clustering.num_clusters": 4},
@@ -33,7 +34,7 @@ RULES = {
 }
 
 
-def outcome(rule, devices, deterministic=True):
+def outcome(rule, devices, deterministic=True, jit=run_jit):
     """Everything that two rounds and an evaluation lead to, as NumPy arrays."""
     side = 16 if rule == "convolutions" else 8
     changes = RULES[rule] | {"run.devices": devices, "run.deterministic": deterministic}
@@ -43,8 +44,8 @@ def outcome(rule, devices, deterministic=True):
     everywhere = setup.mesh.everywhere
     arrays = (program.make_hparams(setup.spec), setup.data, setup.network)
     arrays = jax.device_put(arrays, everywhere)
-    state = jax.jit(start, out_shardings=everywhere)(jax.random.key(0), *arrays[1:])
-    state, chunk = jax.jit(advance, out_shardings=everywhere)(state, *arrays)
+    state = jit(start, out_shardings=everywhere)(jax.random.key(0), *arrays[1:])
+    state, chunk = jit(advance, out_shardings=everywhere)(state, *arrays)
     state = state._replace(key=jax.random.key_data(state.key))
     return jax.device_get((state, chunk))
 

@@ -15,6 +15,7 @@ from cefl_jax.stages.optimizers import descend, make_direction
 from cefl_jax.stages.wire import make_wire
 from cefl_jax.types import Purpose, round_key
 from tests import world
+from tests.quick import quickest_jit
 
 CLOSE = {"rtol": 1e-4, "atol": 2e-6}
 
@@ -63,7 +64,7 @@ def test_singletons_without_distillation_are_fedavg_on_the_unsplit_model(cut):
             "train.local_epochs": 2,
         }
     )
-    start, step, arrays = world.compile_round(setup)
+    start, step, arrays = world.compile_round(setup, quickest_jit)
     params, clients = start.halves.front + start.halves.back, sampled(setup)
     sizes = np.diff(setup.data.offsets)[clients]
     steps = 2 * -(-sizes // setup.spec.train.batch_size)
@@ -90,7 +91,7 @@ def test_one_cluster_of_one_client_is_centralised_sgd():
             "train.local_steps": 6,
         }
     )
-    start, step, arrays = world.compile_round(setup)
+    start, step, arrays = world.compile_round(setup, quickest_jit)
     params = start.halves.front + start.halves.back
     alone = train_alone(setup, params, sampled(setup)[0], 0.05, 6)
     state, _ = step(start, *arrays)

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from cefl_jax import config, experiment, program
+from cefl_jax import config, experiment
 from cefl_jax.runtime import logs
 from cefl_jax.stages import planning
 from cefl_jax.types import Purpose, round_key
@@ -18,7 +18,7 @@ from tests.methods.test_whole_round import assert_same_ledger
 from tests.oracles import edge_rounds
 from tests.oracles.dense_net import Sgd, assert_close
 from tests.oracles.split_round import features_of
-from tests.quick import quick_jit
+from tests.quick import once_jit, quick_jit
 
 ROUNDS = 3
 # Of 7 places all are taken, then 6, then 4; who is not there in the next round leaves in this one.
@@ -35,7 +35,6 @@ CASES = {
     },
     "steps": {"train.local_steps": 4, "hierfavg.edge_rounds": 2, "train.optimizer.momentum": 0.5},
 }
-JIT = functools.partial(jax.jit, compiler_options=program.FOR_CPU)
 
 
 @functools.cache
@@ -58,7 +57,7 @@ def make_setup(case, devices=1):
 @functools.cache
 def outcomes(case, devices=1):
     """The state and the Chunk after every round, compiled as a user's run is, as NumPy arrays."""
-    return world.run_whole(make_setup(case, devices), JIT)
+    return world.run_whole(make_setup(case, devices), once_jit)
 
 
 def clients_of(setup, index, decision):

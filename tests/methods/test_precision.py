@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 
 from tests import world
+from tests.quick import quickest_jit
 
 HALF = {"run.compute_dtype": "bfloat16"}
 WAITING = {"run.archive_dtype": "bfloat16"}
@@ -12,12 +13,13 @@ WAITING = {"run.archive_dtype": "bfloat16"}
 
 @pytest.fixture(scope="module")
 def whole():
-    return world.run_rounds(world.make_setup(), 2)
+    return world.run_rounds(world.make_setup(), 2, quickest_jit)
 
 
 @pytest.mark.parametrize("changes", [HALF, WAITING], ids=["compute", "archive"])
 def test_rounds_in_bfloat16_come_near_and_keep_float32_parameters(whole, changes):
-    (state, metrics), (wanted, was) = world.run_rounds(world.make_setup(changes), 2), whole
+    state, metrics = world.run_rounds(world.make_setup(changes), 2, quickest_jit)
+    wanted, was = whole
     trees = (state.halves, state.cloud), (wanted.halves, wanted.cloud)
     near = [
         np.linalg.norm(np.subtract(a, b)) / np.linalg.norm(b)

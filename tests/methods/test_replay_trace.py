@@ -9,6 +9,7 @@ import pytest
 
 from cefl_jax import build, experiment
 from tests import world
+from tests.quick import once_jit
 
 
 @pytest.fixture(scope="module")
@@ -25,7 +26,7 @@ def test_a_replay_gives_the_same_bits(recorded):
     network = dataclasses.replace(setup.spec.network, dynamics="trace", trace=str(file))
     spec = dataclasses.replace(setup.spec, network=network)
     replaying = build.build(spec, world.make_dataset(), world.make_parts())
-    replayed = world.run_whole(replaying, jax.jit)
+    replayed = world.run_whole(replaying, once_jit)
     jax.tree.map(np.testing.assert_array_equal, replayed, original)
 
 

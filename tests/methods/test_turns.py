@@ -21,7 +21,7 @@ from tests.methods.test_equivalences import CLOSE, train_alone
 from tests.oracles import turns
 from tests.oracles.dense_net import Sgd, assert_close
 from tests.oracles.split_round import features_of
-from tests.quick import quick_jit
+from tests.quick import once_jit, quick_jit
 
 METHODS = ("splitfed_v2", "sequential_split")
 EPOCHS = {"train.local_steps": None, "train.local_epochs": 2}
@@ -47,8 +47,7 @@ def make_setup(method, devices=1):
 @functools.cache
 def outcomes(method, devices=1):
     """The state and the Chunk after every round, compiled as a user's run is, as NumPy arrays."""
-    jit = functools.partial(jax.jit, compiler_options=program.FOR_CPU)
-    return world.run_whole(make_setup(method, devices), jit)
+    return world.run_whole(make_setup(method, devices), once_jit)
 
 
 @functools.cache

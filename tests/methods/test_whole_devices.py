@@ -6,7 +6,6 @@ import jax
 import numpy as np
 import pytest
 
-from cefl_jax.program import FOR_CPU_ONCE
 from tests import world
 
 CHANGES = {
@@ -14,8 +13,6 @@ CHANGES = {
     "train.local_epochs": 1,
     "train.optimizer.momentum": 0.9,
 }
-# Not quicker still: level 0 has other bits for other numbers of devices.
-JIT = functools.partial(jax.jit, compiler_options=FOR_CPU_ONCE)
 
 
 @functools.cache
@@ -27,7 +24,7 @@ def outcome(method, devices, deterministic=True, chunk=3):
     settings = {"run.devices": devices, "run.deterministic": deterministic,
                 "run.client_chunk": chunk}
     setup = world.make_setup(CHANGES | settings | {"method.name": method})
-    state, step, arrays = world.compile_round(setup, JIT)
+    state, step, arrays = world.compile_round(setup)
     for _ in range(2):
         state, metrics = step(state, *arrays)
     return jax.device_get((state._replace(key=jax.random.key_data(state.key)), metrics))

@@ -13,6 +13,7 @@ from tests.methods import replay
 from tests.oracles import clustering, round_ledger, split_round
 from tests.oracles.dense_net import assert_close
 from tests.oracles.round_types import State
+from tests.quick import quickest_jit
 
 TWO_ROUNDS = {
     "patent, epochs": {
@@ -80,9 +81,8 @@ def test_two_rounds_equal_the_references(case):
 @pytest.mark.parametrize("case", cases(ONE_ROUND))
 def test_one_round_by_another_rule_equals_the_references(case):
     setup = make_setup(ONE_ROUND[case])
-    state, step, arrays = world.compile_round(setup)
-    quick = step.lower(state, *arrays).compile({"xla_backend_optimization_level": 0})
-    after = follow(setup, state, lambda state: quick(state, *arrays), 1)
+    state, step, arrays = world.compile_round(setup, quickest_jit)
+    after = follow(setup, state, lambda state: step(state, *arrays), 1)
     if setup.spec.cefl.distill.rule == "none":
         for name in ("cloud", "edge_optimizer", "cloud_optimizer"):
             pair = getattr(after, name), getattr(state, name)

@@ -1,6 +1,5 @@
 """What rounds of edge rounds cost, random ones, against a slow reading event by event."""
 
-import types
 from typing import NamedTuple
 
 import numpy as np
@@ -10,7 +9,7 @@ from hypothesis import strategies as st
 from cefl_jax.network import hierarchy
 from cefl_jax.network.messages import Payload, Sizes
 from cefl_jax.network.pace import Task
-from cefl_jax.network.schedule import PHASES
+from cefl_jax.network.schedule import PHASES, Schedule
 from tests.network import rounds
 from tests.oracles import edge_rounds
 from tests.quick import quick_jit
@@ -60,9 +59,9 @@ def cases(draw):
 
 @quick_jit
 def bill_of(task, schedule, network):
-    schedule = types.SimpleNamespace(
-        **dict(zip(("started", "steps", "finished"), schedule, strict=True))
-    )
+    started, steps, finished = schedule
+    unread = Schedule._make([None] * len(Schedule._fields))
+    schedule = unread._replace(started=started, steps=steps, finished=finished)
     return hierarchy.make_bill(
         task, schedule, network, rounds.WORK, SIZES, EDGE_ROUNDS, rounds.KINDS
     )

@@ -71,8 +71,9 @@ def test_each_rule_gets_the_numbers_of_its_settings(target):
 
 
 def test_an_unknown_rule_is_refused():
+    key, counts = jax.random.key(0), np.ones((2, 2), np.int32)
     with pytest.raises(ValueError, match=r"cefl\.clustering\.rule='kmeans' is unknown"):
-        clustering.cluster_clients(None, np.ones((2, 2), np.int32), ClusteringSpec("kmeans"))
+        clustering.cluster_clients(key, counts, ClusteringSpec("kmeans"))
 
 
 @settings(deadline=None, max_examples=100)

@@ -197,13 +197,13 @@ def test_noise_comes_before_the_codec_and_by_a_key_of_its_own():
     params, images = probe()
     sent = []
 
-    class Recorder:
+    class Recorder(Codec):
         def transmit(self, key, x, valid):
             sent.append((key, x, valid))
             return jnp.zeros_like(x)
 
     recorded = leakage.measure_leakage(
-        front, params, images, noise_std=0.5, codec=Recorder(), key=KEY
+        front, params, images, noise_std=0.5, codec=Recorder("none", 1.0), key=KEY
     )
     ((key, x, valid),) = sent
     noise = (np.asarray(x) - front(params, images)) / 0.5

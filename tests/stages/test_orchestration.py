@@ -10,7 +10,7 @@ from cefl_jax.stages.orchestration import make_orchestrator
 from cefl_jax.stages.sampling import sample_clients
 from cefl_jax.types import Purpose, round_key
 from tests import world
-from tests.quick import quick_jit
+from tests.quick import once_jit, quick_jit
 
 BASE = {
     "train.rounds": 4,
@@ -196,7 +196,7 @@ def test_the_offload_rule_has_no_say_in_who_trains_what():
 
 @pytest.mark.slow
 def test_the_offload_rule_changes_the_bill_and_nothing_that_is_learned():
-    random = world.run_whole(world.moving_setup("random"), jax.jit)
+    random = world.run_whole(world.moving_setup("random"), once_jit)
     for (state, _), (other, _) in zip(world.moving_run(), random, strict=True):
         assert not np.array_equal(state.ledger.energy_j, other.ledger.energy_j)
         learned = (s._replace(ledger=None) for s in (state, other))

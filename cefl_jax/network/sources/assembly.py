@@ -1,6 +1,6 @@
 """From devices at places to a network."""
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -14,7 +14,7 @@ NEAREST_KM = 0.035  # least distance to a site in the path-loss model (3GPP TR 3
 class Sites(NamedTuple):
     """Devices of one role and where they are."""
 
-    kind: np.ndarray  # i32[...] index into the classes of the plan
+    kind: int | np.ndarray  # i32[...] index into the classes of the plan
     km: np.ndarray  # f64[..., 2] position
 
 
@@ -62,26 +62,33 @@ def to_network(plan, up_snr, down_snr):
     Returns:
       Network of NumPy arrays, f32 and `kind` i32.
     """
-    single = lambda leaf: np.asarray(leaf, np.float32)  # noqa: E731
     return Network(
         clients=_devices(plan, plan.clients.kind),
         edges=_devices(plan, plan.edges.kind),
         front=_devices(plan, plan.front.kind),
         cloud=_devices(plan, plan.cloud),
-        client_km=single(plan.clients.km),
-        edge_km=single(plan.edges.km),
-        front_km=single(plan.front.km),
-        bandwidth_hz=single(_of(plan, "bandwidth_hz")[plan.clients.kind]),
-        up_snr=single(up_snr),
-        down_snr=single(down_snr),
-        backhaul_bps=single(plan.backhaul_bps),
+        client_km=_single(plan.clients.km),
+        edge_km=_single(plan.edges.km),
+        front_km=_single(plan.front.km),
+        bandwidth_hz=_single(_of(plan, "bandwidth_hz")[plan.clients.kind]),
+        up_snr=_single(up_snr),
+        down_snr=_single(down_snr),
+        backhaul_bps=_single(plan.backhaul_bps),
     )
 
 
+def _single(values) -> Any:
+    """A NumPy array f32, which stands for one on a device until the run begins."""
+    return np.asarray(values, np.float32)
+
+
 def _devices(plan, kind):
-    fields = ("flop_per_s", "idle_w", "busy_w", "transmit_w")
-    values = (np.asarray(_of(plan, field)[kind], np.float32) for field in fields)
-    return Devices(*values, kind=np.asarray(kind, np.int32))
+    kinds: Any = np.asarray(kind, np.int32)
+    flop_per_s, idle_w, busy_w, transmit_w = (
+        _single(_of(plan, field)[kind])
+        for field in ("flop_per_s", "idle_w", "busy_w", "transmit_w")
+    )
+    return Devices(flop_per_s, idle_w, busy_w, transmit_w, kinds)
 
 
 def _of(plan, field):

@@ -1,5 +1,7 @@
 """Recorded conditions of a network: read from a file and checked against the run."""
 
+from typing import Any
+
 import numpy as np
 
 from cefl_jax.network.dynamics import Trace
@@ -11,11 +13,11 @@ MAX_BYTES = 2**30
 MAX_CSV_BYTES = 2**24
 """Most that a csv file may have, unless the run needs more."""
 
-_NOMINAL = Trace(
-    shadow_db=np.zeros((1, 1, 1), np.float32),
-    edge_load=np.zeros((1, 1), np.float32),
-    available=np.ones((1, 1), bool),
-)
+_NOMINAL = {
+    "shadow_db": np.zeros((1, 1, 1), np.float32),
+    "edge_load": np.zeros((1, 1), np.float32),
+    "available": np.ones((1, 1), bool),
+}
 _AXES = {
     "shadow_db": "[round, client] or [round, client, link]",
     "edge_load": "[round, edge node]",
@@ -65,10 +67,11 @@ def read_trace(path, rounds, num_clients, num_edges):
     used = {name: array[: rounds + 1] for name, array in arrays.items()}
     if "shadow_db" in used and used["shadow_db"].ndim == 2:
         used["shadow_db"] = used["shadow_db"][:, :, None]
-    return Trace(*(
-        np.ascontiguousarray(used.get(name, nominal), nominal.dtype)
-        for name, nominal in _NOMINAL._asdict().items()
-    ))
+    whole: dict[str, Any] = {
+        name: np.ascontiguousarray(used.get(name, nominal), nominal.dtype)
+        for name, nominal in _NOMINAL.items()
+    }
+    return Trace(**whole)
 
 
 def to_arrays(trace):

@@ -4,12 +4,15 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+from jaxtyping import Array, Bool, Float, Float32, Int, Int32, PRNGKeyArray, Real
 
+from cefl_jax.specs import ClusteringSpec
 from cefl_jax.stages.clustering.balanced import balanced_clusters, balanced_start
 from cefl_jax.stages.clustering.divergence import TIE_NATS, cluster_kl, target_distribution
 from cefl_jax.stages.clustering.greedy import astraea_clusters, patent_clusters
 from cefl_jax.stages.clustering.joint import ClientSeconds, joint_clusters
 from cefl_jax.stages.clustering.presence import counts_of_present, number_present
+from cefl_jax.types import AnyArray
 
 __all__ = [
     "TIE_NATS",
@@ -29,7 +32,12 @@ __all__ = [
 ]
 
 
-def random_clusters(key, num_clients, num_clusters, present=None):
+def random_clusters(
+    key: PRNGKeyArray,
+    num_clients: int,
+    num_clusters: int,
+    present: Bool[AnyArray, "K"] | None = None,
+) -> Int32[Array, "K"]:
     """A random division of the clients present into clusters equal in size within one, i32[K]."""
     place = jax.random.permutation(key, jnp.arange(num_clients, dtype=jnp.int32))
     shuffled = None if present is None else jnp.zeros(num_clients, bool).at[place].set(present)
@@ -37,7 +45,13 @@ def random_clusters(key, num_clients, num_clusters, present=None):
     return jnp.where(number < 0, -1, number % num_clusters)
 
 
-def cluster_clients(key, label_counts, spec, present=None, seconds=None):
+def cluster_clients(
+    key: PRNGKeyArray,
+    label_counts: Real[AnyArray, "K Y"],
+    spec: ClusteringSpec,
+    present: Bool[AnyArray, "K"] | None = None,
+    seconds: ClientSeconds | None = None,
+) -> Int32[Array, "K"]:
     """Clusters the clients of a round by the rule that the settings name.
 
     The clients present are clustered as if the other places did not exist.
@@ -83,7 +97,7 @@ def cluster_clients(key, label_counts, spec, present=None, seconds=None):
     raise ValueError(f"cefl.clustering.rule={spec.rule!r} is unknown")
 
 
-def count_clusters(spec, num_clients):
+def count_clusters(spec: ClusteringSpec, num_clients: int) -> int:
     """The static M: the most clusters that the rule can form from K clients."""
     return {"single": 1, "singleton": num_clients}.get(spec.rule, spec.num_clusters)
 
@@ -91,14 +105,19 @@ def count_clusters(spec, num_clients):
 class Quality(NamedTuple):
     """How well the clusters that formed resemble the target; 0 when none formed."""
 
-    count: jax.Array  # i32[], clusters that formed
-    kl_mean: jax.Array  # f32[], nats
-    kl_max: jax.Array  # f32[], nats
-    size_min: jax.Array  # i32[], clients
-    size_max: jax.Array  # i32[], clients
+    count: Int32[Array, ""]  # type: ignore[assignment]  # for tuple.count; clusters that formed
+    kl_mean: Float32[Array, ""]  # nats
+    kl_max: Float32[Array, ""]  # nats
+    size_min: Int32[Array, ""]  # clients
+    size_max: Int32[Array, ""]  # clients
 
 
-def measure_quality(label_counts, cluster, num_clusters, target):
+def measure_quality(
+    label_counts: Real[AnyArray, "K Y"],
+    cluster: Int[AnyArray, "K"],
+    num_clusters: int,
+    target: Float[AnyArray, "Y"],
+) -> Quality:
     """The Quality of a clustering; arguments as in `cluster_kl`."""
     sizes = jnp.zeros(num_clusters, jnp.int32).at[cluster].add(
         1, mode="drop", wrap_negative_indices=False

@@ -1,14 +1,21 @@
 """Clusters equal in size within one, improved by swaps; ours."""
 
 import jax.numpy as jnp
+from jaxtyping import Array, Bool, Float, Int32, Real
 
 from cefl_jax.stages.clustering.divergence import target_distribution
 from cefl_jax.stages.clustering.presence import counts_of_present
 from cefl_jax.stages.clustering.swaps import swap_until_none_helps
 from cefl_jax.stages.clustering.turns import clusters_of, take_turns
+from cefl_jax.types import AnyArray
 
 
-def balanced_start(label_counts, num_clusters, target=None, present=None):
+def balanced_start(
+    label_counts: Real[AnyArray, "K Y"],
+    num_clusters: int,
+    target: Float[AnyArray, "Y"] | None = None,
+    present: Bool[AnyArray, "K"] | None = None,
+) -> Int32[Array, "K"]:
     """Greedy fill of clusters whose sizes are equal within one; where `balanced_clusters` starts.
 
     The clusters take turns, the lowest number first; each takes the free client that gives it the
@@ -28,7 +35,12 @@ def balanced_start(label_counts, num_clusters, target=None, present=None):
     return _leave_seats(client, num_clusters, label_counts.shape[0])
 
 
-def balanced_clusters(label_counts, num_clusters, target=None, present=None):
+def balanced_clusters(
+    label_counts: Real[AnyArray, "K Y"],
+    num_clusters: int,
+    target: Float[AnyArray, "Y"] | None = None,
+    present: Bool[AnyArray, "K"] | None = None,
+) -> Int32[Array, "K"]:
     """Clusters equal in size within one, improved by swaps until no swap helps.
 
     From `balanced_start`, the swap of two clients of different clusters that lowers the sum of the

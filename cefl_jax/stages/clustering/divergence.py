@@ -1,6 +1,9 @@
 """How far a cluster's labels are from the target, and when two divergences are equal."""
 
 import jax.numpy as jnp
+from jaxtyping import Array, Bool, Float, Float32, Int, Int32, Real
+
+from cefl_jax.types import AnyArray
 
 TIE_NATS = 1e-5
 """Divergences closer than this are equal: float32 cannot tell them apart on every device."""
@@ -9,7 +12,7 @@ LEAST_SHARE = 1e-30
 """In place of a share of 0, so that 0 log 0 is 0."""
 
 
-def target_distribution(label_counts, target):
+def target_distribution(label_counts: Real[AnyArray, "K Y"], target: str) -> Float32[Array, "Y"]:
     """The distribution that every cluster should resemble.
 
     Args:
@@ -24,7 +27,12 @@ def target_distribution(label_counts, target):
     return pooled / jnp.maximum(pooled.sum(), 1.0)
 
 
-def cluster_kl(label_counts, cluster, num_clusters, target):
+def cluster_kl(
+    label_counts: Real[AnyArray, "K Y"],
+    cluster: Int[AnyArray, "K"],
+    num_clusters: int,
+    target: Float[AnyArray, "Y"],
+) -> Float32[Array, "M"]:
     """Divergence of each cluster's pooled label distribution from the target.
 
     A cluster without examples has divergence 0. Labels that a cluster lacks contribute nothing.
@@ -40,13 +48,17 @@ def cluster_kl(label_counts, cluster, num_clusters, target):
     return divergence(pool(label_counts, cluster, num_clusters), target, empty=0.0)
 
 
-def pool(label_counts, cluster, num_clusters):
+def pool(
+    label_counts: Real[AnyArray, "K Y"], cluster: Int[AnyArray, "K"], num_clusters: int
+) -> Float32[Array, "M Y"]:
     """Examples of each label in each cluster, f32[M, Y]; clients of cluster -1 are left out."""
     pooled = jnp.zeros((num_clusters, label_counts.shape[1]))
     return pooled.at[cluster].add(label_counts, mode="drop", wrap_negative_indices=False)
 
 
-def divergence(pooled, target, empty, axis=-1):
+def divergence(
+    pooled: Float32[Array, "..."], target: Float[AnyArray, "Y"], empty: float, axis: int = -1
+) -> Float32[Array, "..."]:
     """D_KL from the target of the distributions of counts, their labels along an axis counted from
     the last; `empty` without examples."""
     total = pooled.sum(axis)
@@ -57,7 +69,7 @@ def divergence(pooled, target, empty, axis=-1):
     return jnp.where(total > 0, (mix * (log_mix - log_target)).sum(axis), empty)
 
 
-def first_smallest(values, allowed):
+def first_smallest(values: Float32[Array, "n"], allowed: Bool[Array, "n"]) -> Int32[Array, ""]:
     """Index of the first allowed value within `TIE_NATS` of the smallest allowed one."""
     values = jnp.where(allowed, values, jnp.inf)
     return jnp.argmax(allowed & (values <= values.min() + TIE_NATS)).astype(jnp.int32)

@@ -1,11 +1,20 @@
 """Exchanges of two clients of different clusters, all pairs scored at once."""
 
 import jax.numpy as jnp
+from jaxtyping import Array, Float, Float32, Int32
 
 from cefl_jax.stages.clustering.divergence import divergence
+from cefl_jax.types import AnyArray
 
 
-def replaced_kl(counts, target, pooled, cluster, replaced, rows):
+def replaced_kl(
+    counts: Float32[Array, "K Y"],
+    target: Float[AnyArray, "Y"],
+    pooled: Float32[Array, "M Y"],
+    cluster: Int32[Array, "K"],
+    replaced: Float32[Array, "K K"],
+    rows: Int32[Array, "R"],
+) -> Float32[Array, "K K"]:
     """`replaced` f32[K, K] with the rows i32[R] scored again.
 
     `replaced[i, j]` is the divergence of client i's cluster with client j in i's place.
@@ -15,7 +24,9 @@ def replaced_kl(counts, target, pooled, cluster, replaced, rows):
     return replaced.at[rows].set(fresh, mode="drop")
 
 
-def kl_gain(kl, cluster, replaced):
+def kl_gain(
+    kl: Float32[Array, "M"], cluster: Int32[Array, "K"], replaced: Float32[Array, "K K"]
+) -> Float32[Array, "K K"]:
     """What every exchange lowers the sum of the clusters' divergences kl f32[M] by, f32[K, K]."""
     now = kl[cluster]
     return now[:, None] + now[None] - replaced - replaced.T

@@ -5,15 +5,22 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+from jaxtyping import Array, Bool, Float, Float32, Int32, Real
 
 from cefl_jax.stages.clustering.divergence import TIE_NATS, divergence, first_smallest
 from cefl_jax.stages.clustering.presence import close_places, counts_of_present, open_places
 from cefl_jax.stages.clustering.turns import clusters_of, take_turns
+from cefl_jax.types import AnyArray
 
 
 def patent_clusters(
-    label_counts, num_clusters, min_size, target, max_size=None, present=None
-):
+    label_counts: Real[AnyArray, "K Y"],
+    num_clusters: int,
+    min_size: int,
+    target: Float[AnyArray, "Y"],
+    max_size: int | None = None,
+    present: Bool[AnyArray, "K"] | None = None,
+) -> Int32[Array, "K"]:
     """Fills clusters one after another with the clients that lower their divergence.
 
     A new cluster is empty and has divergence infinity. The remaining clients are walked once, in
@@ -61,7 +68,13 @@ def patent_clusters(
     return close_places(walk.cluster, num_clusters)
 
 
-def astraea_clusters(label_counts, num_clusters, max_size, target, present=None):
+def astraea_clusters(
+    label_counts: Real[AnyArray, "K Y"],
+    num_clusters: int,
+    max_size: int | None,
+    target: Float[AnyArray, "Y"],
+    present: Bool[AnyArray, "K"] | None = None,
+) -> Int32[Array, "K"]:
     """Fills clusters one after another, each time with the client that minimises the divergence.
 
     A cluster is full at `max_size` members. Ties (within `TIE_NATS`) go to the first client.
@@ -89,8 +102,9 @@ def astraea_clusters(label_counts, num_clusters, max_size, target, present=None)
     turns = jnp.arange(num_clients, dtype=jnp.int32)
     if max_size is None:
         num_present = num_clients if present is None else jnp.sum(present, dtype=jnp.int32)
-        max_size = jnp.maximum(-(-num_present // num_clusters), 1)
-    owner = turns // max_size
+        owner = turns // jnp.maximum(-(-num_present // num_clusters), 1)
+    else:
+        owner = turns // max_size
     taken = take_turns(counts, target, num_clusters, owner, present)
     return clusters_of(taken, owner, num_clients)
 
@@ -98,11 +112,11 @@ def astraea_clusters(label_counts, num_clusters, max_size, target, present=None)
 class _Walk(NamedTuple):
     """How far the clusters are filled."""
 
-    cluster: jax.Array  # i32[K], -1 for a client without one
-    pooled: jax.Array  # f32[M, Y]
-    m: jax.Array  # i32[] being filled; M: the others join whichever changes least
-    here: jax.Array  # i32[] the walk goes on from this client; K: it is over
-    current: jax.Array  # f32[] divergence of cluster m
+    cluster: Int32[Array, "K"]  # -1 for a client without one
+    pooled: Float32[Array, "M Y"]
+    m: Int32[Array, ""]  # being filled; M: the others join whichever changes least
+    here: Int32[Array, ""]  # the walk goes on from this client; K: it is over
+    current: Float32[Array, ""]  # divergence of cluster m
 
 
 def _place_next(counts, target, min_size, most, walk):

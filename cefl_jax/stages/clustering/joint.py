@@ -5,12 +5,14 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+from jaxtyping import Array, Bool, Float, Float32, Int32, Real
 
 from cefl_jax.stages.clustering.balanced import balanced_clusters
 from cefl_jax.stages.clustering.divergence import TIE_NATS, divergence, pool, target_distribution
 from cefl_jax.stages.clustering.exchanges import best_pair, exchange, kl_gain, replaced_kl
 from cefl_jax.stages.clustering.presence import counts_of_present
 from cefl_jax.stages.offload import match
+from cefl_jax.types import AnyArray, Number
 
 MAX_PASSES = 8
 """Matchings, each with its swaps, after which the search ends; after the second, swaps are rare."""
@@ -22,13 +24,19 @@ class ClientSeconds(NamedTuple):
     A cluster takes the longest `client_s` of its members and the sum of their `node_s`.
     """
 
-    client_s: jax.Array  # f32[K, E], that a client alone takes with a node: computing and links
-    node_s: jax.Array  # f32[K, E], that a node computes for the client's samples
+    client_s: Float32[Array, "K E"]  # that a client alone takes with a node: computing and links
+    node_s: Float32[Array, "K E"]  # that a node computes for the client's samples
 
 
 def joint_clusters(
-    label_counts, num_clusters, client_s, node_s, weight, target=None, present=None
-):
+    label_counts: Real[AnyArray, "K Y"],
+    num_clusters: int,
+    client_s: Float[AnyArray, "K E"],
+    node_s: Float[AnyArray, "K E"],
+    weight: Number,
+    target: Float[AnyArray, "Y"] | None = None,
+    present: Bool[AnyArray, "K"] | None = None,
+) -> Int32[Array, "K"]:
     """Clusters equal in size within one that pay for divergence and for the slowest pair's time.
 
     The objective is the sum of the clusters' divergences plus `weight` times the seconds of the
@@ -70,7 +78,12 @@ def joint_clusters(
     return jax.lax.while_loop(going, improve, (start, jnp.int32(0), jnp.bool_(True)))[0]
 
 
-def slowest_after_swaps(seconds, node, cluster, now_s):
+def slowest_after_swaps(
+    seconds: ClientSeconds,
+    node: Int32[Array, "M"],
+    cluster: Int32[Array, "K"],
+    now_s: Float32[Array, "M"],
+) -> Float32[Array, "K K"]:
     """Seconds of the slowest cluster after every exchange of two clients.
 
     Args:
@@ -95,21 +108,21 @@ def slowest_after_swaps(seconds, node, cluster, now_s):
 
 
 class _Problem(NamedTuple):
-    counts: jax.Array  # f32[K, Y]
-    target: jax.Array  # f32[Y]
+    counts: Float32[Array, "K Y"]
+    target: Float[AnyArray, "Y"]
     num_clusters: int
     seconds: ClientSeconds
-    weight: jax.Array  # f32[]
+    weight: Number
 
 
 class _Swaps(NamedTuple):
     """The state of the swap search; `replaced` as in `replaced_kl`."""
 
-    cluster: jax.Array  # i32[K]
-    replaced: jax.Array  # f32[K, K]
-    value: jax.Array  # f32[], the objective
+    cluster: Int32[Array, "K"]
+    replaced: Float32[Array, "K K"]
+    value: Float32[Array, ""]  # the objective
     best: tuple[jax.Array, jax.Array]
-    gain: jax.Array  # f32[], what the best swap lowers the objective by
+    gain: Float32[Array, ""]  # what the best swap lowers the objective by
 
 
 def _swap_until_none_helps(problem, cluster):

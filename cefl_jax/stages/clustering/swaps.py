@@ -4,20 +4,27 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+from jaxtyping import Array, Float, Float32, Int32
 
 from cefl_jax.stages.clustering.divergence import TIE_NATS, divergence
+from cefl_jax.types import AnyArray
 
 
 class _Search(NamedTuple):
     """Who sits where, and what exchanges would bring. Cluster m has the W seats from m W on."""
 
-    client: jax.Array  # i32[M W]; K, not a client, on an empty seat
-    counts: jax.Array  # f32[Y, M W] of that client, 0 for none
-    replaced: jax.Array  # f32[M W, M W], [i, j]: divergence of i's cluster with j in i's place
-    gain: jax.Array  # f32[M, M W] of the best exchange of a seat with one of a cluster
+    client: Int32[Array, "M*W"]  # K, not a client, on an empty seat
+    counts: Float32[Array, "Y M*W"]  # of that client, 0 for none
+    replaced: Float32[Array, "M*W M*W"]  # [i, j]: divergence of i's cluster with j in i's place
+    gain: Float32[Array, "M M*W"]  # of the best exchange of a seat with one of a cluster
 
 
-def swap_until_none_helps(counts, target, client, num_clusters):
+def swap_until_none_helps(
+    counts: Float32[Array, "K Y"],
+    target: Float[AnyArray, "Y"],
+    client: Int32[Array, "seats"],
+    num_clusters: int,
+) -> Int32[Array, "seats"]:
     """Makes the swap that lowers the sum of divergences most, again and again, while it helps.
 
     It helps when it lowers the sum by more than `TIE_NATS`. Of swaps that lower it alike, the one

@@ -2,11 +2,19 @@
 
 import jax
 import jax.numpy as jnp
+from jaxtyping import Array, Bool, Float, Float32, Int32
 
 from cefl_jax.stages.clustering.divergence import divergence, first_smallest
+from cefl_jax.types import AnyArray
 
 
-def take_turns(counts, target, num_clusters, owner, present):
+def take_turns(
+    counts: Float32[Array, "K Y"],
+    target: Float[AnyArray, "Y"],
+    num_clusters: int,
+    owner: Int32[Array, "K"],
+    present: Bool[AnyArray, "K"] | None,
+) -> Int32[Array, "K"]:
     """Each turn's cluster takes the free client that gives it the smallest divergence.
 
     Ties (within `TIE_NATS`) go to the first client.
@@ -36,6 +44,8 @@ def take_turns(counts, target, num_clusters, owner, present):
     return jax.lax.scan(take, start, owner)[1]
 
 
-def clusters_of(client, owner, num_clients):
+def clusters_of(
+    client: Int32[Array, "seats"], owner: Int32[Array, "seats"], num_clients: int
+) -> Int32[Array, "K"]:
     """i32[K] cluster of each client, -1 for none, of clients and the cluster that each is in."""
     return jnp.full(num_clients, -1, jnp.int32).at[client].set(owner, mode="drop")
