@@ -76,6 +76,8 @@ def specs(group=Spec, prefix=""):
     return st.builds(group, **drawn)
 
 
+# beartype draws which number of a tuple it looks at.
+@pytest.mark.filterwarnings("ignore:Do not use the `random` module inside strategies")
 @quick
 @given(specs())
 def test_every_value_is_what_it_was(tmp_path_factory, spec):
