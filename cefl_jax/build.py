@@ -7,6 +7,7 @@ from typing import NamedTuple
 
 import jax.numpy as jnp
 import numpy as np
+from jaxtyping import Int
 
 from cefl_jax import config, parallel
 from cefl_jax.data import partition, sources
@@ -25,7 +26,7 @@ class Setup(NamedTuple):
     """A run that has been checked and not yet compiled; arrays are still NumPy's."""
 
     spec: Spec
-    partition: list[np.ndarray]  # example indices of each client
+    partition: list[Int[np.ndarray, "_"]]  # example indices of each client
     data: FederatedData
     network: Network
     device_names: tuple[str, ...]  # of the network's device classes
@@ -35,7 +36,7 @@ class Setup(NamedTuple):
     mesh: parallel.EdgeMesh
 
 
-def prepare(spec):
+def prepare(spec: Spec) -> Setup:
     """Loads and checks everything that a run needs, before anything is compiled or written.
 
     Args:
@@ -50,7 +51,7 @@ def prepare(spec):
     return build(spec, dataset, parts)
 
 
-def build(spec, dataset, parts):
+def build(spec: Spec, dataset: sources.Dataset, parts: list[Int[np.ndarray, "_"]]) -> Setup:
     """The Setup of a run on a data set that is already at hand.
 
     Args:
@@ -100,7 +101,7 @@ def build(spec, dataset, parts):
     )
 
 
-def archive_bytes(setup):
+def archive_bytes(setup: Setup) -> int:
     """Bytes of the features that a round keeps for distillation, on each device."""
     spec = protocols.settings_of(setup.spec)
     if spec.cefl.distill.rule == "none":
@@ -110,7 +111,7 @@ def archive_bytes(setup):
     return samples * math.prod(setup.model.feature_shape) * each
 
 
-def make_partition(spec, labels):
+def make_partition(spec: Spec, labels: Int[np.ndarray, "n"]) -> list[Int[np.ndarray, "_"]]:
     """Example indices of each client, as the settings say."""
     settings, seed = spec.data.partition, spec.seed
     count = settings.num_clients
@@ -137,7 +138,7 @@ def make_partition(spec, labels):
     raise ValueError(f"data.partition.name={settings.name!r} is unknown")
 
 
-def make_network(spec, num_clients):
+def make_network(spec: Spec, num_clients: int) -> tuple[Network, tuple[str, ...]]:
     """The Network of the run, with the trace that it replays, and the names of device classes."""
     settings, trace = spec.network, None
     if settings.dynamics == "trace":  # first: a file that is refused, before anything is computed
@@ -148,7 +149,7 @@ def make_network(spec, num_clients):
     return network._replace(trace=trace), device_names
 
 
-def resolve(spec, mesh, num_clients):
+def resolve(spec: Spec, mesh: parallel.EdgeMesh, num_clients: int) -> Spec:
     """The settings as they will hold: what was left automatic chosen, the clients counted."""
     chunk = spec.run.client_chunk
     if chunk is None:
@@ -167,7 +168,7 @@ def resolve(spec, mesh, num_clients):
     )
 
 
-def count_most_items(spec):
+def count_most_items(spec: Spec) -> int:
     """Clusters that a round can have, or clients where they train whole models alone.
 
     What is done one after another is one.
@@ -181,7 +182,7 @@ def count_most_items(spec):
     )
 
 
-def choose_client_chunk(platform, spec):
+def choose_client_chunk(platform: str, spec: Spec) -> int:
     """Clients to compute at once, in equal parts of a cluster of the usual size.
 
     On two CPU cores 5 of a cluster at once were 1.4 times faster than one after another and wider
@@ -200,7 +201,7 @@ def choose_client_chunk(platform, spec):
     return -(-size // -(-size // most))
 
 
-def choose_distill_parts(platform, batch_size):
+def choose_distill_parts(platform: str, batch_size: int) -> int:
     """Parts of a distillation batch, for the devices to share; the results depend on their number.
 
     On a CPU, parts of 32: on one core they cost no more than a batch of 64 whole, and two cores did

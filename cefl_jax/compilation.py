@@ -2,15 +2,21 @@
 
 import functools
 import time
+from collections.abc import Callable
 from concurrent import futures
+from typing import Any
 
 import jax
 import numpy as np
 
 from cefl_jax import program
+from cefl_jax.build import Setup
+from cefl_jax.program import Inputs
 
 
-def compile_program(setup, display, meanwhile=lambda: None):
+def compile_program(
+    setup: Setup, display: Any, meanwhile: Callable[[], object] = lambda: None
+) -> tuple[Any, jax.stages.Compiled, Inputs, float]:
     """Puts everything on the device and compiles; the only compilation of a run.
 
     Args:
@@ -27,19 +33,20 @@ def compile_program(setup, display, meanwhile=lambda: None):
     return begin(setup, start, inputs), advance, inputs, time.monotonic() - began
 
 
-def put_inputs(setup):
-    """What the compiled program takes besides the state, on every device: HParams, data, network.
-    """
+def put_inputs(setup: Setup) -> Inputs:
+    """What the compiled program takes besides the state, on every device."""
     arrays = program.make_hparams(setup.spec), setup.data, setup.network
     return jax.device_put(arrays, setup.mesh.everywhere)
 
 
-def begin(setup, start, inputs):
+def begin(setup: Setup, start: jax.stages.Compiled, inputs: Inputs) -> Any:
     """The first state of a run, by its compiled `start`."""
     return start(jax.random.key(setup.spec.seed), *inputs[1:])
 
 
-def compile_both(setup, inputs, meanwhile=lambda: None):
+def compile_both(
+    setup: Setup, inputs: Inputs, meanwhile: Callable[[], object] = lambda: None
+) -> tuple[jax.stages.Compiled, jax.stages.Compiled]:
     """The compiled `start` and `advance` of a run, side by side; for any seed.
 
     Args:
@@ -63,7 +70,7 @@ def compile_both(setup, inputs, meanwhile=lambda: None):
         return starting.result(), compiling.result()
 
 
-def warn_of_deadline(setup, state, inputs, display):
+def warn_of_deadline(setup: Setup, state: Any, inputs: Inputs, display: Any) -> None:
     """Says before the first round when none of its clients will meet the deadline."""
     deadline_s = setup.spec.network.deadline_s
     if deadline_s is None:

@@ -30,12 +30,12 @@ __all__ = [
     "typed",
 ]
 
-def default_config():
+def default_config() -> config_dict.ConfigDict:
     """Every field with its default, as a ConfigDict; configs/default.py says what each means."""
     return _default(Spec)
 
 
-def load(location):
+def load(location: str) -> config_dict.ConfigDict:
     """The config that a file makes, its fields complete and their values not yet checked.
 
     Args:
@@ -54,7 +54,7 @@ def load(location):
     return config
 
 
-def set_field(config, path, text):
+def set_field(config: config_dict.ConfigDict, path: str, text: str) -> None:
     """Sets a field of a config from text, as `--config.PATH=TEXT` does.
 
     `None` is None, `True`, `true` and `1` are True, a number stands for a tuple of one, and
@@ -63,7 +63,6 @@ def set_field(config, path, text):
     Args:
       config: ConfigDict with all fields, changed in place.
       path: dotted, such as train.optimizer.momentum.
-      text: str.
     Raises:
       SettingError: for an unknown field, a group of fields, or a text that is not of its type.
     """
@@ -72,7 +71,7 @@ def set_field(config, path, text):
         config.update_from_flattened_dict({path: value})
 
 
-def to_spec(config):
+def to_spec(config: Any) -> Spec:
     """The checked settings of a config.
 
     Args:
@@ -90,7 +89,7 @@ def to_spec(config):
     return spec
 
 
-def typed(path, value):
+def typed(path: str, value: Any) -> Any:
     """The value of a field as its type has it: ints serve as floats, lists as tuples.
 
     Raises:
@@ -99,7 +98,7 @@ def typed(path, value):
     return convert(_type_of_field(path), value, path)
 
 
-def to_dict(spec):
+def to_dict(spec: Spec) -> dict[str, Any]:
     """The settings as a nested dict of plain values, ready for JSON; `to_spec` takes it back."""
     return dataclasses.asdict(spec)
 

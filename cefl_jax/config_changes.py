@@ -1,6 +1,10 @@
 """What may change when a run is gone on with, and what would make it another run."""
 
+from pathlib import Path
+from typing import Any
+
 from flax import traverse_util
+from ml_collections import config_dict
 
 from cefl_jax.config_checks import SettingError
 
@@ -18,7 +22,7 @@ CHOSEN = ("run.client_chunk", "run.distill_parts")  # automatically, and may be 
 MOST = 5  # of the differing fields that are told
 
 
-def check(earlier, now, path):
+def check(earlier: dict[str, Any], now: dict[str, Any], path: str | Path) -> None:
     """Refuses to go on with a run whose settings differ in what its numbers depend on.
 
     The number of devices may change where results do not depend on it.
@@ -47,7 +51,7 @@ def check(earlier, now, path):
         )
 
 
-def keep_choices(config, earlier):
+def keep_choices(config: config_dict.ConfigDict, earlier: dict[str, Any]) -> None:
     """Lets what a config leaves automatic be what it was in an earlier run, in place.
 
     Args:

@@ -7,6 +7,7 @@ from cefl_jax.data import sources
 from cefl_jax.models import zoo
 from cefl_jax.network import dynamics
 from cefl_jax.network.sources import presets
+from cefl_jax.specs import Spec
 
 CHOICES = {
     "method.name": (
@@ -132,7 +133,7 @@ class SettingError(ValueError):
     """A setting that cannot be run; one line with the field, its value and what would be right."""
 
 
-def check_fields(spec):
+def check_fields(spec: Spec) -> None:
     """Refuses a value that is out of its range, or not among the known ones.
 
     Args:

@@ -2,12 +2,13 @@
 
 from cefl_jax.config_checks import SIDE, SettingError
 from cefl_jax.config_unread import check_unread
+from cefl_jax.specs import Spec
 
 NEVER_LATE = ("hierfavg", "centralized", "fedgkt")
 """Methods whose clients have no deadline."""
 
 
-def check_combinations(spec):
+def check_combinations(spec: Spec) -> None:
     """Refuses settings that are right alone and cannot be together.
 
     Args:
@@ -36,7 +37,7 @@ def check_combinations(spec):
         _check_distill(spec.cefl.distill)
 
 
-def check_population(spec, num_clients):
+def check_population(spec: Spec, num_clients: int) -> None:
     """Refuses a round of more clients than there are.
 
     Args:
@@ -54,7 +55,7 @@ def check_population(spec, num_clients):
         )
 
 
-def check_channels(spec, channels):
+def check_channels(spec: Spec, channels: int) -> None:
     """Refuses a normalisation that is not of one value, or of one for each channel.
 
     Args:

@@ -17,12 +17,12 @@ NAMING = ("seed", "method.name", "data.name", "model.name")
 """Without these a JSON file is no run's config. Other fields may be missing: newer than the run."""
 
 
-def is_json(location):
+def is_json(location: str) -> bool:
     """Whether a location names a JSON file and not Python."""
     return _split(location)[0].lower().endswith(".json")
 
 
-def run_config_file(location):
+def run_config_file(location: str) -> config_dict.ConfigDict:
     """What the `get_config` of a Python file returns.
 
     Args:
@@ -42,7 +42,7 @@ def run_config_file(location):
         raise wrong_file(location, _reason(error, path)) from error
 
 
-def read_config_json(location):
+def read_config_json(location: str) -> dict[str, Any]:
     """What a run's `config.json` holds.
 
     Args:
@@ -66,7 +66,7 @@ def read_config_json(location):
     return made
 
 
-def has_field(nested, path):
+def has_field(nested: Any, path: str) -> bool:
     """Whether nested dicts, or what was read in place of them, have a field of a dotted path."""
     for name in path.split("."):
         if not isinstance(nested, dict) or name not in nested:
@@ -75,7 +75,7 @@ def has_field(nested, path):
     return True
 
 
-def wrong_file(location, what):
+def wrong_file(location: str, what: object) -> SettingError:
     """SettingError of one line about a config file."""
     return SettingError(one_line(f"--config={location}: {what}"))
 

@@ -42,7 +42,7 @@ READ_WITH = {
 """Fields, and groups of them, that are read only while another field has one of these values."""
 
 
-def check_unread(spec):
+def check_unread(spec: Spec) -> None:
     """Refuses a setting that is not its default, and that nothing would read.
 
     Args:

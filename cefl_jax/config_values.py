@@ -2,6 +2,7 @@
 
 import types
 import typing
+from typing import Any
 
 from cefl_jax.config_checks import SettingError
 from cefl_jax.outside import show
@@ -14,7 +15,7 @@ WORDS = {int: "a whole number", float: "a finite number", str: "a text", bool: "
 BOOLEANS = {"true": True, "1": True, "false": False, "0": False}
 
 
-def convert(hint, value, path):
+def convert(hint: Any, value: Any, path: str) -> Any:
     """A value of the field's type; ints serve as floats, and lists or one number as tuples.
 
     Args:
@@ -44,7 +45,7 @@ def convert(hint, value, path):
     return kind(value)
 
 
-def parse(hint, text, path):
+def parse(hint: Any, text: str, path: str) -> Any:
     """The value that a text stands for; arguments and errors as of `convert`."""
     kind = type_of(hint)
     if text == "None":
@@ -57,12 +58,12 @@ def parse(hint, text, path):
         raise _unfit(hint, text, path) from error
 
 
-def type_of(hint):
+def type_of(hint: Any) -> Any:
     """The type that a hint allows besides None."""
     return typing.get_args(hint)[0] if is_optional(hint) else hint
 
 
-def is_optional(hint):
+def is_optional(hint: Any) -> bool:
     """Whether a hint allows None."""
     return isinstance(hint, types.UnionType)
 

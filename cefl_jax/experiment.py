@@ -2,24 +2,34 @@
 
 import contextlib
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
 
 import jax
+import numpy as np
 
 from cefl_jax import build, config, config_changes
+from cefl_jax.build import Setup
 from cefl_jax.compilation import compile_program
 from cefl_jax.data import partition
 from cefl_jax.network import dynamics
 from cefl_jax.network.sources import trace_file
 from cefl_jax.rounds import Rounds
 from cefl_jax.runtime import logs, processes
+from cefl_jax.runtime.checkpoint import Checkpoint
 from cefl_jax.runtime.progress import Display, print_choices, print_summary, print_work
 from cefl_jax.runtime.signals import Watch
 from cefl_jax.types import Purpose, purpose_key
 
 REFUSED = -1  # in place of a round
 
-def claim(setup, path, overwrite=False, warn=print):
+def claim(
+    setup: Setup,
+    path: str | Path,
+    overwrite: bool = False,
+    warn: Callable[[str], object] = print,
+) -> tuple[logs.Workdir, Checkpoint | None]:
     """Takes the folder of a run, for all of its processes.
 
     Args:
@@ -28,7 +38,7 @@ def claim(setup, path, overwrite=False, warn=print):
       overwrite: whether an earlier run in it is removed.
       warn: called with one line about a checkpoint that is damaged or cannot be written.
     Returns:
-      logs.Workdir, and the Checkpoint with which the run in it goes on, or None.
+      The folder, and the Checkpoint with which the run in it goes on, or None.
     Raises:
       ValueError: one line, as `logs.check_workdir`, and where the folder holds another run, or one
         that has gone further than this is to go. Nothing has been changed then.
@@ -60,7 +70,7 @@ def _look_on(path, *options):
     return workdir, workdir.checkpoints.load_round(round) if round else None
 
 
-def check_facts(setup, path, facts):
+def check_facts(setup: Setup, path: str | Path, facts: dict[str, Any]) -> None:
     """Refuses the facts of a checkpoint that is another run's, or that has gone too far."""
     config_changes.check(facts["settings"], config.to_dict(setup.spec), path)
     if facts["partition_sha256"] != partition.sha256(setup.partition):
@@ -75,14 +85,19 @@ def check_facts(setup, path, facts):
         )
 
 
-def conduct(setup, workdir, past=None, watch=None):
+def conduct(
+    setup: Setup,
+    workdir: logs.Workdir,
+    past: Checkpoint | None = None,
+    watch: Watch | None = None,
+) -> None:
     """The whole run in front of a person, with all its files; `status.json` says how it ended.
 
     Args:
       setup: Setup.
-      workdir: logs.Workdir, open; closed when this ends.
+      workdir: open; closed when this ends.
       past: from `claim`.
-      watch: signals.Watch, entered; without one, no signal is noticed.
+      watch: entered; without one, no signal is noticed.
     Raises:
       Preempted: a signal asked to leave; the same call goes on from there.
       NotFinite: a number was not finite.
@@ -115,7 +130,7 @@ def conduct(setup, workdir, past=None, watch=None):
     print_summary(summary, records, workdir.path)
 
 
-def check_summary(setup, workdir, past):
+def check_summary(setup: Setup, workdir: logs.Workdir, past: Checkpoint | None) -> None:
     """Refuses a run that has nothing left to do, and no summary of what it has done."""
     if past is None or past.round < setup.spec.train.rounds:
         return
@@ -126,18 +141,18 @@ def check_summary(setup, workdir, past):
         )
 
 
-def do_nothing():
+def do_nothing() -> None:
     """Nothing."""
 
 
-def draw_start(setup, folder, title):
+def draw_start(setup: Setup, folder: Path, title: str) -> None:
     """Who holds which data; matplotlib is imported late, while the compiler is at work."""
     from cefl_jax.runtime.pictures import draw_partition
 
     draw_partition(folder / "partition.png", setup.data.label_counts, title=title)
 
 
-def draw_end(records, folder, title):
+def draw_end(records: Sequence[dict[str, float]], folder: Path, title: str) -> None:
     """How the run learned, and its last round."""
     from cefl_jax.runtime.pictures import draw_learning_curve
     from cefl_jax.runtime.round_pictures import draw_round
@@ -147,17 +162,25 @@ def draw_end(records, folder, title):
         draw_round(folder)
 
 
-def run(setup, workdir, display, meanwhile=do_nothing, compile=None, past=None, watch=None):
+def run(
+    setup: Setup,
+    workdir: Any,
+    display: Any,
+    meanwhile: Callable[[], object] = do_nothing,
+    compile: Callable | None = None,
+    past: Checkpoint | None = None,
+    watch: Any = None,
+) -> tuple[list[dict[str, float]], dict[str, Any]]:
     """Trains, evaluates, saves and writes until the last round.
 
     Args:
       setup: Setup.
-      workdir: logs.Workdir, with config and partition written.
-      display: progress.Display.
+      workdir: logs.Workdir, or what does as it does; with config and partition written.
+      display: progress.Display, or what does as it does.
       meanwhile: called once, while the compiler is at work.
       compile: in place of `compile_program`, with its arguments and results.
-      past: Checkpoint from which it goes on, from `claim`.
-      watch: signals.Watch, which is asked after every chunk.
+      past: from which it goes on, from `claim`.
+      watch: signals.Watch, or what does as it does; asked after every chunk.
     Returns:
       The records, flat dicts as in `metrics.jsonl`, and the summary.
     Raises:
@@ -173,7 +196,7 @@ def run(setup, workdir, display, meanwhile=do_nothing, compile=None, past=None, 
     return rounds.records, rounds.finish()
 
 
-def record_trace(setup):
+def record_trace(setup: Setup) -> dict[str, np.ndarray]:
     """The conditions of the network in every round of the run, as arrays of a trace file."""
     spec = setup.spec
     key = purpose_key(jax.random.key(spec.seed), Purpose.NETWORK)

@@ -6,19 +6,23 @@
 import os
 import re
 import sys
+from typing import NoReturn
 
 from absl import app, flags, logging
 
 from cefl_jax import build, config, config_changes, experiment
-from cefl_jax.runtime import claim, compile_cache, cpu, faults, processes, signals
+from cefl_jax.runtime import claim, compile_cache, cpu, faults, logs, processes, signals
+from cefl_jax.runtime.checkpoint import Checkpoint
 
-_CONFIG = flags.DEFINE_string(
+_CONFIG: flags.FlagHolder = flags.DEFINE_string(
     "config",
     None,
     "Python file with get_config(), or FILE:TEXT for get_config('TEXT'). Any of its fields is set "
     "by --config.FIELD=VALUE, such as --config.train.rounds=10; VALUE may be None for some.",
 )
-_WORKDIR = flags.DEFINE_string("workdir", None, "Folder for the files of this run.")
+_WORKDIR: flags.FlagHolder = flags.DEFINE_string(
+    "workdir", None, "Folder for the files of this run."
+)
 _OVERWRITE = flags.DEFINE_bool("overwrite", False, "Replace the run that the folder holds.")
 _COORDINATOR = flags.DEFINE_string(
     "coordinator",
@@ -32,7 +36,7 @@ _PROCESS = flags.DEFINE_integer("process", None, "Which of them this is, from 0.
 HELP = "see python -m cefl_jax.main --help"
 
 
-def main(settings):
+def main(settings: list[tuple[str, str]]) -> None:
     """Runs what the flags and the fields set beside them say.
 
     What cannot be run ends with one line on standard error and exit status 2; what fails later with
@@ -55,7 +59,9 @@ def main(settings):
             refuse(error, 1)
 
 
-def begin(settings):
+def begin(
+    settings: list[tuple[str, str]],
+) -> tuple[build.Setup, logs.Workdir, Checkpoint | None]:
     """The run that the flags describe, its folder, and the checkpoint that it goes on from."""
     try:
         setup = check(settings)
@@ -71,13 +77,11 @@ def begin(settings):
     return setup, workdir, past
 
 
-def check(settings):
+def check(settings: list[tuple[str, str]]) -> build.Setup:
     """The run that the flags describe, checked whole, with nothing compiled or written.
 
     Args:
       settings: from `parse`.
-    Returns:
-      build.Setup.
     Raises:
       ValueError: one line that names the field, its value and the remedy.
     """
@@ -103,7 +107,7 @@ def check(settings):
     return setup
 
 
-def parse(argv):
+def parse(argv: list[str]) -> list[tuple[str, str]]:
     """Takes in a command line; one that cannot be read ends with one line and exit status 2.
 
     Returns:
@@ -120,7 +124,7 @@ def parse(argv):
         refuse(error)
 
 
-def keep_compiled():
+def keep_compiled() -> None:
     """Compiled programs are kept for later runs, or one line says why not."""
     try:
         compile_cache.keep()
@@ -131,13 +135,13 @@ def keep_compiled():
         )
 
 
-def refuse(error, status=2):
+def refuse(error: object, status: int = 2) -> NoReturn:
     """Ends the program with one line on standard error and an exit status."""
     print("error:", re.sub(r"\s+", " ", str(error)), file=sys.stderr)
     sys.exit(status)
 
 
-def warn(line):
+def warn(line: str) -> None:
     """Says one line on standard error, and goes on."""
     print("warning:", line, file=sys.stderr)
 

@@ -6,6 +6,7 @@ A complaint is an `OutsideError` without the file's name, which its reader knows
 import json
 import reprlib
 from pathlib import Path
+from typing import Any
 
 MOST_LEVELS = 50  # of lists and groups in each other; none of our files has ten
 
@@ -22,7 +23,7 @@ class MissingError(OutsideError):
     """There is no such file."""
 
 
-def read_bytes(path, most_bytes):
+def read_bytes(path: str | Path, most_bytes: int) -> bytes:
     """The bytes of a regular file; nothing is read of a larger one, or of a pipe or a device.
 
     Args:
@@ -41,7 +42,7 @@ def read_bytes(path, most_bytes):
         raise OutsideError(f"cannot be read: {error.strerror}; name another") from error
 
 
-def check_file(path, most_bytes):
+def check_file(path: str | Path, most_bytes: float) -> int:
     """The size of a regular file of at most `most_bytes`, in bytes.
 
     Raises:
@@ -64,12 +65,12 @@ def check_file(path, most_bytes):
     return size
 
 
-def read_json(path, most_bytes, finite=False):
+def read_json(path: str | Path, most_bytes: int, finite: bool = False) -> Any:
     """What a JSON file holds; as `parse_json` of its `read_bytes`."""
     return parse_json(read_bytes(path, most_bytes), finite)
 
 
-def parse_json(content, finite=False):
+def parse_json(content: bytes, finite: bool = False) -> Any:
     """What JSON text holds, as dicts, lists, texts and numbers.
 
     Refused beside what is not JSON: a key that is given twice in a group, more than `MOST_LEVELS`
@@ -96,7 +97,7 @@ def parse_json(content, finite=False):
     return made
 
 
-def decode(content):
+def decode(content: bytes) -> str:
     """The text of bytes in UTF-8, less a byte order mark.
 
     Raises:
@@ -108,7 +109,7 @@ def decode(content):
         raise OutsideError(f"is not UTF-8 text at byte {error.start}; save it as such") from error
 
 
-def show(value):
+def show(value: object) -> str:
     """A value in an error message: one short line, whatever it is."""
     try:
         text = one_line(_SHOWN.repr(value))
@@ -117,7 +118,7 @@ def show(value):
     return text if len(text) <= 60 else f"{text:.57}..."
 
 
-def one_line(text):
+def one_line(text: object) -> str:
     """The text with a question mark for each character that would not print."""
     return "".join(c if c.isprintable() else "?" for c in str(text))
 

@@ -1,11 +1,12 @@
 """The compiled program of a run: rounds in a scan, then an evaluation."""
 
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeAlias
 
 import jax
 import jax.numpy as jnp
 from jax import jit
+from jaxtyping import Array, Float32, Int32
 
 from cefl_jax.build import Setup
 from cefl_jax.data.federated import FederatedData
@@ -18,11 +19,15 @@ from cefl_jax.stages.evaluation import evaluate
 from cefl_jax.stages.orchestration import make_orchestrator
 from cefl_jax.types import HParams
 
-FOR_CPU = {"xla_cpu_use_fusion_emitters": False}
+FOR_CPU: dict[str, Any] = {"xla_cpu_use_fusion_emitters": False}
 """Compiles in two thirds of the time to a program that is as fast."""
 
 FOR_CPU_ONCE = FOR_CPU | {"xla_backend_optimization_level": 1}
 """For what runs once: a third of the time, and the bits that every level gives but 0."""
+
+
+Inputs: TypeAlias = tuple[HParams, FederatedData, Network]
+"""What the compiled program takes besides the state."""
 
 
 class Chunk(NamedTuple):
@@ -110,16 +115,14 @@ def make_program(setup: Setup) -> tuple[Callable, Callable]:
     return start, advance
 
 
-def compile_lowered(lowered, once=False):
+def compile_lowered(lowered: jax.stages.Lowered, once: bool = False) -> jax.stages.Compiled:
     """The executable of a lowered function, quickly where the CPU computes.
 
     Options of the compiler that it does not know any more are left out.
 
     Args:
-      lowered: jax.stages.Lowered.
+      lowered: by `jax.jit`.
       once: whether it will run once.
-    Returns:
-      jax.stages.Compiled.
     """
     if jax.default_backend() != "cpu":
         return lowered.compile()
@@ -131,7 +134,9 @@ def compile_lowered(lowered, once=False):
         return lowered.compile()
 
 
-def first_round(setup, state, data, network):
+def first_round(
+    setup: Setup, state: Any, data: FederatedData, network: Network
+) -> tuple[Int32[Array, ""], Float32[Array, ""]]:
     """How round 0 will go on the simulated network, before anything is trained.
 
     Args:
@@ -140,8 +145,8 @@ def first_round(setup, state, data, network):
       data: FederatedData.
       network: Network.
     Returns:
-      i32[] clients that will count, and f32[] the least seconds in which one of those sampled could
-      do all its steps and deliver if nobody held it up; infinite when nobody is sampled.
+      The clients that will count, and the least seconds in which one of those sampled could do all
+      its steps and deliver if nobody held it up; infinite when nobody is sampled.
     """
     orchestrator = make_orchestrator(setup.spec, setup.model, setup.work, setup.extent)
     decision = orchestrator.decide(state.key, state.round, state.conditions, data, network)

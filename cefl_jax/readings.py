@@ -1,14 +1,25 @@
 """What a chunk of rounds came to, as the flat record of a file and the bill of a summary."""
 
+from collections.abc import Sequence
+from typing import Any
+
 import jax
 import numpy as np
 
+from cefl_jax.network.ledger import Ledger
 from cefl_jax.network.messages import LINKS, MESSAGES
 from cefl_jax.network.schedule import PHASES
 
 
-def make_record(chunk, rounds, done, wall_ms):
-    """The flat metrics of one evaluation, over the `rounds` rounds since the one before."""
+def make_record(chunk: Any, rounds: int, done: int, wall_ms: float) -> dict[str, float]:
+    """The flat metrics of one evaluation, over the `rounds` rounds since the one before.
+
+    Args:
+      chunk: program.Chunk, on the host.
+      rounds: of the chunk, in which the run went on.
+      done: rounds done.
+      wall_ms: of one round.
+    """
     metrics = jax.tree.map(lambda leaf: leaf[:rounds], chunk.metrics)
     record = {"round": done, "train/loss": _mean_of_known(metrics.train_loss)}
     for name, scores in chunk.scores.items():
@@ -48,7 +59,7 @@ def make_record(chunk, rounds, done, wall_ms):
     return {key: value if isinstance(value, int) else value.item() for key, value in record.items()}
 
 
-def itemize(ledger, device_names):
+def itemize(ledger: Ledger, device_names: Sequence[str]) -> dict[str, dict[str, Any]]:
     """A run's cost in detail: seconds by phase, bytes by link and message, joules by device."""
     sent = zip(LINKS, ledger.link_bytes.tolist(), strict=True)
     return {

@@ -11,18 +11,20 @@ import collections
 import importlib.util
 import re
 import sys
-from typing import NoReturn
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NoReturn
 
 LIBRARIES = ("altair", "duckdb", "jinja2", "vl_convert")
 
 
-def main(arguments=None):
+def main(arguments: list[str] | None = None) -> None:
     """Reads, writes, and says what was written.
 
     What cannot be reported ends with one line on standard error and exit status 2.
 
     Args:
-      arguments: list of str; None for those of the command line.
+      arguments: None for those of the command line.
     """
     options = parse(arguments)
     missing = [name for name in LIBRARIES if importlib.util.find_spec(name) is None]
@@ -40,7 +42,7 @@ def main(arguments=None):
     say(found, left_out, written)
 
 
-def parse(arguments):
+def parse(arguments: list[str] | None) -> argparse.Namespace:
     """The options of a command line."""
     parser = _Parser(prog="python -m cefl_jax.report", allow_abbrev=False,
                      description=str(__doc__).splitlines()[0])
@@ -51,8 +53,8 @@ def parse(arguments):
     return parser.parse_args(arguments)
 
 
-def say(found, left_out, written):
-    """Prints what was read and written."""
+def say(found: Sequence[Any], left_out: Sequence[Any], written: Sequence[Path]) -> None:
+    """Prints what was read and written: from `runs.read_runs` and `files.write_report`."""
     print(f"counted: {len(found)} finished run{'s' * (len(found) != 1)}")
     if left_out:
         states = collections.Counter(run.state for run in left_out)
@@ -69,7 +71,7 @@ class _Parser(argparse.ArgumentParser):
         refuse(message)
 
 
-def refuse(error) -> NoReturn:
+def refuse(error: object) -> NoReturn:
     """Ends the program with one line on standard error and exit status 2."""
     print("error:", re.sub(r"\s+", " ", str(error)), file=sys.stderr)
     sys.exit(2)

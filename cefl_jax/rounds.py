@@ -2,6 +2,7 @@
 
 import math
 import time
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -40,7 +41,7 @@ class Rounds:
             self.facts = earlier | {"resumed_at": [*earlier["resumed_at"], past.round]}
         self.began = time.monotonic()
 
-    def compile(self, compile, meanwhile):
+    def compile(self, compile: Callable, meanwhile: Callable[[], object]) -> None:
         """Compiles, and puts the state on the devices; a signal ends it at once."""
         with self.watch.at_once(self._leave):
             compiled = compile(self.setup, self.display, meanwhile)
@@ -53,7 +54,7 @@ class Rounds:
         else:
             warn_of_deadline(self.setup, self.state, self.inputs, self.display)
 
-    def advance(self):
+    def advance(self) -> None:
         """Computes and writes down one chunk of rounds.
 
         Raises:
@@ -75,7 +76,7 @@ class Rounds:
             self.workdir.checkpoints.keep_failed(self.done, flatten(self.state), self._facts())
             raise NotFinite(fault, self.done - rounds)
 
-    def pause(self):
+    def pause(self) -> None:
         """Between two chunks: saves when it is time, and leaves when a signal has asked for it.
 
         Raises:
@@ -91,12 +92,12 @@ class Rounds:
             signal = self.watch.asked or "a signal to another process"
             raise Preempted(f"{signal}, after round {self.done}")
 
-    def save(self):
+    def save(self) -> None:
         """Saves the state and all that is needed to go on from it."""
         self.workdir.save(self.done, flatten(self.state), self._facts())
         self.saved = self.done
 
-    def finish(self):
+    def finish(self) -> dict[str, Any]:
         """Writes what the run came to, then the last checkpoint; the summary."""
         setup = self.setup
         devices = setup.mesh.mesh.devices.flat

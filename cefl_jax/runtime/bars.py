@@ -1,6 +1,10 @@
 """The bars of one row of a Gantt chart as rectangles, few enough to draw and to see."""
 
+from collections.abc import Sequence
+from typing import Any
+
 import numpy as np
+from jaxtyping import Float64
 
 from cefl_jax.runtime.timeline import ACTIVITIES
 
@@ -12,19 +16,21 @@ CELL_BARS = 60  # a multiple of the 2 to 6 bars of a local step, so that shares 
 GAP = -1  # the activity of a gap between two bars
 
 
-def rectangles(bars, span_s, pixel_s):
+def rectangles(
+    bars: Sequence[Sequence[Any]], span_s: float, pixel_s: float
+) -> tuple[Float64[np.ndarray, "R 5"], bool]:
     """What to draw of one row: a rectangle a bar, or the shares of the time of many short ones.
 
     Neighbours of one activity are joined. A run of bars too short to be told apart becomes cells,
     in each of which the activities are stacked by their shares of the time.
 
     Args:
-      bars: list of [activity, from_s, to_s], ascending.
+      bars: [activity, from_s, to_s] each, ascending.
       span_s: time that the chart spans.
       pixel_s: time that a pixel spans.
     Returns:
-      f64[R, 5] activity (an index into ACTIVITIES), from s, to s, and from which to which share of
-      the row's height; bool, whether any are shares.
+      Of each, activity (an index into ACTIVITIES), from s, to s, and from which to which share of
+      the row's height; whether any are shares.
     """
     activity, start, end = _segments(bars, NOISE * span_s)
     if not activity.size:

@@ -11,8 +11,9 @@ import hashlib
 import logging
 import re
 import shutil
+from collections.abc import Callable
 from concurrent import futures
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
@@ -25,7 +26,7 @@ class Checkpoint(NamedTuple):
 
     round: int
     leaves: dict[str, np.ndarray]  # the state's, by path
-    facts: dict  # what else was said of the run
+    facts: dict[str, Any]  # what else was said of the run
 
 
 class Checkpoints:
@@ -43,28 +44,30 @@ class Checkpoints:
         self._thread = futures.ThreadPoolExecutor(1, "checkpoint")
         self._saving = None
 
-    def save(self, round, leaves, facts):
+    def save(self, round: int, leaves: dict[str, np.ndarray], facts: dict[str, Any]) -> None:
         """Saves what `leaves.flatten` made of a state; waits for the save before it.
 
         A save that fails is told, and leaves the checkpoints before it as they were.
 
         Args:
           round: rounds done.
-          leaves: dict from `leaves.flatten`.
-          facts: dict that JSON can hold; of its `score`, or None, the best is the largest.
+          leaves: from `leaves.flatten`.
+          facts: what JSON can hold; of its `score`, or None, the best is the largest.
         """
         self.wait()
         self._saving = self._thread.submit(self._save, round, leaves, facts)
         if not self.background:
             self.wait()
 
-    def wait(self):
+    def wait(self) -> None:
         """Returns when nothing is being saved any more."""
         if self._saving is not None:
             self._saving.result()
             self._saving = None
 
-    def load(self, accept=lambda facts: None):
+    def load(
+        self, accept: Callable[[dict[str, Any]], object] = lambda facts: None
+    ) -> Checkpoint | None:
         """The newest checkpoint that is as it was saved; None where there is none at all.
 
         Damaged ones are told and passed over.
@@ -88,11 +91,13 @@ class Checkpoints:
             raise Damaged(f"no checkpoint in {self.folder} can be used")
         return None
 
-    def load_round(self, round):
+    def load_round(self, round: int) -> Checkpoint:
         """The checkpoint of a round, which another process has found to be sound."""
         return _load(self._place(round), round)
 
-    def keep_failed(self, round, leaves, facts):
+    def keep_failed(
+        self, round: int, leaves: dict[str, np.ndarray], facts: dict[str, Any]
+    ) -> None:
         """Saves the state of a run that cannot go on, beside the checkpoints."""
         self.wait()
         try:
@@ -100,7 +105,7 @@ class Checkpoints:
         except Exception as error:  # it ends with the reason why it cannot go on
             self.warn(f"the state of round {round} could not be saved: {_reason(error)}")
 
-    def remove_all(self):
+    def remove_all(self) -> None:
         """Removes every checkpoint, and what is left of unfinished ones."""
         for path in self._own():
             _remove(path)

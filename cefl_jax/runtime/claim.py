@@ -2,6 +2,7 @@
 
 import os
 from pathlib import Path
+from typing import Any
 
 import filelock
 
@@ -16,7 +17,9 @@ LOCK = ".lock"
 MOST_CONFIG_BYTES = 2**20
 
 
-def check_workdir(path, overwrite=False, resume=False, locked=False):
+def check_workdir(
+    path: str | Path, overwrite: bool = False, resume: bool = False, locked: bool = False
+) -> None:
     """Refuses a folder that a run may not have, and writes nothing.
 
     Args:
@@ -51,7 +54,7 @@ def check_workdir(path, overwrite=False, resume=False, locked=False):
         lock_folder(path).release()
 
 
-def read_config(path):
+def read_config(path: str | Path) -> dict[str, Any] | None:
     """The settings in the `config.json` of a folder, as a nested dict; None where it has none.
 
     Raises:
@@ -69,7 +72,7 @@ def read_config(path):
     return config
 
 
-def lock_folder(path):
+def lock_folder(path: Path) -> filelock.BaseFileLock:
     """The lock of a folder, taken; its file stays, and holds nobody up when its process is dead."""
     lock = filelock.FileLock(path / LOCK)
     try:
@@ -83,7 +86,7 @@ def lock_folder(path):
     return lock
 
 
-def is_folder(path):
+def is_folder(path: Path) -> bool:
     """Whether a path is a folder, and not a link to one."""
     return path.is_dir() and not path.is_symlink()
 

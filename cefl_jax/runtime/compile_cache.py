@@ -12,7 +12,7 @@ import jaxlib
 MOST_BYTES = 2**30  # what was used longest ago goes first
 
 
-def keep():
+def keep() -> None:
     """Lets JAX keep what it compiles and find it again, where it has not been told how already.
 
     A folder set by `JAX_COMPILATION_CACHE_DIR` is left as it is, with JAX's own settings for it.
@@ -31,7 +31,7 @@ def keep():
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0)
 
 
-def user_folder():
+def user_folder() -> pathlib.Path:
     """The folder for all machines: below `XDG_CACHE_HOME` where that is absolute, or `~/.cache`."""
     base = pathlib.Path(os.environ.get("XDG_CACHE_HOME", ""))
     if not base.is_absolute():
@@ -42,7 +42,7 @@ def user_folder():
     return base / "cefl_jax"
 
 
-def machine():
+def machine() -> str:
     """A name for this kind of CPU and compiler: code compiled for another may crash."""
     cpu = pathlib.Path("/proc/cpuinfo")
     lines = cpu.read_text().splitlines() if cpu.exists() else [platform.processor()]

@@ -5,7 +5,7 @@ import os
 import jax
 
 
-def offer_devices(count=None):
+def offer_devices(count: int | None = None) -> None:
     """Lets the CPU, where it is what computes, count as several devices: by default a core each.
 
     To be called before JAX is used. A number that JAX_NUM_CPU_DEVICES or XLA_FLAGS asks for, or a
@@ -16,7 +16,7 @@ def offer_devices(count=None):
         jax.config.update("jax_num_cpu_devices", count or count_cores())
 
 
-def count_cores():
+def count_cores() -> int:
     """CPU cores that this process may use."""
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))

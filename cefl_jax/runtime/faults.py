@@ -1,9 +1,13 @@
 """Where a run's numbers stopped being finite."""
 
-from typing import NamedTuple
+from collections.abc import Mapping
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
+from jaxtyping import Bool, PyTree
+
+from cefl_jax.types import AnyArray
 
 
 class Fault(NamedTuple):
@@ -31,14 +35,18 @@ class NotFinite(ArithmeticError):
         )
 
 
-def find_fault(finite, scores, rounds):
+def find_fault(
+    finite: Mapping[str, PyTree[Bool[AnyArray, "n"]]] | None,
+    scores: Mapping[str, Any],
+    rounds: int,
+) -> Fault | None:
     """The first Fault of a chunk: in its first bad round the first bad stage, and its first leaf.
 
     After the last round come the classifiers' losses on the test set, as a stage `evaluation`.
 
     Args:
-      finite: {stage: tree of bool[n]}, stages in the order in which they run; or None.
-      scores: {name: Scores with f32[] loss} after the last round.
+      finite: by stage, in the order in which they run; or None.
+      scores: Scores of each classifier after the last round, by name.
       rounds: how many of the n rows are rounds; what comes after them is not looked at.
     Returns:
       Fault, or None where all is finite.
@@ -55,6 +63,6 @@ def find_fault(finite, scores, rounds):
     return min(found, key=lambda fault: fault.offset, default=None)     # of equals the first
 
 
-def name_leaf(path):
+def name_leaf(path: tuple[Any, ...]) -> str:
     """A leaf's place as a person writes it, such as halves.back[2]['Dense_0']['kernel']."""
     return jax.tree_util.keystr(path[:1], simple=True) + jax.tree_util.keystr(path[1:])

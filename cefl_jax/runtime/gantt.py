@@ -1,5 +1,6 @@
 """The course of one simulated round as a Gantt chart: who computes, sends, receives and waits."""
 
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -38,7 +39,7 @@ class Row(NamedTuple):
     client: dict | None  # its entry; None for a server
 
 
-def draw_gantt(path, timeline):
+def draw_gantt(path: str | Path, timeline: dict[str, Any]) -> None:
     """Who computed, sent, received and waited when, a row each.
 
     Clients stand in groups, one a cluster, below the server of their cluster; the front aggregation
@@ -47,7 +48,7 @@ def draw_gantt(path, timeline):
 
     Args:
       path: PNG file to write.
-      timeline: dict, as read by `read_timeline`.
+      timeline: as read by `read_timeline`.
     """
     _gantt(timeline).savefig(path, format="png")
 
@@ -77,7 +78,7 @@ def _gantt(timeline):
     return figure
 
 
-def summary(timeline):
+def summary(timeline: dict[str, Any]) -> str:
     """One line about a round."""
     clients = timeline["clients"]
     dropped = sum(not client["finished"] for client in clients)

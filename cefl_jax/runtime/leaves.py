@@ -2,10 +2,13 @@
 
 import jax
 import numpy as np
+from jaxtyping import PyTree
+
+from cefl_jax.runtime.checkpoint import Checkpoint
 
 
-def flatten(state):
-    """Copies of the leaves of a state on the host, {path: NumPy array}; of keys, their data.
+def flatten(state: PyTree) -> dict[str, np.ndarray]:
+    """Copies of the leaves of a state on the host, by path; of keys, their data.
 
     Leaves without a value are left out. Every process of a run takes part.
     """
@@ -17,11 +20,11 @@ def flatten(state):
     return leaves
 
 
-def restore(checkpoint, state, sharding):
+def restore(checkpoint: Checkpoint, state: PyTree, sharding: jax.sharding.Sharding) -> PyTree:
     """A state with the values of a checkpoint, bit for bit.
 
     Args:
-      checkpoint: checkpoint.Checkpoint.
+      checkpoint: of the run.
       state: of the same run, for its structure.
       sharding: of every leaf.
     Raises:

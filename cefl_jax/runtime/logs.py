@@ -10,12 +10,14 @@ import hashlib
 import json
 import math
 import os
+from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from cefl_jax.outside import MissingError, OutsideError, read_json
-from cefl_jax.runtime.checkpoint import Checkpoints
+from cefl_jax.runtime.checkpoint import Checkpoint, Checkpoints
 from cefl_jax.runtime.claim import (
     CHECKPOINTS,
     EVENTS,
@@ -33,7 +35,14 @@ MOST_BYTES = 2**20  # of status.json and of summary.json
 STATES = ("running", "finished", "preempted", "failed")
 
 
-def open_workdir(path, overwrite=False, resume=False, keep=2, background=True, warn=print):
+def open_workdir(
+    path: str | Path,
+    overwrite: bool = False,
+    resume: bool = False,
+    keep: int = 2,
+    background: bool = True,
+    warn: Callable[[str], object] = print,
+) -> "Workdir":
     """Checks as `check_workdir` does, then takes the folder for this run.
 
     Replacing an earlier run removes its `RUN_FILES`, `PICTURES`, TensorBoard event files and
@@ -88,7 +97,7 @@ class Workdir:
                 self.set_status(state, self._round, reason)
         self.close()
 
-    def clear(self):
+    def clear(self) -> None:
         """Removes the files of an earlier run."""
         named = [self.path / name for name in (*RUN_FILES, *PICTURES)]
         for file in [*named, *self.path.glob(EVENTS)]:
@@ -96,7 +105,9 @@ class Workdir:
                 file.unlink(missing_ok=True)
         self.checkpoints.remove_all()
 
-    def recall(self, accept=lambda facts: None):
+    def recall(
+        self, accept: Callable[[dict[str, Any]], object] = lambda facts: None
+    ) -> Checkpoint | None:
         """The Checkpoint to go on from, None where nothing was saved.
 
         The metrics up to it have to be those that were written, line for line; what came after
@@ -134,13 +145,13 @@ class Workdir:
         self._round = self._recalled = checkpoint.round if checkpoint else 0
         return checkpoint
 
-    def save(self, round, leaves, facts):
+    def save(self, round: int, leaves: dict[str, np.ndarray], facts: dict[str, Any]) -> None:
         """Saves a checkpoint, as `Checkpoints.save`, and which metrics were written before it."""
         metrics = self._metrics.hexdigest()
         written = {"metrics_bytes": self._metrics_bytes, "metrics_sha256": metrics}
         self.checkpoints.save(round, leaves, facts | written)
 
-    def read_metrics(self):
+    def read_metrics(self) -> list[dict[str, float]]:
         """The records written so far; not a number where the file says null."""
         records = read_metrics(self.path / "metrics.jsonl")
         return [
@@ -148,7 +159,7 @@ class Workdir:
             for record in records
         ]
 
-    def read_summary(self):
+    def read_summary(self) -> Any:
         """What `write_summary` has written; None where it has not.
 
         Raises:
@@ -162,15 +173,15 @@ class Workdir:
         except OutsideError as error:
             raise ValueError(f"{file}: {error}") from error
 
-    def write_config(self, config):
+    def write_config(self, config: dict[str, Any]) -> None:
         """Writes `config.json`; refuses a number that is not finite: JSON cannot repeat it."""
         self._put("config.json", json.dumps(config, indent=2, allow_nan=False) + "\n")
 
-    def write_partition(self, text):
+    def write_partition(self, text: str) -> None:
         """Writes `partition.json` from its JSON text, byte for byte."""
         self._put("partition.json", text)
 
-    def set_status(self, state, round, error=None):
+    def set_status(self, state: str, round: int, error: str | None = None) -> None:
         """Writes `status.json`.
 
         Args:
@@ -184,24 +195,24 @@ class Workdir:
         status = {"state": state, "round": round, "error": error}
         self._put("status.json", json.dumps(status) + "\n")
 
-    def write_summary(self, summary):
+    def write_summary(self, summary: dict[str, Any]) -> None:
         """Writes `summary.json`; a number that is not finite becomes null."""
         text = json.dumps(json_safe(summary), indent=2, allow_nan=False)
         self._put("summary.json", text + "\n")
 
-    def write_timeline(self, timeline):
+    def write_timeline(self, timeline: dict[str, Any]) -> None:
         """Writes `timeline.json`, the course of one simulated round."""
         self._put("timeline.json", json.dumps(timeline, allow_nan=False) + "\n")
 
-    def write_trace(self, arrays):
-        """Writes `network_trace.npz` from a dict of arrays."""
+    def write_trace(self, arrays: dict[str, Any]) -> None:
+        """Writes `network_trace.npz` from arrays."""
         file = self.path / "network_trace.npz"
         temporary = file.with_name(f".{file.name}.tmp")
         with open(temporary, "wb") as stream:
             np.savez_compressed(stream, **arrays)
         os.replace(temporary, file)
 
-    def append_metrics(self, record):
+    def append_metrics(self, record: Mapping[str, Any]) -> None:
         """Adds one evaluation to `metrics.jsonl` and to the TensorBoard events.
 
         Keys come in the order of `METRIC_KEYS`; further keys follow in their own order. A number
@@ -209,10 +220,10 @@ class Workdir:
         TensorBoard gets the finite values only.
 
         Args:
-          record: flat dict of Python numbers, with `round`.
+          record: Python numbers, with `round`; anything else is refused.
         """
-        record = ordered(record)
-        line = (json.dumps(json_safe(record), allow_nan=False) + "\n").encode()
+        values = ordered(record)
+        line = (json.dumps(json_safe(values), allow_nan=False) + "\n").encode()
         place = self.path / "metrics.jsonl"
         with _named(place), open(place, "ab", buffering=0) as file:
             try:
@@ -224,12 +235,12 @@ class Workdir:
         self._metrics.update(line)
         self._metrics_bytes += len(line)
         events = self._open_events()
-        for key, value in record.items():
+        for key, value in values.items():
             if key != "round" and math.isfinite(value):
-                events.add_scalar(key, value, record["round"])
+                events.add_scalar(key, value, values["round"])
         events.flush()
 
-    def close(self):
+    def close(self) -> None:
         """Ends saves and the TensorBoard file, and gives the folder back."""
         self.checkpoints.wait()
         if self._events is not None:
@@ -248,7 +259,7 @@ class Workdir:
             self._events = SummaryWriter(logdir=str(self.path), purge_step=purge)
         return self._events
 
-    def is_finished(self):
+    def is_finished(self) -> bool:
         """Whether the folder says of its run that it is finished."""
         with contextlib.suppress(OutsideError):
             status = read_json(self.path / "status.json", MOST_BYTES)
@@ -266,13 +277,13 @@ class Workdir:
 class Onlooker(Workdir):
     """The folder for a process that writes nothing: of several of a run, the first one writes."""
 
-    def save(self, round, leaves, facts):
+    def save(self, round: int, leaves: dict[str, np.ndarray], facts: dict[str, Any]) -> None:
         """Nothing."""
 
-    def write_trace(self, arrays):
+    def write_trace(self, arrays: dict[str, Any]) -> None:
         """Nothing."""
 
-    def append_metrics(self, record):
+    def append_metrics(self, record: Mapping[str, Any]) -> None:
         """Nothing."""
 
     def _put(self, name, text):

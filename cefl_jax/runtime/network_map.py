@@ -1,6 +1,7 @@
 """Where the clients and servers of one simulated round are, and who trained with whom."""
 
 import math
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -22,7 +23,7 @@ CROSS: dict[str, Any] = {"marker": "x", "markersize": 10, "color": "black", "mar
          "linestyle": "none"}  # larger than a client's marker, which stays visible
 
 
-def draw_map(path, timeline):
+def draw_map(path: str | Path, timeline: dict[str, Any]) -> None:
     """Clients in the colours of their clusters, each with a line to the node that it trained with.
 
     A line to the cloud leads through the front aggregation server, as the client's data does. Where
@@ -30,7 +31,7 @@ def draw_map(path, timeline):
 
     Args:
       path: PNG file to write.
-      timeline: dict, as read by `read_timeline`.
+      timeline: as read by `read_timeline`.
     """
     _map(timeline).savefig(path, format="png")
 

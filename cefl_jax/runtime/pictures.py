@@ -4,12 +4,16 @@ Drawn with matplotlib's objects and never through pyplot, so that a picture leav
 Colours can be told apart by colour-blind readers (Okabe and Ito 2008; Tol 2021, "muted").
 """
 
+import io
 import math
+from collections.abc import Mapping, Sequence
+from pathlib import Path
 
 import numpy as np
 from matplotlib.figure import Figure
 
 from cefl_jax.runtime import units
+from cefl_jax.types import AnyArray
 
 DPI = 150
 CURVES = (
@@ -23,7 +27,9 @@ GREY = "#555555"
 MOST_BARS = 60
 
 
-def draw_learning_curve(path, records, title=""):
+def draw_learning_curve(
+    path: str | Path, records: Sequence[Mapping[str, float | None]], title: str = ""
+) -> None:
     """Test accuracy over rounds, and over simulated time where there is such a time.
 
     The cloud model's curve is drawn where it exists. Values that are missing or not finite leave
@@ -31,7 +37,7 @@ def draw_learning_curve(path, records, title=""):
 
     Args:
       path: PNG file to write.
-      records: list of flat dicts, one an evaluation, in order; at least one.
+      records: one an evaluation, in order; at least one.
       title: one line above the picture.
     """
     if not records:
@@ -58,23 +64,28 @@ def draw_learning_curve(path, records, title=""):
     figure.savefig(path, format="png")
 
 
-def draw_partition(path, label_counts, label_names=None, title=""):
+def draw_partition(
+    path: str | Path | io.BytesIO,
+    label_counts: AnyArray | Sequence[Sequence[int]],
+    label_names: Sequence[str] | None = None,
+    title: str = "",
+) -> None:
     """Which client holds how many examples of which label, and how large the clients are.
 
     Few clients and labels are stacked bars in the clients' own order. More are a heat map of each
     client's label mix, clients sorted by their largest label, under a curve of their sizes.
 
     Args:
-      path: PNG file to write.
-      label_counts: i64[N, Y] examples of each label at each client, N and Y at least 1.
+      path: PNG file to write, or where to keep its bytes.
+      label_counts: [N, Y] examples of each label at each client, N and Y at least 1.
       label_names: Y names; the numbers 0 to Y-1 when None.
       title: one line above the picture.
     """
-    label_counts = np.asarray(label_counts)
-    if label_counts.ndim != 2 or 0 in label_counts.shape:
-        raise ValueError(f"label_counts has shape {label_counts.shape}; it needs [clients, labels] "
+    counts = np.asarray(label_counts)
+    if counts.ndim != 2 or 0 in counts.shape:
+        raise ValueError(f"label_counts has shape {counts.shape}; it needs [clients, labels] "
                          "with at least one of each")
-    num_clients, num_labels = label_counts.shape
+    num_clients, num_labels = counts.shape
     label_names = [str(name) for name in (range(num_labels) if label_names is None
                                           else label_names)]
     if len(label_names) != num_labels:
@@ -83,9 +94,9 @@ def draw_partition(path, label_counts, label_names=None, title=""):
     figure = Figure(figsize=(9.6, 4.6), dpi=DPI, layout="constrained")
     figure.suptitle(title, fontsize=11, parse_math=False)
     if num_clients <= MOST_BARS and num_labels <= len(LABEL_COLOURS):
-        _draw_bars(figure, label_counts, label_names)
+        _draw_bars(figure, counts, label_names)
     else:
-        _draw_heat_map(figure, label_counts, label_names)
+        _draw_heat_map(figure, counts, label_names)
     figure.savefig(path, format="png")
 
 

@@ -5,7 +5,9 @@ import numpy as np
 from jax.experimental import multihost_utils
 
 
-def join(coordinator, num_processes=None, process_id=None):
+def join(
+    coordinator: str, num_processes: int | None = None, process_id: int | None = None
+) -> None:
     """Joins the processes of a run; to be called before JAX is used.
 
     Args:
@@ -24,24 +26,24 @@ def join(coordinator, num_processes=None, process_id=None):
         raise ValueError(f"--coordinator={coordinator}: {error}") from error
 
 
-def is_first():
+def is_first() -> bool:
     """Whether this process is the one that writes."""
     return jax.process_index() == 0
 
 
-def are_one():
+def are_one() -> bool:
     """Whether this process computes alone."""
     return jax.process_count() == 1
 
 
-def agree(number):
-    """The number of the first process, on all of them; int of 32 bits."""
+def agree(number: int) -> int:
+    """The number of the first process, on all of them; of 32 bits."""
     if are_one():
         return number
     return int(multihost_utils.broadcast_one_to_all(np.int32(number)))
 
 
-def any_of(flag):
+def any_of(flag: object) -> bool:
     """Whether a flag is set on any process."""
     if are_one():
         return bool(flag)

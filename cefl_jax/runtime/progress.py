@@ -7,6 +7,9 @@ does not have is not shown; one that is not finite is shown as nan.
 import math
 import sys
 import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
 
 from rich import box
 from rich.console import Console, Group
@@ -16,6 +19,7 @@ from rich.table import Table
 from rich.text import Text
 
 from cefl_jax.runtime import units
+from cefl_jax.specs import RunSpec
 
 READINGS = {
     "test/accuracy": ("test accuracy", units.format_share),
@@ -52,7 +56,7 @@ class Display:
         self._num_rounds = num_rounds
         self._title = title
         self._note = ""
-        self._record = {"round": 0}
+        self._record: Mapping[str, Any] = {"round": 0}
         self._started = self._updated = time.monotonic()
         self._live = None
 
@@ -69,20 +73,20 @@ class Display:
         if self._live is not None:
             self._live.stop()
 
-    def note(self, text):
+    def note(self, text: str) -> None:
         """Says what is going on; on a terminal until the next note or update."""
         self._note = text
         self._refresh(text)
 
-    def warn(self, text):
+    def warn(self, text: str) -> None:
         """Says what will probably not go as meant; it stays, on a terminal too."""
         if self._live is not None:
             self._console.print(Text(f"warning: {text}", style="yellow"), soft_wrap=True)
         else:
             self._print(f"warning: {text}")
 
-    def update(self, record):
-        """Shows an evaluation: a flat dict of metrics with `round`."""
+    def update(self, record: Mapping[str, float | None]) -> None:
+        """Shows an evaluation: metrics with `round`."""
         self._record, self._note = record, ""
         self._updated = time.monotonic()
         parts = [self._round(), *_readings(record), *self._clocks()]
@@ -124,11 +128,11 @@ class Display:
                 f"remaining {units.format_clock(left_s)}"]
 
 
-def print_work(work, console=None):
-    """Prints what the parts of the model cost, from a `models.cost.Workload`; none that is empty.
+def print_work(work: Any, console: Console | None = None) -> None:
+    """Prints what the parts of the model cost; none that is empty.
 
     Args:
-      work: Workload.
+      work: models.cost.Workload.
       console: rich console to print on; standard output when None.
     """
     table = _table("The model, by the compiler's count")
@@ -149,11 +153,13 @@ def print_work(work, console=None):
         console.print(f"smashed data: {work.feature_bytes:,} bytes a sample, and back")
 
 
-def print_choices(run, platform, archive_mb, console=None):
-    """Prints how a RunSpec, its automatic fields chosen, will be executed.
+def print_choices(
+    run: RunSpec, platform: str, archive_mb: float, console: Console | None = None
+) -> None:
+    """Prints how a run will be executed.
 
     Args:
-      run: RunSpec.
+      run: its automatic fields chosen.
       platform: what the devices are.
       archive_mb: of uploaded features, megabytes on each device; 0 where none are kept.
       console: rich console to print on; standard output when None.
@@ -170,12 +176,17 @@ def print_choices(run, platform, archive_mb, console=None):
         )
 
 
-def print_summary(summary, records, workdir=None, console=None):
+def print_summary(
+    summary: dict[str, Any],
+    records: Sequence[Mapping[str, float | None]],
+    workdir: str | Path | None = None,
+    console: Console | None = None,
+) -> None:
     """Prints what a run came to, in words.
 
     Args:
-      summary: dict of `summary.summarize`.
-      records: list of flat dicts, one an evaluation, in order.
+      summary: of `summary.summarize`.
+      records: one an evaluation, in order.
       workdir: folder of the run's files, None when there are none.
       console: rich console to print on; standard output when None.
     """

@@ -2,6 +2,9 @@
 
 import io
 import math
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
 
 from cefl_jax.outside import MissingError, OutsideError, one_line, parse_json, read_bytes, show
 
@@ -15,7 +18,7 @@ METRIC_KEYS = ("round", "train/loss", "test/accuracy", "test/loss", "test/cloud_
                "wall/round_ms")
 
 
-def ordered(record):
+def ordered(record: Mapping[str, Any]) -> dict[str, float]:
     """A record with its keys in the order of `METRIC_KEYS`; further keys follow in their own order.
 
     Raises:
@@ -31,7 +34,7 @@ def ordered(record):
     return {key: record[key] for key in dict.fromkeys([*known, *record])}
 
 
-def json_safe(value):
+def json_safe(value: Any) -> Any:
     """The same dicts and lists with null for each number that is not finite."""
     if isinstance(value, dict):
         return {key: json_safe(item) for key, item in value.items()}
@@ -40,13 +43,13 @@ def json_safe(value):
     return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
-def read_metrics(file):
+def read_metrics(file: str | Path) -> list[dict[str, Any]]:
     """The records of a `metrics.jsonl`, [] where there is none.
 
     A last line without its line end was cut off with its run, and is left out.
 
     Returns:
-      list of dicts of texts to int, finite float or None, each with a whole number `round`.
+      Of each, int, finite float or None by key, with a whole number `round`.
     Raises:
       ValueError: one line, the file, and which of its lines is no such record.
     """

@@ -3,15 +3,16 @@
 import os
 import pathlib
 import subprocess
+from typing import Any
 
 ROOT = pathlib.Path(__file__).parents[2]
 
 
-def read_revision():
+def read_revision() -> dict[str, Any] | None:
     """Commit and whether tracked files differ from it; None where there is no checkout or no git.
 
     Returns:
-      dict with `commit`, 40 hexadecimal digits, and `dirty`.
+      `commit`, 40 hexadecimal digits, and `dirty`.
     """
     if not (ROOT / ".git").exists():
         return None

@@ -10,7 +10,7 @@ from cefl_jax.runtime.network_map import draw_map
 from cefl_jax.runtime.timeline import read_timeline
 
 
-def draw_round(workdir_path):
+def draw_round(workdir_path: str | pathlib.Path) -> None:
     """Writes gantt.png and map.png into the folder of a run, from its timeline.json.
 
     Args:

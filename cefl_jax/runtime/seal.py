@@ -2,6 +2,8 @@
 
 import hashlib
 import json
+from pathlib import Path
+from typing import Any
 
 from cefl_jax.outside import OutsideError, one_line, read_bytes
 
@@ -16,13 +18,13 @@ class Damaged(ValueError):
         super().__init__(one_line(line))
 
 
-def seal(folder, facts):
+def seal(folder: Path, facts: dict[str, Any]) -> None:
     """Writes `seal.json` into a folder: facts, and the SHA-256 of every file in it.
 
     A folder is complete when it has its seal, which is therefore written last.
 
     Args:
-      folder: pathlib.Path.
+      folder: of the files.
       facts: what JSON can hold, every number finite.
     """
     content = {"facts": facts, "files": _digests(folder)}
@@ -32,7 +34,7 @@ def seal(folder, facts):
     temporary.replace(folder / SEAL)
 
 
-def read_facts(folder):
+def read_facts(folder: Path) -> dict[str, Any]:
     """The facts of a folder's seal, whose own digest is verified, and not yet the files.
 
     Raises:
@@ -41,7 +43,7 @@ def read_facts(folder):
     return _read(folder)["facts"]
 
 
-def verify(folder):
+def verify(folder: Path) -> dict[str, Any]:
     """The facts of a folder that is bit for bit as it was sealed.
 
     Raises:

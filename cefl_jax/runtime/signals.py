@@ -10,7 +10,7 @@ import signal
 import socket
 import sys
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 ASK = ("SIGTERM", "SIGINT", "SIGUSR1")
 PREEMPTED = 75  # exit status: EX_TEMPFAIL of sysexits.h, try again later
@@ -64,7 +64,7 @@ class Watch:
         self._heard.close()
 
     @contextlib.contextmanager
-    def at_once(self, leave=lambda: None):
+    def at_once(self, leave: Callable[[], object] = lambda: None) -> Iterator[None]:
         """While nothing would be lost: a signal ends the process with status 75.
 
         Args:

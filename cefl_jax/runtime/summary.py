@@ -4,6 +4,8 @@ import contextlib
 import importlib.metadata
 import math
 import platform
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 from cefl_jax.runtime.records import CUMULATIVE_KEYS
 from cefl_jax.runtime.revision import read_revision
@@ -12,8 +14,16 @@ ACCURACY_KEYS = ("test/accuracy", "test/cloud_accuracy")
 PACKAGES = ("jax", "jaxlib", "flax", "optax", "numpy", "orbax-checkpoint", "cefl_jax")
 
 
-def summarize(records, *, wall_s, compile_s, device_kind, device_count, partition_sha256=None,
-              **facts):
+def summarize(
+    records: Sequence[Mapping[str, Any]],
+    *,
+    wall_s: float,
+    compile_s: float,
+    device_kind: str,
+    device_count: int,
+    partition_sha256: str | None = None,
+    **facts: Any,
+) -> dict[str, Any]:
     """What `summary.json` holds.
 
     `last` and `totals` share the last record: `totals` are the cumulative values. `best` has the
@@ -22,14 +32,14 @@ def summarize(records, *, wall_s, compile_s, device_kind, device_count, partitio
     checkout which the program is run from, where it is.
 
     Args:
-      records: list of flat dicts, one an evaluation, in order.
+      records: one an evaluation, in order.
       wall_s: whole run, compilation included, s.
       compile_s: compilation alone, s.
       device_kind, device_count: what the run used.
       partition_sha256: hash of the partition.
       **facts: whatever else the summary should say.
     Returns:
-      dict for `Workdir.write_summary`.
+      For `Workdir.write_summary`.
     """
     last = records[-1] if records else {}
     if partition_sha256 is not None:
@@ -53,7 +63,7 @@ def summarize(records, *, wall_s, compile_s, device_kind, device_count, partitio
     }
 
 
-def rounds_per_second(records):
+def rounds_per_second(records: Sequence[Mapping[str, Any]]) -> float | None:
     """Speed over all timed rounds from `wall/round_ms`; None when no record has it."""
     rounds, time_ms, previous = 0, 0.0, 0
     for record in records:

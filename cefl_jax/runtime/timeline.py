@@ -1,6 +1,8 @@
 """The file timeline.json: who did what, and when, in one simulated round of a run."""
 
 import itertools
+from pathlib import Path
+from typing import Any
 
 from cefl_jax.outside import OutsideError, one_line, read_json, show
 
@@ -13,7 +15,7 @@ ACTIVITIES = ("compute", "send", "receive", "wait", "average", "distil")
 ROUNDING = 1e-5  # share of the round by which bars may overlap: times were rounded when written
 
 
-def read_timeline(path):
+def read_timeline(path: str | Path) -> dict[str, Any]:
     """The timeline of one round, checked; entries that are not listed below are left alone.
 
     Args:
@@ -24,7 +26,7 @@ def read_timeline(path):
         `bars`. A bar is [activity, from_s, to_s]; bars ascend and do not overlap. At most
         `MOST_BYTES` are read.
     Returns:
-      The object, a dict.
+      The object.
     Raises:
       ValueError: one line, the file and what is wrong with it.
     """

@@ -7,34 +7,34 @@ BYTE_UNITS = (("B", 1.0), ("kB", 1e3), ("MB", 1e6), ("GB", 1e9), ("TB", 1e12))
 ENERGY_UNITS = (("mJ", 1e-3), ("J", 1.0), ("kJ", 1e3), ("MJ", 1e6), ("GJ", 1e9))
 
 
-def time_unit(time_s):
+def time_unit(time_s: float) -> tuple[str, float]:
     """Name and length (s) of the largest unit that fits at least twice, else the second."""
     fitting = [unit for unit in TIME_UNITS if time_s >= 2.0 * unit[1]]
     return fitting[-1] if fitting else TIME_UNITS[0]
 
 
-def format_time(time_s):
+def format_time(time_s: float) -> str:
     """Seconds as text, such as 3.4 h."""
     name, length_s = time_unit(time_s)
     return f"{_three_digits(time_s / length_s)} {name}"
 
 
-def format_bytes(num_bytes):
+def format_bytes(num_bytes: float) -> str:
     """Bytes as text, such as 12.5 MB; a MB is 10^6 bytes."""
     return _in_largest(num_bytes, BYTE_UNITS)
 
 
-def format_energy(energy_j):
+def format_energy(energy_j: float) -> str:
     """Joules as text, such as 1.25 kJ."""
     return _in_largest(energy_j, ENERGY_UNITS)
 
 
-def format_share(share):
+def format_share(share: float) -> str:
     """A share of one as text, such as 82.9%."""
     return f"{100.0 * share:.1f}%"
 
 
-def format_clock(time_s):
+def format_clock(time_s: float) -> str:
     """Seconds as h:mm:ss, a part of a second dropped."""
     return str(datetime.timedelta(seconds=int(time_s)))
 
