@@ -70,7 +70,9 @@ def compile_both(
         return starting.result(), compiling.result()
 
 
-def warn_of_deadline(setup: Setup, state: Any, inputs: Inputs, display: Any) -> None:
+def warn_of_deadline(
+    setup: Setup, state: Any, inputs: tuple[Any, ...], display: Any
+) -> None:
     """Says before the first round when none of its clients will meet the deadline."""
     deadline_s = setup.spec.network.deadline_s
     if deadline_s is None:
