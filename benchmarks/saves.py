@@ -17,6 +17,7 @@ import time
 
 from benchmarks.alternate import environment
 from cefl_jax import build, compilation, config, experiment
+from cefl_jax.runtime import cpu
 from experiments.runs import Quiet
 
 WAYS = {  # rounds between saves, None for never; whether the next rounds are computed meanwhile
@@ -30,6 +31,7 @@ WAYS = {  # rounds between saves, None for never; whether the next rounds are co
 
 def prepare(location, rounds):
     """The checked run, and a function in place of `compile_program` that has compiled already."""
+    cpu.offer_devices()
     settings = config.load(location)
     settings.train.rounds, settings.run.eval_every = rounds, 1
     setup = build.prepare(config.to_spec(settings))

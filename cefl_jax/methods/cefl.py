@@ -1,10 +1,11 @@
 """Cloud-edge-end federated learning over a computing power network: the method of the source."""
 
+from collections.abc import Iterable
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, Float32, Int32, PRNGKeyArray
+from jaxtyping import Array, Bool, Float32, Int32, PRNGKeyArray, PyTree
 
 from cefl_jax import parallel
 from cefl_jax.methods.method import Method
@@ -12,10 +13,11 @@ from cefl_jax.methods.parts import Parts, chosen, count_clients
 from cefl_jax.network import ledger, topology
 from cefl_jax.stages import planning
 from cefl_jax.stages.aggregation import aggregate
-from cefl_jax.stages.distillation import Distillation, Learner, make_uploads
+from cefl_jax.stages.distillation import Distillation, Learner, Uploads, make_uploads
 from cefl_jax.stages.leakage import measure_leakage
 from cefl_jax.stages.optimizers import make_direction, named_direction
 from cefl_jax.stages.orchestration import make_orchestrator
+from cefl_jax.stages.planning import Plan
 from cefl_jax.stages.soundness import examine
 from cefl_jax.stages.split_training import SplitTraining
 from cefl_jax.stages.wire import make_wire
@@ -80,7 +82,7 @@ class Cefl(Parts):
             course=Course(decision.plan.clients, decision.task, decision.schedule, bill.phase_s),
         )
 
-    def stages(self, trained, state):
+    def stages(self, trained: SplitTrained, state: CeflState) -> Iterable[tuple[str, PyTree]]:
         """What the stages of a round have left, by name; the state is that after distillation."""
         left = {"split training": {"loss": trained.loss}, "aggregation": {"halves": trained.halves}}
         if self._distils:
@@ -91,7 +93,9 @@ class Cefl(Parts):
             }
         return left.items()
 
-    def predictors(self, state, images, _):
+    def predictors(
+        self, state: CeflState, images: Float32[Array, "B H W I"], _
+    ) -> dict[str, Float32[Array, "B Y"]]:
         """Logits of the deployed model, and of front half and cloud model where that learns."""
         features = self.model.front(state.halves.front, images)
         predictions = {"": self.model.back(state.halves.back, features)}
@@ -99,7 +103,7 @@ class Cefl(Parts):
             predictions["cloud_"] = self.model.cloud(state.cloud, features)
         return predictions
 
-    def measures(self, state):
+    def measures(self, state: CeflState) -> dict[str, Float32[Array, ""]]:
         """What the smashed data of the probe images would give away of them."""
         probe = self.data.test_images[: self.spec.cefl.privacy.probe_size]
         if not probe.shape[0]:
@@ -114,7 +118,7 @@ class Cefl(Parts):
         )
         return {"privacy/distance_correlation": leakage}
 
-    def split_train(self, state, plan, hparams):
+    def split_train(self, state: CeflState, plan: Plan, hparams: HParams) -> SplitTrained:
         """Trains the clusters and averages both halves: SplitTrained.
 
         Who is left out weighs nothing in either average, and its features are not uploaded.
@@ -162,7 +166,7 @@ class Cefl(Parts):
         uploads = make_uploads(smashed, labels, filled)
         return SplitTrained(halves, uploads, losses.sum(), samples.sum(), out)
 
-    def distil(self, state, uploads, hparams):
+    def distil(self, state: CeflState, uploads: Uploads | None, hparams: HParams) -> CeflState:
         """Edge model and cloud model teach each other on the uploaded features."""
         if not self._distils:
             return state

@@ -4,16 +4,17 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, Int32, PRNGKeyArray
+from jaxtyping import Array, Bool, Float32, Int32, PRNGKeyArray, PyTree
 
 from cefl_jax.methods.method import Method
 from cefl_jax.methods.parts import Parts, chosen, count_clients
 from cefl_jax.network import ledger, topology
 from cefl_jax.stages import knowledge, planning
 from cefl_jax.stages.distillation import Distillation, Learner, Lesson, make_uploads
-from cefl_jax.stages.local_training import LocalTraining
+from cefl_jax.stages.local_training import LocalTraining, Trained
 from cefl_jax.stages.optimizers import make_direction, named_direction
 from cefl_jax.stages.orchestration import make_orchestrator
+from cefl_jax.stages.planning import Plan
 from cefl_jax.stages.protocols import settings_of
 from cefl_jax.stages.soundness import examine, finite_rows, where_rows
 from cefl_jax.types import HParams, Purpose, RoundMetrics, purpose_key, round_key
@@ -94,7 +95,9 @@ class Fedgkt(Parts):
             ),
         )
 
-    def predictors(self, state, images, index):
+    def predictors(
+        self, state: FedgktState, images: Float32[Array, "B H W I"], index: Int32[Array, "B"]
+    ) -> dict[str, Float32[Array, "B Y"]]:
         """Logits of the clients' front halves with the server's model, and of their own models.
 
         Test image i is client i mod N's: over the test set, an estimate of the mean over clients.
@@ -120,7 +123,9 @@ class Fedgkt(Parts):
         )
         return {"": self.model.cloud(state.server, features), "client_": logits}
 
-    def train_clients(self, starts, state, plan, hparams):
+    def train_clients(
+        self, starts: PyTree, state: FedgktState, plan: Plan, hparams: HParams
+    ) -> Trained:
         """Trained, with the models of a plan's clients, from those that they had, f32[K, ...]."""
         train, own = self.spec.train, self.spec.fedgkt
         direction = named_direction(train.optimizer)
@@ -146,7 +151,9 @@ class Fedgkt(Parts):
                 taught=state.told,
             )
 
-    def extract(self, trained, state, plan):
+    def extract(
+        self, trained: Trained, state: FedgktState, plan: Plan
+    ) -> tuple[Upload, Bool[Array, "K"] | None]:
         """The Upload of a round's clients, and bool[K] or None, who is left out by now.
 
         Left out is also who would upload what is not finite; what it has lost until then counts.
@@ -169,7 +176,7 @@ class Fedgkt(Parts):
             filled &= ~out[:, None, None]
         return Upload(examples, filled, extracted), out
 
-    def train_server(self, state, upload, hparams):
+    def train_server(self, state: FedgktState, upload: Upload, hparams: HParams) -> FedgktState:
         """The state when the server has learned from what the clients upload, and told them."""
         examples, filled, extracted = upload
         labels = self.data.labels.at[examples].get(mode="fill", fill_value=0)

@@ -4,12 +4,13 @@ import jax
 import jax.numpy as jnp
 
 from cefl_jax.methods.method import Method
-from cefl_jax.methods.whole_model import WholeModel
+from cefl_jax.methods.whole_model import WholeModel, WholeState
 from cefl_jax.network.hierarchy import nearest_edges, steps_per_edge_round
 from cefl_jax.stages.aggregation import weighted_sum
 from cefl_jax.stages.local_training import Trained
+from cefl_jax.stages.orchestration import Decision
 from cefl_jax.stages.planning import without
-from cefl_jax.types import Purpose, round_key
+from cefl_jax.types import HParams, Purpose, round_key
 
 
 def make_hierfavg(*parts) -> Method:
@@ -41,7 +42,9 @@ def make_hierfavg(*parts) -> Method:
     return whole.method(round)
 
 
-def train_edges(whole, state, decision, hparams):
+def train_edges(
+    whole: WholeModel, state: WholeState, decision: Decision, hparams: HParams
+) -> Trained:
     """All edge rounds of a round: Trained, with the edge models as one group."""
     edge_rounds, plan = whole.spec.hierfavg.edge_rounds, decision.plan
     num_edges = decision.network.distance_km.shape[1]

@@ -3,6 +3,7 @@
 import dataclasses
 
 import jax.numpy as jnp
+from jaxtyping import Array, Bool, Int32
 
 from cefl_jax import parallel
 from cefl_jax.data.federated import FederatedData
@@ -11,6 +12,7 @@ from cefl_jax.models.split import SplitModel
 from cefl_jax.network import topology
 from cefl_jax.specs import Spec
 from cefl_jax.stages import planning
+from cefl_jax.stages.orchestration import Decision
 
 
 @dataclasses.dataclass(frozen=True)
@@ -27,7 +29,7 @@ class Parts:
     num_kinds: int  # device classes of the network
 
     @property
-    def skips(self):
+    def skips(self) -> bool:
         """Whether clients are left out of a round whose numbers are not finite."""
         return self.spec.run.on_nonfinite == "skip_client"
 
@@ -43,7 +45,9 @@ def chosen(value: int | None) -> int:
     return value
 
 
-def count_clients(decision, out):
+def count_clients(
+    decision: Decision, out: Bool[Array, "K"] | None
+) -> dict[str, Int32[Array, ""] | None]:
     """The fields of RoundMetrics that count clients.
 
     Who is left out has computed and sent like everybody else: the ledger charges for it.

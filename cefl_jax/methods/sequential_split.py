@@ -1,10 +1,15 @@
 """Sequential split learning: each client goes on with the model of the one before."""
 
+from collections.abc import Iterable
+
+from jaxtyping import PyTree
+
 from cefl_jax.methods.cefl import Cefl, CeflState, SplitTrained
 from cefl_jax.methods.method import Method
 from cefl_jax.specs import Spec
 from cefl_jax.stages.local_training import LocalTraining
 from cefl_jax.stages.optimizers import named_direction
+from cefl_jax.stages.planning import Plan
 from cefl_jax.stages.protocols import settings_of
 from cefl_jax.types import Halves, HParams, Purpose, RoundMetrics, round_key
 
@@ -17,7 +22,7 @@ class SequentialSplit(Cefl):
         state, metrics = super().round(state, hparams)
         return state, metrics._replace(course=None)
 
-    def split_train(self, state, plan, hparams):
+    def split_train(self, state: CeflState, plan: Plan, hparams: HParams) -> SplitTrained:
         """Trains one client after another: SplitTrained of the last one's halves, no uploads.
 
         The gradient through the cut is that of the whole model, whose norm is what is clipped.
@@ -35,13 +40,13 @@ class SequentialSplit(Cefl):
         )
         key = round_key(state.key, state.round, Purpose.BATCHES)
         whole = state.halves.front + state.halves.back
-        whole, *counted = training.train_in_turn(
+        whole, loss, samples, out = training.train_in_turn(
             whole, plan, self.data, key, hparams.learning_rate
         )
         halves = Halves(whole[: self.model.cut], whole[self.model.cut :])
-        return SplitTrained(halves, None, *counted)
+        return SplitTrained(halves, None, loss, samples, out)
 
-    def stages(self, trained, _):
+    def stages(self, trained: SplitTrained, _) -> Iterable[tuple[str, PyTree]]:
         """What the one stage of a round has left, by name: nothing is averaged."""
         return [("split training", {"halves": trained.halves, "loss": trained.loss})]
 

@@ -12,7 +12,7 @@ from cefl_jax.methods.parts import Parts, chosen, count_clients
 from cefl_jax.network import ledger, topology
 from cefl_jax.stages.local_training import LocalTraining, Trained
 from cefl_jax.stages.optimizers import named_direction
-from cefl_jax.stages.orchestration import Decision, make_orchestrator
+from cefl_jax.stages.orchestration import Decision, Orchestrator, make_orchestrator
 from cefl_jax.stages.planning import Plan
 from cefl_jax.stages.soundness import examine
 from cefl_jax.types import Course, HParams, Purpose, RoundMetrics, purpose_key, round_key
@@ -33,11 +33,11 @@ class WholeModel(Parts):
     """The steps of a round that these methods share."""
 
     @property
-    def orchestrator(self):
+    def orchestrator(self) -> Orchestrator:
         """Who takes part, and what it costs."""
         return make_orchestrator(self.spec, self.model, self.work, self.extent)
 
-    def init(self, key, memory=lambda params: ()):
+    def init(self, key: PRNGKeyArray, memory: Callable = lambda params: ()) -> WholeState:
         """The state before the first round, with what `memory` makes of the initial model."""
         halves, _ = self.model.init(purpose_key(key, Purpose.MODEL))
         params = halves.front + halves.back
@@ -84,7 +84,9 @@ class WholeModel(Parts):
                 corrections,
             )
 
-    def local_training(self, correct=None, keep_models=False):
+    def local_training(
+        self, correct: Callable | None = None, keep_models: bool = False
+    ) -> LocalTraining:
         """The LocalTraining that the settings name."""
         train = self.spec.train
         direction = named_direction(train.optimizer)
@@ -99,7 +101,15 @@ class WholeModel(Parts):
             skips=self.skips,
         )
 
-    def finish(self, state, decision, params, memory, trained, *stages):
+    def finish(
+        self,
+        state: WholeState,
+        decision: Decision,
+        params: PyTree,
+        memory: PyTree,
+        trained: Trained,
+        *stages: tuple[str, PyTree],
+    ) -> tuple[WholeState, RoundMetrics]:
         """The state after a round, and its RoundMetrics.
 
         Args:
@@ -132,14 +142,16 @@ class WholeModel(Parts):
             course=course,
         )
 
-    def finish_average(self, state, decision, trained):
+    def finish_average(
+        self, state: WholeState, decision: Decision, trained: Trained
+    ) -> tuple[WholeState, RoundMetrics]:
         """`finish` of a round that ends with the clients' average."""
         params = average(trained, state.params)
         return self.finish(
             state, decision, params, (), trained, ("aggregation", {"model": params})
         )
 
-    def method(self, round, memory=lambda params: ()):
+    def method(self, round: Callable, memory: Callable = lambda params: ()) -> Method:
         """The Method of a round."""
         return Method(
             lambda key: self.init(key, memory),

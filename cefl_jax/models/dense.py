@@ -1,5 +1,7 @@
 """The product of a dense layer, with a weight gradient that comes out the way it is stored."""
 
+from typing import Any
+
 import jax
 from jaxtyping import Array, Float
 
@@ -25,7 +27,11 @@ _dense.defvjp(_forward, _backward)
 
 
 def dot_general(
-    x: Float[Array, "B I"], kernel: Float[Array, "I O"], dimension_numbers, precision=None, **_
+    x: Float[Array, "B I"],
+    kernel: Float[Array, "I O"],
+    dimension_numbers: tuple,
+    precision: Any = None,
+    **_,
 ) -> Float[Array, "B O"]:
     """What `flax.linen.Dense` takes for a product, for f32[B, I] and f32[I, O] only."""
     return _dense(x, kernel)

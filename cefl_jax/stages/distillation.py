@@ -93,14 +93,16 @@ def soft_divergence(
     return optax.losses.kl_divergence_with_log_targets(student, teacher)
 
 
-def count_flop(samples: Int[ArrayLike, ""], work: Workload, spec: DistillSpec):
+def count_flop(
+    samples: Int[ArrayLike, ""], work: Workload, spec: DistillSpec
+) -> Float32[Array, ""]:
     """FLOPs of a round's distillation, f32[], on i32[] uploaded samples; see `Workload`."""
     if spec.rule == "none":
         return jnp.float32(0)
     cloud_teaches, edge_teaches = TEACHES[spec.rule]
     training = spec.epochs * (work.back_distill_flop + work.cloud_train_flop)
     predicting = cloud_teaches * work.cloud_forward_flop + edge_teaches * work.back_forward_flop
-    return samples * (training + predicting)
+    return jnp.asarray(samples * (training + predicting))
 
 
 @dataclasses.dataclass(frozen=True)

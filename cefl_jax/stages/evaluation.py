@@ -1,7 +1,7 @@
 """Evaluation on the whole test set: front with back half, and front with cloud model."""
 
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -21,7 +21,9 @@ class Scores(NamedTuple):
     loss: Float32[Array, ""]  # mean cross-entropy, nats
 
 
-def evaluate(predictors: Callable, state, data: FederatedData, mesh: EdgeMesh) -> dict[str, Scores]:
+def evaluate(
+    predictors: Callable, state: Any, data: FederatedData, mesh: EdgeMesh
+) -> dict[str, Scores]:
     """Scores of a method's classifiers on the whole test set, in one pass.
 
     Args:

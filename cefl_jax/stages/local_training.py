@@ -95,7 +95,7 @@ class LocalTraining:
         data: FederatedData,
         key: PRNGKeyArray,
         learning_rate: Number,
-    ):
+    ) -> tuple[PyTree, Float32[Array, ""], Int32[Array, ""], Bool[Array, "K"] | None]:
         """Trains the clients of a plan one after another, each from the model of the one before.
 
         The model that a client without weight has trained is not handed on, nor that of one that is

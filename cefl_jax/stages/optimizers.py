@@ -56,7 +56,7 @@ def named_direction(spec: OptimizerSpec) -> optax.GradientTransformation:
 def descend(
     direction: optax.GradientTransformation,
     grads: PyTree,
-    state,
+    state: PyTree,
     params: PyTree,
     learning_rate: Float[ArrayLike, ""],
 ) -> tuple[PyTree, PyTree]:

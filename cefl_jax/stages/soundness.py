@@ -5,7 +5,9 @@ import functools
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, PyTree
+from jaxtyping import Array, Bool, PyTree, Shaped
+
+from cefl_jax.types import AnyArray
 
 
 def finite_leaves(tree: PyTree) -> PyTree:
@@ -35,6 +37,6 @@ def where_rows(mask: Bool[Array, "..."], new: PyTree, old: PyTree) -> PyTree:
     return jax.tree.map(lambda a, b: jnp.where(like(mask, a), a, b), new, old)
 
 
-def like(mask, x):
+def like(mask: Bool[Array, "..."], x: Shaped[AnyArray, "..."]) -> Bool[Array, "..."]:
     """A mask over the first axes, with the rank of x."""
     return mask.reshape(*mask.shape, *[1] * (x.ndim - mask.ndim))

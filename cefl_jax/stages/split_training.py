@@ -83,7 +83,9 @@ class SplitTraining:
     in_turn: bool = False  # the node steps after each chunk
     skips: bool = False  # clients are left out whose numbers are not finite
 
-    def train_clusters(self, halves: Halves, num_devices: int):
+    def train_clusters(
+        self, halves: Halves, num_devices: int
+    ) -> tuple[Float[Array, "K U B ..."], Outcome, Bool[Array, "K"] | None]:
         """Trains this device's clusters, one after another, from the same halves.
 
         The loops run as often as there are clusters, steps and clients, so that unequal clusters
@@ -128,7 +130,9 @@ class SplitTraining:
         smashed, out = jax.tree.map(lambda x: x[:num_clients], (rows.smashed, rows.out))
         return smashed, outcomes, out
 
-    def train_cluster(self, m: int | Int32[Array, ""], rows: Rows, node: Node):
+    def train_cluster(
+        self, m: int | Int32[Array, ""], rows: Rows, node: Node
+    ) -> tuple[Rows, Node]:
         """All local steps of cluster m; its clients' rows and its node afterwards."""
         steps = jnp.where(self.plan.cluster == m, self.plan.steps, 0).max()
         step = functools.partial(self._local_step, m)

@@ -32,7 +32,9 @@ def kl_gain(
     return now[:, None] + now[None] - replaced - replaced.T
 
 
-def best_pair(gain, cluster):
+def best_pair(
+    gain: Float32[Array, "K K"], cluster: Int32[Array, "K"]
+) -> tuple[tuple[Int32[Array, ""], Int32[Array, ""]], Float32[Array, ""]]:
     """The first pair of greatest gain in two different clusters, and its gain."""
     placed = cluster >= 0
     apart = (cluster[:, None] != cluster[None]) & placed[:, None] & placed[None]
@@ -41,7 +43,9 @@ def best_pair(gain, cluster):
     return (i, j), gain[i, j]
 
 
-def exchange(cluster, pair, width):
+def exchange(
+    cluster: Int32[Array, "K"], pair: tuple[Int32[Array, ""], Int32[Array, ""]], width: int
+) -> tuple[Int32[Array, "K"], Int32[Array, "touched"]]:
     """The clusters after an exchange, and the members, at most 2 * width, of the two touched."""
     i, j = pair
     a, b = cluster[i], cluster[j]
