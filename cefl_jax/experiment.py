@@ -107,9 +107,10 @@ def conduct(
     title = f"{spec.method.name}: {spec.model.name} on {spec.data.name}"
     leave = lambda: workdir.set_status("preempted", done, watch.asked)  # noqa: E731
     with workdir:
-        if done == spec.train.rounds and workdir.is_finished():
+        ended = done == spec.train.rounds and workdir.is_finished()
+        if ended and (known := workdir.read_summary()):
             print(f"This run is finished: {done} rounds. More of them go on with it.")
-            print_summary(workdir.read_summary(), workdir.read_metrics(), workdir.path)
+            print_summary(known, workdir.read_metrics(), workdir.path)
             return
         with watch.at_once(leave):
             workdir.write_config(config.to_dict(spec))

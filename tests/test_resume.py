@@ -430,6 +430,11 @@ def test_a_run_that_ends_without_its_summary_is_refused(setup, run, content):
     refuse(setup, run, r"train\.rounds=7: .*has no summary of it")
 
 
+def test_a_summary_that_is_none_is_told(setup, run):
+    (run / "summary.json").write_text("[1]")
+    refuse(setup, run, r"summary\.json: is no summary of a run; remove it or pass")
+
+
 def test_checkpoints_that_are_all_damaged_are_refused(setup, killed):
     for place in (killed / "checkpoints").iterdir():
         (place / "_METADATA").write_bytes(b"")

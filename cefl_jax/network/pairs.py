@@ -22,7 +22,7 @@ class PairCost(NamedTuple):
     idle_w: Float32[Array, "M E"]  # watts that the pair's devices draw while idle
 
     def weigh(
-        self, time_weight: float | Float32[Array, ""], energy_weight: float | Float32[Array, ""]
+        self, time_weight: float, energy_weight: float
     ) -> tuple[Float32[Array, "M E"], Float32[Array, "M E"]]:
         """The two costs as `time_weight` x seconds + `energy_weight` x joules.
 

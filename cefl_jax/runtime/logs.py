@@ -159,7 +159,7 @@ class Workdir:
             for record in records
         ]
 
-    def read_summary(self) -> Any:
+    def read_summary(self) -> dict[str, Any] | None:
         """What `write_summary` has written; None where it has not.
 
         Raises:
@@ -167,11 +167,14 @@ class Workdir:
         """
         file = self.path / "summary.json"
         try:
-            return read_json(file, MOST_BYTES)
+            summary = read_json(file, MOST_BYTES)
         except MissingError:
             return None
         except OutsideError as error:
             raise ValueError(f"{file}: {error}") from error
+        if not isinstance(summary, dict):
+            raise ValueError(f"{file}: is no summary of a run; remove it or pass --overwrite")
+        return summary
 
     def write_config(self, config: dict[str, Any]) -> None:
         """Writes `config.json`; refuses a number that is not finite: JSON cannot repeat it."""

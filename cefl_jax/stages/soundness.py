@@ -37,6 +37,6 @@ def where_rows(mask: Bool[Array, "..."], new: PyTree, old: PyTree) -> PyTree:
     return jax.tree.map(lambda a, b: jnp.where(like(mask, a), a, b), new, old)
 
 
-def like(mask: Bool[Array, "..."], x: Shaped[AnyArray, "..."]) -> Bool[Array, "..."]:
-    """A mask over the first axes, with the rank of x."""
-    return mask.reshape(*mask.shape, *[1] * (x.ndim - mask.ndim))
+def like(values: Shaped[Array, "..."], x: Shaped[AnyArray, "..."]) -> Shaped[Array, "..."]:
+    """Values of the first axes of x, with its rank."""
+    return values.reshape(*values.shape, *[1] * (x.ndim - values.ndim))

@@ -1,5 +1,6 @@
 """What a server would take to train a cluster: random pairs against the slow reference."""
 
+import jax.numpy as jnp
 import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -56,9 +57,9 @@ def test_a_cluster_trains_as_long_as_its_pair_says(case):
 @given(st.floats(0, 10), st.floats(0, 10))
 def test_weights_of_seconds_and_joules(time_weight, energy_weight):
     """Of a pair that takes 5 s and then 1.5 + .5 s a turn, 70 J and 3 W: with j turns 5 + 2 j s."""
-    pair = PairCost(clients_s=5.0, node_s=1.5, backhaul_s=0.5, active_j=70.0, idle_w=3.0)
+    pair = PairCost(*(jnp.float32([[value]]) for value in (5.0, 1.5, 0.5, 70.0, 3.0)))
     first, turn = pair.weigh(time_weight, energy_weight)
     for turns in (1, 2):
         seconds = 5 + 2 * turns
         expected = time_weight * seconds + energy_weight * (70 + 3 * seconds)
-        np.testing.assert_allclose(first + turns * turn, expected)
+        np.testing.assert_allclose(first + turns * turn, [[expected]], 1e-6)
