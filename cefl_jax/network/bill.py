@@ -1,5 +1,7 @@
 """The bill of one round of split training, from its schedule."""
 
+from typing import Any
+
 import jax.numpy as jnp
 
 from cefl_jax.network.energy import round_energy
@@ -15,7 +17,7 @@ def make_bill(
     task: Task,
     schedule: Schedule,
     network: RoundNetwork,
-    work,
+    work: Any,
     sizes: Sizes,
     distill_flop: Number,
     num_kinds: int,

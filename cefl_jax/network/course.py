@@ -1,13 +1,25 @@
 """The course of a round in plain words and numbers, for the file that pictures are drawn from."""
 
+from collections.abc import Sequence
+from typing import Any
+
 import numpy as np
 
 from cefl_jax.network.schedule import PHASES
+from cefl_jax.network.topology import Network
+from cefl_jax.types import Course
 
 DIGITS = 7  # significant ones of a time, about what float32 has
 
 
-def describe(course, network, work, device_names, round_number, deadline_s=None):
+def describe(
+    course: Course,
+    network: Network,
+    work: Any,
+    device_names: Sequence[str],
+    round_number: int,
+    deadline_s: float | None = None,
+) -> dict[str, Any]:
     """Who did what, and when, in one round.
 
     Args:
@@ -18,7 +30,7 @@ def describe(course, network, work, device_names, round_number, deadline_s=None)
       round_number: counted from 1.
       deadline_s: of a round, or None.
     Returns:
-      dict of plain values: `round`, `round_s`, `deadline_s`, `clients`, `nodes`, `front`, `cloud`;
+      Plain values: `round`, `round_s`, `deadline_s`, `clients`, `nodes`, `front`, `cloud`;
       whoever acts has `bars`, ascending [activity, from_s, to_s].
     """
     round_s = float(course.phase_s.sum())

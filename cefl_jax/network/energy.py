@@ -1,5 +1,7 @@
 """Joules of a round by device class."""
 
+from typing import Any
+
 import jax.numpy as jnp
 from jaxtyping import Array, Float32
 
@@ -13,7 +15,7 @@ def round_energy(
     schedule: Schedule,
     round_s: Float32[Array, ""],
     network: RoundNetwork,
-    work,
+    work: Any,
     averaging_s: Float32[Array, "2"],
     distillation_s: Float32[Array, ""],
     num_kinds: int,

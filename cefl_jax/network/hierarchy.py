@@ -1,6 +1,6 @@
 """What a round costs in which edge nodes average their own clients' models several times."""
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -45,7 +45,7 @@ def make_bill(
     task: Task,
     schedule: Schedule,
     network: RoundNetwork,
-    work,
+    work: Any,
     sizes: Sizes,
     edge_rounds: int,
     num_kinds: int,

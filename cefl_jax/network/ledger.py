@@ -34,12 +34,21 @@ def communication_time(
     return jnp.log(2.0) * bits / (jnp.log1p(gain * power_w / noise_w) * bandwidth_hz)
 
 
-def computation_time(bits, cycles_per_bit, frequency_hz):
+def computation_time(
+    bits: Real[ArrayLike, "..."],
+    cycles_per_bit: Real[ArrayLike, "..."],
+    frequency_hz: Real[ArrayLike, "..."],
+) -> Real[ArrayLike, "..."]:
     """Seconds to process bits: c D / f (Liu et al., ICC 2020, section IV)."""
     return cycles_per_bit * bits / frequency_hz
 
 
-def computation_energy(bits, cycles_per_bit, frequency_hz, capacitance):
+def computation_energy(
+    bits: Real[ArrayLike, "..."],
+    cycles_per_bit: Real[ArrayLike, "..."],
+    frequency_hz: Real[ArrayLike, "..."],
+    capacitance: Real[ArrayLike, "..."],
+) -> Real[ArrayLike, "..."]:
     """Joules to process bits: (alpha / 2) c D f^2 (Liu et al., ICC 2020, section IV)."""
     return 0.5 * capacitance * cycles_per_bit * bits * frequency_hz**2
 

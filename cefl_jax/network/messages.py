@@ -1,10 +1,10 @@
 """What crosses the links of a round: which messages, over which link, of how many bytes."""
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, ArrayLike, Int32, Int64
+from jaxtyping import Array, ArrayLike, Int32, Int64, Real
 
 LINKS = ("client_up", "client_down", "edge_up", "edge_down")
 """A client's link to the servers and back, and the servers' link to the cloud and back."""
@@ -28,8 +28,8 @@ class Payload(NamedTuple):
     per_sample: int
     per_message: int
 
-    def of(self, samples, messages):
-        """Bytes of so many messages with so many samples in all."""
+    def of(self, samples: Real[ArrayLike, "..."], messages: Real[ArrayLike, "..."]) -> Any:
+        """Bytes of so many messages with so many samples in all; ints of ints."""
         return samples * self.per_sample + messages * self.per_message
 
 
@@ -53,11 +53,13 @@ class Sizes(NamedTuple):
     control: int = 0  # bytes of it that are a control variate
     knowledge: Knowledge | None = None  # where that travels, and nothing else
 
-    def upward_bits(self, samples, messages):
+    def upward_bits(self, samples: Real[ArrayLike, "..."], messages: Real[ArrayLike, "..."]) -> Any:
         """Bits of smashed data and labels."""
         return 8.0 * (self.smashed.of(samples, messages) + self.label * samples)
 
-    def downward_bits(self, samples, messages):
+    def downward_bits(
+        self, samples: Real[ArrayLike, "..."], messages: Real[ArrayLike, "..."]
+    ) -> Any:
         """Bits of gradients at the cut."""
         return 8.0 * self.gradient.of(samples, messages)
 

@@ -1,6 +1,6 @@
 """How fast the clients of a round are at their own servers, and what they share there."""
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float32, Int32, Shaped
@@ -31,7 +31,7 @@ class Pace(NamedTuple):
     deliver: Float32[Array, "K"]  # the front half
 
 
-def set_pace(task: Task, network: RoundNetwork, work, sizes: Sizes) -> Pace:
+def set_pace(task: Task, network: RoundNetwork, work: Any, sizes: Sizes) -> Pace:
     """The Pace of a Task on a RoundNetwork, by a Workload and messages.Sizes.
 
     Clusters on one server share its computing evenly.
@@ -54,8 +54,8 @@ def set_pace(task: Task, network: RoundNetwork, work, sizes: Sizes) -> Pace:
     )
 
 
-def sample_service(task: Task, network: RoundNetwork, work) -> Float32[Array, "M"]:
-    """Seconds f32[M] that a cluster's server, as it is shared, trains on a sample; 0 for none."""
+def sample_service(task: Task, network: RoundNetwork, work: Any) -> Float32[Array, "M"]:
+    """Seconds that a cluster's server, as it is shared, trains on a sample; 0 for none."""
     each_s = work.back_train_flop / network.servers.flop_per_s
     return _tenants(task.placement, network) * _at_server(each_s, task.placement)
 

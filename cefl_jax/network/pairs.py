@@ -1,6 +1,6 @@
 """What it would cost every edge node to train every cluster, from the network's present state."""
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -22,8 +22,8 @@ class PairCost(NamedTuple):
     active_j: Float32[Array, "M E"]  # joules of computing and sending, beyond those of idling
     idle_w: Float32[Array, "M E"]  # watts that the pair's devices draw while idle
 
-    def weigh(self, time_weight: Number, energy_weight: Number):
-        """The two costs as `time_weight` x seconds + `energy_weight` x joules.
+    def weigh(self, time_weight: Number, energy_weight: Number) -> tuple[Any, Any]:
+        """The two costs, f32[M, E] each, as `time_weight` x seconds + `energy_weight` x joules.
 
         Idling for the server is part of the second cost, as it grows with it.
         """
@@ -36,7 +36,7 @@ def client_seconds(
     samples: Int32[Array, "K S"],
     uploads: Int32[Array, "K"],
     network: RoundNetwork,
-    work,
+    work: Any,
     sizes: Sizes,
 ) -> tuple[Float32[Array, "K E"], Float32[Array, "K E"]]:
     """What each client's local steps would take with each server, were it alone with it.
@@ -68,7 +68,7 @@ def pair_costs(
     uploads: Int32[Array, "K"],
     cluster: Int32[Array, "K"],
     network: RoundNetwork,
-    work,
+    work: Any,
     sizes: Sizes,
     num_clusters: int,
 ) -> PairCost:

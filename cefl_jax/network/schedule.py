@@ -1,7 +1,7 @@
 """The simulated course of a round: who computes, sends and waits when, and who drops out."""
 
 import functools
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -61,7 +61,7 @@ class Schedule(NamedTuple):
 def simulate(
     task: Task,
     network: RoundNetwork,
-    work,
+    work: Any,
     sizes: Sizes,
     deadline_s: Number | None = None,
     keep: bool = False,

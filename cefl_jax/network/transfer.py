@@ -1,5 +1,7 @@
 """The bill of a round of knowledge transfer: features and logits travel, and no model."""
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 
@@ -15,7 +17,7 @@ def bill_transfer(
     task: Task,
     schedule: Schedule,
     network: RoundNetwork,
-    work,
+    work: Any,
     sizes: Sizes,
     server_flop: Number,
     num_kinds: int,

@@ -1,5 +1,7 @@
 """Rounds in which clients take turns: whose turn it is has its server and the links to itself."""
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 
@@ -24,7 +26,7 @@ OF_CLIENT = (
 
 
 def simulate_turns(
-    task: Task, network: RoundNetwork, work, sizes: Sizes, keep: bool = False
+    task: Task, network: RoundNetwork, work: Any, sizes: Sizes, keep: bool = False
 ) -> Schedule:
     """Runs the simulated clock of every turn, each as a round of one client.
 
@@ -48,7 +50,12 @@ def simulate_turns(
 
 
 def bill_turns(
-    task: Task, schedules: Schedule, network: RoundNetwork, work, sizes: Sizes, num_kinds: int
+    task: Task,
+    schedules: Schedule,
+    network: RoundNetwork,
+    work: Any,
+    sizes: Sizes,
+    num_kinds: int,
 ) -> Bill:
     """What a round of turns cost: as much as all turns together, without any averaging.
 
