@@ -52,7 +52,7 @@ class FederatedData(NamedTuple):
 
 
 def make_federated(
-    dataset, partition: list[Int[np.ndarray, "_"]], normalization: NormalizationSpec
+    dataset: Any, partition: list[Int[np.ndarray, "_"]], normalization: NormalizationSpec
 ) -> FederatedData:
     """Groups a data set by client, as NumPy arrays ready to be put on the device.
 
@@ -113,8 +113,8 @@ def batch_examples(
     return jnp.where(valid, example, data.labels.shape[0]), valid
 
 
-def steps_per_epoch(size, batch_size):
-    """Batches of one pass over `size` examples, the last one possibly smaller."""
+def steps_per_epoch(size: int | Int[AnyArray, "..."], batch_size: int) -> Any:
+    """Batches of one pass over `size` examples, the last one possibly smaller; of its type."""
     return -(-size // batch_size)
 
 

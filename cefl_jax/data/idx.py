@@ -6,6 +6,7 @@ import zlib
 from pathlib import Path
 
 import numpy as np
+from jaxtyping import UInt8
 
 from cefl_jax.outside import OutsideError, check_file, one_line
 
@@ -27,7 +28,7 @@ class DataError(ValueError):
         super().__init__(one_line(line))
 
 
-def read_idx(path, num_axes):
+def read_idx(path: str | Path, num_axes: int) -> UInt8[np.ndarray, "..."]:
     """The array of unsigned bytes in an IDX file, plain or gzipped.
 
     It must be a regular file of at most `MAX_FILE_BYTES`; a pipe might never end. The first bytes

@@ -1,12 +1,16 @@
 """Which client holds which examples.
 
-Every function here returns a list of N arrays, i64, the ascending indices of each client's
+Every function here returns a list of N arrays, the ascending indices of each client's
 examples: no index twice, no client empty, and the same for the same arguments. All but `from_file`
-use every example. What cannot be done is a one-line ValueError that names the field.
+use every example. What cannot be done is a one-line ValueError that names the field; so is a number
+of the wrong kind, and therefore they are `Any`.
 
 NumPy may change its random streams from one version to another, so that a seed alone does not name
 a partition for ever. The JSON text of a partition does, and `from_file` reads it back.
 """
+
+from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 from jaxtyping import Int64
@@ -19,7 +23,9 @@ __all__ = ["dirichlet", "extended_dirichlet", "from_file", "iid", "quantity_skew
            "shards", "to_json"]
 
 
-def iid(labels, num_clients, seed) -> list[Int64[np.ndarray, "_"]]:
+def iid(
+    labels: Sequence[int] | np.ndarray, num_clients: Any, seed: Any
+) -> list[Int64[np.ndarray, "_"]]:
     """Shuffled examples in N parts, equal in size within one.
 
     Args:
@@ -39,7 +45,9 @@ def iid(labels, num_clients, seed) -> list[Int64[np.ndarray, "_"]]:
     return _by_client(owner, num_clients)
 
 
-def dirichlet(labels, num_clients, alpha, seed, min_size=10) -> list[Int64[np.ndarray, "_"]]:
+def dirichlet(
+    labels: Sequence[int] | np.ndarray, num_clients: Any, alpha: Any, seed: Any, min_size: Any = 10
+) -> list[Int64[np.ndarray, "_"]]:
     """Each label's examples in shares ~ Dirichlet(alpha) over the clients.
 
     Small alpha: few clients share a label, and sizes differ widely; large alpha: as iid. Drawn
@@ -71,7 +79,9 @@ def dirichlet(labels, num_clients, alpha, seed, min_size=10) -> list[Int64[np.nd
     return _by_client(skew.raise_to_min_size(rng, owner, num_clients, min_size), num_clients)
 
 
-def shards(labels, num_clients, labels_per_client, seed) -> list[Int64[np.ndarray, "_"]]:
+def shards(
+    labels: Sequence[int] | np.ndarray, num_clients: Any, labels_per_client: Any, seed: Any
+) -> list[Int64[np.ndarray, "_"]]:
     """Examples sorted by label in N * C shards, C of them at random to each client.
 
     Shards are equal in size within one, and examples of one label stay in order. A shard that lies
@@ -104,7 +114,12 @@ def shards(labels, num_clients, labels_per_client, seed) -> list[Int64[np.ndarra
 
 
 def extended_dirichlet(
-    labels, num_clients, labels_per_client, alpha, seed, min_size=1
+    labels: Sequence[int] | np.ndarray,
+    num_clients: Any,
+    labels_per_client: Any,
+    alpha: Any,
+    seed: Any,
+    min_size: Any = 1,
 ) -> list[Int64[np.ndarray, "_"]]:
     """C labels to each client; each label's examples in shares ~ Dirichlet(alpha) over its clients.
 
@@ -144,7 +159,9 @@ def extended_dirichlet(
     return _by_client(owner, num_clients)
 
 
-def quantity_skew(labels, num_clients, alpha, seed, min_size=10) -> list[Int64[np.ndarray, "_"]]:
+def quantity_skew(
+    labels: Sequence[int] | np.ndarray, num_clients: Any, alpha: Any, seed: Any, min_size: Any = 10
+) -> list[Int64[np.ndarray, "_"]]:
     """Client sizes ~ n * Dirichlet(alpha), whatever the labels.
 
     Drawn once, for any alpha, and repaired as in `dirichlet`.

@@ -2,11 +2,16 @@
 
 import math
 import numbers
+from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
+from jaxtyping import Int64, Integer
 
 
-def checked_labels(labels, num_clients, min_size=1):
+def checked_labels(
+    labels: Sequence[int] | np.ndarray, num_clients: Any, min_size: Any = 1
+) -> Integer[np.ndarray, "n"]:
     """The labels as an array, when there are enough for the clients."""
     labels = np.asarray(labels)
     if labels.ndim != 1 or labels.dtype.kind not in "iu":
@@ -21,7 +26,7 @@ def checked_labels(labels, num_clients, min_size=1):
     return labels
 
 
-def check_labels_per_client(labels_per_client, num_labels):
+def check_labels_per_client(labels_per_client: Any, num_labels: int) -> None:
     """Refuses more labels for a client than there are."""
     _check_whole("labels_per_client", labels_per_client)
     if labels_per_client > num_labels:
@@ -29,8 +34,10 @@ def check_labels_per_client(labels_per_client, num_labels):
                          f"has {num_labels} labels; lower it to that or below")
 
 
-def clients_per_label(available, num_clients, labels_per_client, least):
-    """Least and most clients that may hold each label, i64[Y] each, when that is possible."""
+def clients_per_label(
+    available: Int64[np.ndarray, "Y"], num_clients: int, labels_per_client: int, least: int
+) -> tuple[Int64[np.ndarray, "Y"], Int64[np.ndarray, "Y"]]:
+    """Least and most clients that may hold each label, when that is possible."""
     places = num_clients * labels_per_client
     most = np.minimum(available // least, num_clients)
     if places < len(available):
@@ -45,7 +52,7 @@ def clients_per_label(available, num_clients, labels_per_client, least):
     return np.minimum(max(places // len(available) // 5, 1), most), most
 
 
-def check_alpha(alpha):
+def check_alpha(alpha: Any) -> None:
     """Refuses a concentration that no Dirichlet distribution has."""
     if not _is_number(alpha, numbers.Real) or not 0 < alpha < math.inf:
         raise ValueError(f"data.partition.alpha is {alpha!r}; it must be a finite number above 0, "
@@ -62,7 +69,7 @@ def _is_number(value, kind):
     return isinstance(value, kind) and not isinstance(value, bool)
 
 
-def generator(seed):
+def generator(seed: Any) -> np.random.Generator:
     """The stream of random numbers of a seed."""
     _check_whole("seed", seed, least=0)
     return np.random.default_rng(seed)

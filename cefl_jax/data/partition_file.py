@@ -2,8 +2,10 @@
 
 import hashlib
 import json
+from pathlib import Path
 
 import numpy as np
+from jaxtyping import Int, Int64
 
 from cefl_jax.outside import OutsideError, one_line, read_json, show
 
@@ -11,7 +13,7 @@ BYTES_AN_INDEX = 64  # of a file at most, its line's white space included
 BYTES_BESIDE = 2**20
 
 
-def from_file(path, num_examples):
+def from_file(path: str | Path | None, num_examples: int) -> list[Int64[np.ndarray, "_"]]:
     """Reads a partition that somebody published, and checks all of it.
 
     The file may leave examples out. Indices come back in ascending order, whatever theirs was. It
@@ -21,7 +23,7 @@ def from_file(path, num_examples):
       path: data.partition.path, the JSON file.
       num_examples: n, the training examples there are.
     Returns:
-      N arrays, i64, of example indices.
+      N arrays of example indices.
     Raises:
       ValueError: a file that cannot be read, is not a list of lists, or holds an empty client,
         anything but whole numbers from 0 to n - 1, or an index twice.
@@ -38,12 +40,12 @@ def from_file(path, num_examples):
     return partition
 
 
-def to_json(partition):
+def to_json(partition: list[Int[np.ndarray, "_"]]) -> str:
     """The text of `partition.json`: one line without spaces, the same for the same partition."""
     return json.dumps([indices.tolist() for indices in partition], separators=(",", ":"))
 
 
-def sha256(partition):
+def sha256(partition: list[Int[np.ndarray, "_"]]) -> str:
     """Hexadecimal SHA-256 of the bytes of `to_json`, the name of a partition."""
     return hashlib.sha256(to_json(partition).encode("ascii")).hexdigest()
 

@@ -36,7 +36,7 @@ class Dataset(NamedTuple):
     num_classes: int  # Y
 
 
-def load(name, path=None):
+def load(name: str, path: str | Path | None = None) -> Dataset:
     """The data set of a name, checked.
 
     - `fashion_mnist_12k`: the first 10,000 training and the first 2,000 test images of

@@ -30,7 +30,7 @@ def describe(
       round_number: counted from 1.
       deadline_s: of a round, or None.
     Returns:
-      dict of plain values: `round`, `round_s`, `deadline_s`, `clients`, `nodes`, `front`, `cloud`;
+      Plain values: `round`, `round_s`, `deadline_s`, `clients`, `nodes`, `front`, `cloud`;
       whoever acts has `bars`, ascending [activity, from_s, to_s].
     """
     round_s = float(course.phase_s.sum())

@@ -35,15 +35,20 @@ def communication_time(
 
 
 def computation_time(
-    bits: ArrayLike, cycles_per_bit: ArrayLike, frequency_hz: ArrayLike
-) -> ArrayLike:
+    bits: Real[ArrayLike, "..."],
+    cycles_per_bit: Real[ArrayLike, "..."],
+    frequency_hz: Real[ArrayLike, "..."],
+) -> Real[ArrayLike, "..."]:
     """Seconds to process bits: c D / f (Liu et al., ICC 2020, section IV)."""
     return cycles_per_bit * bits / frequency_hz
 
 
 def computation_energy(
-    bits: ArrayLike, cycles_per_bit: ArrayLike, frequency_hz: ArrayLike, capacitance: ArrayLike
-) -> ArrayLike:
+    bits: Real[ArrayLike, "..."],
+    cycles_per_bit: Real[ArrayLike, "..."],
+    frequency_hz: Real[ArrayLike, "..."],
+    capacitance: Real[ArrayLike, "..."],
+) -> Real[ArrayLike, "..."]:
     """Joules to process bits: (alpha / 2) c D f^2 (Liu et al., ICC 2020, section IV)."""
     return 0.5 * capacitance * cycles_per_bit * bits * frequency_hz**2
 

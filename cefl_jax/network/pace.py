@@ -55,7 +55,7 @@ def set_pace(task: Task, network: RoundNetwork, work: Any, sizes: Sizes) -> Pace
 
 
 def sample_service(task: Task, network: RoundNetwork, work: Any) -> Float32[Array, "M"]:
-    """Seconds f32[M] that a cluster's server, as it is shared, trains on a sample; 0 for none."""
+    """Seconds that a cluster's server, as it is shared, trains on a sample; 0 for none."""
     each_s = work.back_train_flop / network.servers.flop_per_s
     return _tenants(task.placement, network) * _at_server(each_s, task.placement)
 

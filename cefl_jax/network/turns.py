@@ -1,6 +1,5 @@
 """Rounds in which clients take turns: whose turn it is has its server and the links to itself."""
 
-
 from typing import Any
 
 import jax

@@ -1,12 +1,13 @@
 """Learning curves as pictures: one Vega-Lite specification for the page and for PDF."""
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import altair as alt
 import numpy as np
 import vl_convert
 
 from cefl_jax.reports import curves, quantities
+from cefl_jax.reports.groups import Section
 from cefl_jax.reports.quantities import ACCURACY, AXES, CLUSTER
 
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#8C6D31", "#7F7F7F")
@@ -39,14 +40,14 @@ class Axis(NamedTuple):
     format: str  # of Vega's numbers
 
 
-def looks(section):
+def looks(section: Section) -> list[Look]:
     """The Look of each group: colours first, then dashes, in the order of the groups."""
     return [Look(group.label, group.method, group.settings, COLOURS[place % len(COLOURS)],
                  DASHES[place // len(COLOURS) % len(DASHES)])
             for place, group in enumerate(section.groups)]
 
 
-def metrics_of(section):
+def metrics_of(section: Section) -> list[Axis]:
     """Axis of every metric that some run has and that a curve can show, accuracy first."""
     keys = dict.fromkeys(key for group in section.groups for run in group.runs
                          for key in run.metrics if not key.startswith(UNDRAWN))
@@ -56,7 +57,7 @@ def metrics_of(section):
             for key in dict.fromkeys([*known, *keys])]
 
 
-def axes_of(section):
+def axes_of(section: Section) -> list[Axis]:
     """Axis of rounds, time, energy and bytes, each in the unit that fits the longest run."""
     axes = []
     for key in AXES:
@@ -69,13 +70,13 @@ def axes_of(section):
     return axes
 
 
-def points(section, metric, axis):
+def points(section: Section, metric: Axis, axis: Axis) -> list[tuple]:
     """The curves of all groups as tuples of the group's place, x, mean, low end, high end.
 
     In the unit of the axis, with as many digits as a screen shows. Ends of a share are cut to what
     a share can be.
     """
-    found = []
+    found: list[tuple] = []
     for place, group in enumerate(section.groups):
         curve = curves.trace(group.runs, metric.key, axis.key)
         if curve is not None:
@@ -89,18 +90,18 @@ def points(section, metric, axis):
     return found
 
 
-def specification(all_looks, metric, axis, target):
+def specification(
+    all_looks: list[Look], metric: Axis, axis: Axis, target: float
+) -> dict[str, Any]:
     """The Vega-Lite specification of curves with bands, without its data set `rows`.
 
     Its layers are bands, lines, points with tooltips, and, for accuracy, the target.
 
     Args:
-      all_looks: list of Look.
+      all_looks: of the groups.
       metric: Axis of what is shown.
       axis: Axis of what it is shown against.
       target: accuracy that is marked.
-    Returns:
-      dict.
     """
     colour = _by_label(alt.Color, all_looks, "colour")
     x = alt.X("x:Q", title=axis.title, axis=alt.Axis(format=axis.format, tickCount=8))
@@ -139,7 +140,7 @@ PRINT = {
 }
 
 
-def figures(section, target):
+def figures(section: Section, target: float) -> dict[str, bytes]:
     """{name: bytes of a PDF} of the curves for print."""
     metrics = {metric.key: metric for metric in metrics_of(section)}
     axes = {axis.key: axis for axis in axes_of(section)}

@@ -5,11 +5,13 @@ curve is read, between its evaluations linearly, at common places, where all see
 have begun and none has ended.
 """
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
 
 from cefl_jax.reports.intervals import band
+from cefl_jax.reports.runs import Run
 
 MOST_PLACES = 200
 
@@ -23,11 +25,11 @@ class Curve(NamedTuple):
     count: int  # type: ignore[assignment]  # for tuple.count; seeds that have the metric
 
 
-def trace(runs, metric, axis):
+def trace(runs: Sequence[Run], metric: str, axis: str) -> Curve | None:
     """The curve of a group.
 
     Args:
-      runs: list of Run that differ in their seed.
+      runs: those that differ in their seed.
       metric: name of a metric.
       axis: name of a metric that never falls, such as round.
     Returns:

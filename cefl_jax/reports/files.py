@@ -8,11 +8,12 @@ from pathlib import Path
 
 from cefl_jax.reports import charts, formats, page, quantities, tables
 from cefl_jax.reports.groups import by_section
+from cefl_jax.reports.runs import LeftOut, Run
 
 WRITERS = {"csv": formats.to_csv, "md": formats.to_markdown, "tex": formats.to_latex}
 
 
-def check_out(out):
+def check_out(out: str | Path) -> None:
     """Refuses a place where the page, or the folder beside it, cannot be.
 
     Raises:
@@ -34,12 +35,14 @@ def check_out(out):
         raise ValueError(f"--out={out}: no permission to write in {out.parent}")
 
 
-def folder_beside(out):
+def folder_beside(out: Path) -> Path:
     """Where tables and figures of a page go, such as report_files for report.html."""
     return out.with_name(f"{out.stem}_files")
 
 
-def write_report(runs, left_out, target, out):
+def write_report(
+    runs: list[Run], left_out: list[LeftOut], target: float, out: str | Path
+) -> list[Path]:
     """Writes the page, its tables as CSV, Markdown and LaTeX, and its figures as PDF.
 
     Files of the same names are replaced, and no others.
@@ -49,7 +52,7 @@ def write_report(runs, left_out, target, out):
       target: accuracy of the tables' costs.
       out: path of the page.
     Returns:
-      list of the paths written, the page first.
+      The paths written, the page first.
     """
     out = Path(out)
     sections = by_section(runs)

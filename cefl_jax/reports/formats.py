@@ -6,7 +6,7 @@ import math
 import re
 from typing import NamedTuple
 
-from cefl_jax.reports.tables import Estimate
+from cefl_jax.reports.tables import Estimate, Table
 
 DASH = "\N{EN DASH}"
 DIGITS = 3
@@ -22,7 +22,7 @@ class Shown(NamedTuple):
     rows: list  # lists of text, the label first
 
 
-def show(table):
+def show(table: Table) -> Shown:
     """The Shown of a table: every cell in the unit of its column, equal decimals in a column."""
     heads = ["", *map(_head, table.columns)]
     decimals = [_decimals(column, [row[place] for row in table.rows])
@@ -32,7 +32,7 @@ def show(table):
     return Shown(heads, rows)
 
 
-def to_markdown(table):
+def to_markdown(table: Table) -> str:
     """The table in GitHub's Markdown, notes below."""
     shown = show(table)
     lines = [_markdown_line(shown.heads), "|---" + "|---:" * len(table.columns) + "|"]
@@ -40,7 +40,7 @@ def to_markdown(table):
     return "\n".join([*lines, "", *map(_markdown, table.notes)]) + "\n"
 
 
-def to_latex(table):
+def to_latex(table: Table) -> str:
     """The table for LaTeX with the package booktabs, notes in its caption."""
     shown = show(table)
     lines = [r"% \usepackage{booktabs}", r"\begin{table}", r"\centering",
@@ -51,7 +51,7 @@ def to_latex(table):
     return "\n".join(lines) + "\n"
 
 
-def to_csv(table):
+def to_csv(table: Table) -> str:
     """The table for programs: basic units (s, J, B, shares of one), nothing rounded.
 
     An estimate has columns for its mean, for half of the 95% interval, and for the number of seeds

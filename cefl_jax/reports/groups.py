@@ -4,8 +4,10 @@ A section has one dataset, one partition and one model. A group of it has the sa
 that changes results.
 """
 
-from typing import NamedTuple
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
 
+from cefl_jax.reports.runs import Run
 from cefl_jax.reports.settings import changes_results, differences, key, text
 
 
@@ -17,7 +19,7 @@ class Group(NamedTuple):
     runs: list  # in the order of their seeds
 
     @property
-    def label(self):
+    def label(self) -> str:
         """Method and settings, which no other group of the section has."""
         return " · ".join((self.method, *self.settings))
 
@@ -31,14 +33,8 @@ class Section(NamedTuple):
     groups: list
 
 
-def by_section(runs):
-    """The runs in sections and groups, in the order of their settings.
-
-    Args:
-      runs: list of Run.
-    Returns:
-      list of Section; [] without runs.
-    """
+def by_section(runs: Sequence[Run]) -> list[Section]:
+    """The runs in sections and groups, in the order of their settings; [] without runs."""
     sections = _gather(runs, lambda path: path in ("data.name", "model.name")
                        or path.startswith("data.partition."))
     titles = _titles([section[0].config for section in sections])
@@ -64,7 +60,7 @@ def _make_section(title, runs):
 
 def _gather(runs, belongs):
     """Lists of the runs that are equal in the fields that belong, in the order of those fields."""
-    gathered: dict[tuple, list] = {}
+    gathered: dict[frozenset, list[Run]] = {}
     for run in runs:
         gathered.setdefault(key(run.config, belongs), []).append(run)
     in_order = sorted(gathered, key=lambda fields: sorted(
@@ -85,16 +81,16 @@ def _titles(configs):
     return titles
 
 
-def tell_apart(configs):
+def tell_apart(configs: Sequence[Mapping[str, Any]]) -> list[tuple[str, ...]]:
     """What tells each of some flat configs from the others of its method, with short names.
 
     A field that is None is not named. The part of the settings that is called as another method
     is left out, unless two of a method would be the same without it.
 
     Args:
-      configs: list of flat configs, no two of which are the same.
+      configs: flat, no two of which are the same.
     Returns:
-      list of tuples of texts NAME=VALUE; with its method each is different from all others.
+      Texts NAME=VALUE of each; with its method each is different from all others.
     """
     varying = [path for path in _varying(configs) if changes_results(path)
                and path != "method.name"]

@@ -1,18 +1,20 @@
 """Means over seeds with their 95% confidence intervals, by Student's t."""
 
 import math
+from collections.abc import Iterable
 
 import numpy as np
+from jaxtyping import Float
 from scipy import stats
 
 LEVEL = 0.95
 
 
-def interval(values):
+def interval(values: Iterable[float]) -> tuple[float, float]:
     """Mean and half the width of its 95% interval (Student's t) of the finite values.
 
     Args:
-      values: numbers, one a seed.
+      values: one a seed.
     Returns:
       The mean, nan without a finite value; the half width, nan with fewer than two.
     """
@@ -23,13 +25,15 @@ def interval(values):
     return float(mean[0]), float(half[0])
 
 
-def band(values):
+def band(
+    values: Float[np.ndarray, "S P"],
+) -> tuple[Float[np.ndarray, "P"], Float[np.ndarray, "P"]]:
     """`interval` at every point of a curve at once.
 
     Args:
-      values: f[S, P] finite values of S seeds, at least one, at P points.
+      values: finite values of S seeds, at least one, at P points.
     Returns:
-      f[P] means, and f[P] half widths, nan for a single seed.
+      Means, and half widths, nan for a single seed.
     """
     seeds = len(values)
     if seeds == 1:

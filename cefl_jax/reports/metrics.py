@@ -2,6 +2,7 @@
 
 import glob
 import math
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import duckdb
@@ -50,13 +51,13 @@ class Metrics(NamedTuple):
     skipped: dict  # metric: number of values that were not finite, where there are any
 
 
-def read_metrics(files):
+def read_metrics(files: Sequence[str]) -> tuple[dict[str, Metrics], dict[str, str]]:
     """The evaluations in each file.
 
     A value that was not finite is null in the file. A metric that a run does not have is absent.
 
     Args:
-      files: absolute paths, as str.
+      files: absolute paths.
     Returns:
       {file: Metrics}, and {file: why it cannot be read}; each file is in one of the two.
     """

@@ -2,25 +2,28 @@
 
 import base64
 import functools
+from typing import Any
 
 import jinja2
 import vl_convert
 
 from cefl_jax.reports import charts, formats, partitions, quantities, settings, tables
+from cefl_jax.reports.groups import Section
 from cefl_jax.reports.quantities import ACCURACY, CLUSTER
+from cefl_jax.reports.runs import LeftOut
 
 MOST_PARTITIONS = 4
 
 
-def render(sections, left_out, target):
+def render(sections: list[Section], left_out: list[LeftOut], target: float) -> str:
     """The page.
 
     Args:
       sections: from `groups.by_section`.
-      left_out: list of LeftOut.
+      left_out: from `runs.read_runs`.
       target: accuracy of the tables' costs.
     Returns:
-      str, HTML.
+      HTML.
     """
     templates = jinja2.Environment(loader=jinja2.PackageLoader("cefl_jax.reports"),
                                    autoescape=True, trim_blocks=True, lstrip_blocks=True,
@@ -59,11 +62,11 @@ def _describe_table(table):
     return {"shown": formats.show(table), "notes": table.notes, "texts": texts}
 
 
-def chart_data(section, target):
+def chart_data(section: Section, target: float) -> dict[str, Any]:
     """What the script of the page draws a section's charts from, as JSON can hold it.
 
     Returns:
-      dict with the looks of the groups, the metrics and axes to choose from, the points of each
+      The looks of the groups, the metrics and axes to choose from, the points of each
       pair of them, and a specification for Vega-Lite, or {} for a section without curves.
     """
     metrics, axes = charts.metrics_of(section), charts.axes_of(section)

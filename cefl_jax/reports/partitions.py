@@ -10,6 +10,7 @@ import numpy as np
 from cefl_jax.data import sources
 from cefl_jax.data.partition_file import from_file
 from cefl_jax.outside import OutsideError, read_bytes
+from cefl_jax.reports.groups import Section
 from cefl_jax.runtime.pictures import draw_partition
 
 MOST_BYTES = 2**28  # of a partition
@@ -25,7 +26,7 @@ class Picture(NamedTuple):
     reason: str = ""  # why there is no picture
 
 
-def gather(section, most):
+def gather(section: Section, most: int) -> tuple[list[Picture], int]:
     """Pictures of the partitions of a section, in the order of their seeds.
 
     A run's own `partition.png` is taken where some run with the partition has one; otherwise it is
@@ -35,7 +36,7 @@ def gather(section, most):
       section: Section.
       most: pictures wanted.
     Returns:
-      list of Picture, at most that many; and the number of further partitions.
+      At most that many; and the number of further partitions.
     """
     holders: dict = {}
     for group in section.groups:

@@ -1,11 +1,13 @@
 """The metrics as a reader knows them: names, units, and what a run came to in each."""
 
 import math
+from collections.abc import Iterable
 from typing import NamedTuple
 
 import numpy as np
+from jaxtyping import Float
 
-from cefl_jax.reports.runs import ALL_BYTES
+from cefl_jax.reports.runs import ALL_BYTES, Run
 from cefl_jax.runtime import units
 
 ACCURACY = "test/accuracy"
@@ -47,17 +49,17 @@ class Unit(NamedTuple):
 PERCENT = Unit("%", 0.01)
 
 
-def name(metric):
+def name(metric: str) -> str:
     """What a reader calls a metric; its key where there is no better name."""
     return NAMES.get(metric, metric)
 
 
-def is_share(metric):
+def is_share(metric: str) -> bool:
     """Whether a metric is best read in percent."""
     return metric.endswith("accuracy")
 
 
-def unit(metric, values):
+def unit(metric: str, values: Iterable[float]) -> Unit:
     """The largest unit of which the largest of some values holds at least two."""
     scale = SCALES.get(metric, ())
     most = max((value for value in values if math.isfinite(value)), default=0.0)
@@ -65,23 +67,23 @@ def unit(metric, values):
     return fitting[-1] if fitting else Unit(*scale[0]) if scale else Unit()
 
 
-def final(run, metric):
+def final(run: Run, metric: str) -> float:
     """Mean of the last `FINAL_EVALUATIONS` values, nan without a finite one."""
     return mean(run.metrics.get(metric, np.zeros(0))[-FINAL_EVALUATIONS:])
 
 
-def last(run, metric):
+def last(run: Run, metric: str) -> float:
     """The value of the last evaluation, nan where it is missing or was not finite."""
     return float(run.metrics[metric][-1]) if metric in run.metrics else math.nan
 
 
-def mean(values):
+def mean(values: Float[np.ndarray, "T"]) -> float:
     """Mean of the finite values, nan without any."""
     values = values[np.isfinite(values)]
     return float(values.mean()) if values.size else math.nan
 
 
-def at_target(run, target):
+def at_target(run: Run, target: float) -> dict[str, float] | None:
     """{axis: value} at the first evaluation with an accuracy of at least the target.
 
     None when there is no such evaluation; an axis that the run lacks is absent.

@@ -1,6 +1,7 @@
 """From folders to runs: which are finished and whole, and why the others are left out."""
 
 import os
+from collections.abc import Iterable
 from pathlib import Path
 from typing import NamedTuple
 
@@ -27,7 +28,7 @@ class Run(NamedTuple):
     skipped: dict = {}  # noqa: RUF012  # metric: how many values were not finite
 
     @property
-    def seed(self):
+    def seed(self) -> int:
         return self.config["seed"]
 
 
@@ -39,16 +40,16 @@ class LeftOut(NamedTuple):
     reason: str
 
 
-def read_runs(folders):
+def read_runs(folders: Iterable[str | Path]) -> tuple[list[Run], list[LeftOut]]:
     """The runs at or below some folders.
 
     A run folder has at least two of config, status and metrics. Of two runs with the same settings
     and the same seed the second is left out: it is no further sample.
 
     Args:
-      folders: paths.
+      folders: where to look.
     Returns:
-      list of Run, finished and whole; list of LeftOut; both in the order of their folders.
+      Those that are finished and whole, and the others; both in the order of their folders.
     Raises:
       ValueError: a folder is missing, or there is no run at or below it.
     """
@@ -69,7 +70,7 @@ def read_runs(folders):
     return runs, sorted([*left_out, *broken, *repeated])
 
 
-def find_runs(folder):
+def find_runs(folder: Path) -> list[Path]:
     """Run folders at or below a folder, in order.
 
     Raises:
@@ -123,12 +124,14 @@ def _read_evaluations(finished):
     whole, faults = metrics.read_metrics(list(files.values()))
     runs, broken = [], []
     for folder, (config, last) in finished.items():
-        found = whole.get(files[folder])
-        if found is not None and found.values["round"][-1] == last:
-            runs.append(Run(folder, config, _add_bytes(found.values), found.skipped))
-            continue
-        why = faults.get(files[folder]) or (
-            f"ends with round {found.values['round'][-1]:.0f}, and status.json with {last}")
+        why = faults.get(files[folder])
+        if why is None:
+            found = whole[files[folder]]
+            ends = found.values["round"][-1]
+            if ends == last:
+                runs.append(Run(folder, config, _add_bytes(found.values), found.skipped))
+                continue
+            why = f"ends with round {ends:.0f}, and status.json with {last}"
         broken.append(LeftOut(folder, "unreadable", f"metrics.jsonl {why}"))
     return runs, broken
 

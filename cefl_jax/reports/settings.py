@@ -3,6 +3,8 @@
 import functools
 import json
 import shlex
+from collections.abc import Callable, Mapping
+from typing import Any
 
 from flax import traverse_util
 
@@ -12,19 +14,19 @@ from cefl_jax.config_file import NAMING
 MOST_FIELDS = 1000
 
 
-def flatten(nested):
+def flatten(nested: Mapping[str, Any]) -> dict[str, Any]:
     """{dotted path: value} of nested dicts, lists as tuples."""
     flat = traverse_util.flatten_dict(nested, sep=".")
     return {path: _hashable(value) for path, value in flat.items()}
 
 
 @functools.cache
-def defaults():
+def defaults() -> dict[str, Any]:
     """{dotted path: default} of every field; not to be changed."""
     return flatten(default_config().to_dict())
 
 
-def complete(nested):
+def complete(nested: Any) -> dict[str, Any]:
     """All fields of a `config.json`; a field that is newer than the file has its default.
 
     A field that is known has a value of its type; others, of a newer version, have any.
@@ -44,7 +46,7 @@ def complete(nested):
     return defaults() | flat | known
 
 
-def changes_results(path):
+def changes_results(path: str) -> bool:
     """Whether a field makes another experiment, as the seed and most of `run` do not.
 
     How a run is executed changes rounding only, but for the types it computes with.
@@ -52,7 +54,7 @@ def changes_results(path):
     return path != "seed" and (not path.startswith("run.") or path.endswith("_dtype"))
 
 
-def key(config, belongs):
+def key(config: Mapping[str, Any], belongs: Callable[[str], bool]) -> frozenset:
     """What is equal where two flat configs are, in the fields of which `belongs(path)` is true.
 
     A field that is missing is as one that is None.
@@ -61,26 +63,26 @@ def key(config, belongs):
                      if value is not None and belongs(path))
 
 
-def differences(config):
+def differences(config: Mapping[str, Any]) -> dict[str, Any]:
     """The fields of a flat config that are not at their defaults, unknown ones included."""
     known = defaults()
     return {path: value for path, value in config.items()
             if path not in known or value != known[path]}
 
 
-def command(config, workdir):
+def command(config: Mapping[str, Any], workdir: str) -> str:
     """The shell command that repeats a run, every field that is not at its default spelt out.
 
     Args:
       config: flat config.
-      workdir: str, folder for the repetition.
+      workdir: folder for the repetition.
     """
     words = ["python", "-m", "cefl_jax.main", "--config=configs/default.py"]
     words += [f"--config.{path}={text(value)}" for path, value in differences(config).items()]
     return shlex.join([*words, f"--workdir={workdir}"])
 
 
-def text(value):
+def text(value: object) -> str:
     """A value as `--config.FIELD=` takes it."""
     return ",".join(map(str, value)) if isinstance(value, tuple) else str(value)
 

@@ -1,15 +1,16 @@
 """The tables of a report, as data: what is averaged over seeds, and what is said below."""
 
 import math
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
 
 from cefl_jax.reports import quantities
-from cefl_jax.reports.groups import by_section
+from cefl_jax.reports.groups import Section, by_section
 from cefl_jax.reports.intervals import interval
 from cefl_jax.reports.quantities import ACCURACY, CLOUD_ACCURACY, PERCENT, Unit
-from cefl_jax.reports.runs import ALL_BYTES
+from cefl_jax.reports.runs import ALL_BYTES, Run
 
 INTERVAL = "Mean over seeds ± half of the 95% interval (Student's t)."
 
@@ -51,22 +52,22 @@ class Table(NamedTuple):
     notes: list  # sentences that belong below
 
 
-def estimate(values):
+def estimate(values: Sequence[float]) -> Estimate | None:
     """The Estimate over seeds, None when no seed has a finite value.
 
     Args:
-      values: numbers, one a seed, nan where a seed has none.
+      values: one a seed, nan where a seed has none.
     """
     mean, half = interval(values)
     count = sum(map(math.isfinite, values))
     return Estimate(mean, half, count, len(values)) if count else None
 
 
-def summary_table(runs, target):
+def summary_table(runs: Sequence[Run], target: float) -> Table:
     """Accuracy, and rounds, seconds, joules and bytes to a target accuracy, over seeds.
 
     Args:
-      runs: list of Run, of one section; from `runs.read_runs`.
+      runs: of one section; from `runs.read_runs`.
       target: accuracy in (0, 1].
     Returns:
       Table, a row a group of runs that differ in their seed only.
@@ -80,7 +81,7 @@ def summary_table(runs, target):
     return summarize(sections[0], target)
 
 
-def summarize(section, target):
+def summarize(section: Section, target: float) -> Table:
     """`summary_table` of a section."""
     groups = section.groups
     hits = [[quantities.at_target(run, target) for run in group.runs] for group in groups]
@@ -118,7 +119,7 @@ CLUSTERING = {
 COUNTS = ("cluster/count", "cluster/size_min", "cluster/size_max")
 
 
-def clustering_table(section):
+def clustering_table(section: Section) -> Table | None:
     """How good the clusters of each group were; None when no group has clusters."""
     columns = []
     for metric, take in CLUSTERING.items():

@@ -11,6 +11,7 @@ compresses the same arrays into other bytes.
 
 import io
 import sys
+from pathlib import Path
 
 import numpy as np
 
@@ -20,7 +21,7 @@ NUM_TRAIN = 10_000
 NUM_TEST = 2_000
 
 
-def make_extract(path=None):
+def make_extract(path: str | Path | None = None) -> bytes:
     """The extract's bytes, from the folder `path` of Fashion-MNIST's IDX files."""
     whole = sources.load("fashion_mnist", path)
     npz = io.BytesIO()

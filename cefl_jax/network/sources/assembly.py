@@ -3,6 +3,7 @@
 from typing import Any, NamedTuple
 
 import numpy as np
+from jaxtyping import Float64, Real
 
 from cefl_jax.network.channel import path_gain
 from cefl_jax.network.topology import Devices, Network
@@ -29,7 +30,9 @@ class Plan(NamedTuple):
     backhaul_bps: np.ndarray  # f64[E + 1] between server and cloud; the last is the front's
 
 
-def mean_snr(plan, noise_w_per_hz=NOISE_W_PER_HZ):
+def mean_snr(
+    plan: Plan, noise_w_per_hz: float = NOISE_W_PER_HZ
+) -> tuple[Float64[np.ndarray, "N servers"], Float64[np.ndarray, "N servers"]]:
     """Signal-to-noise ratios of all links by the path loss of an urban macro cell.
 
     A link has its client's bandwidth each way, and its sender's power. Devices closer than
@@ -39,7 +42,7 @@ def mean_snr(plan, noise_w_per_hz=NOISE_W_PER_HZ):
       plan: Plan.
       noise_w_per_hz: noise density.
     Returns:
-      up f64[N, E + 1] and down f64[N, E + 1]; the last column is the front aggregation server's.
+      Up and down; the last column is the front aggregation server's.
     """
     server_km = np.vstack([plan.edges.km, plan.front.km])
     (east, north), (server_east, server_north) = plan.clients.km.T, server_km.T
@@ -52,7 +55,9 @@ def mean_snr(plan, noise_w_per_hz=NOISE_W_PER_HZ):
     return up, down
 
 
-def to_network(plan, up_snr, down_snr):
+def to_network(
+    plan: Plan, up_snr: Real[np.ndarray, "N servers"], down_snr: Real[np.ndarray, "N servers"]
+) -> Network:
     """The network of a plan and the signal-to-noise ratios of its links.
 
     Args:

@@ -5,7 +5,9 @@ Every complaint is a DocumentError of one line that names the entry, as in `edge
 
 import difflib
 import re
+from collections.abc import Collection, Sequence
 from pathlib import Path
+from typing import Any
 
 import yaml
 
@@ -21,7 +23,7 @@ class DocumentError(ValueError):
     """What is wrong in a document, without the document's name."""
 
 
-def read_document(path):
+def read_document(path: str | Path) -> Any:
     """What a file holds, as dicts, lists, texts and numbers.
 
     YAML makes no other objects, has no keys but texts, and merges none (`<<`): a few lines could
@@ -56,7 +58,9 @@ def _parse_yaml(text):
         raise DocumentError(f"cannot be read as YAML: {reason:.200}; correct it") from error
 
 
-def check_keys(value, where, required, optional=()):
+def check_keys(
+    value: Any, where: str, required: Sequence[str], optional: Sequence[str] = ()
+) -> None:
     """Raises DocumentError for anything but a mapping of the required and some optional keys."""
     known = (*required, *optional)
     if not isinstance(value, dict):
@@ -73,7 +77,7 @@ def check_keys(value, where, required, optional=()):
             raise DocumentError(f"{inside}{key} is missing; add it")
 
 
-def check_list(value, where, length=None):
+def check_list(value: Any, where: str, length: int | None = None) -> None:
     """Raises DocumentError for anything but a list of some entries, or of `length`."""
     wanted = "at least one" if length is None else length
     if not isinstance(value, list):
@@ -82,7 +86,7 @@ def check_list(value, where, length=None):
         raise DocumentError(f"{where} has {len(value)} entries, and needs {wanted}; correct it")
 
 
-def check_number(value, where, zero=False):
+def check_number(value: Any, where: str, zero: bool = False) -> None:
     """Raises DocumentError for anything but a number from LEAST to MOST, or 0 where it may be."""
     if type(value) not in (int, float):                        # true is an int, but no number
         raise DocumentError(f"{where}={show(value)} needs to be a number")
@@ -95,7 +99,7 @@ def check_number(value, where, zero=False):
         )
 
 
-def suggest(name, known):
+def suggest(name: Any, known: Collection[str]) -> str:
     """What somebody may have meant who wrote `name`."""
     close = difflib.get_close_matches(name[:40], known, 1) if isinstance(name, str) else ()
     hint = f"did you mean {show_key(close[0])}? " if close else ""
@@ -103,7 +107,7 @@ def suggest(name, known):
     return f"{hint}known: {first}{', ...' if len(known) > MOST_NAMES else ''}"
 
 
-def show_key(key):
+def show_key(key: Any) -> str:
     """A key in an error message, as `show` shows a value."""
     return key if isinstance(key, str) and key.isidentifier() and len(key) <= 40 else show(key)
 

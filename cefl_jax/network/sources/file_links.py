@@ -1,8 +1,11 @@
 """The links of a network from a file: modelled or measured, and such as float32 can hold."""
 
-import numpy as np
+from typing import Any
 
-from cefl_jax.network.sources.assembly import mean_snr
+import numpy as np
+from jaxtyping import Float64
+
+from cefl_jax.network.sources.assembly import Plan, mean_snr
 from cefl_jax.network.sources.document import (
     LEAST,
     MOST,
@@ -13,14 +16,16 @@ from cefl_jax.network.sources.document import (
 )
 
 
-def modelled_snr(plan, noise_w_per_hz):
+def modelled_snr(
+    plan: Plan, noise_w_per_hz: float
+) -> tuple[Float64[np.ndarray, "N servers"], Float64[np.ndarray, "N servers"]]:
     """Signal-to-noise ratios by the path-loss model.
 
     Args:
       plan: Plan.
       noise_w_per_hz: noise density, from LEAST to MOST.
     Returns:
-      up f64[N, E + 1] and down f64[N, E + 1].
+      Up and down.
     Raises:
       DocumentError: for a link whose ratio or rate is not from LEAST to MOST.
     """
@@ -42,14 +47,16 @@ def modelled_snr(plan, noise_w_per_hz):
     return links
 
 
-def measured_snr(links, plan):
+def measured_snr(
+    links: Any, plan: Plan
+) -> tuple[Float64[np.ndarray, "N servers"], Float64[np.ndarray, "N servers"]]:
     """Signal-to-noise ratios that make the rates of a file, by Shannon's formula.
 
     Args:
       links: the entry `links` of a file.
       plan: Plan.
     Returns:
-      up f64[N, E + 1] and down f64[N, E + 1].
+      Up and down.
     Raises:
       DocumentError: for an entry of another form, and a rate whose ratio is not from LEAST to MOST.
     """

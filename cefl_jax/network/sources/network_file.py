@@ -1,6 +1,7 @@
 """A user's own computing power network, from a file."""
 
 import dataclasses
+from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
@@ -17,6 +18,7 @@ from cefl_jax.network.sources.document import (
     suggest,
 )
 from cefl_jax.network.sources.file_links import measured_snr, modelled_snr
+from cefl_jax.network.topology import Network
 from cefl_jax.outside import one_line, show
 
 MOST_CLIENTS = 10_000_000
@@ -34,7 +36,9 @@ class _Entries(NamedTuple):
     backhaul_bps: list
 
 
-def read_network(path, num_clients, num_edges):
+def read_network(
+    path: str | Path | None, num_clients: int, num_edges: int
+) -> tuple[Network, tuple[str, ...]]:
     """Reads the description of a network, and checks all of it.
 
     The file is JSON (*.json) or YAML (*.yaml, *.yml; slower to read), here in YAML:
@@ -64,7 +68,7 @@ def read_network(path, num_clients, num_edges):
       num_clients: N.
       num_edges: E.
     Returns:
-      Network of NumPy arrays, f32 and `kind` i32, and the tuple of device names that kinds index,
+      Network of NumPy arrays, f32 and `kind` i32, and the device names that kinds index,
       in the order in which the file first uses them.
     Raises:
       ValueError: for a file that is missing, unreadable or not as above, and for other numbers of

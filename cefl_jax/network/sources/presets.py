@@ -7,6 +7,8 @@ import numpy as np
 from cefl_jax.network.sources.assembly import Plan, Sites, mean_snr, to_network
 from cefl_jax.network.sources.devices import CLASSES, DeviceClass
 from cefl_jax.network.sources.network_file import read_network
+from cefl_jax.network.topology import Network
+from cefl_jax.specs import NetworkSpec
 
 PRESETS = ("cellular", "uniform", "hierfavg", "device_zoo", "file")
 
@@ -45,7 +47,9 @@ HIERFAVG = {  # the paper counts neither time nor energy of servers; cellular's 
 }
 
 
-def make_network(spec, num_clients, seed):
+def make_network(
+    spec: NetworkSpec, num_clients: int, seed: int
+) -> tuple[Network, tuple[str, ...]]:
     """The network that the settings name.
 
     `cellular`: clients and edge nodes uniform in a disc of `CELL_RADIUS_KM`, the front aggregation
@@ -58,9 +62,9 @@ def make_network(spec, num_clients, seed):
     Args:
       spec: NetworkSpec.
       num_clients: N.
-      seed: int, of places and speeds.
+      seed: of places and speeds.
     Returns:
-      Network of NumPy arrays, f32 and `kind` i32, and the tuple of device names that kinds index.
+      Network of NumPy arrays, f32 and `kind` i32, and the device names that kinds index.
     Raises:
       ValueError: for an unknown preset, or a file that is not as it needs to be.
     Reference:

@@ -6,6 +6,8 @@ import math
 import sys
 import warnings
 import zipfile
+from collections.abc import Callable, Sequence
+from pathlib import Path
 
 import numpy as np
 
@@ -14,7 +16,13 @@ from cefl_jax.outside import MissingError, OutsideError, check_file, decode, one
 MOST_DIRECTORY_BYTES = 2**17  # of an npz file's table of its arrays
 
 
-def read_arrays(path, known, most_bytes, most_csv_bytes, check):
+def read_arrays(
+    path: str | Path | None,
+    known: Sequence[str],
+    most_bytes: int,
+    most_csv_bytes: int,
+    check: Callable[[str, np.dtype, tuple[int, ...]], None],
+) -> dict[str, np.ndarray]:
     """The arrays of a trace file by name, of whatever values.
 
     Args:
@@ -25,15 +33,15 @@ def read_arrays(path, known, most_bytes, most_csv_bytes, check):
       check: called with name, dtype and shape of an array of an npz file before it is read;
         raises what it likes.
     Returns:
-      dict of NumPy arrays, at least one.
+      At least one.
     Raises:
       ValueError: for a file that cannot be read, is too large, or has other arrays; one line.
     """
-    is_csv = str(path).lower().endswith(".csv")
+    is_csv, place = str(path).lower().endswith(".csv"), path or "/nonesuch"
     try:
-        check_file(path or "/nonesuch", most_csv_bytes if is_csv else most_bytes)
+        check_file(place, most_csv_bytes if is_csv else most_bytes)
         if is_csv:
-            return {"available": _read_csv(path, decode(read_bytes(path, most_csv_bytes)))}
+            return {"available": _read_csv(path, decode(read_bytes(place, most_csv_bytes)))}
     except MissingError as error:
         raise refusal(path, "there is no such file; record one with run.save_trace=True, or name "
                       "another") from error
@@ -42,7 +50,7 @@ def read_arrays(path, known, most_bytes, most_csv_bytes, check):
     return _read_npz(path, known, most_bytes, check)
 
 
-def refusal(path, what):
+def refusal(path: str | Path | None, what: object) -> ValueError:
     """ValueError of one line about the file, whatever the file has said."""
     return ValueError(one_line(f"network.trace={path}: {what}"))
 

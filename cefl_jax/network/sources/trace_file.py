@@ -1,5 +1,6 @@
 """Recorded conditions of a network: read from a file and checked against the run."""
 
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -27,7 +28,7 @@ _MOST = {"shadow_db": 100.0, "edge_load": 10.0}  # either way; beyond it a unit 
 _NUMBERS = "iuf"  # kinds of NumPy dtypes
 
 
-def read_trace(path, rounds, num_clients, num_edges):
+def read_trace(path: str | Path | None, rounds: int, num_clients: int, num_edges: int) -> Trace:
     """Reads a trace for a run, and checks all of it.
 
     An npz file has any of the arrays `shadow_db` [rows, N], alike on all links of a client, or
@@ -74,13 +75,13 @@ def read_trace(path, rounds, num_clients, num_edges):
     return Trace(**whole)
 
 
-def to_arrays(trace):
+def to_arrays(trace: Trace) -> dict[str, np.ndarray]:
     """The arrays of an npz file that `read_trace` reads back, by name.
 
     Args:
       trace: Trace of `dynamics.record`, no axis of which is shortened.
     Returns:
-      dict of NumPy arrays, as np.savez_compressed takes them.
+      As np.savez_compressed takes them.
     """
     return {name: np.asarray(array) for name, array in trace._asdict().items()}
 
