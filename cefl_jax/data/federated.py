@@ -113,7 +113,7 @@ def batch_examples(
     return jnp.where(valid, example, data.labels.shape[0]), valid
 
 
-def steps_per_epoch(size: int | Int[AnyArray, "..."], batch_size: int) -> Any:
+def steps_per_epoch(size: int | np.integer | Int[AnyArray, "..."], batch_size: int) -> Any:
     """Batches of one pass over `size` examples, the last one possibly smaller; of its type."""
     return -(-size // batch_size)
 

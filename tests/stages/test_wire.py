@@ -1,7 +1,6 @@
 """What crosses the cut: noise and compression change values on their way, and no gradient rule."""
 
 import functools
-from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -10,6 +9,7 @@ import optax
 import pytest
 
 from cefl_jax import program
+from cefl_jax.methods.cefl import CeflState
 from cefl_jax.network.messages import Sizes
 from cefl_jax.specs import CompressionSpec, PrivacySpec
 from cefl_jax.stages import planning
@@ -18,7 +18,7 @@ from cefl_jax.stages.exchange import Exchange, exchange
 from cefl_jax.stages.leakage import distance_correlation
 from cefl_jax.stages.split_training import draw_key
 from cefl_jax.stages.wire import make_wire
-from cefl_jax.types import Halves, Purpose, purpose_key, round_key
+from cefl_jax.types import Purpose, purpose_key, round_key
 from tests import world
 from tests.quick import quick_jit
 
@@ -35,12 +35,10 @@ NOISY = {
 }
 
 
-class Before(NamedTuple):
-    """What split training needs of the state."""
-
-    key: jax.Array
-    round: jax.Array
-    halves: Halves
+def before(key, round, halves):
+    """A state of which there is what split training needs."""
+    nothing = dict.fromkeys(CeflState._fields)
+    return CeflState(**nothing | {"key": key, "round": round, "halves": halves})
 
 
 @pytest.fixture(scope="module")
@@ -182,7 +180,7 @@ def trained():
     setups = {width: world.make_setup(NOISY | {"run.client_chunk": width}) for width in (1, 3, 7)}
     trainers = {width: world.trainer(setup) for width, setup in setups.items()}
     spec, data = setups[1].spec, setups[1].data
-    state = Before(jax.random.key(spec.seed), jnp.int32(0), drawn_halves(setups[1].model))
+    state = before(jax.random.key(spec.seed), jnp.int32(0), drawn_halves(setups[1].model))
     clients, cluster = np.int32([4, 0, 9, 6, 2, 10, 1]), np.int32([0, 1, 0, 1, 1, 2, 1])
     plan = planning.make_plan(clients, cluster, data.sizes[clients], 3, spec.train, None)
 
@@ -240,7 +238,7 @@ def test_a_message_is_drawn_from_its_client_and_its_step(trained):
 def test_leakage_is_that_of_what_is_sent():
     """Of the probe as one message, with the noise and the codec of the smashed data."""
     setup = world.make_setup(NOISY | {"cefl.privacy.probe_size": 20})
-    state = Before(jax.random.key(3), jnp.int32(0), drawn_halves(setup.model))
+    state = before(jax.random.key(3), jnp.int32(0), drawn_halves(setup.model))
     measure = quick_jit(lambda *args: program.make_method(setup, *args[1:]).measures(args[0]))
     measured = measure(state, setup.data, setup.network)
     images = setup.data.normalise(setup.data.test_images[:20])
