@@ -86,7 +86,8 @@ def test_the_deadline_on_the_moving_network_is_missed_and_met():
     assert 0 < finished < sampled
 
 
-@pytest.mark.parametrize("devices", [pytest.param(1, marks=pytest.mark.slow), 4])
+@pytest.mark.slow
+@pytest.mark.parametrize("devices", [1, 4])
 def test_fast_mode_differs_by_rounding_only(devices):
     rule = "balanced"
     fast = outcome(rule, devices, deterministic=False)

@@ -124,7 +124,7 @@ def expected(case):
         yield known, loss
 
 
-@pytest.mark.parametrize("case", CASES)
+@pytest.mark.parametrize("case", [pytest.param("epochs", marks=pytest.mark.slow), *[*CASES][1:]])
 def test_two_rounds_equal_the_slow_reading(case):
     for (state, chunk), (known, loss) in zip(outcomes(case), expected(case), strict=True):
         for client, layers in clients_of(state.clients).items():

@@ -124,6 +124,7 @@ def test_two_devices_give_the_same_bits(method):
     jax.tree.map(np.testing.assert_array_equal, outcomes(method, 2), outcomes(method))
 
 
+@pytest.mark.slow
 def test_a_round_of_one_client_is_centralised_sgd_by_either_method():
     ends = []
     for method in METHODS:
