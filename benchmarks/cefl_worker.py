@@ -49,7 +49,7 @@ def make_round(setup, jit=jax.jit):
 
 def prepare(spec):
     """`advance` and facts, as `benchmarks.worker.serve` wants them."""
-    cpu.offer_devices(spec.run.devices)
+    cpu.set_up(spec.run.devices)
     setup = build.prepare(spec)
     state, step, arrays = make_round(setup)
     model = jax.eval_shape(setup.model.init, jax.random.key(0))          # halves, and cloud model

@@ -31,7 +31,7 @@ WAYS = {  # rounds between saves, None for never; whether the next rounds are co
 
 def prepare(location, rounds):
     """The checked run, and a function in place of `compile_program` that has compiled already."""
-    cpu.offer_devices()
+    cpu.set_up()
     settings = config.load(location)
     settings.train.rounds, settings.run.eval_every = rounds, 1
     setup = build.prepare(config.to_spec(settings))

@@ -38,7 +38,7 @@ def tile(labels, num_clients, examples, seed):
 
 def prepare(spec, examples):
     """`advance` and facts, as `benchmarks.worker.serve` wants them."""
-    cpu.offer_devices(spec.run.devices)
+    cpu.set_up(spec.run.devices)
     dataset = sources.load(spec.data.name, spec.data.path)
     parts = tile(dataset.train_labels, spec.data.partition.num_clients, examples, spec.seed)
     setup = build.build(spec, dataset, list(parts))

@@ -98,7 +98,7 @@ def check(settings: list[tuple[str, str]]) -> build.Setup:
     if earlier:
         config_changes.keep_choices(chosen, earlier)
     spec = config.to_spec(chosen)
-    cpu.offer_devices(spec.run.devices)
+    cpu.set_up(spec.run.devices)
     if _COORDINATOR.value is not None:
         processes.join(_COORDINATOR.value, _PROCESSES.value, _PROCESS.value)
     setup = build.prepare(spec)

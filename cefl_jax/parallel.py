@@ -63,9 +63,7 @@ class EdgeMesh:
         """
 
         def on_device(*shared):
-            own = own_items(num_items, self.size)
-            results = jax.lax.map(lambda i: f(jnp.minimum(i, num_items - 1), *shared), own)
-            return gather_items(results, num_items)
+            return gather_items(map_own(lambda i: f(i, *shared), num_items), num_items)
 
         return self.spread(on_device)(*shared)
 
@@ -78,13 +76,13 @@ class EdgeMesh:
         """
         if num_items == 1:
             return f(jnp.int32(0))
-        own = own_items(num_items, self.size)
-        results = jax.lax.map(lambda i: f(jnp.minimum(i, num_items - 1)), own)
+        results = map_own(f, num_items)
         in_order = self.deterministic and num_items > 2     # two are the same in any order
         if in_order:
             results = gather_items(results, num_items)
         elif self.size > 1:
-            there = own < num_items                         # -0.0 changes no number, 0.0 does
+            there = own_items(num_items, self.size) < num_items
+            # -0.0 changes no number, 0.0 does.
             results = jax.tree.map(
                 lambda x: jnp.where(there.reshape(-1, *[1] * (x.ndim - 1)), x, -0.0), results
             )
@@ -130,6 +128,51 @@ def make_mesh(num_devices: int, deterministic: bool = True) -> EdgeMesh:
 def own_items(num_items: int, num_devices: int) -> Int32[Array, "L"]:
     """The items of this device, i32[ceil(num_items / D)], with numbers past the last as padding."""
     return jax.lax.axis_index(AXIS) + num_devices * jnp.arange(-(-num_items // num_devices))
+
+
+def map_own(f: Callable, num_items: int) -> PyTree:
+    """`f(i)` for every item i of this device, one after another; runs inside `EdgeMesh.spread`.
+
+    Args:
+      f: from i32[] to a tree of arrays.
+      num_items: static count, of all devices.
+    Returns:
+      The stacked results, leaves `[ceil(num_items / D), ...]`, in the order of `own_items`.
+    """
+    # Room for the items of all devices, so that the loop's body is one program for any number.
+    start = jax.tree.map(
+        lambda x: jnp.zeros((num_items, *x.shape), x.dtype), jax.eval_shape(f, jnp.int32(0))
+    )
+
+    def one(i, results):
+        return jax.tree.map(lambda all, x: all.at[i].set(x), results, f(i))
+
+    return take_own(for_own(one, num_items, start), num_items)
+
+
+def for_own(f: Callable, end: int | Int32[Array, ""], carry: PyTree) -> PyTree:
+    """`carry = f(i, carry)` for the items i < `end` of this device in turn; runs inside `spread`.
+
+    The body is the same program for any number of devices. So it takes the number of the item and
+    not that of the turn; and the loop's length is hidden from the compiler, which would merge a
+    loop of one turn with what surrounds it and reduce in another order there.
+    """
+    end = jax.lax.optimization_barrier(jnp.int32(end))
+
+    def one(at):
+        i, carry = at
+        return i + jax.lax.axis_size(AXIS), f(i, carry)
+
+    return jax.lax.while_loop(lambda at: at[0] < end, one, (jax.lax.axis_index(AXIS), carry))[1]
+
+
+def take_own(rows: PyTree, num_items: int) -> PyTree:
+    """This device's rows `[ceil(num_items / D), ...]` of leaves `[num_items, ...]`."""
+    num_devices = jax.lax.axis_size(AXIS)
+    if num_devices == 1:        # or they are copied for nothing
+        return rows
+    own = own_items(num_items, num_devices)
+    return jax.tree.map(lambda x: x.at[own].get(mode="fill", fill_value=0), rows)
 
 
 def gather_items(results: PyTree, num_items: int) -> PyTree:

@@ -165,7 +165,7 @@ def main(of, doc, tell):
       tell: from {cell: [records of each seed]}, Experiment and scale to Markdown.
     """
     options = parse(of, doc)
-    cpu.offer_devices()
+    cpu.set_up()
     compile_cache.keep()
     folder = options.workdir / options.scale
     folder.mkdir(parents=True, exist_ok=True)

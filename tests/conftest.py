@@ -11,13 +11,14 @@ import jaxtyping
 CHECKER = "beartype.beartype(conf=beartype.BeartypeConf(is_pep484_tower=True))"
 jaxtyping.install_import_hook("cefl_jax", CHECKER)
 
-from cefl_jax.runtime import compile_cache  # noqa: E402
+from cefl_jax.runtime import compile_cache, cpu  # noqa: E402
 
 # A folder for each process of pytest-xdist: none reads what another has half written.
 WORKER = os.environ.get("PYTEST_XDIST_WORKER", "alone")
 FOLDER = pathlib.Path(__file__).parents[1] / ".jax_cache" / compile_cache.machine() / WORKER
 
 jax.config.update("jax_num_cpu_devices", 8)
+cpu.set_up()
 jax.config.update("jax_compilation_cache_dir", str(FOLDER))
 jax.config.update("jax_persistent_cache_min_compile_time_secs", 0)
 jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)

@@ -148,7 +148,7 @@ class Cefl(Parts):
                 skips=self.skips,
             )
             with jax.named_scope("training"):
-                smashed, trained, out = training.train_clusters(halves, self.mesh.size)
+                smashed, trained, out = training.train_clusters(halves)
             out = jax.tree.map(lambda x: x > 0, parallel.merge_rows(out))
             plan = planning.without(plan, out)
             with jax.named_scope("aggregation"):

@@ -70,13 +70,16 @@ class Checkpoints:
     ) -> Checkpoint | None:
         """The newest checkpoint that is as it was saved; None where there is none at all.
 
-        Damaged ones are told and passed over.
+        Damaged ones are told and passed over; those without a seal are told and removed.
 
         Args:
           accept: called with the facts of a checkpoint; raises Damaged for one that is of no use.
         Raises:
           Damaged: when there are checkpoints, and all of them are damaged.
         """
+        for path in self._own():
+            if path.name.isdecimal() and not (path / SEAL).exists():
+                self.warn(f"{path} has no {SEAL}: it was not finished, and is removed")
         self._clear_remains()
         rounds = sorted(self._sealed(), reverse=True)
         for round in rounds:

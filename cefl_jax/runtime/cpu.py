@@ -1,19 +1,29 @@
-"""The cores of the CPU, each a device."""
+"""The CPU as JAX uses it: its cores, each a device, and how it rounds."""
 
 import os
+import platform
 
 import jax
 
+X86 = ("x86_64", "AMD64")
 
-def offer_devices(count: int | None = None) -> None:
-    """Lets the CPU, where it is what computes, count as several devices: by default a core each.
 
-    To be called before JAX is used. A number that JAX_NUM_CPU_DEVICES or XLA_FLAGS asks for, or a
-    call before this one, stays as it is.
+def set_up(devices: int | None = None) -> None:
+    """Makes ready the CPU, where it is what computes; to be called before JAX is used.
+
+    It counts as several devices: by default a core each. And on x86 it rounds after every
+    operation: which of two products LLVM fuses with the sum of both depends on where it could
+    vectorise, and so on where the buffers lie, which is another matter for any number of devices.
+    AVX has no fused multiply-add, and all that XLA leaves to its libraries, products of matrices
+    and convolutions, is as fast. What JAX_NUM_CPU_DEVICES, XLA_FLAGS or an earlier call asks for
+    stays as it is.
     """
-    asked = "xla_force_host_platform_device_count" in os.environ.get("XLA_FLAGS", "")
-    if not asked and jax.config.values["jax_num_cpu_devices"] == -1:
-        jax.config.update("jax_num_cpu_devices", count or count_cores())
+    asked = os.environ.get("XLA_FLAGS", "")
+    given = "xla_force_host_platform_device_count" in asked
+    if not given and jax.config.values["jax_num_cpu_devices"] == -1:
+        jax.config.update("jax_num_cpu_devices", devices or count_cores())
+    if platform.machine() in X86 and "xla_cpu_max_isa" not in asked:
+        os.environ["XLA_FLAGS"] = f"{asked} --xla_cpu_max_isa=AVX".strip()
 
 
 def count_cores() -> int:

@@ -40,8 +40,7 @@ def aggregate(
     if mesh.deterministic:
         halves_of = parallel.gather_items(halves_of, num_clusters)
     else:
-        own = parallel.own_items(num_clusters, mesh.size)
-        weights = jax.tree.map(lambda x: x.at[own].get(mode="fill", fill_value=0), weights)
+        weights = parallel.take_own(weights, num_clusters)
     new = Halves(*(weighted_sum(*pair) for pair in zip(halves_of, weights, strict=True)))
     if not mesh.deterministic:
         new = parallel.total(new)

@@ -160,18 +160,15 @@ class Distillation:
         size, (num_rows,) = self.spec.batch_size, uploads.order.shape
         logits = jax.eval_shape(teacher.apply, teacher.params, uploads.features[:1])
         order = jnp.where(jnp.arange(num_rows) < uploads.count, uploads.order, num_rows)
-        order = jnp.pad(order, (0, size * self.mesh.size), constant_values=num_rows)
-        device = jax.lax.axis_index(parallel.AXIS)
+        order = jnp.pad(order, (0, size), constant_values=num_rows)
 
-        def batch(turn, predictions):
-            first = (turn * self.mesh.size + device) * size
-            rows = jax.lax.dynamic_slice_in_dim(order, first, size)
+        def batch(i, predictions):
+            rows = jax.lax.dynamic_slice_in_dim(order, i * size, size)
             features = _take(uploads.features, rows).astype(jnp.float32)
             return predictions.at[rows].set(teacher.apply(teacher.params, features), mode="drop")
 
         start = jnp.zeros((num_rows, logits.shape[1]))
-        turns = -(-uploads.count // (size * self.mesh.size))
-        return parallel.merge_rows(jax.lax.fori_loop(0, turns, batch, start))
+        return parallel.merge_rows(parallel.for_own(batch, -(-uploads.count // size), start))
 
     def learn(
         self,

@@ -135,18 +135,7 @@ class LocalTraining:
         run = _Run(self, *shared)
         num_clients = run.plan.clients.shape[0]
         num_chunks = -(-num_clients // self.chunk)
-        own = parallel.own_items(num_chunks, self.mesh.size)
-        first = jax.eval_shape(run.train_chunk, jnp.int32(0))
-        nothing = jax.tree.map(lambda x: jnp.zeros((own.shape[0], *x.shape), x.dtype), first)
-        # A traced number, so that the loop is compiled alike for any number of own chunks.
-        last = jnp.where(own < num_chunks, 1 + jnp.arange(own.shape[0]), 0).max()
-
-        def train(i, results):
-            return jax.tree.map(
-                lambda all, one: all.at[i].set(one), results, run.train_chunk(own[i])
-            )
-
-        results = jax.lax.fori_loop(0, last, train, nothing)
+        results = parallel.map_own(run.train_chunk, num_chunks)
         counted = results.weight, results.loss, results.samples
         of_clients = results.models, results.out
         counted, of_clients = parallel.gather_items((counted, of_clients), num_chunks)

@@ -11,7 +11,7 @@ from jaxtyping import Array, ArrayLike, Bool, Float, Float32, Int, Int32, PRNGKe
 
 from cefl_jax.data.federated import FederatedData
 from cefl_jax.models.split import SplitModel
-from cefl_jax.parallel import own_items
+from cefl_jax.parallel import for_own, take_own
 from cefl_jax.stages.exchange import exchange, exchange_soundly
 from cefl_jax.stages.local_training import read_examples
 from cefl_jax.stages.optimizers import descend
@@ -84,7 +84,7 @@ class SplitTraining:
     skips: bool = False  # clients are left out whose numbers are not finite
 
     def train_clusters(
-        self, halves: Halves, num_devices: int
+        self, halves: Halves
     ) -> tuple[Float[Array, "K U B ..."], Outcome, Bool[Array, "K"] | None]:
         """Trains this device's clusters, one after another, from the same halves.
 
@@ -93,17 +93,12 @@ class SplitTraining:
 
         Args:
           halves: Halves.
-          num_devices: static D.
         Returns:
           The uploaded features `[K, U, B, ...]` of all clients, zero for those of other devices;
           Outcome with leaves `[L, ...]`, one for each of this device's `own_items`, zero where no
           cluster formed; and bool[K], which of this device's clients are out, or None.
         """
         num_clients, num_clusters = self.plan.clients.shape[0], self.plan.first.shape[0]
-        own = own_items(num_clusters, num_devices)
-        formed = self.plan.members.at[own].get(mode="fill", fill_value=0) > 0
-        # A traced number, so that the loop is compiled alike for any number of own clusters.
-        last = jnp.where(formed, 1 + jnp.arange(own.shape[0]), 0).max()
         padded = num_clients + self.client_chunk        # a chunk's rows may run over the last
         fronts = _repeat(halves.front, padded)
         shape = (padded, self.upload_slots, self.batch_size, *self.model.feature_shape)
@@ -114,21 +109,22 @@ class SplitTraining:
         start = Node(halves.back, state, jnp.float32(0), jnp.int32(0))
         nothing = Outcome(halves.front, start.back, start.loss, start.samples)
         outcomes = jax.tree.map(
-            lambda x: jnp.zeros((own.shape[0], *x.shape), x.dtype), nothing
+            lambda x: jnp.zeros((num_clusters, *x.shape), x.dtype), nothing
         )
 
-        def train(i, carry):
+        def train(m, carry):
             rows, outcomes = carry
-            rows, node = self.train_cluster(own[i], rows, start)
+            rows, node = self.train_cluster(m, rows, start)
             if self.skips:
-                rows, node = self._leave_unsound(own[i], rows, node, start)
-            front_sum = self._sum_fronts(own[i], rows)
+                rows, node = self._leave_unsound(m, rows, node, start)
+            front_sum = self._sum_fronts(m, rows)
             outcome = Outcome(front_sum, node.back, node.loss, node.samples)
-            return rows, jax.tree.map(lambda all, one: all.at[i].set(one), outcomes, outcome)
+            return rows, jax.tree.map(lambda all, one: all.at[m].set(one), outcomes, outcome)
 
-        rows, outcomes = jax.lax.fori_loop(0, last, train, (rows, outcomes))
+        formed = jnp.where(self.plan.members > 0, 1 + jnp.arange(num_clusters), 0).max()
+        rows, outcomes = for_own(train, formed, (rows, outcomes))
         smashed, out = jax.tree.map(lambda x: x[:num_clients], (rows.smashed, rows.out))
-        return smashed, outcomes, out
+        return smashed, take_own(outcomes, num_clusters), out
 
     def train_cluster(
         self, m: int | Int32[Array, ""], rows: Rows, node: Node

@@ -38,10 +38,7 @@ def averaged(devices, deterministic, shared_plan=PLAN):
     mesh = parallel.make_mesh(devices, deterministic)
 
     def on_device(front_sums, backs, plan):
-        own = parallel.own_items(NUM_CLUSTERS, mesh.size)
-        halves = jax.tree.map(
-            lambda x: x.at[own].get(mode="fill", fill_value=0), (front_sums, backs)
-        )
+        halves = parallel.take_own((front_sums, backs), NUM_CLUSTERS)
         return aggregate(BEFORE, *halves, plan, mesh)
 
     fronts, backs = drawn()
