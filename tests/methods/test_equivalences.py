@@ -52,7 +52,8 @@ def sampled(setup):
     ).tolist()
 
 
-@pytest.mark.parametrize("cut", [pytest.param(1, marks=pytest.mark.slow), 2])
+@pytest.mark.slow
+@pytest.mark.parametrize("cut", [1, 2])
 def test_singletons_without_distillation_are_fedavg_on_the_unsplit_model(cut):
     setup = world.make_setup(
         {

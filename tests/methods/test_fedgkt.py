@@ -124,7 +124,10 @@ def expected(case):
         yield known, loss
 
 
-@pytest.mark.parametrize("case", [pytest.param("epochs", marks=pytest.mark.slow), *[*CASES][1:]])
+LONG = [pytest.param(case, marks=pytest.mark.slow) for case in ("epochs", "no weight")]
+
+
+@pytest.mark.parametrize("case", ["steps", *LONG])
 def test_two_rounds_equal_the_slow_reading(case):
     for (state, chunk), (known, loss) in zip(outcomes(case), expected(case), strict=True):
         for client, layers in clients_of(state.clients).items():
@@ -138,6 +141,7 @@ def test_two_rounds_equal_the_slow_reading(case):
         np.testing.assert_allclose(chunk.metrics.train_loss, [loss], rtol=1e-4)
 
 
+@pytest.mark.slow
 def test_the_cases_come_back_to_clients_that_know_something_and_not_all():
     for case, all_of_it in (("epochs", True), ("steps", False)):
         first, second = drawn(case)
@@ -172,7 +176,7 @@ def test_without_weight_every_client_trains_alone():
         assert_close(layers, alone[client], **CLOSE)
 
 
-@pytest.mark.parametrize("case", ["epochs", "steps"])
+@pytest.mark.parametrize("case", [pytest.param("epochs", marks=pytest.mark.slow), "steps"])
 def test_test_images_are_shared_out_over_the_clients(case):
     """Image i is scored with the extractor of client i mod N and the server, or with its own model.
     """
@@ -219,6 +223,7 @@ def test_two_devices_give_the_same_bits():
     jax.tree.map(np.testing.assert_array_equal, moving_outcomes(2), moving_outcomes())
 
 
+@pytest.mark.slow
 def test_who_leaves_learns_nothing_and_tells_nothing():
     setup = moving_setup()
     decisions, ledgers = world.decide_rounds(setup)

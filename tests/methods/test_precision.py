@@ -16,6 +16,7 @@ def whole():
     return world.run_rounds(world.make_setup(), 2, quickest_jit)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("changes", [HALF, WAITING], ids=["compute", "archive"])
 def test_rounds_in_bfloat16_come_near_and_keep_float32_parameters(whole, changes):
     state, metrics = world.run_rounds(world.make_setup(changes), 2, quickest_jit)

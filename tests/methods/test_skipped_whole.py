@@ -19,8 +19,8 @@ from tests.oracles.split_round import features_of
 from tests.quick import quickest_jit
 
 SAME = functools.partial(jax.jit, compiler_options=FOR_CPU_ONCE)  # on any number of devices
-QUICK = ("scaffold", "hierfavg", "sequential_split", "fedgkt")
-OTHERS = ("fedavg", "fedprox", "fedopt", "splitfed_v1", "splitfed_v2")
+QUICK = ("scaffold", "hierfavg", "fedgkt")
+OTHERS = ("sequential_split", "fedavg", "fedprox", "fedopt", "splitfed_v1", "splitfed_v2")
 METHODS = [*QUICK, *(pytest.param(name, marks=pytest.mark.slow) for name in OTHERS)]
 EVERYTHING = {  # for the client's optimizer
     "train.optimizer.momentum": 0.9,

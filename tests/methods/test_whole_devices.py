@@ -57,6 +57,7 @@ def test_a_chunk_for_every_device_gives_the_same_bits():
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("method", "devices"), cases((1, 2, 4), False))
 def test_fast_mode_differs_by_rounding_only(method, devices):
     jax.tree.map(

@@ -63,7 +63,13 @@ ONE_ROUND = {
 }
 
 
-LONG = {"patent, epochs", "one cluster, cloud teaches", "no hard labels for the cloud"}
+LONG = {
+    "patent, epochs",
+    "one cluster, cloud teaches",
+    "no hard labels for the cloud",
+    "edge teaches, bottleneck",
+    "hard labels",
+}
 
 
 def cases(names):

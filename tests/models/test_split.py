@@ -186,7 +186,7 @@ def test_the_least_image_is_just_large_enough(name):
         assert min(model.feature_shape) >= 1
 
 
-@pytest.mark.parametrize("platform", ["cpu", "gpu"])
+@pytest.mark.parametrize("platform", ["cpu", pytest.param("gpu", marks=pytest.mark.slow)])
 @pytest.mark.parametrize("name", zoo.NAMES)
 def test_bfloat16_computes_alike_to_its_precision_and_leaves_float32(name, platform):
     """In the norm: bfloat16 has 8 bits, so that some ReLU and pools let another value through."""

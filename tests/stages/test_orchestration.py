@@ -170,6 +170,7 @@ def test_each_way_has_its_own_compression():
 
 
 @pytest.mark.slow
+@pytest.mark.slow
 def test_the_bill_does_not_depend_on_what_is_learned():
     """Decisions alone, without any training, cost what a whole run costs.
 
