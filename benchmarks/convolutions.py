@@ -21,6 +21,7 @@ import jax.numpy as jnp
 
 from cefl_jax.models.conv import XLA, Lowering, choose_lowering, conv_block
 from cefl_jax.models.split import make_model
+from cefl_jax.runtime import cpu
 from cefl_jax.specs import ModelSpec
 
 MODELS = {"lenet5": (28, 28, 1), "cnn": (28, 28, 1)}
@@ -167,6 +168,7 @@ def main():
     parser.add_argument("--seconds", type=float, default=0.3, help="of timing, for each cell")
     parser.add_argument("--json", type=pathlib.Path)
     options = parser.parse_args()
+    cpu.set_up(1)
     jax.config.update("jax_enable_compilation_cache", False)
     rows = []
     print(f"{jax.devices()[0].device_kind}, jax {jax.__version__}; median us (GFLOP/s)\n")

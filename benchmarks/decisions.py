@@ -25,6 +25,7 @@ from cefl_jax.network.pairs import pair_costs
 from cefl_jax.network.schedule import simulate
 from cefl_jax.network.topology import Devices, RoundNetwork
 from cefl_jax.program import compile_lowered
+from cefl_jax.runtime import cpu
 from cefl_jax.specs import ClusteringSpec
 from cefl_jax.stages.clustering import ClientSeconds, cluster_clients
 from cefl_jax.stages.offload import match
@@ -132,6 +133,7 @@ def main():
     parser.add_argument("--seconds", type=float, default=1.0)
     parser.add_argument("--json", type=pathlib.Path)
     options = parser.parse_args()
+    cpu.set_up(1)
     jax.config.update("jax_enable_compilation_cache", False)
     measure(lambda x: x + 1, (np.float32(0),), 0.0)                    # starts the device
     rows = []

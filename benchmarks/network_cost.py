@@ -22,6 +22,7 @@ from cefl_jax import build, config, program
 from cefl_jax.methods.cefl import Cefl
 from cefl_jax.network.ledger import Bill, empty_ledger
 from cefl_jax.network.schedule import Schedule
+from cefl_jax.runtime import cpu
 from cefl_jax.stages.orchestration import Orchestrator
 
 SETTINGS = {
@@ -126,6 +127,7 @@ def main():
     parser.add_argument("--data", default="fashion_mnist")
     parser.add_argument("--json", type=pathlib.Path)
     options = parser.parse_args()
+    cpu.set_up(1)
     whole, bare = make_setup(options.data, "markov"), make_setup(options.data, "static")
     rows = {}
     for name, train, repeats in (("round", True, options.repeats),

@@ -21,6 +21,7 @@ from benchmarks.alternate import environment
 from benchmarks.cefl_worker import make_round
 from benchmarks.stages import MODEL, STAGES, count_flop, split_time
 from cefl_jax import build, config, program
+from cefl_jax.runtime import cpu
 from cefl_jax.stages import planning
 from cefl_jax.stages.evaluation import evaluate
 from cefl_jax.stages.orchestration import make_orchestrator
@@ -158,6 +159,7 @@ def main():
     parser.add_argument("--json", type=pathlib.Path)
     parser.add_argument("fields", nargs="*", metavar="FIELD=VALUE")
     options = parser.parse_args()
+    cpu.set_up(1)
     settings = config.load(options.config)
     for field in options.fields:
         path, _, text = field.partition("=")

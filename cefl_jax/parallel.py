@@ -137,7 +137,8 @@ def map_own(f: Callable, num_items: int) -> PyTree:
       f: from i32[] to a tree of arrays.
       num_items: static count, of all devices.
     Returns:
-      The stacked results, leaves `[ceil(num_items / D), ...]`, in the order of `own_items`.
+      The stacked results, leaves `[ceil(num_items / D), ...]`, in the order of `own_items`; zero
+      past the last item.
     """
     # Room for the items of all devices, so that the loop's body is one program for any number.
     start = jax.tree.map(
@@ -156,6 +157,8 @@ def for_own(f: Callable, end: int | Int32[Array, ""], carry: PyTree) -> PyTree:
     The body is the same program for any number of devices. So it takes the number of the item and
     not that of the turn; and the loop's length is hidden from the compiler, which would merge a
     loop of one turn with what surrounds it and reduce in another order there.
+
+    Devices may have unequal numbers of items: `f` must not communicate.
     """
     end = jax.lax.optimization_barrier(jnp.int32(end))
 
@@ -167,7 +170,7 @@ def for_own(f: Callable, end: int | Int32[Array, ""], carry: PyTree) -> PyTree:
 
 
 def take_own(rows: PyTree, num_items: int) -> PyTree:
-    """This device's rows `[ceil(num_items / D), ...]` of leaves `[num_items, ...]`."""
+    """This device's rows `[ceil(num_items / D), ...]` of leaves `[num_items, ...]`; then zero."""
     num_devices = jax.lax.axis_size(AXIS)
     if num_devices == 1:        # or they are copied for nothing
         return rows

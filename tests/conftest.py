@@ -11,9 +11,7 @@ import jaxtyping
 CHECKER = "beartype.beartype(conf=beartype.BeartypeConf(is_pep484_tower=True))"
 jaxtyping.install_import_hook("cefl_jax", CHECKER)
 
-from cefl_jax import program  # noqa: E402
 from cefl_jax.runtime import compile_cache, cpu  # noqa: E402
-from tests import quick  # noqa: E402
 
 # A folder for each process of pytest-xdist: none reads what another has half written.
 WORKER = os.environ.get("PYTEST_XDIST_WORKER", "alone")
@@ -24,10 +22,6 @@ cpu.set_up()
 jax.config.update("jax_compilation_cache_dir", str(FOLDER))
 jax.config.update("jax_persistent_cache_min_compile_time_secs", 0)
 jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)
-
-# Runs, too, compile in half the time. What they usually are compiled with is for `quick.run_jit`,
-# and for the slow tests that start processes.
-program.FOR_CPU = program.FOR_CPU | quick.OPTIONS
 
 # A slow machine is no failure.
 hypothesis.settings.register_profile("unhurried", deadline=None)

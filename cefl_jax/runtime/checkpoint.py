@@ -78,8 +78,8 @@ class Checkpoints:
           Damaged: when there are checkpoints, and all of them are damaged.
         """
         for path in self._own():
-            if path.name.isdecimal() and not (path / SEAL).exists():
-                self.warn(f"{path} has no {SEAL}: it was not finished, and is removed")
+            if path.name.isdecimal() and path.is_dir() and not (path / SEAL).exists():
+                self.warn(f"{path} has no {SEAL}: it is not whole, and is removed")
         self._clear_remains()
         rounds = sorted(self._sealed(), reverse=True)
         for round in rounds:

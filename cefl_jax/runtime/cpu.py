@@ -12,11 +12,11 @@ def set_up(devices: int | None = None) -> None:
     """Makes ready the CPU, where it is what computes; to be called before JAX is used.
 
     It counts as several devices: by default a core each. And on x86 it rounds after every
-    operation: which of two products LLVM fuses with the sum of both depends on where it could
-    vectorise, and so on where the buffers lie, which is another matter for any number of devices.
-    AVX has no fused multiply-add, and all that XLA leaves to its libraries, products of matrices
-    and convolutions, is as fast. What JAX_NUM_CPU_DEVICES, XLA_FLAGS or an earlier call asks for
-    stays as it is.
+    operation: AVX, to which XLA is kept there, has no fused multiply-add. Of a*b + c*d LLVM fuses
+    one product where it vectorises and the other where it does not, which in turn depends on the
+    buffers that XLA lets share their memory, and so on the number of devices. Products of matrices
+    and convolutions are those of libraries, which take what the CPU has. What JAX_NUM_CPU_DEVICES,
+    XLA_FLAGS or an earlier call asks for stays as it is.
     """
     asked = os.environ.get("XLA_FLAGS", "")
     given = "xla_force_host_platform_device_count" in asked

@@ -95,8 +95,13 @@ STAGES = {
 }
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("method", STAGES)
+@pytest.mark.parametrize(
+    "method",
+    [
+        name if name == "fedopt" else pytest.param(name, marks=pytest.mark.slow)
+        for name in STAGES
+    ],
+)
 def test_every_method_says_of_its_stages_whether_they_are_sound(method):
     """And finds a label that is none in the loss, and an infinite rate in what it moves."""
     setup, *_ = compiled(method)

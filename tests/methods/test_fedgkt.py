@@ -141,7 +141,6 @@ def test_two_rounds_equal_the_slow_reading(case):
         np.testing.assert_allclose(chunk.metrics.train_loss, [loss], rtol=1e-4)
 
 
-@pytest.mark.slow
 def test_the_cases_come_back_to_clients_that_know_something_and_not_all():
     for case, all_of_it in (("epochs", True), ("steps", False)):
         first, second = drawn(case)
@@ -159,6 +158,7 @@ def test_the_cases_come_back_to_clients_that_know_something_and_not_all():
     assert len(sizes) > 1
 
 
+@pytest.mark.slow
 def test_without_weight_every_client_trains_alone():
     """On cross-entropy, from where it was, whatever the server says."""
     setup = make_setup(CASES["no weight"])
@@ -223,7 +223,6 @@ def test_two_devices_give_the_same_bits():
     jax.tree.map(np.testing.assert_array_equal, moving_outcomes(2), moving_outcomes())
 
 
-@pytest.mark.slow
 def test_who_leaves_learns_nothing_and_tells_nothing():
     setup = moving_setup()
     decisions, ledgers = world.decide_rounds(setup)
@@ -252,6 +251,7 @@ def test_who_leaves_learns_nothing_and_tells_nothing():
     assert 0 < left < sum(chunk.metrics.sampled.item() for _, chunk in moving_outcomes())
 
 
+@pytest.mark.slow
 def test_every_byte_of_two_passes():
     """Features, label and logits of every example of a sampled client up; logits down."""
     setup, (state, _) = make_setup(CASES["epochs"]), outcomes("epochs")[-1]

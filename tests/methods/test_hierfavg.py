@@ -166,12 +166,12 @@ def test_the_cases_have_what_they_are_for():
 
 
 @pytest.mark.slow
-@pytest.mark.slow
 def test_two_devices_give_the_same_bits():
     case = "epochs, clients leave"
     jax.tree.map(np.testing.assert_array_equal, outcomes(case, 2), outcomes(case))
 
 
+@pytest.mark.slow
 def test_one_edge_node_and_one_edge_round_are_fedavg():
     ends = []
     for changes in (

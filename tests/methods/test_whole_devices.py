@@ -30,7 +30,7 @@ def outcome(method, devices, deterministic=True, chunk=3):
     return jax.device_get((state._replace(key=jax.random.key_data(state.key)), metrics))
 
 
-QUICK = {("scaffold", 4, True), ("scaffold", 2, False)}  # the others are slow
+QUICK = {("scaffold", 4, True)}  # the others are slow
 
 
 def cases(counts, deterministic):
@@ -57,7 +57,6 @@ def test_a_chunk_for_every_device_gives_the_same_bits():
     )
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize(("method", "devices"), cases((1, 2, 4), False))
 def test_fast_mode_differs_by_rounding_only(method, devices):
     jax.tree.map(

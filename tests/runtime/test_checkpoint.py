@@ -351,7 +351,7 @@ def test_what_has_no_seal_was_never_finished(folder, name):
     (folder / name / SEAL).unlink()
     loaded, said = load(folder)
     assert loaded.round == 6
-    told = f"{folder / name} has no {SEAL}: it was not finished, and is removed"
+    told = f"{folder / name} has no {SEAL}: it is not whole, and is removed"
     assert said == ([told] if name.isdecimal() else [])
     assert sorted(path.name for path in folder.iterdir()) == ["000003", "000006"]
 

@@ -170,7 +170,6 @@ def test_each_way_has_its_own_compression():
 
 
 @pytest.mark.slow
-@pytest.mark.slow
 def test_the_bill_does_not_depend_on_what_is_learned():
     """Decisions alone, without any training, cost what a whole run costs.
 
@@ -188,6 +187,7 @@ def test_the_bill_does_not_depend_on_what_is_learned():
         np.testing.assert_allclose(alone.energy_j, chunk.ledger.energy_j, rtol=1e-6)
 
 
+@pytest.mark.slow
 def test_the_offload_rule_has_no_say_in_who_trains_what():
     """Without a deadline the Plan, all that training sees of a decision, is the same to the bit."""
     one, other = (world.decide_rounds(world.moving_setup(rule)) for rule in ("nearest", "random"))
