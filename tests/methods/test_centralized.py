@@ -124,6 +124,7 @@ def test_two_devices_give_the_same_bits():
     jax.tree.map(np.testing.assert_array_equal, outcomes("steps", 2), outcomes("steps"))
 
 
+@pytest.mark.slow
 def test_with_one_client_it_is_that_clients_own_sgd():
     """Through its shuffled epochs, as its own batches are drawn where it trains alone."""
     dataset = world.make_dataset()

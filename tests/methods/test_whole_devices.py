@@ -48,6 +48,7 @@ def test_any_number_of_devices_gives_the_same_bits(method, devices):
     jax.tree.map(np.testing.assert_array_equal, outcome(method, devices), outcome(method, 1))
 
 
+@pytest.mark.slow
 def test_a_chunk_for_every_device_gives_the_same_bits():
     """A reduction over what is gathered then came in another order."""
     jax.tree.map(

@@ -187,7 +187,7 @@ def test_the_least_image_is_just_large_enough(name):
 
 
 @pytest.mark.parametrize("platform", ["cpu", pytest.param("gpu", marks=pytest.mark.slow)])
-@pytest.mark.parametrize("name", zoo.NAMES)
+@pytest.mark.parametrize("name", ["mlp", pytest.param("lenet5", marks=pytest.mark.slow), "cnn"])
 def test_bfloat16_computes_alike_to_its_precision_and_leaves_float32(name, platform):
     """In the norm: bfloat16 has 8 bits, so that some ReLU and pools let another value through."""
     lowering = functools.partial(conv_block, platform=platform)

@@ -192,7 +192,8 @@ def trained():
     return train
 
 
-@pytest.mark.parametrize("width", [3, pytest.param(7, marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("width", [3, 7])
 def test_the_chunk_width_changes_nothing(trained, width):
     """Up to rounding, and where that turns one of int8's coins, up to one level of a value."""
     *_, wide = trained(width)
