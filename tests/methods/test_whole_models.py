@@ -186,6 +186,8 @@ def test_fedopt():
 )
 def test_fedopt_with_every_option_of_the_optimizer(optimizer):
     changes = {"fedopt.optimizer": optimizer, "fedopt.server_learning_rate": 0.05}
+    if optimizer == "yogi":
+        changes["seed"] = 1  # with 0 a change is so near the root of v that rounding decides
     run = play("fedopt", EVERYTHING | changes)
     everybody_finishes(run)
     follow_fedopt(run)
