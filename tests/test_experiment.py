@@ -141,6 +141,7 @@ def test_records_have_the_keys_of_the_doors(whole_run):
     assert isinstance(record["comm/client_up_bytes"], int)
 
 
+@pytest.mark.slow
 def test_a_run_compiles_before_its_first_round_only(monkeypatch):
     """And without distillation it says nothing of a cloud model."""
     events, ready, listener = [], [], Listener()

@@ -365,6 +365,7 @@ def metrics(workdir):
     return [json.loads(line) for line in lines]
 
 
+@pytest.mark.slow
 def test_a_run_with_everything_on(recorded):
     """It ends, with every file and every metric known; what the options do can be seen in them."""
     workdir, _ = recorded

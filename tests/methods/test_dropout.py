@@ -19,6 +19,8 @@ from cefl_jax.types import HParams
 from tests import world
 from tests.quick import quick_jit
 
+pytestmark = pytest.mark.slow
+
 EVERYBODY = np.ones((5, 11), bool)
 ROUNDS, DEADLINE_S = 4, 0.5
 

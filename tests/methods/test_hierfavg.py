@@ -132,7 +132,9 @@ def references(case):
     return rounds
 
 
-@pytest.mark.parametrize("case", CASES)
+@pytest.mark.parametrize(
+    "case", ["epochs, clients leave", pytest.param("steps", marks=pytest.mark.slow)]
+)
 def test_three_rounds_equal_the_slow_reading(case):
     costs = []
     for (state, chunk), (model, loss, cost, clients) in zip(
@@ -186,10 +188,10 @@ def test_one_edge_node_and_one_edge_round_are_fedavg():
 
 
 def test_a_run_leaves_no_timeline_and_no_metrics_of_clusters(tmp_path, monkeypatch):
-    chunks = iter(outcomes("steps"))
+    chunks = iter(outcomes("epochs, clients leave"))
     made = None, lambda *_: next(chunks), (), 0.0
     monkeypatch.setattr(experiment, "compile_program", lambda *_: made)
-    experiment.conduct(make_setup("steps"), logs.open_workdir(tmp_path / "run"))
+    experiment.conduct(make_setup("epochs, clients leave"), logs.open_workdir(tmp_path / "run"))
     names = {path.name for path in (tmp_path / "run").iterdir()}
     assert not names & {"timeline.json", "gantt.png", "map.png"}
     assert json.loads((tmp_path / "run" / "status.json").read_text())["state"] == "finished"

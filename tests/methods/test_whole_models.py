@@ -123,7 +123,7 @@ def test_fedavg_of_clients_that_leave():
     follow_fedavg(run)
 
 
-@pytest.mark.parametrize("mu", [0.01, 1.5])
+@pytest.mark.parametrize("mu", [pytest.param(0.01, marks=pytest.mark.slow), 1.5])
 def test_fedprox(mu):
     run = play("fedprox", emptying=True, rounds=3, proximal=mu)
     some_leave(run)
@@ -137,7 +137,7 @@ def test_fedprox_with_every_option_of_the_optimizer():
     follow_fedprox(run, 0.8)
 
 
-@pytest.mark.parametrize("server_rate", [1.0, 0.6])
+@pytest.mark.parametrize("server_rate", [pytest.param(1.0, marks=pytest.mark.slow), 0.6])
 def test_scaffold(server_rate):
     run = play("scaffold", EVERYTHING, rounds=3, server_learning_rate=server_rate)
     everybody_finishes(run)

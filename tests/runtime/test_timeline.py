@@ -156,7 +156,8 @@ def test_any_values_are_a_timeline_or_are_refused_in_one_line(tmp_path_factory, 
             inside = isinstance(place, dict) and key in place
             inside |= isinstance(place, list) and isinstance(key, int) and key < len(place)
             place = place[key] if inside else {}
-        if isinstance(place, dict) or (isinstance(place, list) and len(place) > last):
+        number = isinstance(place, list) and isinstance(last, int) and last < len(place)
+        if isinstance(place, dict) or number:
             place[last] = value
     file = write(tmp_path_factory.getbasetemp(), timeline)
     try:
