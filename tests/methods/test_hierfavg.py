@@ -187,11 +187,12 @@ def test_one_edge_node_and_one_edge_round_are_fedavg():
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=2e-6), *ends)
 
 
+@pytest.mark.slow
 def test_a_run_leaves_no_timeline_and_no_metrics_of_clusters(tmp_path, monkeypatch):
-    chunks = iter(outcomes("epochs, clients leave"))
+    chunks = iter(outcomes("steps"))
     made = None, lambda *_: next(chunks), (), 0.0
     monkeypatch.setattr(experiment, "compile_program", lambda *_: made)
-    experiment.conduct(make_setup("epochs, clients leave"), logs.open_workdir(tmp_path / "run"))
+    experiment.conduct(make_setup("steps"), logs.open_workdir(tmp_path / "run"))
     names = {path.name for path in (tmp_path / "run").iterdir()}
     assert not names & {"timeline.json", "gantt.png", "map.png"}
     assert json.loads((tmp_path / "run" / "status.json").read_text())["state"] == "finished"
