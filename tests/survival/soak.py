@@ -4,7 +4,8 @@
 
 Runs the quickstart for so many rounds and reads its memory, open files and threads as it goes, and
 how many programs it compiles, then compares the first hundred rounds with the last: the median of
-the memory, and the fewest files and threads, since a save at work has its own for a moment. Exits
+the memory, and the most files and threads, which a save at work has for a moment. What is read
+after the last round counts not: by then the process is ending. Exits
 with 1 where memory has grown by more than a twentieth, or anything else at all.
 """
 
@@ -20,8 +21,8 @@ import time
 ROOT = pathlib.Path(__file__).parents[2]
 READINGS = (  # name, what is compared, by what factor it may grow
     ("MB resident", statistics.median, 1.05),
-    ("open files", min, 1.0),
-    ("threads", min, 1.0),
+    ("open files", max, 1.0),
+    ("threads", max, 1.0),
 )
 COMPILING = "Finished XLA compilation"  # as JAX_LOG_COMPILES says it
 
@@ -78,7 +79,7 @@ def main():
     starts = [at for at, line in enumerate(lines) if line.startswith("round ")]
     late = sum(COMPILING in line for line in lines[starts[0] : starts[-1]])
     first = [row for row in seen if 0 < row[0] <= 100]
-    last = [row for row in seen if row[0] > options.rounds - 100]
+    last = [row for row in seen if options.rounds - 100 < row[0] < options.rounds]
     grown = process.returncode != 0 or late > 0
     for at, (name, measure, allowed) in enumerate(READINGS, 1):
         before, after = (measure(row[at] for row in rows) for rows in (first, last))
