@@ -86,15 +86,20 @@ def alternate(contenders, turns, rounds):
         return timings
 
 
+def worker_environment():
+    """Returns the variables of a worker, which imports from this folder before any other."""
+    folders = [os.getcwd(), os.environ.get("PYTHONPATH", "")]
+    return os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, folders))}
+
+
 @contextlib.contextmanager
 def _started(contender):
-    environment = os.environ | {"PYTHONPATH": os.getcwd()}
     process = subprocess.Popen(
         [contender.python, *contender.arguments],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         text=True,
-        env=environment,
+        env=worker_environment(),
     )
     try:
         yield process

@@ -9,18 +9,10 @@ import argparse
 
 import jax
 
+from benchmarks.settings import make_spec
 from benchmarks.worker import serve
-from cefl_jax import build, config, program
+from cefl_jax import build, program
 from cefl_jax.runtime import cpu
-
-
-def make_spec(fields):
-    """Checked settings: the defaults, with texts `FIELD=VALUE` set."""
-    settings = config.default_config()
-    for field in fields:
-        path, _, text = field.partition("=")
-        config.set_field(settings, path, text)
-    return config.to_spec(settings)
 
 
 def make_round(setup, jit=jax.jit):

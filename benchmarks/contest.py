@@ -13,7 +13,7 @@ import tempfile
 import time
 from concurrent import futures
 
-from benchmarks.alternate import PAUSE_S, Timing
+from benchmarks.alternate import PAUSE_S, Timing, worker_environment
 
 
 def compete(contenders, turns, rounds, ready_s, until):
@@ -65,7 +65,7 @@ def compete(contenders, turns, rounds, ready_s, until):
 def _started(contender):
     """The process, and the file that takes its standard error."""
     # Several of them share one accelerator.
-    variables = {"PYTHONPATH": os.getcwd(), "XLA_PYTHON_CLIENT_PREALLOCATE": "false"}
+    variables = worker_environment() | {"XLA_PYTHON_CLIENT_PREALLOCATE": "false"}
     with tempfile.TemporaryFile("w+") as errors:
         process = subprocess.Popen(
             [contender.python, *contender.arguments],
@@ -73,7 +73,7 @@ def _started(contender):
             stdout=subprocess.PIPE,
             stderr=errors,
             text=True,
-            env=os.environ | variables,
+            env=variables,
             process_group=0,
         )
         try:

@@ -2,11 +2,12 @@
 
     python -m benchmarks.gpu [--minutes=8] [--only=WORD] [--json=FILE] [--small]
 
-Needs jax, flax, optax, numpy and torch. What matters most comes first: whole rounds against
-PyTorch, in deterministic and in fast mode; then the lowerings of convolutions and the decisions of
-a round, each alone; then how many clients of a cluster are computed at once. Nothing new is begun
-when the time is nearly up. `--small` tries the script out where there is no accelerator; `--only`
-takes the cases with WORD in their names.
+Needs jax, flax, optax, numpy, jaxtyping, ml_collections and torch. What matters most comes first:
+whole rounds of all cases against PyTorch, and our own choices (fast mode, bfloat16, fewer clients
+at once), all of which compile side by side before the first is timed; then split training stacked
+over runs, the lowerings of convolutions and the decisions of a round, each alone. Nothing new is
+begun when the time is nearly up. `--small` tries the script out where there is no accelerator;
+`--only` takes the jobs with WORD in their names.
 """
 
 import argparse
@@ -19,36 +20,36 @@ import time
 
 from benchmarks.alternate import environment
 from benchmarks.contest import compete
-from benchmarks.gpu_cases import chunked, make_cases, rivals
+from benchmarks.gpu_cases import CHOICES, choices, make_cases, rivals
 from benchmarks.printed import run_script
 
-READY_S = 100  # of all contenders of a case, at the same time
+READY_SHARE = 2 / 3  # of the time, in which all contenders get ready side by side
 NEARLY_S = 25  # less is left: nothing new is begun
 LAST_S = 5  # kept to end what runs
 SCRIPTS = {
+    "widths": ("--widths=1,8,64,256", "--seconds=0.3"),
     "convolutions": ("--batches=10x20,64", "--seconds=0.05"),
     "decisions": ("--seconds=0.1",),
 }
 SMALL_SCRIPTS = {
+    "widths": ("--widths=1,2", "--seconds=0.01"),
     "convolutions": ("--only=lenet5 c", "--batches=2x4", "--seconds=0.01"),
     "decisions": ("--seconds=0.02", "--only=match"),
 }
 
 
-def contest(name, contenders, options, until):
-    """Rows of one case, and who was left out."""
+def contest(contenders, options, until):
+    """Returns a row for each contender that was timed, and why the others were not."""
     turns, rounds = (2, 2) if options.small else (5, 10)
-    timings, left_out = compete(contenders, turns, rounds, READY_S, until)
-    rows = [
-        {
-            "case": name,
-            "program": timing.name,
-            "ready_s": timing.about["prepare_s"] + timing.about["first_round_s"],
-            **timing.to_json(),
-        }
-        for timing in timings
-    ]
-    return rows, {f"{name}, {program}": why for program, why in left_out.items()}
+    timings, left_out = compete(
+        contenders, turns, rounds, 60.0 * options.minutes * READY_SHARE, until
+    )
+    rows = []
+    for timing in timings:
+        case, program = timing.name.split("|")
+        ready_s = timing.about["prepare_s"] + timing.about["first_round_s"]
+        rows.append(timing.to_json() | {"case": case, "program": program, "ready_s": ready_s})
+    return rows, left_out
 
 
 def script(name, arguments, until):
@@ -81,20 +82,13 @@ def table(rows):
 
 def make_jobs(options, backend):
     """What is to be done, by name, what matters most first: functions of a time limit."""
-    cases = make_cases(options.small)
-    contests = {name: (name, rivals(case, backend)) for name, case in cases.items()}
-    more = {f"{name}, chunks": (name, chunked(case)) for name, case in cases.items()}
+    contenders = []
+    for name, case in make_cases(options.small).items():
+        contenders += rivals(name, case, backend)
+        contenders += choices(name, case) if name in CHOICES else []
     scripts = SMALL_SCRIPTS if options.small else SCRIPTS
-    jobs = {
-        title: functools.partial(contest, name, contenders, options)
-        for title, (name, contenders) in contests.items()
-    }
+    jobs = {"rounds": functools.partial(contest, contenders, options)}
     jobs |= {name: functools.partial(script, name, words) for name, words in scripts.items()}
-    jobs |= {
-        title: functools.partial(contest, name, contenders, options)
-        for title, (name, contenders) in more.items()
-        if contenders
-    }
     return {title: job for title, job in jobs.items() if options.only in title}
 
 

@@ -9,7 +9,7 @@ def run_script(name, arguments, seconds):
     """Rows of `benchmarks.NAME`, whose rows are printed one by one.
 
     Args:
-      name: "convolutions" or "decisions".
+      name: "convolutions", "decisions" or "widths".
       arguments: of its command line.
       seconds: after which it is stopped.
     Returns:
@@ -33,7 +33,7 @@ def run_script(name, arguments, seconds):
 
 def _rows(name, text):
     """Rows of a script's output."""
-    read = {"convolutions": _convolution, "decisions": _decision}[name]
+    read = {"convolutions": _convolution, "decisions": _decision, "widths": _width}[name]
     lines = [line for line in text.splitlines() if line.startswith("| ")]
     table = [[cell.strip() for cell in line[1:].split("|")[:-1]] for line in lines]
     return [{"case": name} | read(dict(zip(table[0], row, strict=True))) for row in table[1:]]
@@ -42,6 +42,11 @@ def _rows(name, text):
 def _decision(cells):
     sizes = " ".join(f"{axis}={cells[axis]}" for axis in "KME")
     return {"program": f"{cells['program']}, {sizes}", "median_ms": float(cells["median ms"])}
+
+
+def _width(cells):
+    program = f"{cells['model']} split training, {cells['lowering']}, {cells['runs']} runs"
+    return {"program": program, "median_ms": float(cells["median ms"]), "cells": cells}
 
 
 def _convolution(cells):

@@ -64,7 +64,7 @@ def summary(results):
 
 def check(cases, variants):
     """Prints how far ours and PyTorch are apart after two rounds; whether all are the same."""
-    from benchmarks.cefl_worker import make_spec
+    from benchmarks.settings import make_spec
     from benchmarks.torch_baseline.parity import compare, play_ours
     from cefl_jax import build
 

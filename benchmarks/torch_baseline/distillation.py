@@ -32,7 +32,7 @@ class Distillation:
             features = features.contiguous(memory_format=torch.channels_last)
         spec = self.spec
         warm, cool = spec.temperature, spec.temperature_cloud or spec.temperature
-        orders = self.orders or [self.draw_order(len(labels)) for _ in range(2)]
+        orders = self.orders or [self.draw_order(labels) for _ in range(2)]
         for student, teacher, weight, temperature, order in (
             (self.edge, self.cloud, spec.lambda_edge, warm, orders[0]),
             (self.cloud, self.edge, spec.lambda_cloud, cool, orders[1]),
@@ -52,10 +52,11 @@ class Distillation:
         parts = features.split(self.spec.batch_size)
         return torch.cat([run[len(part) == self.spec.batch_size](part) for part in parts])
 
-    def draw_order(self, count):
-        """The rows of every batch of all passes."""
+    def draw_order(self, labels):
+        """The rows of every batch of all passes over i64[R] labels."""
         size, passes = self.spec.batch_size, range(self.spec.epochs)
-        return [rows for _ in passes for rows in torch.randperm(count).split(size)]
+        orders = [torch.randperm(len(labels), device=labels.device) for _ in passes]
+        return [rows for order in orders for rows in order.split(size)]
 
     def _make_runners(self, net):
         """Prediction and loss by whether a batch is full."""

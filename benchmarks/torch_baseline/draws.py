@@ -52,6 +52,7 @@ def draw_client(spec, examples):
     steps = train.local_steps or train.local_epochs * per_epoch
     batches = []
     while len(batches) < steps:
-        batches += examples[torch.randperm(len(examples))].split(train.batch_size)
+        order = torch.randperm(len(examples), device=examples.device)
+        batches += examples[order].split(train.batch_size)
     uploaded = min(steps, distill.upload_steps or per_epoch)
     return Client(batches[:steps], uploaded * (distill.rule != "none"), float(len(examples)))

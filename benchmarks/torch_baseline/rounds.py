@@ -40,7 +40,7 @@ class FedAvg:
         whole = sum(client.weight for client in clients)
         start = [value.clone() for value in self.net.values]
         total = [torch.zeros_like(value) for value in start]
-        losses = torch.zeros(())
+        losses = self.examples.images.new_zeros(())
         for client in clients:
             torch._foreach_copy_(self.net.values, start)
             for batch in client.batches:
@@ -80,7 +80,7 @@ class Split:
         front_total, back_total = (
             [torch.zeros_like(value) for value in half.values] for half in (self.front, self.back)
         )
-        losses, uploads = torch.zeros(()), []
+        losses, uploads = self.examples.images.new_zeros(()), []
         for cluster in clusters:
             torch._foreach_copy_(self.back.values, start)
             fronts = self.fronts[: len(cluster)]
@@ -102,7 +102,7 @@ class Split:
 
     def train_cluster(self, cluster, fronts):
         """All local steps; the summed loss, and each client's uploaded features with labels."""
-        losses, uploads = torch.zeros(()), [[] for _ in cluster]
+        losses, uploads = self.examples.images.new_zeros(()), [[] for _ in cluster]
         for step in range(max(len(client.batches) for client in cluster)):
             active = [k for k, client in enumerate(cluster) if step < len(client.batches)]
             batches = [cluster[k].batches[step] for k in active]

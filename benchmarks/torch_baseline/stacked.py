@@ -32,7 +32,8 @@ class Stacked:
     def round(self, clusters):
         """One round; the mean loss."""
         rows, valid, uploaded = pad(clusters, self.batch_size)
-        weight = torch.tensor([[client.weight for client in cluster] for cluster in clusters])
+        weight = [[client.weight for client in cluster] for cluster in clusters]
+        weight = torch.tensor(weight, device=rows.device)
         weight /= weight.sum()
         shares = weight.sum(1), weight
         halves = [
@@ -111,8 +112,8 @@ def pad(clusters, batch_size):
                          "use the variant loop, or clusters of one size")
     clients = [client for cluster in clusters for client in cluster]
     steps = max(len(client.batches) for client in clients)
-    rows = torch.full((len(clients), steps, batch_size), -1)
-    uploaded = torch.zeros(rows.shape, dtype=torch.bool)
+    rows = clients[0].batches[0].new_full((len(clients), steps, batch_size), -1)
+    uploaded = torch.zeros_like(rows, dtype=torch.bool)
     for k, client in enumerate(clients):
         batches = pad_sequence(client.batches, batch_first=True, padding_value=-1)
         rows[k, : len(batches), : batches.shape[1]] = batches

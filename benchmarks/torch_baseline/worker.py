@@ -10,7 +10,7 @@ import os
 
 import torch
 
-from benchmarks.cefl_worker import make_spec
+from benchmarks.settings import make_spec
 from benchmarks.torch_baseline import draws, models
 from benchmarks.torch_baseline.distillation import Distillation
 from benchmarks.torch_baseline.rounds import FedAvg, Split
@@ -49,19 +49,27 @@ def make_rounds(method, variant, model, examples, spec):
     return Split(model, examples, spec, distillation)
 
 
-def prepare(method, variant, spec, threads):
-    """`advance` and facts, as `benchmarks.worker.serve` wants them."""
+def prepare(method, variant, spec, threads, device="cpu"):
+    """`advance` and facts, as `benchmarks.worker.serve` wants them.
+
+    On an accelerator products may be computed in TF32, as XLA's default precision allows there.
+    """
     torch.set_num_threads(threads)
+    torch.set_float32_matmul_precision("high")
     torch.manual_seed(spec.seed)
     dataset = sources.load(spec.data.name, spec.data.path)
     parts = [
-        torch.from_numpy(part).long() for part in build.make_partition(spec, dataset.train_labels)
+        torch.from_numpy(part).long().to(device)
+        for part in build.make_partition(spec, dataset.train_labels)
     ]
     examples = draws.make_examples(
         dataset.train_images, dataset.train_labels, spec.data.normalization
     )
+    examples = draws.Examples(*(part.to(device) for part in examples))
     shape = dataset.train_images.shape[1:]
     model = models.make_model(spec.model.name, spec.model.cut, shape, dataset.num_classes)
+    for part in model:
+        part.to(device)
     rounds = make_rounds(method, variant, model, examples, spec)
 
     def advance():
@@ -69,6 +77,7 @@ def prepare(method, variant, spec, threads):
 
     facts = {
         "parameters": [models.count_parameters(*model[:2]), models.count_parameters(model.cloud)],
+        "device": torch.cuda.get_device_name() if device == "cuda" else device,
         "threads": threads,
         "torch": torch.__version__,
     }
@@ -80,11 +89,13 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--method", choices=METHODS, required=True)
     parser.add_argument("--variant", choices=VARIANTS, default="loop")
+    parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
     parser.add_argument("--threads", type=int, default=len(os.sched_getaffinity(0)))
     parser.add_argument("fields", nargs="*", metavar="FIELD=VALUE")
     options = parser.parse_args()
     spec = make_spec(options.fields)
-    serve(lambda: prepare(options.method, options.variant, spec, options.threads))
+    chosen = options.method, options.variant, spec, options.threads, options.device
+    serve(lambda: prepare(*chosen))
 
 
 if __name__ == "__main__":

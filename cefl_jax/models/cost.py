@@ -115,7 +115,9 @@ def _grad(apply, argnums):
 
 
 def _flop(f, *shapes):
-    analysis: Any = jax.jit(f).lower(*shapes).cost_analysis()
+    # Asked of the CPU, since accelerators' plugins have no analysis before compilation.
+    with jax.default_device(jax.local_devices(backend="cpu")[0]):
+        analysis: Any = jax.jit(f).lower(*shapes).cost_analysis()
     return float(analysis["flops"])
 
 

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from benchmarks import alternate
-from benchmarks.cefl_worker import make_spec
+from benchmarks.settings import make_spec
 from benchmarks.peers import __main__ as driver
 from benchmarks.peers import setting, setup
 from benchmarks.peers.stepping import SteppedLoop
