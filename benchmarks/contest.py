@@ -15,16 +15,21 @@ from concurrent import futures
 
 from benchmarks.alternate import PAUSE_S, Timing, worker_environment
 
+TURN_S = 1.0  # of each contender, once its pace is known
 
-def compete(contenders, turns, rounds, ready_s, until):
-    """Timings of the contenders in turns, of those that are ready in time.
+
+def compete(contenders, turns, rounds, ready_s, until, tell=lambda timings: None):
+    """Returns the timings of those contenders that are ready in time, which take turns.
+
+    The first turn has one counted round; later ones as many as fit into `TURN_S`, at most `rounds`.
 
     Args:
       contenders: list of alternate.Contender.
-      turns: most turns of each; every contender has had as many.
-      rounds: counted rounds of a turn; the first round of every turn is not counted.
+      turns: most turns of each; some have had one less when the time is up.
+      rounds: most counted rounds of a turn; the first round of every turn is not counted.
       ready_s: seconds that all have to get ready.
-      until: time.monotonic() after which no turn is begun.
+      until: time.monotonic() after which nobody's turn is begun.
+      tell: called with the timings so far after each turn, since what is not told may be lost.
     Returns:
       list of Timing, and {name: why} of those left out.
     """
@@ -44,17 +49,19 @@ def compete(contenders, turns, rounds, ready_s, until):
             left_out[name] = _last_words(running[name]) if answer.done() else "not ready in time"
             _end(running[name][0])
         for _ in range(turns):
-            if time.monotonic() > until:
-                break
             for timing in list(timings):
+                if time.monotonic() > until:
+                    break
                 time.sleep(PAUSE_S)
-                process, _ = running[timing.name]
-                taken = _ask(process, rounds + 1, threads, until + ready_s)
+                fitting = int(1000 * TURN_S / timing.median_ms) if timing.rounds_ms else 1
+                asked = 1 + min(rounds, max(1, fitting))
+                taken = _ask(running[timing.name][0], asked, threads, until)
                 if taken:
                     timing.rounds_ms += taken[1:]
                 else:
                     left_out[timing.name] = _last_words(running[timing.name])
                     timings.remove(timing)
+            tell([timing for timing in timings if timing.rounds_ms])
         for timing in timings:
             if not timing.rounds_ms:
                 left_out[timing.name] = "no time left"
@@ -90,7 +97,7 @@ def _end(process):
 
 
 def _ask(process, rounds, threads, until):
-    """Milliseconds of so many rounds; None where the process ends or is too slow."""
+    """Returns the milliseconds of so many rounds; None where the process ends or is too slow."""
     try:
         process.stdin.write(json.dumps({"rounds": rounds}) + "\n")
         process.stdin.flush()

@@ -40,16 +40,24 @@ SMALL_SCRIPTS = {
 
 def contest(contenders, options, until):
     """Returns a row for each contender that was timed, and why the others were not."""
-    turns, rounds = (2, 2) if options.small else (5, 10)
-    timings, left_out = compete(
-        contenders, turns, rounds, 60.0 * options.minutes * READY_SHARE, until
-    )
+    turns, rounds = (2, 2) if options.small else (6, 20)
+    ready_s = 60.0 * options.minutes * READY_SHARE
+
+    def tell(timings):
+        print(table(make_rows(timings)) + "\n", file=sys.stderr, flush=True)
+
+    timings, left_out = compete(contenders, turns, rounds, ready_s, until, tell)
+    return make_rows(timings), left_out
+
+
+def make_rows(timings):
+    """Returns the rows of timings whose names are "CASE|PROGRAM"."""
     rows = []
     for timing in timings:
         case, program = timing.name.split("|")
         ready_s = timing.about["prepare_s"] + timing.about["first_round_s"]
         rows.append(timing.to_json() | {"case": case, "program": program, "ready_s": ready_s})
-    return rows, left_out
+    return rows
 
 
 def script(name, arguments, until):

@@ -31,6 +31,7 @@ CHOICES = {
     "cefl.compression.smashed": ("none", "bf16", "int8", "topk"),
     "cefl.compression.gradient": ("none", "bf16", "int8", "topk"),
     "cefl.distill.rule": ("mutual", "cloud_to_edge", "edge_to_cloud", "hard_labels", "none"),
+    "cefl.distill.optimizer_state": ("reset", "persist"),
     "data.name": sources.KNOWN,
     "data.partition.name": (
         "iid",

@@ -53,7 +53,8 @@ class DistillSpec:
     epochs: int = 1  # passes over the uploaded smashed data, per direction and round
     batch_size: int = 64  # smashed samples of one distillation step
     learning_rate: float = 0.01  # of both directions
-    momentum: float = 0.9  # of both directions; its state persists over the rounds
+    momentum: float = 0.9  # of both directions
+    optimizer_state: str = "reset"  # both optimizers start anew each round | persist: they go on
     upload_steps: int | None = None  # last local steps uploaded; None: as many as a pass
 
 

@@ -58,7 +58,8 @@ def get_config():
     distill.epochs = 1  # passes over the uploaded smashed data, per direction and round
     distill.batch_size = 64  # smashed samples of one distillation step
     distill.learning_rate = 0.01  # SGD, both directions
-    distill.momentum = 0.9  # both directions; kept from round to round
+    distill.momentum = 0.9  # both directions
+    distill.optimizer_state = "reset"  # both optimizers start anew each round | persist
     distill.upload_steps = config_dict.placeholder(int)  # last steps uploaded; None: a pass
 
     config.fedprox = config_dict.ConfigDict()

@@ -7,8 +7,9 @@ from torch.nn import functional as F
 class Distillation:
     """The edge model learns from the cloud's predictions, then the cloud from the edge's new ones.
 
-    Momentum stays from round to round. `orders`, lists of the rows i64[b] of every batch for the
-    edge and for the cloud, can be set to have these instead of random ones.
+    Momentum starts anew each round, or stays, as the settings say. `orders`, lists of the rows
+    i64[b] of every batch for the edge and for the cloud, can be set to have these instead of random
+    ones.
 
     Args:
       model: models.Model.
@@ -39,6 +40,8 @@ class Distillation:
         ):
             lesson = F.log_softmax(self.predict(teacher, features) / temperature, 1)
             (_, mean_loss), optimizer = self.students[student]
+            if spec.optimizer_state == "reset":
+                optimizer.state.clear()
             for rows in order:
                 run = mean_loss[len(rows) == spec.batch_size]
                 run(features[rows], labels[rows], lesson[rows], weight, temperature).backward()

@@ -54,7 +54,7 @@ def compare(setup, played, method, variant):
 
     Args:
       setup: build.Setup.
-      played: Played; from the second round on, distillation starts with momentum.
+      played: Played.
       method: of `worker.METHODS`.
       variant: of `worker.VARIANTS`.
     Returns:

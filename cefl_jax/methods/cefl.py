@@ -31,7 +31,7 @@ class CeflState(NamedTuple):
     round: Int32[Array, ""]  # rounds done
     halves: Halves  # the edge-side global model
     cloud: Any  # parameters of the cloud model
-    edge_optimizer: Any  # states of distillation, which persist
+    edge_optimizer: Any  # states of distillation; () where they start anew each round
     cloud_optimizer: Any
     conditions: topology.Conditions  # of the network in the next round
     ledger: ledger.Ledger
@@ -53,7 +53,7 @@ class Cefl(Parts):
     def init(self, key: PRNGKeyArray) -> CeflState:
         """The state before the first round."""
         halves, cloud = self.model.init(purpose_key(key, Purpose.MODEL))
-        edge, of_cloud = (self._distil_direction.init(params) for params in (halves.back, cloud))
+        edge, of_cloud = (self._kept_state(params) for params in (halves.back, cloud))
         conditions = self._orchestrator.start(key, self.network)
         start = ledger.empty_ledger(self.num_kinds)
         return CeflState(key, jnp.int32(0), halves, cloud, edge, of_cloud, conditions, start)
@@ -183,11 +183,17 @@ class Cefl(Parts):
 
         def on_device(states, uploads, keys, hparams, round_index):
             apply = self.model.back, self.model.cloud
-            edge, cloud = (Learner(f, *state) for f, state in zip(apply, states, strict=True))
+            begin = self._distil_direction.init
+            edge, cloud = (
+                Learner(f, params, optimizer if self._persists else begin(params))
+                for f, (params, optimizer) in zip(apply, states, strict=True)
+            )
             taught = distillation.distil_mutually(
                 edge, cloud, uploads, keys, hparams, round_index
             )
-            return [(learner.params, learner.state) for learner in taught]
+            return [
+                (learner.params, learner.state if self._persists else ()) for learner in taught
+            ]
 
         back, cloud = (
             (state.halves.back, state.edge_optimizer), (state.cloud, state.cloud_optimizer)
@@ -217,6 +223,13 @@ class Cefl(Parts):
     @property
     def _slots(self):
         return self.extent.uploads if self._distils else 0
+
+    @property
+    def _persists(self):
+        return self.spec.cefl.distill.optimizer_state == "persist"
+
+    def _kept_state(self, params):
+        return self._distil_direction.init(params) if self._persists else ()
 
     @property
     def _distil_direction(self):

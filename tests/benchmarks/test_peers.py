@@ -7,10 +7,10 @@ import numpy as np
 import pytest
 
 from benchmarks import alternate
-from benchmarks.settings import make_spec
 from benchmarks.peers import __main__ as driver
 from benchmarks.peers import setting, setup
 from benchmarks.peers.stepping import SteppedLoop
+from benchmarks.settings import make_spec
 from cefl_jax import build
 from cefl_jax.data import sources
 

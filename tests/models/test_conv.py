@@ -220,10 +220,11 @@ def test_the_choice_on_a_cpu_is_the_documented_one(kernel, sides, lowering):
     assert choose_lowering("cpu", kernel, sides) == lowering
 
 
-@pytest.mark.parametrize("platform", ["gpu", "tpu"])
 @pytest.mark.parametrize("kernel", [(5, 5, 1, 6), (3, 3, 64, 64)])
-def test_elsewhere_nothing_was_measured_and_patches_are_taken(platform, kernel):
-    assert choose_lowering(platform, kernel, (8, 8)) == Lowering("patches")
+def test_choose_lowering_off_the_cpu(kernel):
+    """Tiles on a GPU, where they were measured; on a TPU nothing was, and patches are taken."""
+    assert choose_lowering("gpu", kernel, (8, 8)) == Lowering("tiles", 2)
+    assert choose_lowering("tpu", kernel, (8, 8)) == Lowering("patches")
 
 
 def test_every_kernel_has_a_lowering_and_no_winograd_window_lacks_points():
