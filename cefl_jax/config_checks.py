@@ -101,6 +101,7 @@ RANGES = {
         "network.return_probability",
         "train.optimizer.momentum",
     ),
+    (0, 0.9): ("data.validation_share",),
     (0, 0.95): ("network.load_mean",),
     (0, 15): ("network.shadow_std_db",),  # six of them stay within what a trace may hold
     (0, 4096): ("cefl.privacy.probe_size",),

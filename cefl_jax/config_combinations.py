@@ -24,6 +24,12 @@ def check_combinations(spec: Spec) -> None:
         )
     check_unread(spec)
     _check_partition(spec.data.partition)
+    if spec.data.validation_share and spec.data.partition.name == "file":
+        raise SettingError(
+            f"data.validation_share={spec.data.validation_share:g}: a partition file names "
+            "examples of the whole training set; set it to 0, or choose another "
+            "data.partition.name"
+        )
     if spec.data.partition.name != "file":
         check_population(spec, spec.data.partition.num_clients)
     _check_network(spec.network)

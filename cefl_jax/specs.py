@@ -156,6 +156,7 @@ class DataSpec:
 
     name: str = "fashion_mnist_12k"  # fashion_mnist_12k | fashion_mnist | mnist | digits
     path: str | None = None  # folder of IDX files, for fashion_mnist and mnist
+    validation_share: float = 0.0  # of training examples, held out and tested on; 0: the test set
     partition: PartitionSpec = PartitionSpec()
     normalization: NormalizationSpec = NormalizationSpec()
 

@@ -90,6 +90,8 @@ def get_config():
     config.data.name = "fashion_mnist_12k"  # or fashion_mnist | mnist | digits
     config.data.path = config_dict.placeholder(str)  # folder of IDX files: fashion_mnist, mnist
 
+    config.data.validation_share = 0.0  # of training examples, tested on in place of the test set
+
     partition = config.data.partition = config_dict.ConfigDict()
     partition.name = "dirichlet"  # iid | shards | extended_dirichlet | quantity_skew | file
     partition.num_clients = 100  # clients in the population; file: as many as it lists

@@ -22,6 +22,8 @@ INSTALLED_FOLDERS = {"fashion_mnist": "/usr/share/datasets/fashion-mnist"}
 DIGITS_TRAIN = 1437
 """The first 1437 of the 1797 digits train, the last 360 test."""
 
+HOLD_OUT = 1  # beside the seed, so that the partition draws other numbers
+
 _NUM_CLASSES = 10
 
 
@@ -64,6 +66,32 @@ def load(name: str, path: str | Path | None = None) -> Dataset:
         raise DataError(f"data.path is {str(path)!r}, but {name} is not read from a folder; leave "
                         "data.path unset or choose another data.name")
     return _digits() if name == "digits" else _fashion_mnist_12k()
+
+
+def hold_out(dataset: Dataset, share: float, seed: int) -> Dataset:
+    """Returns a data set whose test examples are a random share of its training examples.
+
+    Settings chosen by them are not chosen on the test set. Both parts keep the examples' order; the
+    one held out has at least one example, and leaves at least one.
+
+    Args:
+      dataset: Dataset of two or more training examples.
+      share: of the training examples, 0 < share < 1.
+      seed: which examples are held out.
+    Returns:
+      Dataset.
+    """
+    num_examples = len(dataset.train_labels)
+    size = min(max(round(share * num_examples), 1), num_examples - 1)
+    chosen = np.random.default_rng((seed, HOLD_OUT)).permutation(num_examples)[:size]
+    held = np.isin(np.arange(num_examples), chosen)
+    images, labels = dataset.train_images, dataset.train_labels
+    return dataset._replace(
+        train_images=images[~held],
+        train_labels=labels[~held],
+        test_images=images[held],
+        test_labels=labels[held],
+    )
 
 
 def _fashion_mnist_12k():

@@ -208,3 +208,20 @@ def test_files_that_do_not_fit_together_are_refused(tmp_path):
     write_set(tmp_path)
     (tmp_path / "t10k-images-idx3-ubyte").write_bytes(idx_bytes(np.zeros((10, 4, 5), np.uint8)))
     fails_in_one_line("mnist", tmp_path, match=r"train with \(5, 4\) pixels and test with \(4, 5\)")
+
+
+@pytest.mark.parametrize(("share", "size"), [(0.1, 4), (0.9, 32), (1e-9, 1), (1.0 - 1e-9, 35)])
+def test_hold_out_splits_the_training_examples_in_two(share, size):
+    labels = np.arange(36, dtype=np.int32) % 3
+    images = np.arange(36, dtype=np.uint8).reshape(-1, 1, 1, 1)
+    whole = sources.Dataset("numbers", images, labels, images[:5], labels[:5], 3)
+    part = sources.hold_out(whole, share, seed=4)
+    train, held = part.train_images.ravel().tolist(), part.test_images.ravel().tolist()
+    assert len(held) == size
+    assert sorted(train + held) == list(range(36))
+    assert (train, held) == (sorted(train), sorted(held))
+    assert part.test_labels.tolist() == [number % 3 for number in held]
+    assert part.train_labels.tolist() == [number % 3 for number in train]
+    again, other = (sources.hold_out(whole, share, seed) for seed in (4, 5))
+    assert again.test_images.ravel().tolist() == held
+    assert other.test_images.ravel().tolist() != held
