@@ -11,6 +11,7 @@ the compiler counts backward is its own affair (masks, sums of biases, the pool'
 
 import itertools
 
+import jax
 import pytest
 
 from cefl_jax.models import zoo
@@ -117,3 +118,16 @@ def test_what_the_cut_moves_is_neither_lost_nor_counted_twice(name):
     assert len({w.front_bytes + w.back_bytes for w in works}) == 1
     assert len({w.front_forward_flop + w.back_forward_flop for w in works}) == 1
     assert all(a.front_forward_flop < b.front_forward_flop for a, b in itertools.pairwise(works))
+
+
+def test_flops_are_counted_on_the_cpu_whatever_the_default_device(monkeypatch):
+    """Plugins of accelerators have no analysis of a program that is not compiled."""
+    asked, analyse = [], jax.stages.Lowered.cost_analysis
+
+    def record(lowered):
+        asked.append(jax.config.jax_default_device)
+        return analyse(lowered)
+
+    monkeypatch.setattr(jax.stages.Lowered, "cost_analysis", record)
+    measure_workload(ModelSpec("mlp"), (4, 4, 1), 3)
+    assert {device.platform for device in asked} == {"cpu"}
