@@ -61,8 +61,7 @@ class BareCefl(Cefl):
 
     @property
     def _orchestrator(self):
-        whole = super()._orchestrator
-        return Bare(whole.spec, whole.work, whole.sizes, whole.extent)
+        return Bare(**vars(super()._orchestrator))
 
 
 def make_setup(data, dynamics):

@@ -11,7 +11,16 @@ from typing import NoReturn
 from absl import app, flags, logging
 
 from cefl_jax import build, config, config_changes, experiment
-from cefl_jax.runtime import claim, compile_cache, cpu, faults, logs, processes, signals
+from cefl_jax.runtime import (
+    claim,
+    compile_cache,
+    cpu,
+    faults,
+    logs,
+    processes,
+    signals,
+    streams,
+)
 from cefl_jax.runtime.checkpoint import Checkpoint
 
 _CONFIG: flags.FlagHolder = flags.DEFINE_string(
@@ -88,6 +97,11 @@ def check(settings: list[tuple[str, str]]) -> build.Setup:
     for flag in (_CONFIG, _WORKDIR):
         if flag.value is None:
             raise config.SettingError(f"--{flag.name} is missing; {HELP}")
+    for flag in (_PROCESSES, _PROCESS):
+        if flag.value is not None and _COORDINATOR.value is None:
+            raise config.SettingError(
+                f"--{flag.name}={flag.value}: not read without --coordinator; pass that as well"
+            )
     chosen = config.load(_CONFIG.value)
     for path, text in settings:
         config.set_field(chosen, path, text)
@@ -98,7 +112,7 @@ def check(settings: list[tuple[str, str]]) -> build.Setup:
     if earlier:
         config_changes.keep_choices(chosen, earlier)
     spec = config.to_spec(chosen)
-    cpu.set_up(spec.run.devices)
+    cpu.set_up(spec.run.devices, warn)
     if _COORDINATOR.value is not None:
         processes.join(_COORDINATOR.value, _PROCESSES.value, _PROCESS.value)
     setup = build.prepare(spec)
@@ -162,4 +176,5 @@ def _split(argv):
 
 
 if __name__ == "__main__":
+    streams.ignore_write_errors()
     app.run(main, flags_parser=parse)

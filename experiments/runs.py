@@ -16,7 +16,7 @@ from cefl_jax import build, compilation, config, experiment
 from cefl_jax.config_file import has_field
 from cefl_jax.data import partition
 from cefl_jax.outside import OutsideError, read_json
-from cefl_jax.runtime import compile_cache, cpu, signals
+from cefl_jax.runtime import compile_cache, cpu, signals, streams
 from cefl_jax.runtime.records import read_metrics
 from cefl_jax.specs import DataSpec
 
@@ -164,6 +164,7 @@ def main(of, doc, tell):
       doc: its docstring.
       tell: from {cell: [records of each seed]}, Experiment and scale to Markdown.
     """
+    streams.ignore_write_errors()
     options = parse(of, doc)
     cpu.set_up()
     compile_cache.keep()
