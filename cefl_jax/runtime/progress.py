@@ -147,7 +147,8 @@ def print_work(work: Any, console: Console | None = None) -> None:
         ("cloud model", work.cloud_params, work.cloud_forward_flop, work.cloud_train_flop),
     ):
         if params:
-            table.add_row(part, f"{params:,}", *map(units.format_number, (forward / 1e6, train / 1e6)))
+            mflop = (units.format_number(flop / 1e6) for flop in (forward, train))
+            table.add_row(part, f"{params:,}", *mflop)
     console = console or _standard_output()
     console.print(table)
     if work.feature_bytes:
