@@ -63,7 +63,7 @@ def main(settings: list[tuple[str, str]]) -> None:
             experiment.conduct(setup, workdir, past, watch)
         except signals.Preempted as ended:
             print(f"preempted: {ended}; the same command goes on from there", file=sys.stderr)
-            sys.exit(signals.PREEMPTED)
+            watch.leave()
         except (faults.NotFinite, OSError) as error:
             refuse(error, 1)
 
@@ -80,7 +80,7 @@ def begin(
     except (ValueError, OSError) as error:
         refuse(error)
     if setup.spec.run.compile_cache:
-        keep_compiled()
+        compile_cache.keep(warn)
     if not processes.is_first():
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # one of them tells
     return setup, workdir, past
@@ -136,17 +136,6 @@ def parse(argv: list[str]) -> list[tuple[str, str]]:
         return settings
     except (flags.Error, config.SettingError) as error:
         refuse(error)
-
-
-def keep_compiled() -> None:
-    """Compiled programs are kept for later runs, or one line says why not."""
-    try:
-        compile_cache.keep()
-    except OSError as error:
-        warn(
-            f"compiled programs cannot be kept for later runs: {error}; set "
-            "JAX_COMPILATION_CACHE_DIR to a folder, or --config.run.compile_cache=False"
-        )
 
 
 def refuse(error: object, status: int = 2) -> NoReturn:

@@ -175,7 +175,7 @@ def main(of, doc, tell):
             records = run_all(of, options.scale, options.seeds, folder, options.only, watch)
         except signals.Preempted as ended:
             print(f"preempted: {ended}; the same command goes on from there")
-            raise SystemExit(signals.PREEMPTED) from ended
+            watch.leave()
     text = tell(records, of, options.scale)
     (folder / f"{of.name}.md").write_text(text)
     print(text)

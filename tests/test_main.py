@@ -434,18 +434,19 @@ def test_a_recorded_network_is_replayed(recorded, tmp_path):
 @pytest.mark.parametrize(("text", "calls"), [("True", 1), ("False", 0)])
 def test_compiled_programs_are_kept_unless_switched_off(tmp_path, monkeypatch, text, calls):
     called = []
-    monkeypatch.setattr(compile_cache, "keep", lambda: called.append("keep"))
+    monkeypatch.setattr(compile_cache, "keep", lambda warn: called.append("keep"))
     monkeypatch.setattr(experiment, "conduct", lambda *_: called.append("conduct"))
     run(*TINY, f"--workdir={tmp_path / 'run'}", f"--config.run.compile_cache={text}")
     assert called == ["keep"] * calls + ["conduct"]
 
 
 def test_a_run_goes_on_where_nothing_can_be_kept(tmp_path, monkeypatch, capsys):
-    def keep():
+    def user_folder():
         raise PermissionError(13, "Permission denied", "/nonesuch")
 
     conducted = []
-    monkeypatch.setattr(compile_cache, "keep", keep)
+    monkeypatch.setitem(jax.config.values, "jax_compilation_cache_dir", None)
+    monkeypatch.setattr(compile_cache, "user_folder", user_folder)
     monkeypatch.setattr(experiment, "conduct", lambda *_: conducted.append("conduct"))
     run(*TINY, f"--workdir={tmp_path / 'run'}")
     shown = capsys.readouterr()

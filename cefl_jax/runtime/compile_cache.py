@@ -5,6 +5,7 @@ import os
 import pathlib
 import platform
 import tempfile
+from collections.abc import Callable
 
 import filelock
 import jax
@@ -15,21 +16,29 @@ LOCK = ".lockfile"  # JAX's name of it
 LOCK_S = 10.0  # how long JAX waits for it
 
 
-def keep() -> None:
+def keep(warn: Callable[[str], object] = print) -> None:
     """Lets JAX keep what it compiles and find it again, where it has not been told how already.
 
     A folder set by `JAX_COMPILATION_CACHE_DIR` is left as it is, with JAX's own settings for it.
 
-    Raises:
-      OSError: when the user's folder cannot be made, written or locked.
+    Args:
+      warn: called with one line when the user's folder cannot be made, written or locked; nothing
+        is kept then.
     """
     if jax.config.values["jax_compilation_cache_dir"]:
         return
-    folder = user_folder() / machine()
-    folder.mkdir(mode=0o700, parents=True, exist_ok=True)  # whoever can write there can run code
-    with tempfile.TemporaryFile(dir=folder):
-        pass
-    remove_unfinished(folder)
+    try:
+        folder = user_folder() / machine()
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)  # who can write there can run code
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+        remove_unfinished(folder)
+    except OSError as error:
+        warn(
+            f"compiled programs cannot be kept for later runs: {error}; set "
+            "JAX_COMPILATION_CACHE_DIR to a folder, or --config.run.compile_cache=False"
+        )
+        return
     jax.config.update("jax_compilation_cache_dir", str(folder))
     jax.config.update("jax_compilation_cache_max_size", MOST_BYTES)
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0)

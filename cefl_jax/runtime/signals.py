@@ -11,6 +11,7 @@ import socket
 import sys
 import threading
 from collections.abc import Callable, Iterator
+from typing import NoReturn
 
 ASK = ("SIGTERM", "SIGINT", "SIGHUP", "SIGUSR1", "SIGUSR2", "SIGXCPU")
 """From a person, a closed terminal, and the launchers and limits of batch systems."""
@@ -81,6 +82,16 @@ class Watch:
         finally:
             with self._lock:
                 self._leave = None
+
+    def leave(self) -> NoReturn:
+        """Ends the program with status 75, as after a Preempted.
+
+        Another signal that asks to leave does not change that; Ctrl-C does.
+        """
+        for number in self._handlers:
+            if number != signal.SIGINT:
+                self._handlers[number] = signal.SIG_IGN  # from the end of the context on
+        sys.exit(PREEMPTED)
 
     def _listen(self):
         while numbers := self._heard.recv(64):

@@ -93,6 +93,19 @@ with Watch() as watch:
         wait(watch)
         os.write(1, b"stayed\\n")
 """
+LEAVING = """
+import atexit
+
+def last():
+    os.write(1, b"leaving\\n")
+    sys.stdin.readline()
+
+atexit.register(last)
+with Watch() as watch:
+    ready()
+    wait(watch)
+    watch.leave()
+"""
 CLOSED = """
 with Watch() as watch:
     os.close(2)
@@ -236,6 +249,17 @@ def test_a_signal_is_heard_while_a_compiled_call_lasts():
     process = start(HEARD)
     process.send_signal(signal.SIGTERM)
     assert end(process)[:2] == (5, ["heard"])
+
+
+@pytest.mark.parametrize("name", ["SIGTERM", "SIGXCPU"])
+def test_a_signal_while_the_program_ends_changes_nothing(name):
+    """The system sends SIGXCPU again and again."""
+    process = start(LEAVING, stdin=subprocess.PIPE)
+    process.send_signal(getattr(signal, name))
+    assert process.stdout.readline() == b"leaving\n"
+    process.send_signal(getattr(signal, name))
+    process.stdin.write(b"\n")
+    assert end(process)[0] == 75
 
 
 def test_a_closed_terminal_does_not_keep_it():
