@@ -8,6 +8,7 @@ import pathlib
 import platform
 import subprocess
 import sys
+import types
 
 import jax
 import numpy as np
@@ -445,7 +446,8 @@ def test_a_run_goes_on_where_nothing_can_be_kept(tmp_path, monkeypatch, capsys):
         raise PermissionError(13, "Permission denied", "/nonesuch")
 
     conducted = []
-    monkeypatch.setitem(jax.config.values, "jax_compilation_cache_dir", None)
+    nothing = types.SimpleNamespace(values={"jax_compilation_cache_dir": None})
+    monkeypatch.setattr(compile_cache, "jax", types.SimpleNamespace(config=nothing))
     monkeypatch.setattr(compile_cache, "user_folder", user_folder)
     monkeypatch.setattr(experiment, "conduct", lambda *_: conducted.append("conduct"))
     run(*TINY, f"--workdir={tmp_path / 'run'}")
