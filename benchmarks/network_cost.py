@@ -61,8 +61,7 @@ class BareCefl(Cefl):
 
     @property
     def _orchestrator(self):
-        whole = super()._orchestrator
-        return Bare(whole.spec, whole.work, whole.sizes, whole.extent)
+        return Bare(**vars(super()._orchestrator))
 
 
 def make_setup(data, dynamics):
@@ -75,10 +74,8 @@ def make_setup(data, dynamics):
     return build.prepare(config.to_spec(settings))
 
 
-def compile_round(setup, method_class, train=True):
-    """A function of no arguments that does one more round, or only decides it; and seconds."""
-    began = time.monotonic()
-    arrays = jax.device_put((setup.data, setup.network), setup.mesh.everywhere)
+def make_round(setup, method_class, train=True):
+    """The functions, not yet jitted, that make the first state and do or only decide one round."""
 
     def make(data, network):
         parts = setup.spec, setup.model, setup.work, setup.extent, setup.mesh
@@ -95,8 +92,15 @@ def compile_round(setup, method_class, train=True):
         kept = decision.plan, bill
         return state._replace(round=state.round + 1, conditions=decision.conditions), kept
 
-    key = jax.random.key(setup.spec.seed)
-    state = jax.jit(lambda key, *arrays: make(*arrays).init(key))(key, *arrays)
+    return lambda key, *arrays: make(*arrays).init(key), step
+
+
+def compile_round(setup, method_class, train=True):
+    """A function of no arguments that does one more round, or only decides it; and seconds."""
+    began = time.monotonic()
+    arrays = jax.device_put((setup.data, setup.network), setup.mesh.everywhere)
+    start, step = make_round(setup, method_class, train)
+    state = jax.jit(start)(jax.random.key(setup.spec.seed), *arrays)
     hparams = program.make_hparams(setup.spec)
     compiled = jax.jit(step).lower(state, hparams, *arrays).compile()
     holder = [state]

@@ -106,12 +106,11 @@ def conduct(
     done = past.round if past else 0
     title = f"{spec.method.name}: {spec.model.name} on {spec.data.name}"
     leave = lambda: workdir.set_status("preempted", done, watch.asked)  # noqa: E731
+    if done == spec.train.rounds and workdir.is_finished():
+        with contextlib.closing(workdir):  # not `with workdir`: to show it changes no status
+            show_finished(workdir)
+        return
     with workdir:
-        ended = done == spec.train.rounds and workdir.is_finished()
-        if ended and (known := workdir.read_summary()):
-            print(f"This run is finished: {done} rounds. More of them go on with it.")
-            print_summary(known, workdir.read_metrics(), workdir.path)
-            return
         with watch.at_once(leave):
             workdir.write_config(config.to_dict(spec))
             workdir.write_partition(partition.to_json(setup.partition))
@@ -119,7 +118,7 @@ def conduct(
             if spec.run.save_trace:
                 workdir.write_trace(record_trace(setup))
         print_work(setup.work)
-        print_choices(spec.run, setup.mesh.platform, 1e-6 * build.archive_bytes(setup))
+        print_choices(spec.run, setup.mesh.platform, build.archive_bytes(setup))
         with Display(spec.train.rounds, title) as display:
             draw: Callable = functools.partial(draw_start, setup, workdir.path, title)
             if not processes.is_first():
@@ -129,6 +128,13 @@ def conduct(
             draw_end(records, workdir.path, title)
         workdir.set_status("finished", spec.train.rounds)
     print_summary(summary, records, workdir.path)
+
+
+def show_finished(workdir: logs.Workdir) -> None:
+    """Prints the summary of a run that has nothing left to do."""
+    summary: Any = workdir.read_summary()  # is there: `check_summary` has looked
+    print(f"This run is finished: {summary['rounds']} rounds. More of them go on with it.")
+    print_summary(summary, workdir.read_metrics(), workdir.path)
 
 
 def check_summary(setup: Setup, workdir: logs.Workdir, past: Checkpoint | None) -> None:

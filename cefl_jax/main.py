@@ -11,7 +11,16 @@ from typing import NoReturn
 from absl import app, flags, logging
 
 from cefl_jax import build, config, config_changes, experiment
-from cefl_jax.runtime import claim, compile_cache, cpu, faults, logs, processes, signals
+from cefl_jax.runtime import (
+    claim,
+    compile_cache,
+    cpu,
+    faults,
+    logs,
+    processes,
+    signals,
+    streams,
+)
 from cefl_jax.runtime.checkpoint import Checkpoint
 
 _CONFIG: flags.FlagHolder = flags.DEFINE_string(
@@ -54,7 +63,7 @@ def main(settings: list[tuple[str, str]]) -> None:
             experiment.conduct(setup, workdir, past, watch)
         except signals.Preempted as ended:
             print(f"preempted: {ended}; the same command goes on from there", file=sys.stderr)
-            sys.exit(signals.PREEMPTED)
+            watch.leave()
         except (faults.NotFinite, OSError) as error:
             refuse(error, 1)
 
@@ -71,7 +80,7 @@ def begin(
     except (ValueError, OSError) as error:
         refuse(error)
     if setup.spec.run.compile_cache:
-        keep_compiled()
+        compile_cache.keep(warn)
     if not processes.is_first():
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # one of them tells
     return setup, workdir, past
@@ -88,6 +97,11 @@ def check(settings: list[tuple[str, str]]) -> build.Setup:
     for flag in (_CONFIG, _WORKDIR):
         if flag.value is None:
             raise config.SettingError(f"--{flag.name} is missing; {HELP}")
+    for flag in (_PROCESSES, _PROCESS):
+        if flag.value is not None and _COORDINATOR.value is None:
+            raise config.SettingError(
+                f"--{flag.name}={flag.value}: not read without --coordinator; pass that as well"
+            )
     chosen = config.load(_CONFIG.value)
     for path, text in settings:
         config.set_field(chosen, path, text)
@@ -98,7 +112,7 @@ def check(settings: list[tuple[str, str]]) -> build.Setup:
     if earlier:
         config_changes.keep_choices(chosen, earlier)
     spec = config.to_spec(chosen)
-    cpu.set_up(spec.run.devices)
+    cpu.set_up(spec.run.devices, warn)
     if _COORDINATOR.value is not None:
         processes.join(_COORDINATOR.value, _PROCESSES.value, _PROCESS.value)
     setup = build.prepare(spec)
@@ -122,17 +136,6 @@ def parse(argv: list[str]) -> list[tuple[str, str]]:
         return settings
     except (flags.Error, config.SettingError) as error:
         refuse(error)
-
-
-def keep_compiled() -> None:
-    """Compiled programs are kept for later runs, or one line says why not."""
-    try:
-        compile_cache.keep()
-    except OSError as error:
-        warn(
-            f"compiled programs cannot be kept for later runs: {error}; set "
-            "JAX_COMPILATION_CACHE_DIR to a folder, or --config.run.compile_cache=False"
-        )
 
 
 def refuse(error: object, status: int = 2) -> NoReturn:
@@ -162,4 +165,5 @@ def _split(argv):
 
 
 if __name__ == "__main__":
+    streams.ignore_write_errors()
     app.run(main, flags_parser=parse)

@@ -15,6 +15,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
+from cefl_jax.runtime import streams
+
 LIBRARIES = ("altair", "duckdb", "jinja2", "vl_convert")
 
 
@@ -89,4 +91,5 @@ def _accuracy(text):
 
 
 if __name__ == "__main__":
+    streams.ignore_write_errors()
     main()

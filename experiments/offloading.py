@@ -24,6 +24,7 @@ import numpy as np
 
 from cefl_jax import build, compilation, config
 from cefl_jax.network import ledger
+from cefl_jax.runtime import streams
 from cefl_jax.stages.orchestration import make_orchestrator
 from experiments import tables
 
@@ -191,6 +192,7 @@ def trade(scale, seeds):
 
 def main():
     """Trains, pays, and writes tables and pictures into the workdir."""
+    streams.ignore_write_errors()
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--workdir", required=True, type=pathlib.Path)
     parser.add_argument("--scale", choices=SCALES, default="cpu")

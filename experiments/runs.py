@@ -16,7 +16,7 @@ from cefl_jax import build, compilation, config, experiment
 from cefl_jax.config_file import has_field
 from cefl_jax.data import partition
 from cefl_jax.outside import OutsideError, read_json
-from cefl_jax.runtime import compile_cache, cpu, signals
+from cefl_jax.runtime import compile_cache, cpu, signals, streams
 from cefl_jax.runtime.records import read_metrics
 from cefl_jax.specs import DataSpec
 
@@ -164,6 +164,7 @@ def main(of, doc, tell):
       doc: its docstring.
       tell: from {cell: [records of each seed]}, Experiment and scale to Markdown.
     """
+    streams.ignore_write_errors()
     options = parse(of, doc)
     cpu.set_up()
     compile_cache.keep()
@@ -174,7 +175,7 @@ def main(of, doc, tell):
             records = run_all(of, options.scale, options.seeds, folder, options.only, watch)
         except signals.Preempted as ended:
             print(f"preempted: {ended}; the same command goes on from there")
-            raise SystemExit(signals.PREEMPTED) from ended
+            watch.leave()
     text = tell(records, of, options.scale)
     (folder / f"{of.name}.md").write_text(text)
     print(text)

@@ -53,9 +53,9 @@ def clustered(rule, num_clusters, clients):
 
 def test_the_choice_is_said():
     console = Console(file=io.StringIO(), width=200)
-    print_choices(RunSpec(client_chunk=5, devices=2, distill_parts=3), "cpu", 1.25, console)
+    print_choices(RunSpec(client_chunk=5, devices=2, distill_parts=3), "cpu", 1_250_000, console)
     said = console.file.getvalue()
-    choices = "run.devices=2 (cpu)", "run.client_chunk=5", "run.distill_parts=3", "1.2 MB of float"
+    choices = "run.devices=2 (cpu)", "run.client_chunk=5", "run.distill_parts=3", "1.25 MB of float"
     assert all(choice in said for choice in choices)
 
 

@@ -34,7 +34,7 @@ BELOW = {
     "experiment": GROUND | SETTINGS
     | {"build", "compilation", "data", "network", "rounds", "runtime"},
     **dict.fromkeys(DOORS, GROUND | SETTINGS | {"build", "experiment", "runtime"}),
-    "report": GROUND | {"reports"},
+    "report": GROUND | {"reports", "runtime"},
 }
 """What each room may import besides itself. `data` is its files other than federated.py."""
 

@@ -5,8 +5,10 @@ import gzip
 import json
 import os
 import pathlib
+import platform
 import subprocess
 import sys
+import types
 
 import jax
 import numpy as np
@@ -118,14 +120,15 @@ def run(*arguments):
         main.main(main.parse(["main", *arguments]))
 
 
-def command(*arguments):
-    """The door as a person calls it, with a compile cache."""
+def command(*arguments, shell='"$@"'):
+    """The door as a person calls it, in a shell, with a compile cache."""
     environment = os.environ | {
         "JAX_COMPILATION_CACHE_DIR": jax.config.jax_compilation_cache_dir,
         "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
         "JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES": "-1",
     }
-    argv = [sys.executable, "-m", "cefl_jax.main", *arguments]
+    argv = ["bash", "-c", f"set -o pipefail; {shell}", "bash"]
+    argv += [sys.executable, "-m", "cefl_jax.main", *arguments]
     return subprocess.run(argv, cwd=ROOT, env=environment, capture_output=True, text=True)
 
 
@@ -269,6 +272,23 @@ def test_fields_are_set_in_any_order_and_the_last_one_counts(tmp_path):
     assert (spec.train.rounds, spec.seed, spec.run.deterministic) == (7, 3, False)
     assert spec.cefl.distill.temperature_cloud is None
     assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize("flag", ["--processes=2", "--process=1"])
+def test_processes_without_a_coordinator_are_refused(refused, tmp_path, flag):
+    line = refused(*TINY, f"--workdir={tmp_path / 'run'}", flag)
+    assert line == f"{flag}: not read without --coordinator; pass that as well"
+
+
+def test_a_process_that_uses_jax_already_is_warned_and_goes_on(tmp_path, monkeypatch, capsys):
+    """As a notebook; a CPU that was not made ready."""
+    jax.devices()
+    monkeypatch.setenv("XLA_FLAGS", "")
+    monkeypatch.setattr(platform, "machine", lambda: "x86_64")
+    main.check(main.parse(["main", *TINY, f"--workdir={tmp_path / 'run'}"]))
+    shown = capsys.readouterr()
+    assert shown.err.startswith("warning: JAX is in use in this process already: a run has not")
+    assert shown.err.count("\n") == 1
 
 
 def test_verbosity_stays_a_flag(tmp_path):
@@ -415,18 +435,20 @@ def test_a_recorded_network_is_replayed(recorded, tmp_path):
 @pytest.mark.parametrize(("text", "calls"), [("True", 1), ("False", 0)])
 def test_compiled_programs_are_kept_unless_switched_off(tmp_path, monkeypatch, text, calls):
     called = []
-    monkeypatch.setattr(compile_cache, "keep", lambda: called.append("keep"))
+    monkeypatch.setattr(compile_cache, "keep", lambda warn: called.append("keep"))
     monkeypatch.setattr(experiment, "conduct", lambda *_: called.append("conduct"))
     run(*TINY, f"--workdir={tmp_path / 'run'}", f"--config.run.compile_cache={text}")
     assert called == ["keep"] * calls + ["conduct"]
 
 
 def test_a_run_goes_on_where_nothing_can_be_kept(tmp_path, monkeypatch, capsys):
-    def keep():
+    def user_folder():
         raise PermissionError(13, "Permission denied", "/nonesuch")
 
     conducted = []
-    monkeypatch.setattr(compile_cache, "keep", keep)
+    nothing = types.SimpleNamespace(values={"jax_compilation_cache_dir": None})
+    monkeypatch.setattr(compile_cache, "jax", types.SimpleNamespace(config=nothing))
+    monkeypatch.setattr(compile_cache, "user_folder", user_folder)
     monkeypatch.setattr(experiment, "conduct", lambda *_: conducted.append("conduct"))
     run(*TINY, f"--workdir={tmp_path / 'run'}")
     shown = capsys.readouterr()
@@ -459,6 +481,42 @@ def test_a_finished_run_is_told_and_left_as_it_is(finished, capsys):
     run(f"--config={finished / 'config.json'}", f"--workdir={finished}")
     assert "This run is finished: 2 rounds." in capsys.readouterr().out
     assert contents(finished) == before
+
+
+def test_a_finished_run_that_cannot_be_shown_is_left_as_it_is(finished):
+    before = contents(finished)
+    done = command(
+        f"--config={finished / 'config.json'}", f"--workdir={finished}", shell='"$@" | true'
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+    assert contents(finished) == before
+
+
+@pytest.mark.parametrize("error", [SystemExit(1), KeyboardInterrupt(), BrokenPipeError()])
+def test_what_ends_the_showing_of_a_finished_run_changes_no_status(finished, monkeypatch, error):
+    def print_summary(*_):
+        raise error
+
+    before = contents(finished)
+    monkeypatch.setattr(experiment, "print_summary", print_summary)
+    with pytest.raises(SystemExit if isinstance(error, OSError) else type(error)):
+        run(f"--config={finished / 'config.json'}", f"--workdir={finished}")
+    assert contents(finished) == before
+
+
+def test_a_run_that_cannot_be_shown_goes_on_to_its_end(finished, tmp_path):
+    """Its standard output is a pipe that nobody reads, its standard error closed."""
+    done = command(
+        *TINY,
+        f"--workdir={tmp_path / 'run'}",
+        "--config.run.devices=2",
+        shell='"$@" 2>&- | sh -c "exec <&-"',
+    )
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+    assert load(tmp_path / "run" / "status.json")["state"] == "finished"
+    again, first = ([line | {"wall/round_ms": None} for line in metrics(workdir)]
+                    for workdir in (tmp_path / "run", finished))
+    assert again == first
 
 
 def test_overwrite_replaces_the_run(finished, tmp_path, monkeypatch):

@@ -1,5 +1,7 @@
 """Several processes that compute one run together: who writes, and what they agree on."""
 
+import re
+
 import jax
 import numpy as np
 from jax.experimental import multihost_utils
@@ -15,15 +17,26 @@ def join(
         one that JAX knows, such as SLURM.
       num_processes, process_id: how many, and which one this is, from 0; None where known.
     Raises:
-      ValueError: when they cannot be found, or do not fit each other.
+      ValueError: one line, when they cannot be found, or do not fit each other.
     """
+    address = None if coordinator == "auto" else coordinator
+    if address is not None:
+        port = re.fullmatch(r".+:([0-9]{1,5})", address)
+        if port is None or not 0 < int(port[1]) < 2**16:  # of which JAX would crash or wait
+            raise ValueError(
+                f"--coordinator={coordinator}: needs to be HOST:PORT of the first process, with a "
+                "port from 1 to 65535, or auto"
+            )
     # Its own handling of SIGTERM would come before ours.
     jax.config.update("jax_enable_preemption_service", False)
-    address = None if coordinator == "auto" else coordinator
     try:
         jax.distributed.initialize(address, num_processes, process_id)
-    except (RuntimeError, TypeError) as error:
-        raise ValueError(f"--coordinator={coordinator}: {error}") from error
+    except Exception as error:  # whatever JAX meets in the variables of a cluster
+        raise ValueError(
+            f"--coordinator={coordinator}: the processes of the run cannot be joined "
+            f"({type(error).__name__}: {error}); pass --coordinator=HOST:PORT of the first one, "
+            "--processes, how many they are, and --process, which one this is, from 0"
+        ) from error
 
 
 def is_first() -> bool:

@@ -4,6 +4,7 @@ On a terminal a live display; anywhere else plain lines, one an evaluation. A va
 does not have is not shown; one that is not finite is shown as nan.
 """
 
+import functools
 import math
 import sys
 import time
@@ -24,7 +25,7 @@ from cefl_jax.specs import RunSpec
 READINGS = {
     "test/accuracy": ("test accuracy", units.format_share),
     "test/cloud_accuracy": ("cloud accuracy", units.format_share),
-    "train/loss": ("train loss", "{:.4f}".format),
+    "train/loss": ("train loss", functools.partial(units.format_number, digits=4)),
     "sim/time_s": ("simulated", units.format_time),
 }
 MODELS = {
@@ -124,7 +125,7 @@ class Display:
             return [elapsed]
         left_s = (self._num_rounds - self._record["round"]) * round_ms / 1000.0
         left_s = max(left_s - (now - self._updated), 0.0)
-        return [f"{1000.0 / round_ms:.3g} rounds/s", elapsed,
+        return [f"{units.format_number(1000.0 / round_ms)} rounds/s", elapsed,
                 f"remaining {units.format_clock(left_s)}"]
 
 
@@ -146,7 +147,8 @@ def print_work(work: Any, console: Console | None = None) -> None:
         ("cloud model", work.cloud_params, work.cloud_forward_flop, work.cloud_train_flop),
     ):
         if params:
-            table.add_row(part, f"{params:,}", f"{forward / 1e6:.3f}", f"{train / 1e6:.3f}")
+            mflop = (units.format_number(flop / 1e6) for flop in (forward, train))
+            table.add_row(part, f"{params:,}", *mflop)
     console = console or _standard_output()
     console.print(table)
     if work.feature_bytes:
@@ -154,14 +156,14 @@ def print_work(work: Any, console: Console | None = None) -> None:
 
 
 def print_choices(
-    run: RunSpec, platform: str, archive_mb: float, console: Console | None = None
+    run: RunSpec, platform: str, archive_bytes: float, console: Console | None = None
 ) -> None:
     """Prints how a run will be executed.
 
     Args:
       run: its automatic fields chosen.
       platform: what the devices are.
-      archive_mb: of uploaded features, megabytes on each device; 0 where none are kept.
+      archive_bytes: of uploaded features, on each device; 0 where none are kept.
       console: rich console to print on; standard output when None.
     """
     console = console or _standard_output()
@@ -170,10 +172,9 @@ def print_choices(
         f"run.client_chunk={run.client_chunk} clients of one train at once; "
         f"run.distill_parts={run.distill_parts} of a distillation batch"
     )
-    if archive_mb:
-        console.print(
-            f"uploaded features wait in {archive_mb:.1f} MB of {run.archive_dtype} on each device"
-        )
+    if archive_bytes:
+        size = units.format_bytes(archive_bytes)
+        console.print(f"uploaded features wait in {size} of {run.archive_dtype} on each device")
 
 
 def print_summary(
@@ -227,7 +228,7 @@ def _cost_table(summary):
     table.add_row("time on this computer", units.format_time(summary["wall_s"]))
     table.add_row("  of it compilation", units.format_time(summary["compile_s"]))
     if "rounds_per_s" in summary:
-        table.add_row("rounds per second", _text("{:.3g}".format, summary["rounds_per_s"]))
+        table.add_row("rounds per second", _text(units.format_number, summary["rounds_per_s"]))
     return table
 
 

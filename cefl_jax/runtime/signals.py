@@ -11,8 +11,10 @@ import socket
 import sys
 import threading
 from collections.abc import Callable, Iterator
+from typing import NoReturn
 
-ASK = ("SIGTERM", "SIGINT", "SIGUSR1")
+ASK = ("SIGTERM", "SIGINT", "SIGHUP", "SIGUSR1", "SIGUSR2", "SIGXCPU")
+"""From a person, a closed terminal, and the launchers and limits of batch systems."""
 PREEMPTED = 75  # exit status: EX_TEMPFAIL of sysexits.h, try again later
 INTERRUPTED = 130  # of a second Ctrl-C: 128 + SIGINT
 LAST_WORDS_S = 1.0  # how long these may take
@@ -27,7 +29,8 @@ class Watch:
 
     The first one is noted in `asked`; whoever computes looks there between two chunks. Within
     `at_once`, where nothing would be lost, it ends the process. A second SIGINT, Ctrl-C, always
-    does. Outside the main thread, which alone may set handlers, it notices nothing.
+    does. Outside the main thread, which alone may set handlers, it notices nothing. A signal that
+    is ignored at the start, as SIGHUP by nohup, stays ignored.
     """
 
     def __init__(self, say=None):
@@ -39,14 +42,14 @@ class Watch:
         self._lock = threading.Lock()
 
     def __enter__(self):
-        if threading.current_thread() is not threading.main_thread():
+        numbers = [getattr(signal, name) for name in ASK if hasattr(signal, name)]
+        numbers = [number for number in numbers if signal.getsignal(number) != signal.SIG_IGN]
+        if threading.current_thread() is not threading.main_thread() or not numbers:
             return self
         self._heard, self._told = socket.socketpair()
         self._told.setblocking(False)
-        for name in ASK:
-            if hasattr(signal, name):
-                number = getattr(signal, name)
-                self._handlers[number] = signal.signal(number, lambda *_: None)
+        for number in numbers:
+            self._handlers[number] = signal.signal(number, lambda *_: None)
         self._earlier = signal.set_wakeup_fd(self._told.fileno(), warn_on_full_buffer=False)
         self._thread = threading.Thread(target=self._listen, name="signals", daemon=True)
         self._thread.start()
@@ -79,6 +82,16 @@ class Watch:
         finally:
             with self._lock:
                 self._leave = None
+
+    def leave(self) -> NoReturn:
+        """Ends the program with status 75, as after a Preempted.
+
+        Another signal that asks to leave does not change that; Ctrl-C does.
+        """
+        for number in self._handlers:
+            if number != signal.SIGINT:
+                self._handlers[number] = signal.SIG_IGN  # from the end of the context on
+        sys.exit(PREEMPTED)
 
     def _listen(self):
         while numbers := self._heard.recv(64):

@@ -1,10 +1,23 @@
-"""Quantities in the units that a person would choose."""
+"""Numbers and quantities as a person would write them."""
 
 import datetime
 
 TIME_UNITS = (("s", 1.0), ("min", 60.0), ("h", 3600.0), ("days", 86400.0))
 BYTE_UNITS = (("B", 1.0), ("kB", 1e3), ("MB", 1e6), ("GB", 1e9), ("TB", 1e12))
 ENERGY_UNITS = (("mJ", 1e-3), ("J", 1.0), ("kJ", 1e3), ("MJ", 1e6), ("GJ", 1e9))
+
+
+MAX_PLAIN = 999_999.5  # numbers from here on have an exponent
+
+
+def format_number(value: float, digits: int = 3) -> str:
+    """Returns a number as text with so many significant digits, or all before the point.
+
+    From a million on, and below 0.0001, it has an exponent: 2.303, 12,346, 1.23e+06, 4e-05. What
+    is not finite is nan, inf or -inf.
+    """
+    whole = 10.0**digits - 0.5 <= abs(value) < MAX_PLAIN  # "g" would give it an exponent
+    return f"{value:,.0f}" if whole else f"{value:,.{digits}g}"
 
 
 def time_unit(time_s: float) -> tuple[str, float]:
@@ -16,7 +29,7 @@ def time_unit(time_s: float) -> tuple[str, float]:
 def format_time(time_s: float) -> str:
     """Seconds as text, such as 3.4 h."""
     name, length_s = time_unit(time_s)
-    return f"{_three_digits(time_s / length_s)} {name}"
+    return f"{format_number(time_s / length_s)} {name}"
 
 
 def format_bytes(num_bytes: float) -> str:
@@ -42,9 +55,4 @@ def format_clock(time_s: float) -> str:
 def _in_largest(value, units):
     fitting = [unit for unit in units if value >= unit[1]]
     name, size = fitting[-1] if fitting else units[0]
-    return f"{_three_digits(value / size)} {name}"
-
-
-def _three_digits(value):
-    # "g" turns to exponents from 999.5 on.
-    return f"{value:,.0f}" if abs(value) >= 999.5 else f"{value:.3g}"
+    return f"{format_number(value / size)} {name}"

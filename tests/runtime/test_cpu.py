@@ -7,6 +7,7 @@ import subprocess
 import sys
 import types
 
+import jax
 import pytest
 
 from cefl_jax.runtime import cpu
@@ -25,6 +26,15 @@ a, b, c, d = np.random.default_rng(3).normal(size=(4, 1000)).astype(np.float32)
 add = jax.jit(lambda a, b, c, d: a * b + c * d).lower(a, b, c, d)
 print((np.asarray(program.compile_lowered(add)(a, b, c, d)) == a * b + c * d).mean())
 """
+
+
+@pytest.fixture
+def unused(monkeypatch):
+    """The settings of a JAX that nobody has used yet."""
+    values = {"jax_num_cpu_devices": -1}
+    config = types.SimpleNamespace(values=values, update=values.__setitem__)
+    monkeypatch.setattr(cpu, "jax", types.SimpleNamespace(config=config))
+    return values
 
 
 def share_rounded(made_ready):
@@ -55,7 +65,9 @@ def test_products_are_rounded_before_they_are_added():
         ("aarch64", "", ""),
     ],
 )
-def test_the_flags_of_xla_are_added_to_and_never_changed(monkeypatch, machine, before, after):
+def test_the_flags_of_xla_are_added_to_and_never_changed(
+    monkeypatch, unused, machine, before, after
+):
     monkeypatch.setattr(platform, "machine", lambda: machine)
     monkeypatch.setenv("XLA_FLAGS", before)
     cpu.set_up()
@@ -66,10 +78,37 @@ def test_the_flags_of_xla_are_added_to_and_never_changed(monkeypatch, machine, b
     ("chosen", "flags", "after"),
     [(-1, "", 3), (5, "", 5), (-1, "--xla_force_host_platform_device_count=4", -1)],
 )
-def test_the_number_of_devices_stays_where_it_was_chosen(monkeypatch, chosen, flags, after):
-    values = {"jax_num_cpu_devices": chosen}
-    config = types.SimpleNamespace(values=values, update=values.__setitem__)
-    monkeypatch.setattr(cpu, "jax", types.SimpleNamespace(config=config))
+def test_the_number_of_devices_stays_where_it_was_chosen(
+    monkeypatch, unused, chosen, flags, after
+):
+    unused["jax_num_cpu_devices"] = chosen
     monkeypatch.setenv("XLA_FLAGS", flags)
-    cpu.set_up(3)
-    assert values["jax_num_cpu_devices"] == after
+    cpu.set_up(3, pytest.fail)
+    assert unused["jax_num_cpu_devices"] == after
+
+
+@pytest.mark.parametrize(
+    ("machine", "devices", "flags", "words"),
+    [
+        ("x86_64", -1, "", ["not split", "the same bits"]),
+        ("x86_64", 8, "", ["the same bits"]),
+        ("aarch64", -1, "", ["not split"]),
+        ("x86_64", -1, "--xla_cpu_max_isa=AVX", ["not split"]),
+        ("x86_64", 8, "--xla_cpu_max_isa=AVX", []),
+    ],
+)
+def test_where_jax_is_in_use_one_line_says_what_does_not_hold(
+    monkeypatch, machine, devices, flags, words
+):
+    jax.devices()
+    values, warned = {"jax_num_cpu_devices": devices}, []
+    config = types.SimpleNamespace(values=values, update=jax.config.update)
+    monkeypatch.setattr(cpu, "jax", types.SimpleNamespace(config=config))
+    monkeypatch.setattr(platform, "machine", lambda: machine)
+    monkeypatch.setenv("XLA_FLAGS", flags)
+    cpu.set_up(3, warned.append)
+    assert os.environ["XLA_FLAGS"] == flags
+    assert len(warned) == bool(words)
+    for phrase in ("not split", "the same bits"):
+        assert (phrase in "".join(warned)) == (phrase in words)
+    assert "\n" not in "".join(warned)

@@ -54,7 +54,7 @@ def test_without_a_terminal_there_is_one_plain_line_an_evaluation(capsys, monkey
     lines = capsys.readouterr().out.splitlines()
     assert lines[:2] == [TITLE, "compiling ..."]
     assert lines[2] == (
-        "round  50/200  test accuracy 82.9%  cloud accuracy 81.8%  train loss 0.0392  "
+        "round  50/200  test accuracy 82.9%  cloud accuracy 81.8%  train loss 0.03922  "
         "simulated 50 min  125 rounds/s  elapsed 0:01:01  remaining 0:00:01")
     assert len(lines) == 4
     assert not any("\x1b" in line or "\r" in line for line in lines)
@@ -90,6 +90,16 @@ def test_what_is_not_finite_is_shown_as_nan(capsys, value):
     assert "remaining" not in line
 
 
+def test_huge_values_are_short(capsys):
+    huge = dict.fromkeys(("train/loss", "sim/time_s"), 7.234567e-28)
+    with Display(20, TITLE) as display:
+        display.update(make_record(10, **{key: 1 / value for key, value in huge.items()}))
+        display.update(make_record(20, **huge))
+    lines = capsys.readouterr().out.splitlines()[1:]
+    assert "train loss 1.382e+27  simulated 1.6e+22 days  125 rounds/s" in lines[0]
+    assert "train loss 7.235e-28  simulated 7.23e-28 s  125 rounds/s" in lines[1]
+
+
 def test_on_a_terminal_the_last_frame_shows_everything_and_no_line_wraps(clock):
     console = terminal()
     with Display(200, TITLE, console) as display:
@@ -103,7 +113,7 @@ def test_on_a_terminal_the_last_frame_shows_everything_and_no_line_wraps(clock):
     assert title.strip() == TITLE
     assert re.fullmatch(r"round  50/200 +━+╸?╺?━+ +1 rounds/s  elapsed 0:01:31  remaining 0:02:00",
                         row.strip())
-    assert readings.strip() == ("test accuracy 82.9%  cloud accuracy 81.8%  train loss 0.0392  "
+    assert readings.strip() == ("test accuracy 82.9%  cloud accuracy 81.8%  train loss 0.03922  "
                                 "simulated 50 min")
 
 

@@ -1,5 +1,6 @@
 """A first signal is noted, or ends what loses nothing; a second Ctrl-C always ends."""
 
+import contextlib
 import os
 import pathlib
 import signal
@@ -92,6 +93,19 @@ with Watch() as watch:
         wait(watch)
         os.write(1, b"stayed\\n")
 """
+LEAVING = """
+import atexit
+
+def last():
+    os.write(1, b"leaving\\n")
+    sys.stdin.readline()
+
+atexit.register(last)
+with Watch() as watch:
+    ready()
+    wait(watch)
+    watch.leave()
+"""
 CLOSED = """
 with Watch() as watch:
     os.close(2)
@@ -129,10 +143,10 @@ def end(process, seconds=15):
 
 
 def test_these_are_the_signals():
-    assert set(ASK) == {"SIGTERM", "SIGINT", "SIGUSR1"}
+    assert set(ASK) == {"SIGTERM", "SIGINT", "SIGHUP", "SIGUSR1", "SIGUSR2", "SIGXCPU"}
 
 
-@pytest.mark.parametrize("name", ["SIGTERM", "SIGINT", "SIGUSR1"])
+@pytest.mark.parametrize("name", ASK)
 def test_the_first_signal_is_noted(name):
     process = start(NOTED)
     process.send_signal(getattr(signal, name))
@@ -141,6 +155,40 @@ def test_the_first_signal_is_noted(name):
     assert len(err) == 1
     assert name in err[0]
     assert ("once more" in err[0]) == (name == "SIGINT")
+
+
+@contextlib.contextmanager
+def ignoring(*names):
+    """While this process, and what it starts, ignores signals."""
+    numbers = [getattr(signal, name) for name in names]
+    earlier = {number: signal.signal(number, signal.SIG_IGN) for number in numbers}
+    try:
+        yield
+    finally:
+        for number, handler in earlier.items():
+            signal.signal(number, handler)
+
+
+@pytest.mark.parametrize("name", ["SIGHUP", "SIGINT", "SIGUSR2"])
+def test_a_signal_that_was_ignored_at_the_start_stays_ignored(name):
+    """SIGHUP by nohup, SIGINT by a shell's background jobs."""
+    with ignoring(name):
+        process = start(NOTED)
+    process.send_signal(getattr(signal, name))
+    process.send_signal(signal.SIGTERM)
+    status, out, err = end(process)
+    assert (status, out) == (0, ["noted SIGTERM"])
+    assert len(err) == 1
+
+
+def test_where_all_are_ignored_it_notices_nothing_and_leaves_nothing_behind():
+    files, threads = len(os.listdir("/proc/self/fd")), threading.active_count()
+    with ignoring(*ASK):
+        before = handlers()
+        with Watch():
+            assert handlers() == before
+        assert handlers() == before
+    assert (len(os.listdir("/proc/self/fd")), threading.active_count()) == (files, threads)
 
 
 def test_a_second_interrupt_leaves_at_once():
@@ -201,6 +249,17 @@ def test_a_signal_is_heard_while_a_compiled_call_lasts():
     process = start(HEARD)
     process.send_signal(signal.SIGTERM)
     assert end(process)[:2] == (5, ["heard"])
+
+
+@pytest.mark.parametrize("name", ["SIGTERM", "SIGXCPU"])
+def test_a_signal_while_the_program_ends_changes_nothing(name):
+    """The system sends SIGXCPU again and again."""
+    process = start(LEAVING, stdin=subprocess.PIPE)
+    process.send_signal(getattr(signal, name))
+    assert process.stdout.readline() == b"leaving\n"
+    process.send_signal(getattr(signal, name))
+    process.stdin.write(b"\n")
+    assert end(process)[0] == 75
 
 
 def test_a_closed_terminal_does_not_keep_it():
