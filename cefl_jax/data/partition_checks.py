@@ -16,6 +16,10 @@ from cefl_jax.outside import OutsideError, show
 MOST_DIGITS = 18  # of a client's id
 
 
+class FormError(OutsideError):
+    """What should be a partition has another form than any that is taken."""
+
+
 def checked_labels(
     labels: Sequence[int] | np.ndarray, num_clients: Any, min_size: Any = 1
 ) -> Integer[np.ndarray, "n"]:
@@ -125,8 +129,8 @@ def _by_id(parts):
             return [numbers[i] for i in order], [values[i] for i in order]
     elif isinstance(parts, (list, tuple)) and parts:
         return range(len(parts)), parts
-    raise OutsideError('is neither a list with one list of example indices for each client, such '
-                       'as [[0, 5], [1]], nor a mapping such as {"0": [0, 5], "1": [1]}')
+    raise FormError('is neither a list with one list of example indices for each client, such '
+                    'as [[0, 5], [1]], nor a mapping such as {"0": [0, 5], "1": [1]}')
 
 
 def _number(key):
@@ -151,7 +155,7 @@ def _indices(client, part, num_examples):
                                    "which must be whole numbers")
         beyond = [int(index) for index in part if not 0 <= index < num_examples]
     else:
-        raise OutsideError(f"has {show(part)} in place of a list for client {client}")
+        raise FormError(f"has {show(part)} in place of a list for client {client}")
     if beyond:
         raise OutsideError(f"gives client {client} example {show(beyond[0])}, but there are "
                            f"{num_examples} examples, numbered from 0")

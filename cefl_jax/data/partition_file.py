@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import Int, Int64
 
-from cefl_jax.data.partition_checks import checked_parts
+from cefl_jax.data.partition_checks import FormError, checked_parts
 from cefl_jax.outside import OutsideError, expand_user, one_line, parse_json, read_bytes
 
 BYTES_AN_INDEX = 64  # of a file at most, its line's white space included
@@ -49,7 +49,7 @@ def from_file(path: str | Path | None, num_examples: int) -> list[Int64[np.ndarr
     try:
         return checked_parts(parts, num_examples)
     except OutsideError as error:
-        remedy = f"correct the file or name another, or {CONVERT}"
+        remedy = CONVERT if isinstance(error, FormError) else "correct the file or name another"
         raise _wrong(path, f"{error}; {remedy}") from error
 
 
