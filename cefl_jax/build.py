@@ -71,7 +71,8 @@ def build(spec: Spec, dataset: Any, parts: Any) -> Setup:
     Both are checked as those of files are.
 
     Args:
-      spec: Spec; its `data.name`, `data.path` and `data.partition` are not read.
+      spec: Spec; its `data.path` and `data.partition` are not read, and its `data.name` becomes
+        that of the data set.
       dataset: Dataset, by `data.dataset.make_dataset`.
       parts: example indices of each client, as `partition_checks.checked_parts` takes them.
     Returns:
@@ -79,7 +80,10 @@ def build(spec: Spec, dataset: Any, parts: Any) -> Setup:
     Raises:
       ValueError: one line, which begins with `dataset`, `parts` or the field of a setting.
     """
-    dataset, parts = check_dataset(dataset), _check_parts(parts, len(dataset.train_labels))
+    dataset = check_dataset(dataset)
+    parts = _check_parts(parts, len(dataset.train_labels))
+    # A run says on which data it was: what is not a name that is known, nobody takes for another.
+    spec = dataclasses.replace(spec, data=dataclasses.replace(spec.data, name=dataset.name))
     settings, sample_shape = protocols.settings_of(spec), dataset.train_images.shape[1:]
     config.check_population(spec, len(parts))
     config.check_channels(spec, sample_shape[-1])

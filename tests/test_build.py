@@ -4,6 +4,7 @@ import dataclasses
 import io
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from rich.console import Console
@@ -116,9 +117,10 @@ def test_a_wrong_partition_that_is_handed_in_is_one_line(case):
     [part[::-1] for part in world.make_parts()],
     [np.uint8(part) for part in world.make_parts()],
     tuple(PARTS),
+    [jnp.asarray(part) for part in world.make_parts()],
     {str(client): part for client, part in reversed([*enumerate(PARTS)])},
     {np.int64(client): part for client, part in enumerate(PARTS)},
-], ids=["arrays", "backwards", "bytes", "lists", "by id", "by number"])
+], ids=["arrays", "backwards", "bytes", "lists", "of jax", "by id", "by number"])
 def test_a_partition_that_is_handed_in_is_what_its_file_would_be(tmp_path, parts):
     (tmp_path / "partition.json").write_text(partition.to_json(world.make_parts()))
     setup = build.build(world.make_spec(), world.make_dataset(), parts)
@@ -167,7 +169,7 @@ def test_a_normalisation_that_does_not_fit_the_columns_of_a_table_is_refused():
 def test_rows_of_a_table_are_learned_by_the_whole_method():
     changes = {"train.rounds": 6, "run.eval_every": 6, "data.normalization.mean": (0.0,)}
     setup = build.build(world.make_spec(changes), table(), world.make_parts())
-    assert setup.classes == (1, 2, 7)
+    assert (setup.classes, setup.spec.data.name) == ((1, 2, 7), "table")
     (_, chunk), = world.run_whole(setup, quickest_jit)
     assert {*chunk.scores} == {"", "cloud_"}
     assert all(scores.accuracy > 0.9 for scores in chunk.scores.values())

@@ -6,7 +6,7 @@ import numpy as np
 from jaxtyping import Float32, Int32, UInt8
 
 from cefl_jax.data.idx import DataError
-from cefl_jax.outside import one_line, show
+from cefl_jax.outside import show
 
 MOST_CHANNELS = 4  # of an image of which nobody would ask whether its channels come first
 
@@ -42,7 +42,7 @@ class Dataset(NamedTuple):
 
 
 def make_dataset(
-    name: str, train_images: Any, train_labels: Any, test_images: Any, test_labels: Any
+    name: Any, train_images: Any, train_labels: Any, test_images: Any, test_labels: Any
 ) -> Dataset:
     """Makes a Dataset of arrays, and checks all of them.
 
@@ -59,7 +59,7 @@ def make_dataset(
     y, from 0 to Y - 1.
 
     Args:
-      name: of the data set.
+      name: of the data set, a text.
       train_images: of n training examples, what NumPy makes an array of.
       train_labels: integers [n] of at least two values.
       test_images: of t test examples, of the dtype and shape of those of training.
@@ -69,6 +69,8 @@ def make_dataset(
     Raises:
       DataError: one line that says which array is wrong, where, and what to do.
     """
+    if not isinstance(name, str) or not name or not name.isprintable():
+        raise _wrong("dataset.name", f"is {show(name)}; give a short text, which the run's files tell")
     parts = {"train_images": train_images, "test_images": test_images}
     train, test = (_samples(f"dataset.{field}", given) for field, given in parts.items())
     if (train.dtype, train.shape[1:]) != (test.dtype, test.shape[1:]):
@@ -173,4 +175,4 @@ def _kind(array):
 
 
 def _wrong(field, what):
-    return DataError(one_line(f"{field} {what}"))
+    return DataError(f"{field} {what}")

@@ -90,9 +90,9 @@ def checked_parts(parts: Any, num_examples: int) -> list[Int64[np.ndarray, "_"]]
     """Returns the example indices of each client in ascending order, and checks all of them.
 
     Args:
-      parts: for each client a list or array of its example indices, in any order, in a list or
-        array; or in a mapping from the clients' ids, which are put in the order of their numbers.
-        Examples may be left out.
+      parts: for each client a list, range or array of its example indices, in any order, in a
+        list or array; or in a mapping from the clients' ids, which are put in the order of their
+        numbers. Examples may be left out.
       num_examples: n, the training examples there are.
     Returns:
       N arrays i64, none empty.
@@ -143,11 +143,13 @@ def _number(key):
 
 def _indices(client, part, num_examples):
     """The example indices of one client, i64[n_k], each of them that of an example."""
-    if isinstance(part, np.ndarray):
+    if isinstance(part, range) or (hasattr(part, "__array__") and np.ndim(part)):
+        part = np.asarray(part)
         if part.ndim != 1 or (part.dtype.kind not in "iu" and part.size):
             raise OutsideError(f"has {part.dtype!s:.40}{[*part.shape]} for client {client}, which "
                                "must be whole numbers in one axis")
-        beyond = part[(part < 0) | (part >= num_examples)].tolist()
+        in_range = not part.size or (part.min() >= 0 and part.max() < num_examples)
+        beyond = [] if in_range else part[(part < 0) | (part >= num_examples)].tolist()
     elif isinstance(part, (list, tuple)):
         for index in part:
             if isinstance(index, bool) or not isinstance(index, (int, np.integer)):

@@ -190,6 +190,12 @@ def test_a_wrong_array_is_one_line_that_names_it(case):
     assert "; " in str(error.value)
 
 
+@pytest.mark.parametrize("name", [None, "", "two\nlines", 7])
+def test_a_name_is_one_line_of_text(name):
+    with pytest.raises(DataError, match=r"dataset\.name is .*; give a short text"):
+        make_dataset(name, *vars(PIXELS).values())
+
+
 def test_a_dataset_that_was_made_is_left_as_it_is_with_its_classes():
     made = given_arrays(labels=(26, 1, 13)).make()
     again = check_dataset(made)
