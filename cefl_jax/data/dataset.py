@@ -70,7 +70,7 @@ def make_dataset(
       DataError: one line that says which array is wrong, where, and what to do.
     """
     if not isinstance(name, str) or not name or not name.isprintable():
-        raise _wrong("dataset.name", f"is {show(name)}; give a short text, which the run's files tell")
+        raise _wrong("dataset.name", f"is {show(name)}; give a text, which the run's files bear")
     parts = {"train_images": train_images, "test_images": test_images}
     train, test = (_samples(f"dataset.{field}", given) for field, given in parts.items())
     if (train.dtype, train.shape[1:]) != (test.dtype, test.shape[1:]):

@@ -192,7 +192,7 @@ def test_a_wrong_array_is_one_line_that_names_it(case):
 
 @pytest.mark.parametrize("name", [None, "", "two\nlines", 7])
 def test_a_name_is_one_line_of_text(name):
-    with pytest.raises(DataError, match=r"dataset\.name is .*; give a short text"):
+    with pytest.raises(DataError, match=r"dataset\.name is .*; give a text"):
         make_dataset(name, *vars(PIXELS).values())
 
 
