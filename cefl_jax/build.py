@@ -3,7 +3,7 @@
 import dataclasses
 import functools
 import math
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax.numpy as jnp
 import numpy as np
@@ -11,12 +11,15 @@ from jaxtyping import Int
 
 from cefl_jax import config, parallel
 from cefl_jax.data import partition, sources
+from cefl_jax.data.dataset import check_dataset
 from cefl_jax.data.federated import FederatedData, make_federated
+from cefl_jax.data.partition_checks import checked_parts
 from cefl_jax.models.conv import conv_block
 from cefl_jax.models.cost import Workload, measure_workload
 from cefl_jax.models.split import SplitModel, make_model, with_head
 from cefl_jax.network.sources import presets, trace_file
 from cefl_jax.network.topology import Network
+from cefl_jax.outside import OutsideError, one_line
 from cefl_jax.specs import Spec
 from cefl_jax.stages import protocols
 from cefl_jax.stages.planning import Extent, measure_extent
@@ -28,12 +31,23 @@ class Setup(NamedTuple):
     spec: Spec
     partition: list[Int[np.ndarray, "_"]]  # example indices of each client
     data: FederatedData
+    classes: tuple[int, ...]  # the data's own label of each class, 0 to Y - 1
     network: Network
     device_names: tuple[str, ...]  # of the network's device classes
     model: SplitModel
     work: Workload
     extent: Extent
     mesh: parallel.EdgeMesh
+
+    def hashes(self) -> dict[str, str]:
+        """Returns the SHA-256 of the data and of the partition by the names that files give them.
+
+        They stand in checkpoints and in `summary.json`, and a run goes on only with the same.
+        """
+        return {
+            "data_sha256": self.data.sha256(),
+            "partition_sha256": partition.sha256(self.partition),
+        }
 
 
 def prepare(spec: Spec) -> Setup:
@@ -53,18 +67,25 @@ def prepare(spec: Spec) -> Setup:
     return build(spec, dataset, parts)
 
 
-def build(spec: Spec, dataset: sources.Dataset, parts: list[Int[np.ndarray, "_"]]) -> Setup:
-    """The Setup of a run on a data set that is already at hand.
+def build(spec: Spec, dataset: Any, parts: Any) -> Setup:
+    """Makes the Setup of a run on a data set and a partition that are at hand.
+
+    Both are checked as those of files are.
 
     Args:
-      spec: Spec; its `data` and `partition` are taken as read.
-      dataset: sources.Dataset.
-      parts: example indices of each client.
+      spec: Spec; its `data.path` and `data.partition` are not read, and its `data.name` becomes
+        that of the data set.
+      dataset: Dataset, by `data.dataset.make_dataset`.
+      parts: example indices of each client, as `partition_checks.checked_parts` takes them.
     Returns:
       Setup, its settings resolved.
     Raises:
-      ValueError: as in `prepare`.
+      ValueError: one line, which begins with `dataset`, `parts` or the field of a setting.
     """
+    dataset = check_dataset(dataset)
+    parts = _check_parts(parts, len(dataset.train_labels))
+    # A run says on which data it was: what is not a name that is known, nobody takes for another.
+    spec = dataclasses.replace(spec, data=dataclasses.replace(spec.data, name=dataset.name))
     settings, sample_shape = protocols.settings_of(spec), dataset.train_images.shape[1:]
     config.check_population(spec, len(parts))
     config.check_channels(spec, sample_shape[-1])
@@ -84,6 +105,7 @@ def build(spec: Spec, dataset: sources.Dataset, parts: list[Int[np.ndarray, "_"]
         resolve(spec, mesh, len(parts)),
         parts,
         data,
+        dataset.classes,
         network,
         device_names,
         model,
@@ -101,6 +123,13 @@ def build(spec: Spec, dataset: sources.Dataset, parts: list[Int[np.ndarray, "_"]
         ),
         mesh,
     )
+
+
+def _check_parts(parts, num_examples):
+    try:
+        return checked_parts(parts, num_examples)
+    except OutsideError as error:
+        raise ValueError(one_line(f"parts {error}; correct them")) from error
 
 
 def archive_bytes(setup: Setup) -> int:

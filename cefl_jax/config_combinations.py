@@ -2,6 +2,7 @@
 
 from cefl_jax.config_checks import SIDE, SettingError
 from cefl_jax.config_unread import check_unread
+from cefl_jax.outside import show
 from cefl_jax.specs import Spec
 
 NEVER_LATE = ("hierfavg", "centralized", "fedgkt")
@@ -66,7 +67,7 @@ def check_channels(spec: Spec, channels: int) -> None:
 
     Args:
       spec: Spec.
-      channels: of the images.
+      channels: of the images, or numbers in a row of a table.
     Raises:
       SettingError: when `data.normalization` has another number of values.
     """
@@ -74,8 +75,8 @@ def check_channels(spec: Spec, channels: int) -> None:
         values = getattr(spec.data.normalization, name)
         if len(values) not in (1, channels):
             raise SettingError(
-                f"data.normalization.{name}={values}: {len(values)} values, and the images have "
-                f"{channels} channel(s); give one value for all, or one for each"
+                f"data.normalization.{name}={show(values)}: {len(values)} values, and the data "
+                f"have {channels} channel(s); give one value for all, or one for each"
             )
 
 

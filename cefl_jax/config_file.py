@@ -10,7 +10,14 @@ from typing import Any
 from ml_collections import config_dict
 
 from cefl_jax.config_checks import SettingError
-from cefl_jax.outside import MissingError, OutsideError, check_file, one_line, read_json
+from cefl_jax.outside import (
+    MissingError,
+    OutsideError,
+    check_file,
+    expand_user,
+    one_line,
+    read_json,
+)
 
 MOST_JSON_BYTES = 2**20
 NAMING = ("seed", "method.name", "data.name", "model.name")
@@ -82,6 +89,7 @@ def wrong_file(location: str, what: object) -> SettingError:
 
 def _split(location):
     """Path, and list of at most one text, of FILE or FILE:TEXT."""
+    location = expand_user(location)
     if Path(location).is_file():                               # its name may have a colon
         return location, []
     path, *arguments = location.split(":", 1)

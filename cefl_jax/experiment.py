@@ -23,6 +23,14 @@ from cefl_jax.runtime.signals import Watch
 from cefl_jax.types import Purpose, purpose_key
 
 REFUSED = -1  # in place of a round
+OTHER = {
+    "data_sha256": "other images or labels, though with the same settings: the data have changed "
+    "since",
+    "partition_sha256": "another partition, though with the same settings and data: its file has "
+    "changed since, or this version of NumPy draws another one",
+}
+"""What a run was on, whose checkpoint has another hash of that name."""
+
 
 def claim(
     setup: Setup,
@@ -73,11 +81,10 @@ def _look_on(path, *options):
 def check_facts(setup: Setup, path: str | Path, facts: dict[str, Any]) -> None:
     """Refuses the facts of a checkpoint that is another run's, or that has gone too far."""
     config_changes.check(facts["settings"], config.to_dict(setup.spec), path)
-    if facts["partition_sha256"] != partition.sha256(setup.partition):
-        raise ValueError(
-            f"--workdir={path} holds a run on another partition, though with the same settings: "
-            "the data have changed since; choose another folder"
-        )
+    for name, digest in setup.hashes().items():
+        if facts.get(name) != digest:
+            what = OTHER[name] if name in facts else f"data of which it has no {name}"
+            raise ValueError(f"--workdir={path} holds a run on {what}; choose another folder")
     if facts["round"] > setup.spec.train.rounds:
         raise ValueError(
             f"train.rounds={setup.spec.train.rounds}: the run in --workdir={path} has done "
@@ -156,7 +163,8 @@ def draw_start(setup: Setup, folder: Path, title: str) -> None:
     """Who holds which data; matplotlib is imported late, while the compiler is at work."""
     from cefl_jax.runtime.pictures import draw_partition
 
-    draw_partition(folder / "partition.png", setup.data.label_counts, title=title)
+    names = [*map(str, setup.classes)]
+    draw_partition(folder / "partition.png", setup.data.label_counts, names, title)
 
 
 def draw_end(records: Sequence[dict[str, float]], folder: Path, title: str) -> None:

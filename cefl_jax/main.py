@@ -11,6 +11,7 @@ from typing import NoReturn
 from absl import app, flags, logging
 
 from cefl_jax import build, config, config_changes, experiment
+from cefl_jax.outside import expand_user
 from cefl_jax.runtime import (
     claim,
     compile_cache,
@@ -23,14 +24,22 @@ from cefl_jax.runtime import (
 )
 from cefl_jax.runtime.checkpoint import Checkpoint
 
+
+class _Folder(flags.ArgumentParser):
+    """A flag whose value is the path of a folder."""
+
+    def parse(self, argument):
+        return expand_user(argument)
+
+
 _CONFIG: flags.FlagHolder = flags.DEFINE_string(
     "config",
     None,
     "Python file with get_config(), or FILE:TEXT for get_config('TEXT'). Any of its fields is set "
     "by --config.FIELD=VALUE, such as --config.train.rounds=10; VALUE may be None for some.",
 )
-_WORKDIR: flags.FlagHolder = flags.DEFINE_string(
-    "workdir", None, "Folder for the files of this run."
+_WORKDIR: flags.FlagHolder = flags.DEFINE(
+    _Folder(), "workdir", None, "Folder for the files of this run."
 )
 _OVERWRITE = flags.DEFINE_bool("overwrite", False, "Replace the run that the folder holds.")
 _COORDINATOR = flags.DEFINE_string(

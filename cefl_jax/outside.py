@@ -23,6 +23,21 @@ class MissingError(OutsideError):
     """There is no such file."""
 
 
+def expand_user(path: str | Path) -> str:
+    """Returns a path as a person gave it, with a leading `~` or `~user` as that person's folder.
+
+    The path stays as it is where there is no such user, and what opens it then misses it by name.
+    Whoever takes a path from a person calls this, and nobody else expands one.
+
+    Args:
+      path: of a file or folder, from a setting or a command line.
+    """
+    try:
+        return str(Path(path).expanduser()) if str(path).startswith("~") else str(path)
+    except (RuntimeError, ValueError):  # no such user; ValueError: a name with a NUL
+        return str(path)
+
+
 def read_bytes(path: str | Path, most_bytes: int) -> bytes:
     """The bytes of a regular file; nothing is read of a larger one, or of a pipe or a device.
 

@@ -15,6 +15,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
+from cefl_jax.outside import expand_user
 from cefl_jax.runtime import streams
 
 LIBRARIES = ("altair", "duckdb", "jinja2", "vl_convert")
@@ -48,8 +49,10 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
     """The options of a command line."""
     parser = _Parser(prog="python -m cefl_jax.report", allow_abbrev=False,
                      description=str(__doc__).splitlines()[0])
-    parser.add_argument("folders", nargs="+", metavar="DIR", help="searched for folders of runs")
-    parser.add_argument("--out", required=True, metavar="report.html", help="file for the page")
+    parser.add_argument("folders", nargs="+", type=expand_user, metavar="DIR",
+                        help="searched for folders of runs")
+    parser.add_argument("--out", required=True, type=expand_user, metavar="report.html",
+                        help="file for the page")
     parser.add_argument("--target", type=_accuracy, default=0.8, metavar="0.8",
                         help="test accuracy until which costs are counted (0.8)")
     return parser.parse_args(arguments)

@@ -9,7 +9,6 @@ import jax
 
 from cefl_jax import config
 from cefl_jax.compilation import warn_of_deadline
-from cefl_jax.data import partition
 from cefl_jax.network import course
 from cefl_jax.readings import itemize, make_record
 from cefl_jax.runtime import processes
@@ -39,6 +38,7 @@ class Rounds:
         if past:
             earlier = {name: past.facts[name] for name in self.facts}
             self.facts = earlier | {"resumed_at": [*earlier["resumed_at"], past.round]}
+        self.hashes = setup.hashes()
         self.began = time.monotonic()
 
     def compile(self, compile: Callable, meanwhile: Callable[[], object]) -> None:
@@ -109,7 +109,7 @@ class Rounds:
             resumed_at=facts["resumed_at"],
             device_kind=devices[0].device_kind,
             device_count=setup.mesh.size,
-            partition_sha256=facts["partition_sha256"],
+            **self.hashes,
             network=itemize(self.chunk.ledger, setup.device_names),
         )
         self.workdir.write_summary(summary)
@@ -128,7 +128,7 @@ class Rounds:
         score = self.records[-1].get("test/accuracy", math.nan)
         return self.facts | {
             "settings": config.to_dict(self.setup.spec),
-            "partition_sha256": partition.sha256(self.setup.partition),
+            **self.hashes,
             "round": self.done,
             "score": score if math.isfinite(score) else None,
             "wall_s": self.facts["wall_s"] + time.monotonic() - self.began,

@@ -139,14 +139,14 @@ class PartitionSpec:
     alpha: float = 0.3  # dirichlets, quantity_skew: small is skewed, large is even
     labels_per_client: int = 2  # shards, extended_dirichlet
     min_size: int = 10  # dirichlets, quantity_skew: least examples of a client
-    path: str | None = None  # file: JSON list of each client's example indices
+    path: str | None = None  # file: JSON, [[0, 5], [1]] or {"0": [0, 5], "1": [1]}, of indices
 
 
 @dataclasses.dataclass(frozen=True)
 class NormalizationSpec:
-    """How pixels are scaled before the model."""
+    """How samples are scaled before the model."""
 
-    mean: tuple[float, ...] = (0.286,)  # of pixels in [0, 1]; one value a channel, or one for all
+    mean: tuple[float, ...] = (0.286,)  # of bytes as pixels in [0, 1]; one a channel, or for all
     std: tuple[float, ...] = (0.353,)  # likewise
 
 
@@ -154,8 +154,8 @@ class NormalizationSpec:
 class DataSpec:
     """The examples and how clients hold them."""
 
-    name: str = "fashion_mnist_12k"  # fashion_mnist_12k | fashion_mnist | mnist | digits
-    path: str | None = None  # folder of IDX files, for fashion_mnist and mnist
+    name: str = "fashion_mnist_12k"  # | fashion_mnist | mnist | emnist_letters ... | digits
+    path: str | None = None  # folder of IDX files, or the one that torchvision was given
     validation_share: float = 0.0  # of training examples, held out and tested on; 0: the test set
     partition: PartitionSpec = PartitionSpec()
     normalization: NormalizationSpec = NormalizationSpec()

@@ -2,7 +2,8 @@
 
 N clients in the population, K clients in the round, M clusters, C client slots of a cluster,
 E edge nodes, S local steps, B batch, Y classes, F cut-layer features, D devices, U uploaded steps,
-R rows of uploaded smashed data, L items of one device; H, W, I rows, columns, channels of an image.
+R rows of uploaded smashed data, L items of one device; H, W, I rows, columns, channels of an image,
+F the numbers in a row of a table where the samples are such rows.
 """
 
 import enum

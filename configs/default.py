@@ -87,8 +87,8 @@ def get_config():
     config.fedgkt.server_momentum = 0.9  # kept from round to round
 
     config.data = config_dict.ConfigDict()
-    config.data.name = "fashion_mnist_12k"  # or fashion_mnist | mnist | digits
-    config.data.path = config_dict.placeholder(str)  # folder of IDX files: fashion_mnist, mnist
+    config.data.name = "fashion_mnist_12k"  # or fashion_mnist | mnist | emnist_letters | digits
+    config.data.path = config_dict.placeholder(str)  # folder of IDX files, or torchvision's root
 
     config.data.validation_share = 0.0  # of training examples, tested on in place of the test set
 
@@ -98,7 +98,7 @@ def get_config():
     partition.alpha = 0.3  # dirichlets and quantity_skew: small is skewed, large is even
     partition.labels_per_client = 2  # shards and extended_dirichlet
     partition.min_size = 10  # dirichlets and quantity_skew: least examples of a client
-    partition.path = config_dict.placeholder(str)  # file: JSON list of each client's indices
+    partition.path = config_dict.placeholder(str)  # file: JSON, [[0, 5], [1]] or {"0": [0, 5]}
 
     normalization = config.data.normalization = config_dict.ConfigDict()
     normalization.mean = (0.286,)  # of pixels in [0, 1]; one for all channels or one for each

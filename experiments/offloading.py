@@ -24,6 +24,7 @@ import numpy as np
 
 from cefl_jax import build, compilation, config
 from cefl_jax.network import ledger
+from cefl_jax.outside import expand_user
 from cefl_jax.runtime import streams
 from cefl_jax.stages.orchestration import make_orchestrator
 from experiments import tables
@@ -194,12 +195,12 @@ def main():
     """Trains, pays, and writes tables and pictures into the workdir."""
     streams.ignore_write_errors()
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--workdir", required=True, type=pathlib.Path)
+    parser.add_argument("--workdir", required=True, type=expand_user)
     parser.add_argument("--scale", choices=SCALES, default="cpu")
     parser.add_argument("--seeds", type=int, help="number of seeds, from 0")
     options = parser.parse_args()
     seeds = options.seeds or SEEDS[options.scale]
-    folder = options.workdir / options.scale
+    folder = pathlib.Path(options.workdir) / options.scale
     folder.mkdir(parents=True, exist_ok=True)
     jax.config.update("jax_compilation_cache_dir", str(folder.absolute() / "jax_cache"))
     reached = train_all(folder, options.scale, seeds)

@@ -15,7 +15,7 @@ import jax
 from cefl_jax import build, compilation, config, experiment
 from cefl_jax.config_file import has_field
 from cefl_jax.data import partition
-from cefl_jax.outside import OutsideError, read_json
+from cefl_jax.outside import OutsideError, expand_user, read_json
 from cefl_jax.runtime import compile_cache, cpu, signals, streams
 from cefl_jax.runtime.records import read_metrics
 from cefl_jax.specs import DataSpec
@@ -147,7 +147,7 @@ class Compiler:
 def parse(of, doc):
     """The command line of an experiment: workdir, scale, number of seeds, and which cells."""
     parser = argparse.ArgumentParser(description=doc.splitlines()[0])
-    parser.add_argument("--workdir", required=True, type=pathlib.Path)
+    parser.add_argument("--workdir", required=True, type=expand_user)
     parser.add_argument("--scale", choices=of.scales, default="cpu")
     parser.add_argument("--seeds", type=int, help="number of seeds, from 0")
     parser.add_argument("--only", default="", help="cells with this in their names")
@@ -168,7 +168,7 @@ def main(of, doc, tell):
     options = parse(of, doc)
     cpu.set_up()
     compile_cache.keep()
-    folder = options.workdir / options.scale
+    folder = pathlib.Path(options.workdir) / options.scale
     folder.mkdir(parents=True, exist_ok=True)
     with signals.Watch() as watch:
         try:

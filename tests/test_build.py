@@ -1,16 +1,22 @@
-"""What is left automatic is chosen so that no slot of a usual cluster stays empty."""
+"""Data of one's own is checked like a file; what is automatic leaves no usual slot empty."""
 
 import dataclasses
 import io
 
 import jax
+import jax.numpy as jnp
+import numpy as np
 import pytest
 from rich.console import Console
 
+from cefl_jax import build
 from cefl_jax.build import choose_client_chunk, choose_distill_parts
+from cefl_jax.data import partition
+from cefl_jax.data.dataset import make_dataset
 from cefl_jax.runtime.progress import print_choices
 from cefl_jax.specs import CeflSpec, ClusteringSpec, MethodSpec, RunSpec, Spec, TrainSpec
 from tests import world
+from tests.quick import quickest_jit
 
 
 @pytest.mark.parametrize(
@@ -76,3 +82,95 @@ def test_automatic_parts_of_a_distillation_batch(batch, parts):
 def test_a_batch_is_not_cut_into_more_parts_than_samples():
     changes = {"run.distill_parts": 20, "cefl.distill.batch_size": 16}
     assert world.make_setup(changes).spec.run.distill_parts == 16
+
+
+PARTS = [part.tolist() for part in world.make_parts()]
+WRONG_PARTS = {
+    "an empty client": ([*PARTS, []], "has no examples for client 11"),
+    "an empty array": ([*world.make_parts(), np.zeros(0)], "has no examples for client 11"),
+    "overlapping clients": ([[0, 1], [1, 2]], "gives example 1 twice, to clients 0 and 1"),
+    "an index twice": ([np.array([0, 1]), np.array([2, 2])], "gives example 2 twice, to clients 1"),
+    "an index too large": ([np.array([0]), np.array([160])], "gives client 1 example 160, but"),
+    "an index below 0": ([np.array([0]), np.array([3, -1])], "gives client 1 example -1, but"),
+    "beyond 64 bits": ([np.array([2**64 - 1], np.uint64)], "client 0 example 18446744073709551615"),
+    "floats": ([np.array([0.0]), np.array([1])], r"has float64\[1\] for client 0, which must be"),
+    "a mask": ([np.arange(160) < 80], r"has bool\[160\] for client 0, which must be whole numbers"),
+    "columns": ([np.arange(4)[:, None]], r"has int64\[4, 1\] for client 0"),
+    "true": ([[0, True]], "has True among the examples of client 0"),
+    "one array": (np.arange(160), r"in place of a list for client 0"),
+    "a number": (160, "is neither a list with one list of example indices for each client"),
+    "nobody": ([], "is neither a list"),
+    "names": ({"ann": [0], "bob": [1]}, "nor a mapping such as"),
+}
+
+
+@pytest.mark.parametrize("case", WRONG_PARTS)
+def test_a_wrong_partition_that_is_handed_in_is_one_line(case):
+    parts, words = WRONG_PARTS[case]
+    with pytest.raises(ValueError, match=f"^parts .*{words}.*; correct them$") as error:
+        build.build(world.make_spec(), world.make_dataset(), parts)
+    assert str(error.value).isprintable()
+
+
+@pytest.mark.parametrize("parts", [
+    world.make_parts(),
+    [part[::-1] for part in world.make_parts()],
+    [np.uint8(part) for part in world.make_parts()],
+    tuple(PARTS),
+    [jnp.asarray(part) for part in world.make_parts()],
+    {str(client): part for client, part in reversed([*enumerate(PARTS)])},
+    {np.int64(client): part for client, part in enumerate(PARTS)},
+], ids=["arrays", "backwards", "bytes", "lists", "of jax", "by id", "by number"])
+def test_a_partition_that_is_handed_in_is_what_its_file_would_be(tmp_path, parts):
+    (tmp_path / "partition.json").write_text(partition.to_json(world.make_parts()))
+    setup = build.build(world.make_spec(), world.make_dataset(), parts)
+    of_file = partition.from_file(tmp_path / "partition.json", 160)
+    for here, there in zip(setup.partition, of_file, strict=True):
+        np.testing.assert_array_equal(here, there, strict=True)
+
+
+@pytest.mark.parametrize("change", [
+    {"train_images": np.zeros((160, 1, 8, 8), np.uint8)},
+    {"train_images": np.full((160, 8, 8, 1), np.nan, np.float32)},
+    {"train_labels": np.zeros((160, 1), int)},
+    {"test_images": np.zeros((0, 8, 8, 1), np.uint8)},
+    {"test_labels": np.full(50, 4)},
+])
+def test_a_dataset_that_was_changed_by_hand_is_refused(change):
+    with pytest.raises(ValueError, match=rf"^dataset\.{next(iter(change))} "):
+        build.build(world.make_spec(), world.make_dataset()._replace(**change), world.make_parts())
+
+
+def table(num_features=12, classes=(1, 2, 7)):
+    """160 training and 50 test rows of a table, a place in space for each class."""
+    rng = np.random.default_rng(0)
+    labels = np.resize(classes, 210)
+    rows = rng.normal(0, 1, (8, num_features))[labels] + rng.normal(0, 0.2, (210, num_features))
+    return make_dataset("table", rows[:160], labels[:160], rows[160:], labels[160:])
+
+
+@pytest.mark.parametrize(("model", "dataset", "words"), [
+    ("lenet5", table(), "16x16, and the data are rows of 12 numbers; choose"),
+    ("cnn", table(1), "4x4, and the data are rows of 1 numbers; choose another"),
+    ("lenet5", world.make_dataset(side=15), "16x16, and those of the data are 15x15; choose"),
+    ("cnn", world.make_dataset(side=3), "4x4, and those of the data are 3x3; choose another model"),
+])
+def test_samples_that_a_model_does_not_take_are_refused(model, dataset, words):
+    with pytest.raises(ValueError, match=f"^model.name='{model}' needs images of at least {words}"):
+        build.build(world.make_spec({"model.name": model}), dataset, world.make_parts())
+
+
+def test_a_normalisation_that_does_not_fit_the_columns_of_a_table_is_refused():
+    spec = world.make_spec({"data.normalization.mean": (0.1, 0.2, 0.3)})
+    with pytest.raises(ValueError, match=r"mean=.*: 3 values, and the data have 12 channel\(s\)"):
+        build.build(spec, table(), world.make_parts())
+
+
+def test_rows_of_a_table_are_learned_by_the_whole_method():
+    changes = {"train.rounds": 6, "run.eval_every": 6, "data.normalization.mean": (0.0,)}
+    setup = build.build(world.make_spec(changes), table(), world.make_parts())
+    assert (setup.classes, setup.spec.data.name) == ((1, 2, 7), "table")
+    (_, chunk), = world.run_whole(setup, quickest_jit)
+    assert {*chunk.scores} == {"", "cloud_"}
+    assert all(scores.accuracy > 0.9 for scores in chunk.scores.values())
+    assert 0 < chunk.measures["privacy/distance_correlation"] <= 1

@@ -15,12 +15,14 @@ import numpy as np
 import pytest
 from absl import logging
 from absl.testing import flagsaver
+from flax.traverse_util import flatten_dict
 
 from cefl_jax import config, experiment, main, rounds
 from cefl_jax.data import partition
 from cefl_jax.runtime import claim, compile_cache
 from cefl_jax.runtime.records import METRIC_KEYS
 from cefl_jax.runtime.timeline import read_timeline
+from cefl_jax.specs import Spec
 from tests.quick import quick_jit
 
 ROOT = pathlib.Path(__file__).parents[1]
@@ -169,6 +171,51 @@ def test_a_compilation_would_be_noticed(compilations):
 def test_the_two_flags_that_every_run_needs(refused, tmp_path):
     assert refused(QUICKSTART).startswith("--workdir is missing; see ")
     assert refused(f"--workdir={tmp_path / 'run'}").startswith("--config is missing; see ")
+
+
+PATHS = {  # what takes a path from a person, with what else is needed for it to be read
+    "workdir": ((), "--workdir={}/deeper: there is no folder {}"),
+    "config": ((), "--config={typed}: there is no such file"),
+    "config.data.path": (("--config.data.name=mnist",), "data.path: there is no folder {} to read"),
+    "config.data.partition.path": (("--config.data.partition.name=file",),
+                                   "data.partition.path: {} there is no such file"),
+    "config.network.path": (("--config.network.preset=file",),
+                            "network.path={}: there is no such file"),
+    "config.network.trace": (("--config.network.dynamics=trace",),
+                             "network.trace={}: there is no such file"),
+}
+
+
+@pytest.mark.parametrize("home", ["~/", "~no.such.user/"])
+@pytest.mark.parametrize("flag", PATHS)
+def test_a_persons_home_is_put_in_every_path_and_one_of_nobody_is_left(
+    refused, tmp_path, monkeypatch, flag, home
+):
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    suffix = ".yaml" if flag == "config.network.path" else ""
+    typed = f"{home}absent{suffix}"
+    others, words = PATHS[flag]
+    given = f"--{flag}={typed}/deeper" if flag == "workdir" else f"--{flag}={typed}"
+    line = refused(*TINY, f"--workdir={tmp_path / 'run'}", *others, given)
+    place = f"{tmp_path}/home/absent{suffix}" if home == "~/" else typed
+    assert line.startswith(words.format(place, place, typed=typed))
+
+
+def test_every_setting_that_is_a_path_is_among_them():
+    fields = flatten_dict(config.to_dict(Spec()), sep=".")
+    paths = [name for name in fields if name.split(".")[-1] in ("path", "trace")]
+    assert {f"config.{name}" for name in paths} == {*PATHS} - {"workdir", "config"}
+
+
+def test_a_config_and_a_workdir_in_a_persons_home_are_found(tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    (tmp_path / "mine.py").write_text((ROOT / "configs" / "quickstart.py").read_text())
+    with flagsaver.flagsaver():
+        arguments = main.parse(["main", *TINY, "--config=~/mine.py", "--workdir=~/run"])
+        _, workdir, _ = main.begin(arguments)
+    with workdir:
+        assert workdir.path == tmp_path / "run"
+    assert (tmp_path / "run").is_dir()
 
 
 @pytest.mark.parametrize(("content", "words"), [
@@ -354,7 +401,9 @@ def test_a_run_can_be_repeated_from_its_files(finished, tmp_path):
     assert repeated.run.client_chunk is not None  # resolved
     parts = partition.from_file(finished / "partition.json", len(setup.data.labels))
     assert partition.sha256(parts) == partition.sha256(setup.partition)
-    assert load(finished / "summary.json")["partition_sha256"] == partition.sha256(parts)
+    summary = load(finished / "summary.json")
+    assert {name: summary[name] for name in setup.hashes()} == setup.hashes()
+    assert setup.hashes()["partition_sha256"] == partition.sha256(parts)
 
 
 def conduct(*options):

@@ -11,6 +11,7 @@ import pytest
 from absl.testing import flagsaver
 
 from cefl_jax import compilation, config, experiment, main, program, rounds
+from cefl_jax.runtime import seal
 from cefl_jax.runtime.claim import LOCK
 from cefl_jax.runtime.faults import Fault, NotFinite
 from cefl_jax.runtime.signals import Preempted, Watch
@@ -280,7 +281,7 @@ def test_interrupted_after_every_chunk(setup, peace, tmp_path):
     walls = [content["facts"]["wall_s"] for content in walls]
     assert sorted({0, *walls, summary["wall_s"]}) == [0, *walls, summary["wall_s"]]
     before = read(peace / "summary.json")
-    for key in ("last", "best", "totals", "network", "rounds", "partition_sha256"):
+    for key in ("last", "best", "totals", "network", "rounds", "partition_sha256", "data_sha256"):
         here, there = summary[key], before[key]
         for times in (here, there) if key == "last" else ():
             times.pop("wall/round_ms")
@@ -401,6 +402,22 @@ def test_other_settings_are_refused_and_named(setup, killed):
 def test_another_partition_is_refused(setup, killed):
     parts = [*setup.partition[1:], setup.partition[0]]
     refuse(setup._replace(partition=parts), killed, "another partition")
+
+
+@pytest.mark.parametrize("field", ["images", "labels", "test_images", "test_labels"])
+def test_a_run_is_not_gone_on_with_on_other_data(setup, killed, field):
+    data = setup.data._replace(**{field: np.zeros_like(getattr(setup.data, field))})
+    refuse(setup._replace(data=data), killed, "on other images or labels, .*; choose another")
+
+
+def test_a_run_that_noted_no_data_is_not_gone_on_with(setup, killed):
+    """It was made by a version that did not; what it was trained on cannot be known."""
+    newest = rounds_in(killed)[-1]
+    facts = seal.read_facts(killed / "checkpoints" / f"{newest:06d}")
+    experiment.check_facts(setup, killed, facts)
+    facts.pop("data_sha256")
+    with pytest.raises(ValueError, match="on data of which it has no data_sha256; choose another"):
+        experiment.check_facts(setup, killed, facts)
 
 
 def test_a_run_that_has_gone_further_is_refused(setup, run):

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from cefl_jax import build, program
-from cefl_jax.data.sources import Dataset
+from cefl_jax.data import dataset
 from cefl_jax.methods.cefl import Cefl
 from cefl_jax.network import ledger
 from cefl_jax.network.dynamics import Trace
@@ -35,7 +35,7 @@ def make_dataset(side=8, num_classes=4, num_train=160, num_test=50, seed=3):
     images = centres[labels] + rng.normal(0, 30, (len(labels), side, side, 1))
     images = np.clip(images, 0, 255).astype(np.uint8)
     train, test = slice(None, num_train), slice(num_train, None)
-    return Dataset("blobs", images[train], labels[train], images[test], labels[test], num_classes)
+    return dataset.make_dataset("blobs", images[train], labels[train], images[test], labels[test])
 
 
 def make_parts(sizes=(3, 17, 8, 25, 9, 12, 30, 5, 20, 11, 20), num_train=160, seed=4):

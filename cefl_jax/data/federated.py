@@ -1,5 +1,10 @@
-"""The federated data set as it lies on the device: every image once, as uint8."""
+"""The federated data set as it lies on the device: every sample once, as uint8 or float32.
 
+Pixels that came as bytes stay bytes, a quarter of the memory, and become floats in each batch.
+Samples that came as floats are held as float32: images, or rows of a table.
+"""
+
+import hashlib
 from typing import Any, NamedTuple
 
 import jax
@@ -25,20 +30,20 @@ ROUNDS = 24  # of the shuffle: what is left of order is 2^-24, below what any ru
 
 
 class FederatedData(NamedTuple):
-    """Training images grouped by client through an index, and the test set.
+    """Training samples grouped by client through an index, and the test set.
 
     Memory follows the examples, not clients times the largest client: client k holds the examples
     `members[offsets[k] : offsets[k + 1]]`.
     """
 
-    images: UInt8[Array, "n H W I"]  # training images
+    images: UInt8[Array, "n H W I"] | Float32[Array, "n *sample"]  # of training
     labels: Int32[Array, "n"]
     members: Int32[Array, "held"]  # example indices, grouped by client
     offsets: Int32[Array, "N+1"]
     label_counts: Int32[Array, "N Y"]  # examples of each label at each client
-    test_images: UInt8[Array, "t H W I"]
+    test_images: UInt8[Array, "t H W I"] | Float32[Array, "t *sample"]
     test_labels: Int32[Array, "t"]
-    mean: Float32[Array, "I"]  # or f32[1], of pixels in [0, 1]
+    mean: Float32[Array, "I"]  # or f32[1]; of bytes as pixels in [0, 1], of floats as they are
     std: Float32[Array, "I"]  # likewise
 
     @property
@@ -46,9 +51,24 @@ class FederatedData(NamedTuple):
         """Examples of each client, i32[N]."""
         return self.offsets[1:] - self.offsets[:-1]
 
-    def normalise(self, images: Real[AnyArray, "*B H W I"]) -> Float32[Array, "*B H W I"]:
-        """Images f32 as the model takes them, from uint8."""
-        return (images * jnp.float32(1 / 255) - self.mean) * (1.0 / self.std)
+    def normalise(self, images: Real[AnyArray, "*B I"]) -> Float32[Array, "*B I"]:
+        """Returns samples f32[..., I] as the model takes them: (x - mean) / std.
+
+        Bytes are divided by 255 before; floats are taken as they are.
+        """
+        scale = jnp.float32(1 / 255 if images.dtype == jnp.uint8 else 1)
+        return (images * scale - self.mean) * (1.0 / self.std)
+
+    def sha256(self) -> str:
+        """Returns the hexadecimal SHA-256 of images and labels, of training and test.
+
+        It depends on their dtypes and shapes too, and on nothing else; the arrays are NumPy's.
+        """
+        digest = hashlib.sha256()
+        for array in (self.images, self.labels, self.test_images, self.test_labels):
+            digest.update(f"{array.dtype.str}{[*array.shape]}".encode("ascii"))
+            digest.update(np.ascontiguousarray(array).data)
+        return digest.hexdigest()
 
 
 def make_federated(
@@ -57,7 +77,7 @@ def make_federated(
     """Groups a data set by client, as NumPy arrays ready to be put on the device.
 
     Args:
-      dataset: sources.Dataset.
+      dataset: dataset.Dataset.
       partition: list of i64 arrays, the example indices of each client, none empty.
       normalization: NormalizationSpec.
     Returns:

@@ -8,9 +8,28 @@ from typing import NamedTuple
 
 import numpy as np
 
+from cefl_jax.data.dataset import Dataset, make_dataset
 from cefl_jax.data.idx import DataError, read_idx
+from cefl_jax.outside import expand_user
 
-KNOWN = ("fashion_mnist_12k", "digits", "fashion_mnist", "mnist")
+
+class _Files(NamedTuple):
+    """How the four IDX files of a data set go by name, as upstream and as torchvision keep them."""
+
+    folder: str  # torchvision's, with the files in its folder `raw`
+    start: str = ""  # of every file's name
+    test: str = "t10k"  # in the names of the test files
+
+
+EMNIST_SPLITS = ("balanced", "byclass", "bymerge", "digits", "letters", "mnist")
+
+IDX_SETS = {
+    "fashion_mnist": _Files("FashionMNIST"),
+    "mnist": _Files("MNIST"),
+    **{f"emnist_{one}": _Files("EMNIST", f"emnist-{one}-", "test") for one in EMNIST_SPLITS},
+}
+
+KNOWN = ("fashion_mnist_12k", "digits", *IDX_SETS)
 
 EXTRACT = importlib.resources.files("cefl_jax.data") / "assets" / "fashion_mnist_12k.npz"
 EXTRACT_SHA256 = "d2e3082e52dc42e8731b36c46651bc201c3960ae50470802125daac2de29c144"
@@ -24,22 +43,9 @@ DIGITS_TRAIN = 1437
 
 HOLD_OUT = 1  # beside the seed, so that the partition draws other numbers
 
-_NUM_CLASSES = 10
-
-
-class Dataset(NamedTuple):
-    """Images with their labels, as they came; no shuffling, no normalisation."""
-
-    name: str
-    train_images: np.ndarray  # u8[n, H, W, 1], 0 to 255
-    train_labels: np.ndarray  # i32[n], 0 to Y - 1
-    test_images: np.ndarray  # u8[t, H, W, 1]
-    test_labels: np.ndarray  # i32[t]
-    num_classes: int  # Y
-
 
 def load(name: str, path: str | Path | None = None) -> Dataset:
-    """The data set of a name, checked.
+    """Reads the data set of a name, and checks all of it.
 
     - `fashion_mnist_12k`: the first 10,000 training and the first 2,000 test images of
       Fashion-MNIST, in upstream order; ships inside the package.
@@ -48,6 +54,13 @@ def load(name: str, path: str | Path | None = None) -> Dataset:
     - `fashion_mnist`, `mnist`: four IDX files in the folder `path`, plain or gzipped, named as
       upstream (`train-images-idx3-ubyte`) or with a dot (`train-images.idx3-ubyte`). Without a
       path, fashion_mnist is taken from where Debian's dataset-fashion-mnist installs it.
+    - `emnist_balanced`, `emnist_byclass`, `emnist_bymerge`, `emnist_digits`, `emnist_letters`,
+      `emnist_mnist`: likewise, named as upstream (`emnist-letters-train-images-idx3-ubyte`,
+      `emnist-letters-test-images-idx3-ubyte`). Their images stay as in the files, on their side.
+
+    `path` may also be the folder that torchvision was given, or that of the data set in it: the
+    files are then in `MNIST/raw`, `FashionMNIST/raw` or `EMNIST/raw` there. What the files hold is
+    the data set: images of any size, any number of classes, any labels (`make_dataset`).
 
     Args:
       name: data.name, one of KNOWN.
@@ -60,7 +73,7 @@ def load(name: str, path: str | Path | None = None) -> Dataset:
     """
     if name not in KNOWN:
         raise ValueError(f"data.name is {name!r}; it must be one of {', '.join(KNOWN)}")
-    if name in ("fashion_mnist", "mnist"):
+    if name in IDX_SETS:
         return _from_folder(name, path or INSTALLED_FOLDERS.get(name))
     if path:
         raise DataError(f"data.path is {str(path)!r}, but {name} is not read from a folder; leave "
@@ -80,18 +93,15 @@ def hold_out(dataset: Dataset, share: float, seed: int) -> Dataset:
       seed: which examples are held out.
     Returns:
       Dataset.
+    Raises:
+      DataError: where all examples of a class are held out.
     """
     num_examples = len(dataset.train_labels)
     size = min(max(round(share * num_examples), 1), num_examples - 1)
     chosen = np.random.default_rng((seed, HOLD_OUT)).permutation(num_examples)[:size]
     held = np.isin(np.arange(num_examples), chosen)
-    images, labels = dataset.train_images, dataset.train_labels
-    return dataset._replace(
-        train_images=images[~held],
-        train_labels=labels[~held],
-        test_images=images[held],
-        test_labels=labels[held],
-    )
+    images, labels = dataset.train_images, np.array(dataset.classes)[dataset.train_labels]
+    return make_dataset(dataset.name, images[~held], labels[~held], images[held], labels[held])
 
 
 def _fashion_mnist_12k():
@@ -106,7 +116,7 @@ def _fashion_mnist_12k():
         raise DataError(f"data.name: the package's own {EXTRACT} has SHA-256 {digest}, not "
                         f"{EXTRACT_SHA256}; reinstall cefl_jax")
     with np.load(io.BytesIO(content), allow_pickle=False) as arrays:
-        return _dataset("fashion_mnist_12k", **arrays)
+        return make_dataset("fashion_mnist_12k", **arrays)
 
 
 def _digits():
@@ -117,8 +127,8 @@ def _digits():
                         f"({error}); install cefl_jax[digits]") from error
     digits = load_digits()
     images = np.rint(digits.images * (255 / 16)).astype(np.uint8)
-    return _dataset("digits", images[:DIGITS_TRAIN], digits.target[:DIGITS_TRAIN],
-                    images[DIGITS_TRAIN:], digits.target[DIGITS_TRAIN:])
+    return make_dataset("digits", images[:DIGITS_TRAIN], digits.target[:DIGITS_TRAIN],
+                        images[DIGITS_TRAIN:], digits.target[DIGITS_TRAIN:])
 
 
 def _from_folder(name, path):
@@ -126,43 +136,42 @@ def _from_folder(name, path):
               else "set data.path") + " to the folder of the four IDX files"
     if path is None:
         raise DataError(f"data.path is not set, and {name} is not installed; {remedy}")
-    try:
-        folder = Path(path).expanduser()
-    except RuntimeError:                                       # no such user as in ~user
-        folder = Path(path)
+    folder, files = Path(expand_user(path)), IDX_SETS[name]
     if not folder.is_dir():
         raise DataError(f"data.path: there is no folder {folder} to read {name} from; {remedy}")
-    train_images, train_labels = _read_pair(folder, "train", remedy)
-    test_images, test_labels = _read_pair(folder, "t10k", remedy)
-    if train_images.shape[1:] != test_images.shape[1:]:
-        raise DataError(f"data.path: images in {folder} train with {train_images.shape[1:]} pixels "
-                        f"and test with {test_images.shape[1:]}; replace the files by one set")
-    return _dataset(name, train_images, train_labels, test_images, test_labels)
+    folder = _place(folder, files)
+    arrays = [
+        read_idx(_find(folder, f"{files.start}{part}-{kind}", f"idx{num_axes}-ubyte", remedy),
+                 num_axes)
+        for part in ("train", files.test)
+        for kind, num_axes in (("images", 3), ("labels", 1))
+    ]
+    try:
+        return make_dataset(name, *arrays)
+    except DataError as error:
+        raise DataError(f"data.path: {folder}: {error}; replace the files by one set") from error
 
 
-def _read_pair(folder, part, remedy):
-    """Images u8[n, H, W] and labels u8[n] of one part, "train" or "t10k", that fit together."""
-    images = read_idx(_find(folder, f"{part}-images", "idx3-ubyte", remedy), num_axes=3)
-    labels = read_idx(_find(folder, f"{part}-labels", "idx1-ubyte", remedy), num_axes=1)
-    if len(images) != len(labels):
-        raise DataError(f"data.path: {folder} holds {len(images)} {part} images but {len(labels)} "
-                        "labels; replace the files by one set")
-    if labels.max() >= _NUM_CLASSES:
-        raise DataError(f"data.path: {folder} holds the {part} label {labels.max()}, above "
-                        f"{_NUM_CLASSES - 1}; replace the file by a whole copy")
-    return images, labels
+def _place(folder, files):
+    """The folder itself, or that of torchvision below it which has the training images."""
+    places = folder, folder / files.folder / "raw", folder / "raw"
+    for place in places:
+        if any(map(Path.is_file, _names(place, f"{files.start}train-images", "idx3-ubyte"))):
+            return place
+    return folder
 
 
 def _find(folder, stem, kind, remedy):
     """The first of the names that a file goes by."""
-    names = [f"{stem}{mark}{kind}{end}" for mark in "-." for end in ("", ".gz")]
-    for name in names:
-        if (folder / name).is_file():
-            return folder / name
-    raise DataError(f"data.path: {folder} lacks {names[0]}, plain or .gz; {remedy}")
+    names = _names(folder, stem, kind)
+    for file in names:
+        if file.is_file():
+            return file
+    others = [name for name, files in IDX_SETS.items() if files.start
+              and any(folder.glob(f"{files.start}train-images*"))]
+    hint = f"set data.name={others[0]!r} for the files there" if others else remedy
+    raise DataError(f"data.path: {folder} lacks {names[0].name}, plain or .gz; {hint}")
 
 
-def _dataset(name, train_images, train_labels, test_images, test_labels):
-    """Adds the channel axis, and labels as JAX likes them."""
-    return Dataset(name, train_images[..., None], train_labels.astype(np.int32),
-                   test_images[..., None], test_labels.astype(np.int32), _NUM_CLASSES)
+def _names(folder, stem, kind):
+    return [folder / f"{stem}{mark}{kind}{end}" for mark in "-." for end in ("", ".gz")]

@@ -94,7 +94,7 @@ class Cefl(Parts):
         return left.items()
 
     def predictors(
-        self, state: CeflState, images: Float32[Array, "B H W I"], _
+        self, state: CeflState, images: Float32[Array, "B *sample"], _
     ) -> dict[str, Float32[Array, "B Y"]]:
         """Logits of the deployed model, and of front half and cloud model where that learns."""
         features = self.model.front(state.halves.front, images)

@@ -99,7 +99,8 @@ class Centralized(Parts):
         everybody = jnp.arange(self.data.sizes.shape[0])
         network = topology.of_clients(self.network, conditions, everybody, include_cloud=True)
         counts = jnp.where(state.round == 0, self.data.sizes, 0)
-        example_bytes = math.prod(self.data.images.shape[1:])
+        images = self.data.images
+        example_bytes = math.prod(images.shape[1:]) * images.dtype.itemsize
         flop = samples * (self.work.front_forward_flop + self.work.front_backward_flop)
         return pooling.make_bill(
             counts, network, example_bytes, LABEL_BYTES, flop, self.num_kinds

@@ -96,7 +96,7 @@ class Fedgkt(Parts):
         )
 
     def predictors(
-        self, state: FedgktState, images: Float32[Array, "B H W I"], index: Int32[Array, "B"]
+        self, state: FedgktState, images: Float32[Array, "B *sample"], index: Int32[Array, "B"]
     ) -> dict[str, Float32[Array, "B Y"]]:
         """Logits of the clients' front halves with the server's model, and of their own models.
 

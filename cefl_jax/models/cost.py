@@ -59,7 +59,7 @@ def measure_workload(
 
     Args:
       spec: ModelSpec.
-      sample_shape: `(H, W, I)` of one image.
+      sample_shape: of one sample, `(H, W, I)` of an image or `(F,)` of a row of a table.
       num_classes: Y.
       whole: clients train the whole model: it is the front half, and nothing is left for others.
       head: clients train the front half with a classifier head of its own: together they are the

@@ -38,9 +38,9 @@ class SplitModel:
         return Halves(whole[: self.cut], whole[self.cut :]), cloud
 
     def front(
-        self, params: Params, images: Float32[AnyArray, "B H W I"]
+        self, params: Params, images: Float32[AnyArray, "B *sample"]
     ) -> Float32[Array, "B *features"]:
-        """Cut-layer features f32[B, ...] of normalised images f32[B, H, W, I]."""
+        """Cut-layer features f32[B, ...] of normalised samples f32[B, ...]."""
         return self._apply(self.blocks[: self.cut], params, images)
 
     def back(
@@ -49,7 +49,9 @@ class SplitModel:
         """Logits f32[B, Y] of cut-layer features by the back half."""
         return self._apply(self.blocks[self.cut :], params, features)
 
-    def whole(self, params: Params, images: Float32[AnyArray, "B H W I"]) -> Float32[Array, "B Y"]:
+    def whole(
+        self, params: Params, images: Float32[AnyArray, "B *sample"]
+    ) -> Float32[Array, "B Y"]:
         """Logits f32[B, Y] of normalised images by the unsplit model, `front + back`."""
         return self.back(params[self.cut :], self.front(params[: self.cut], images))
 
@@ -93,15 +95,16 @@ def make_model(
 
     Args:
       spec: ModelSpec.
-      sample_shape: `(H, W, I)` of one image.
+      sample_shape: of one sample, `(H, W, I)` of an image or `(F,)` of a row of a table.
       num_classes: Y.
       lowering: how convolutions are computed, with the arguments of `conv.conv_block`.
       dtype: of the computing, "float32" or "bfloat16".
     Returns:
       SplitModel.
     Raises:
-      ValueError: for an unknown name, a cut that leaves a half without blocks, images too small
-        for the model, or a cloud model that is not deeper than the back half.
+      ValueError: for an unknown name, a cut that leaves a half without blocks, samples that are
+        no images or too small ones for the model, or a cloud model that is not deeper than the back
+        half.
     """
     blocks = zoo.make_blocks(spec.name, num_classes, lowering)
     if not 1 <= spec.cut < len(blocks):
@@ -109,11 +112,15 @@ def make_model(
             f"model.cut={spec.cut}: {spec.name} has {len(blocks)} blocks, "
             f"so the cut is from 1 to {len(blocks) - 1}"
         )
-    least = {"lenet5": 16, "cnn": 4}.get(spec.name, 1)
-    if min(sample_shape[:2]) < least:
+    least = zoo.LEAST_SIDE[spec.name]
+    if least and (len(sample_shape) == 1 or min(sample_shape[:2]) < least):
+        found = "x".join(map(str, sample_shape[:2]))
+        found = f"those of the data are {found}" if len(sample_shape) > 1 else (
+            f"the data are rows of {found} numbers"
+        )
         raise ValueError(
-            f"model.name={spec.name!r} needs images of at least {least}x{least}, and those of "
-            f"the data are {sample_shape[0]}x{sample_shape[1]}; choose another model, such as mlp"
+            f"model.name={spec.name!r} needs images of at least {least}x{least}, and {found}; "
+            "choose another model, such as mlp"
         )
     features = zoo.output_shape(blocks[: spec.cut], sample_shape)
     cloud_blocks = zoo.make_cloud_blocks(spec.cloud, features, num_classes, lowering)

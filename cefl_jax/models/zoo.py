@@ -11,7 +11,10 @@ from cefl_jax.models.conv import conv_block
 from cefl_jax.models.dense import dot_general
 from cefl_jax.types import AnyArray
 
-NAMES = ("mlp", "lenet5", "cnn")
+LEAST_SIDE = {"mlp": None, "lenet5": 16, "cnn": 4}
+"""Rows and columns that a model's images need, by its name; None: rows of a table serve too."""
+
+NAMES = tuple(LEAST_SIDE)
 CLOUD_NAMES = ("deep",)
 
 

@@ -27,7 +27,7 @@ def evaluate(
     """Scores of a method's classifiers on the whole test set, in one pass.
 
     Args:
-      predictors: from state, normalised images f32[B, H, W, I] and their places in the test set
+      predictors: from state, normalised images f32[B, ...] and their places in the test set
         i32[B], one after another, to a dict of logits f32[B, Y].
       state: what `predictors` takes.
       data: FederatedData.

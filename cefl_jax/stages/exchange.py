@@ -29,7 +29,7 @@ def exchange(
     keys: Key[Array, "C"],
     fronts: PyTree,
     back: PyTree,
-    images: Float32[AnyArray, "C B H W I"],
+    images: Float32[AnyArray, "C B *sample"],
     labels: Int32[Array, "C B"],
     valid: Bool[Array, "C B"],
 ) -> Exchange:
@@ -44,7 +44,7 @@ def exchange(
       keys: key[C] of what each client and its server send.
       fronts: leaves f32[C, ...], the clients' front halves.
       back: the edge node's back half.
-      images: f32[C, B, H, W, I] normalised.
+      images: f32[C, B, ...] normalised.
       labels: i32[C, B].
       valid: bool[C, B], which samples count.
     Returns:
@@ -77,7 +77,7 @@ def exchange_soundly(
     keys: Key[Array, "C"],
     fronts: PyTree,
     back: PyTree,
-    images: Float32[AnyArray, "C B H W I"],
+    images: Float32[AnyArray, "C B *sample"],
     labels: Int32[Array, "C B"],
     valid: Bool[Array, "C B"],
 ) -> Exchange:

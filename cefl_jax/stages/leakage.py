@@ -55,7 +55,7 @@ def add_noise(
 def measure_leakage(
     front: Callable,
     params: PyTree,
-    images: Float32[AnyArray, "n H W I"],
+    images: Float32[AnyArray, "n *sample"],
     *,
     noise_std: Number,
     codec: Codec,
@@ -66,7 +66,7 @@ def measure_leakage(
     Args:
       front: from params and images to cut-layer features f32[n, ...].
       params: of the front half.
-      images: f32[n, H, W, I] normalised probe images.
+      images: f32[n, ...] normalised probe images.
       noise_std: standard deviation of the noise that a client adds, f32[] or a number.
       codec: Codec of the smashed data; the probe is sent as one message.
       key: of the noise and of the codec.

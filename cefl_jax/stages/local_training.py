@@ -45,7 +45,7 @@ class LocalTraining:
     weighs nothing, has the model that it started from, and its samples and losses are not counted.
     """
 
-    apply: Callable  # from parameters and normalised images f32[B, H, W, I] to logits f32[B, Y]
+    apply: Callable  # from parameters and normalised images f32[B, ...] to logits f32[B, Y]
     direction: optax.GradientTransformation  # of every client, started anew in each round
     batch_size: int
     chunk: int  # clients computed at once
@@ -235,8 +235,8 @@ class _Run(NamedTuple):
 
 def read_examples(
     data: FederatedData, examples: Int32[AnyArray, "*B"]
-) -> tuple[Float32[Array, "*B H W I"], Int32[Array, "*B"]]:
-    """Normalised images f32[..., H, W, I] and labels i32[...]; of nothing where there is none."""
+) -> tuple[Float32[Array, "..."], Int32[Array, "*B"]]:
+    """Returns normalised samples f32[*B, ...] and labels i32[*B]; zeros where there is none."""
     images = data.images.at[examples].get(mode="fill", fill_value=0)
     return data.normalise(images), data.labels.at[examples].get(mode="fill", fill_value=0)
 
@@ -244,7 +244,7 @@ def read_examples(
 def mean_loss(
     apply: Callable,
     params: PyTree,
-    images: Float32[Array, "B H W I"],
+    images: Float32[Array, "B *sample"],
     labels: Int[Array, "B"],
     valid: Bool[Array, "B"],
     taught: PyTree = None,

@@ -6,8 +6,8 @@ import jax
 import numpy as np
 import pytest
 
+from cefl_jax.data.dataset import Dataset
 from cefl_jax.data.federated import batch_examples, make_federated
-from cefl_jax.data.sources import Dataset
 from cefl_jax.specs import NormalizationSpec
 from tests.quick import quick_jit
 
@@ -21,7 +21,8 @@ def make_dataset():
     images = rng.integers(0, 256, (NUM_EXAMPLES + NUM_TEST, 2, 3, 2), dtype=np.uint8)
     labels = rng.integers(0, 4, NUM_EXAMPLES + NUM_TEST)
     train, test = slice(None, NUM_EXAMPLES), slice(NUM_EXAMPLES, None)
-    return Dataset("noise", images[train], labels[train], images[test], labels[test], 5)
+    return Dataset("noise", images[train], labels[train], images[test], labels[test],
+                   (0, 1, 2, 3, 4))
 
 
 def make_parts():

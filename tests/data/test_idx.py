@@ -60,7 +60,7 @@ DAMAGED = {
     "a_smaller_count": (with_lengths(1, 3, 4), "promises 1 x 3 x 4 = 12 bytes, holds more"),
     "a_larger_count": (with_lengths(3, 3, 4), "promises 3 x 3 x 4 = 36 bytes, holds only 24"),
     "an_empty_axis": (with_lengths(2, 0, 4), "promises 2 x 0 x 4 bytes"),
-    "too_large": (with_lengths(2**28, 1, 2), "promises 268435456 x 1 x 2 bytes"),
+    "too_large": (with_lengths(2**30, 1, 2), "promises 1073741824 x 1 x 2 bytes"),
     "zero_in_32_bits": (with_lengths(2**16, 2**16, 1), "promises 65536 x 65536 x 1 bytes"),
     "zero_in_64_bits": (with_lengths(2**31, 2**31, 4), "promises 2147483648 x"),
     "24_in_32_bits": (with_lengths(2**29 + 1, 8, 3), "promises 536870913 x 8 x 3 bytes"),
@@ -113,13 +113,13 @@ def test_what_is_no_regular_file_is_refused(tmp_path):
 def test_a_file_larger_than_any_is_not_read(tmp_path):
     with (tmp_path / "large").open("wb") as file:
         file.truncate(idx.MAX_FILE_BYTES + 1)                   # takes no room on the disk
-    with pytest.raises(idx.DataError, match="has 269484033 bytes, and 269484032 is the most"):
+    with pytest.raises(idx.DataError, match="has 1074790401 bytes, and 1074790400 is the most"):
         idx.read_idx(tmp_path / "large", 3)
 
 
 @pytest.mark.parametrize("content", [
     pytest.param(WHOLE + bytes(100_000_000), id="a small promise, a flood of zeros"),
-    pytest.param(with_lengths(2**14, 2**14, 1), id="the largest promise, 24 bytes"),
+    pytest.param(with_lengths(2**15, 2**15, 1), id="the largest promise, 24 bytes"),
 ])
 def test_memory_follows_neither_a_false_header_nor_a_flood(tmp_path, content):
     file = tmp_path / "bomb.gz"

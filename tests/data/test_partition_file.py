@@ -36,6 +36,13 @@ def test_a_file_may_leave_examples_out_and_order_them_as_it_likes(tmp_path):
     assert partition.to_json(clients) == "[[2,4],[7]]"
 
 
+def test_a_mapping_from_client_ids_is_read_in_the_order_of_their_numbers(tmp_path):
+    file = tmp_path / "partition.json"
+    file.write_text('{"10": [4, 2], "2": [7], "0": [0]}')
+    clients = partition.from_file(file, 10)
+    assert partition.to_json(clients) == "[[0],[7],[2,4]]"
+
+
 WRONG_FILES = {
     "empty": ("", "cannot be read as JSON"),
     "not_json": ("[[0], [1]", "cannot be read as JSON"),
@@ -44,9 +51,19 @@ WRONG_FILES = {
     "nested_without_end": ("[" * 100_000, "is nested too deeply"),
     "nested_to_the_end": (f"[{'[' * 400}{']' * 400}]", "is nested too deeply"),
     "a_number_without_end": (f"[[{'9' * 5000}]]", "cannot be read as JSON"),
-    "object": ('{"0": [0]}', "is not a list"),
-    "nobody": ("[]", "is not a list"),
-    "null": ("null", "is not a list"),
+    "nobody": ("[]", "is neither a list with one list"),
+    "nobody_by_id": ("{}", "is neither a list with one list"),
+    "null": ("null", "is neither a list with one list"),
+    "ids_that_are_no_numbers": ('{"a": [0]}', r'nor a mapping such as .*; .*json\.dump'),
+    "a_negative_id": ('{"-1": [0]}', "nor a mapping such as"),
+    "an_id_without_end": (f'{{"{"9" * 5000}": [0]}}', "nor a mapping such as"),
+    "an_id_twice": ('{"1": [0], "01": [1]}', "names client 1 twice, as '1' and '01'"),
+    "an_id_with_nothing": ('{"7": []}', "has no examples for client 7"),
+    "twice_by_id": ('{"7": [0], "3": [0]}', "gives example 0 twice, to clients 3 and 7"),
+    "leaf": ('{"users": ["f0"], "user_data": {"f0": {"x": [[0.5]], "y": [1]}}}',
+             r"nor a mapping such as .*json\.dump"),
+    "npz": (b"PK\x03\x04\xff", r"is not UTF-8 text at byte 4; .*json\.dump"),
+    "pickle": (b"\x80\x04\x95", r"is not UTF-8 text at byte 0; .*json\.dump"),
     "flat": ("[0, 1]", "has 0 in place of a list for client 0"),
     "empty_client": ("[[0], []]", "has no examples for client 1"),
     "text_client": ('[[0], "1"]', "in place of a list for client 1"),

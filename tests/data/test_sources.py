@@ -14,8 +14,9 @@ import numpy as np
 import pytest
 
 import cefl_jax.data
-from cefl_jax.data import sources
+from cefl_jax.data import idx, sources
 from cefl_jax.data.assets import make_fashion_mnist_12k
+from cefl_jax.data.dataset import make_dataset
 from tests.data.examples import idx_bytes
 
 FASHION_MNIST = Path(sources.INSTALLED_FOLDERS["fashion_mnist"])
@@ -23,15 +24,17 @@ needs_fashion_mnist = pytest.mark.skipif(not FASHION_MNIST.is_dir(),
                                          reason=f"{FASHION_MNIST} is absent")
 
 
-def write_set(folder, mark="-", pack=bytes, end="", num_train=30, num_test=10):
+def write_set(folder, mark="-", pack=bytes, end="", num_train=30, num_test=10, *, labels=range(10),
+              parts=("train", "t10k")):
     """Writes four small files; returns their arrays under the names of the files."""
     rng = np.random.default_rng(0)
-    folder.mkdir(exist_ok=True)
+    folder.mkdir(exist_ok=True, parents=True)
     content = {}
-    for part, count in (("train", num_train), ("t10k", num_test)):
+    for part, count in zip(parts, (num_train, num_test), strict=True):
         content[f"{part}-images{mark}idx3-ubyte{end}"] = rng.integers(
             0, 256, (count, 5, 4), np.uint8)
-        content[f"{part}-labels{mark}idx1-ubyte{end}"] = rng.integers(0, 10, count, np.uint8)
+        content[f"{part}-labels{mark}idx1-ubyte{end}"] = rng.permutation(
+            np.resize(np.uint8(labels), count))
     for name, array in content.items():
         (folder / name).write_bytes(pack(idx_bytes(array)))
     return content
@@ -49,7 +52,7 @@ def assert_is_dataset(dataset, shape, num_train, num_test):
                                   (dataset.test_images, dataset.test_labels, num_test)):
         assert (images.dtype, images.shape) == (np.uint8, (count, *shape, 1))
         assert (labels.dtype, labels.shape) == (np.int32, (count,))
-        assert set(np.unique(labels)) <= set(range(dataset.num_classes))
+        assert set(np.unique(labels)) == set(range(dataset.num_classes))
 
 
 def test_the_extract_is_whole():
@@ -202,19 +205,77 @@ def test_files_that_do_not_fit_together_are_refused(tmp_path):
     labels = tmp_path / "train-labels-idx1-ubyte"
     write_set(tmp_path)
     labels.write_bytes(idx_bytes(np.zeros(29, np.uint8)))
-    fails_in_one_line("mnist", tmp_path, match="30 train images but 29 labels")
-    labels.write_bytes(idx_bytes(np.full(30, 10, np.uint8)))
-    fails_in_one_line("mnist", tmp_path, match="the train label 10, above 9")
+    fails_in_one_line("mnist", tmp_path, match="train_labels are 29 for 30 samples")
+    labels.write_bytes(idx_bytes(np.arange(30, dtype=np.uint8) % 9))
+    fails_in_one_line("mnist", tmp_path, match="test_labels have 9 at .*from 0 to 8, do not")
     write_set(tmp_path)
     (tmp_path / "t10k-images-idx3-ubyte").write_bytes(idx_bytes(np.zeros((10, 4, 5), np.uint8)))
-    fails_in_one_line("mnist", tmp_path, match=r"train with \(5, 4\) pixels and test with \(4, 5\)")
+    fails_in_one_line("mnist", tmp_path, match=r"test_images are uint8\[10, 4, 5, 1\] and trai")
 
 
-@pytest.mark.parametrize(("share", "size"), [(0.1, 4), (0.9, 32), (1e-9, 1), (1.0 - 1e-9, 35)])
+@pytest.mark.parametrize("labels", [range(1, 27), range(62), (3, 7)])
+def test_files_with_any_labels_and_number_of_classes_are_taken(tmp_path, labels):
+    content = write_set(tmp_path, num_train=124, num_test=62, labels=labels)
+    dataset = sources.load("mnist", tmp_path)
+    assert (dataset.classes, dataset.num_classes) == (tuple(labels), len(labels))
+    came = content["train-labels-idx1-ubyte"]
+    np.testing.assert_array_equal(np.array(dataset.classes)[dataset.train_labels], came)
+
+
+@pytest.mark.parametrize("end", ["", ".gz"])
+@pytest.mark.parametrize("split", ["balanced", "byclass", "bymerge", "digits", "letters", "mnist"])
+def test_emnist_is_found_under_its_own_names(tmp_path, split, end):
+    """Beside the other splits, which upstream keeps in the same folder."""
+    pack = gzip.compress if end else bytes
+    for other in ("balanced", "letters", split):
+        parts = [f"emnist-{other}-{part}" for part in ("train", "test")]
+        labels = range(1, 27) if other == split else range(5)
+        content = write_set(tmp_path, "-", pack, end, 52, 26, labels=labels, parts=parts)
+    dataset = sources.load(f"emnist_{split}", tmp_path)
+    assert dataset.name == f"emnist_{split}"
+    assert_is_dataset(dataset, (5, 4), 52, 26)
+    assert dataset.classes == tuple(range(1, 27))
+    images = content[f"emnist-{split}-test-images-idx3-ubyte{end}"]
+    np.testing.assert_array_equal(dataset.test_images[..., 0], images)
+
+
+def test_under_another_name_emnist_is_named(tmp_path):
+    write_set(tmp_path, parts=("emnist-letters-train", "emnist-letters-test"))
+    fails_in_one_line("mnist", tmp_path, match=r"lacks train-images-idx3-ubyte, plain or \.gz; set "
+                                               "data.name='emnist_letters' for the files there")
+    fails_in_one_line("emnist_digits", tmp_path, match="lacks emnist-digits-train-images")
+
+
+@pytest.mark.parametrize(("name", "below", "parts"), [
+    ("mnist", "MNIST/raw", ("train", "t10k")),
+    ("fashion_mnist", "FashionMNIST/raw", ("train", "t10k")),
+    ("emnist_letters", "EMNIST/raw", ("emnist-letters-train", "emnist-letters-test")),
+])
+def test_a_folder_of_torchvision_is_read(tmp_path, name, below, parts):
+    """That which it was given, that of the data set in it, or the innermost."""
+    folder = tmp_path / below
+    for other in ("MNIST/raw", "FashionMNIST/raw", "EMNIST/raw"):
+        if other != below:
+            write_set(tmp_path / other, labels=range(3))
+    content = write_set(folder, parts=parts)
+    for place in (tmp_path, folder.parent, folder):
+        dataset = sources.load(name, place)
+        images = content[f"{parts[0]}-images-idx3-ubyte"]
+        np.testing.assert_array_equal(dataset.train_images[..., 0], images)
+    (folder / f"{parts[1]}-labels-idx1-ubyte").unlink()
+    fails_in_one_line(name, tmp_path, match=f"{below} lacks {parts[1]}-labels-idx1-ubyte")
+
+
+def test_an_emnist_of_700_000_images_is_within_the_limit():
+    """EMNIST ByClass: 697,932 images of 28 x 28."""
+    assert idx.MAX_BYTES > 697_932 * 28 * 28
+
+
+@pytest.mark.parametrize(("share", "size"), [(0.1, 4), (0.5, 18), (1e-9, 1), (0.6, 22)])
 def test_hold_out_splits_the_training_examples_in_two(share, size):
     labels = np.arange(36, dtype=np.int32) % 3
     images = np.arange(36, dtype=np.uint8).reshape(-1, 1, 1, 1)
-    whole = sources.Dataset("numbers", images, labels, images[:5], labels[:5], 3)
+    whole = make_dataset("numbers", images, 5 + labels, images[:5], 5 + labels[:5])
     part = sources.hold_out(whole, share, seed=4)
     train, held = part.train_images.ravel().tolist(), part.test_images.ravel().tolist()
     assert len(held) == size
@@ -222,6 +283,7 @@ def test_hold_out_splits_the_training_examples_in_two(share, size):
     assert (train, held) == (sorted(train), sorted(held))
     assert part.test_labels.tolist() == [number % 3 for number in held]
     assert part.train_labels.tolist() == [number % 3 for number in train]
+    assert part.classes == (5, 6, 7)
     again, other = (sources.hold_out(whole, share, seed) for seed in (4, 5))
     assert again.test_images.ravel().tolist() == held
     assert other.test_images.ravel().tolist() != held

@@ -106,7 +106,7 @@ VALUES = words("=", "None", "True", "false", "1", "0", "-1", "0.5", "(0.5, 0.4)"
                "9" * 400, "9" * 4400, "1_0", "\u0661", "file", "trace", "markov", "\x00")
 OLD_CONFIG = json.dumps({"seed": 1, "method": {"name": "fedavg"}, "data": {"name": "digits"},
                          "model": {"name": "mlp"}}).encode()
-PARTITIONS = words("[[0,1],[2]]", " [[4, 2],\n [7]] ", "[[9]]")
+PARTITIONS = words("[[0,1],[2]]", " [[4, 2],\n [7]] ", "[[9]]", '{"0":[0,1],"7":[9]}')
 TABLES = words("1,0,1,1\n0,0,0,0\n1,1,1,1\n", "1, 0,1 ,1\r\n0,0,0,0\r\n\n1,1,1,1\r\n0,0,0,1")
 ARRAY = idx_bytes(np.arange(24, dtype=np.uint8).reshape(2, 3, 4))
 IMAGES = [b"\0" + ARRAY, b"\1" + ARRAY, b"\0" + gzip.compress(ARRAY),

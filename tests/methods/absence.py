@@ -33,16 +33,16 @@ class Program(NamedTuple):
         return self.step(*jax.device_put(args, self.setup.mesh.everywhere))
 
     def data(self, odd=(), unlabelled=(), pixel=np.nan):
-        """Data in which a pixel of some examples has another value, and others have no label."""
+        """Data in which a pixel of some examples has a value beyond 0..255, and others no label."""
         images, labels = np.array(self.setup.data.images), np.array(self.setup.data.labels)
-        images[list(odd), 0, 0], labels[list(unlabelled)] = pixel, 99
+        images[list(odd), 0, 0], labels[list(unlabelled)] = pixel / 255, 99
         return self.setup.data._replace(images=images, labels=labels)
 
 
 def compile_round(changes, jit=quickest_jit, wrap=lambda model: model):
     """The Program of a setup by `world.make_setup`; `wrap` makes its model another one."""
     setup = world.make_setup({"run.on_nonfinite": "skip_client"} | changes)
-    data = setup.data._replace(images=np.float32(setup.data.images))
+    data = setup.data._replace(images=np.float32(setup.data.images) / 255)
     setup = setup._replace(data=data, model=wrap(setup.model))
 
     def step(state, hparams, data, network, gone):

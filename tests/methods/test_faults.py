@@ -19,7 +19,7 @@ def compiled(method="cefl"):
     """A run of five rounds of one local step, three and two to an evaluation."""
     changes = {"train.rounds": 5, "run.eval_every": 3, "train.local_steps": 1}
     setup = world.make_setup(changes | {"method.name": method})
-    setup = setup._replace(data=setup.data._replace(images=np.float32(setup.data.images)))
+    setup = setup._replace(data=setup.data._replace(images=np.float32(setup.data.images) / 255))
     start, advance = program.make_program(setup)
     arrays = program.make_hparams(setup.spec), setup.data, setup.network
     state = quickest_jit(start)(jax.random.key(0), *arrays[1:])

@@ -93,7 +93,7 @@ def assert_equals_the_reference(run, data, broken, learning_rate=None):
     dataset = world.make_dataset()
     reference = split_round.one_round(
         State(model, replay.layers(run.start.cloud)),
-        data.images if np.isfinite(data.images).all() else dataset.train_images,
+        255 * data.images if np.isfinite(data.images).all() else dataset.train_images,
         dataset.train_labels,
         [[] if n in broken else part for n, part in enumerate(run.setup.partition)],
         replay.draws(run.setup, run.start, 0, broken),

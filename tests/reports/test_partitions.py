@@ -63,7 +63,7 @@ def test_what_is_drawn_is_a_picture(tmp_path):
 
 @pytest.mark.parametrize(("indices", "data", "reason"), [
     ([[10**9]], "fashion_mnist_12k", "10,000|10000 examples"),
-    ("text", "fashion_mnist_12k", "not a list"),
+    ("text", "fashion_mnist_12k", "neither a list"),
     ([[0]], "invented", "data.name is 'invented'")])
 def test_what_cannot_be_drawn_is_told(tmp_path, indices, data, reason):
     run = make_run(0, folder=folder(tmp_path, "a", indices, b"no PNG"), data__name=data)

@@ -5,8 +5,8 @@ import numpy as np
 import pytest
 
 from cefl_jax import parallel
+from cefl_jax.data.dataset import make_dataset
 from cefl_jax.data.federated import make_federated
-from cefl_jax.data.sources import Dataset
 from cefl_jax.specs import NormalizationSpec
 from cefl_jax.stages import evaluation
 from tests.quick import quick_jit
@@ -19,7 +19,7 @@ def make_data(num_test):
     rng = np.random.default_rng(num_test)
     images = rng.integers(0, 256, (num_test, SIDE, SIDE, 1), dtype=np.uint8)
     labels = rng.integers(0, NUM_CLASSES, num_test).astype(np.int32)
-    dataset = Dataset("noise", images, labels, images, labels, NUM_CLASSES)
+    dataset = make_dataset("noise", images, labels, images, labels)
     return make_federated(dataset, [np.arange(num_test)], NormalizationSpec((0.4,), (0.3,)))
 
 

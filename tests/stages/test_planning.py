@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from cefl_jax.data.dataset import Dataset
 from cefl_jax.data.federated import make_federated
-from cefl_jax.data.sources import Dataset
 from cefl_jax.specs import NormalizationSpec, TrainSpec
 from cefl_jax.stages import planning
 from tests.quick import quick_jit
@@ -31,7 +31,7 @@ def federation():
     images, labels = np.zeros((60, 1, 1, 1), np.uint8), np.zeros(60, np.int32)
     order = np.random.default_rng(1).permutation(60)[: sum(SIZES)]
     parts = np.split(order, np.cumsum(SIZES)[:-1])
-    dataset = Dataset("", images, labels, images, labels, 1)
+    dataset = Dataset("", images, labels, images, labels, (0,))
     return make_federated(dataset, parts, NormalizationSpec())
 
 

@@ -19,7 +19,7 @@ from cefl_jax.network.sources.document import (
 )
 from cefl_jax.network.sources.file_links import measured_snr, modelled_snr
 from cefl_jax.network.topology import Network
-from cefl_jax.outside import one_line, show
+from cefl_jax.outside import expand_user, one_line, show
 
 MOST_CLIENTS = 10_000_000
 MOST_KM = 1e6  # of a coordinate
@@ -76,6 +76,7 @@ def read_network(
     """
     if not path:
         raise ValueError(f"network.path={path!r}: name the JSON or YAML file of the network")
+    path = expand_user(path)
     try:
         document = read_document(path)
         check_keys(

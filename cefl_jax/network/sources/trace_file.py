@@ -7,6 +7,7 @@ import numpy as np
 
 from cefl_jax.network.dynamics import Trace
 from cefl_jax.network.sources.trace_arrays import read_arrays, refusal
+from cefl_jax.outside import expand_user
 
 MAX_BYTES = 2**30
 """Most that an npz file may unpack to, unless the run needs more."""
@@ -48,6 +49,7 @@ def read_trace(path: str | Path | None, rounds: int, num_clients: int, num_edges
     Raises:
       ValueError: for anything else; one line that begins with `network.trace=`.
     """
+    path = expand_user(path) if path else path
     cells = (rounds + 1) * (num_clients + 1)
     clients = ("clients", num_clients)
     sides = {
