@@ -18,16 +18,17 @@ SMALL = (
     "train.clients_per_round=4",
     "train.local_steps=2",
     "train.batch_size=4",
-    "cefl.clustering.num_clusters=2",
 )
+CLUSTERED = ("cefl.clustering.num_clusters=2",)
 ORDER = ("lenet5_cefl_100", "cnn_cefl", "lenet5_fedavg", "lenet5_cefl", "mlp_cefl")
 
 
 def make_cases(small):
     """{name: Case}, those that matter most first; with `small`, rounds of next to no work."""
     known = {"lenet5_cefl_100": Case("split", MANY), **CASES}
-    extra = SMALL if small else ()
-    return {name: Case(known[name].method, (*known[name].fields, *extra)) for name in ORDER}
+    return {
+        name: known[name].shrink(SMALL, CLUSTERED) if small else known[name] for name in ORDER
+    }
 
 
 def rivals(case, backend):
