@@ -158,8 +158,8 @@ DEFAULTS = flatten(Spec())
 def find_unread(settings: Mapping[str, Any]) -> dict[str, Clause]:
     """The fields that nothing reads, each with the first of its clauses that does not hold.
 
-    A clause takes a field that is missing, or that nothing reads, to be at its default. It holds for
-    a value that is not known here, such as a method of a newer version.
+    A clause takes a field that is missing, or that nothing reads, to be at its default. It holds
+    for a value that is not known here, such as a method of a newer version.
 
     Args:
       settings: flat, {dotted path: value}; fields that the table lacks are read.
