@@ -7,7 +7,7 @@ from flax import traverse_util
 from ml_collections import config_dict
 
 from cefl_jax.config_checks import SettingError
-from cefl_jax.config_unread import find_unread, without_unread
+from cefl_jax.config_unread import find_unread
 
 FREE = (
     "train.rounds",
@@ -26,8 +26,8 @@ MOST = 5  # of the differing fields that are told
 def check(earlier: dict[str, Any], now: dict[str, Any], path: str | Path) -> None:
     """Refuses to go on with a run whose settings differ in what its numbers depend on.
 
-    The number of devices may change where results do not depend on it, and so may what nothing
-    reads: of earlier versions, which took it.
+    The number of devices may change where results do not depend on it. What one of the two runs
+    does not read is not compared: then they differ in what decides that, or neither reads it.
 
     Args:
       earlier: nested dict of the run's settings.
@@ -36,12 +36,13 @@ def check(earlier: dict[str, Any], now: dict[str, Any], path: str | Path) -> Non
     Raises:
       SettingError: one line with every such field and its values, or the first few of them.
     """
-    before, after = (without_unread(_flatten(settings)) for settings in (earlier, now))
+    before, after = _flatten(earlier), _flatten(now)
     free = (*FREE, "run.devices") if after["run.deterministic"] else FREE
+    left_out = {*free, *find_unread(before), *find_unread(after)}
     differing = [
         f"{field} ({before.get(field, 'not there')!r} there, {after.get(field, 'not known')!r} "
         "here)"
-        for field in sorted({*before, *after} - {*free})
+        for field in sorted({*before, *after} - left_out)
         if before.get(field) != after.get(field)
     ]
     if differing:
