@@ -233,7 +233,7 @@ def test_a_run_of_turns_leaves_no_timeline(tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize(("field", "text", "line"), [
-    ("network.deadline_s", "2", "network.deadline_s=2.0: cannot be kept with method.name='sequent"),
+    ("network.deadline_s", "2", "network.deadline_s=2.0: not read with method.name='sequential_sp"),
     ("cefl.compression.smashed", "int8", "cefl.compression.smashed='int8': not read with method."),
     ("cefl.privacy.noise_std", "0.1", "cefl.privacy.noise_std=0.1: not read with method.name='se"),
 ])
