@@ -18,8 +18,8 @@ SMALL = (
     "train.clients_per_round=4",
     "train.local_steps=2",
     "train.batch_size=4",
-    "cefl.clustering.num_clusters=2",
 )
+CLUSTERED = ("cefl.clustering.num_clusters=2",)
 ORDER = ("lenet5_cefl", "lenet5_fedavg", "lenet5_cefl_100", "cnn_cefl", "mlp_cefl")
 CHOICES = ("lenet5_cefl",)  # of which our own choices are timed as well
 
@@ -27,8 +27,9 @@ CHOICES = ("lenet5_cefl",)  # of which our own choices are timed as well
 def make_cases(small):
     """{name: Case}, those that matter most first; with `small`, rounds of next to no work."""
     known = {"lenet5_cefl_100": Case("split", MANY), **CASES}
-    extra = SMALL if small else ()
-    return {name: Case(known[name].method, (*known[name].fields, *extra)) for name in ORDER}
+    return {
+        name: known[name].shrink(SMALL, CLUSTERED) if small else known[name] for name in ORDER
+    }
 
 
 def rivals(name, case, backend):

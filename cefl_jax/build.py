@@ -165,7 +165,9 @@ def make_partition(spec: Spec, labels: Int[np.ndarray, "n"]) -> list[Int[np.ndar
         case "quantity_skew":
             return partition.quantity_skew(labels, count, settings.alpha, seed, settings.min_size)
         case "file":
-            return partition.from_file(settings.path, len(labels))
+            parts = partition.from_file(settings.path, len(labels))
+            config.check_file_clients(spec, len(parts))
+            return parts
     raise ValueError(f"data.partition.name={settings.name!r} is unknown")
 
 

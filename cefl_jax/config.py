@@ -11,8 +11,14 @@ from typing import Any
 
 from ml_collections import config_dict
 
+from cefl_jax.config_changes import forget_choices
 from cefl_jax.config_checks import SettingError, check_fields
-from cefl_jax.config_combinations import check_channels, check_combinations, check_population
+from cefl_jax.config_combinations import (
+    check_channels,
+    check_combinations,
+    check_file_clients,
+    check_population,
+)
 from cefl_jax.config_file import is_json, read_config_json, run_config_file, wrong_file
 from cefl_jax.config_values import convert, parse, type_of
 from cefl_jax.outside import one_line, show
@@ -21,6 +27,7 @@ from cefl_jax.specs import Spec
 __all__ = [
     "SettingError",
     "check_channels",
+    "check_file_clients",
     "check_population",
     "default_config",
     "load",
@@ -41,7 +48,8 @@ def load(location: str) -> config_dict.ConfigDict:
     Args:
       location: a Python `FILE`, whose `get_config()` is called, or `FILE:TEXT` for
         `get_config("TEXT")`; or the `config.json` of a run, which it repeats. What such a file
-        lacks is newer than it, and has its default.
+        lacks is newer than it, and has its default; so has what was chosen automatically and
+        nothing has read.
     Returns:
       ConfigDict with all fields of `default_config` and no other.
     Raises:
@@ -124,7 +132,7 @@ def _restore(location):
     except SettingError as error:
         raise wrong_file(location, error) from error
     with config.unlocked(), config.ignore_type():
-        config.update_from_flattened_dict(values)
+        config.update_from_flattened_dict(forget_choices(values))
     return config
 
 

@@ -7,6 +7,7 @@ from flax import traverse_util
 from ml_collections import config_dict
 
 from cefl_jax.config_checks import SettingError
+from cefl_jax.config_unread import find_unread
 
 FREE = (
     "train.rounds",
@@ -25,7 +26,8 @@ MOST = 5  # of the differing fields that are told
 def check(earlier: dict[str, Any], now: dict[str, Any], path: str | Path) -> None:
     """Refuses to go on with a run whose settings differ in what its numbers depend on.
 
-    The number of devices may change where results do not depend on it.
+    The number of devices may change where results do not depend on it. What one of the two runs
+    does not read is not compared: then they differ in what decides that, or neither reads it.
 
     Args:
       earlier: nested dict of the run's settings.
@@ -36,10 +38,11 @@ def check(earlier: dict[str, Any], now: dict[str, Any], path: str | Path) -> Non
     """
     before, after = _flatten(earlier), _flatten(now)
     free = (*FREE, "run.devices") if after["run.deterministic"] else FREE
+    left_out = {*free, *find_unread(before), *find_unread(after)}
     differing = [
         f"{field} ({before.get(field, 'not there')!r} there, {after.get(field, 'not known')!r} "
         "here)"
-        for field in sorted({*before, *after} - {*free})
+        for field in sorted({*before, *after} - left_out)
         if before.get(field) != after.get(field)
     ]
     if differing:
@@ -52,18 +55,26 @@ def check(earlier: dict[str, Any], now: dict[str, Any], path: str | Path) -> Non
 
 
 def keep_choices(config: config_dict.ConfigDict, earlier: dict[str, Any]) -> None:
-    """Lets what a config leaves automatic be what it was in an earlier run, in place.
+    """Lets what a config reads and leaves automatic be what it was in an earlier run, in place.
 
     Args:
       config: ConfigDict with all fields.
       earlier: nested dict of settings, resolved.
     """
-    before = _flatten(earlier)
+    before, unread = _flatten(earlier), find_unread(_flatten(config.to_dict()))
     for field in CHOSEN:
         group, name = field.split(".")
-        if config[group][name] is None and field in before:
+        if config[group][name] is None and field in before and field not in unread:
             with config.unlocked(), config.ignore_type():
                 config[group][name] = before[field]
+
+
+def forget_choices(settings: dict[str, Any]) -> dict[str, Any]:
+    """Flat settings of a run less what was chosen automatically and nothing has read."""
+    unread = find_unread(settings)
+    return {
+        path: value for path, value in settings.items() if path not in CHOSEN or path not in unread
+    }
 
 
 def _flatten(settings):

@@ -3,10 +3,7 @@
 from cefl_jax.config_checks import SIDE, SettingError
 from cefl_jax.config_unread import check_unread
 from cefl_jax.outside import show
-from cefl_jax.specs import Spec
-
-NEVER_LATE = ("hierfavg", "centralized", "fedgkt")
-"""Methods whose clients have no deadline."""
+from cefl_jax.specs import PartitionSpec, Spec
 
 
 def check_combinations(spec: Spec) -> None:
@@ -34,14 +31,11 @@ def check_combinations(spec: Spec) -> None:
     if spec.data.partition.name != "file":
         check_population(spec, spec.data.partition.num_clients)
     _check_network(spec.network)
-    _check_late(spec)
-    _check_turns(spec)
     _check_edge_rounds(spec)
     if spec.method.name == "cefl":
         _check_cluster_sizes(spec.cefl.clustering, train.clients_per_round)
         _check_slots(spec)
         _check_offload(spec.cefl.offload)
-        _check_distill(spec.cefl.distill)
 
 
 def check_population(spec: Spec, num_clients: int) -> None:
@@ -59,6 +53,24 @@ def check_population(spec: Spec, num_clients: int) -> None:
         raise SettingError(
             f"train.clients_per_round={spec.train.clients_per_round}: there are only "
             f"{num_clients} clients; lower it or raise {remedy}"
+        )
+
+
+def check_file_clients(spec: Spec, num_clients: int) -> None:
+    """Refuses a number of clients that is not that of the partition's file, nor the default.
+
+    Args:
+      spec: Spec with `data.partition.name` "file".
+      num_clients: N, of the file.
+    Raises:
+      SettingError: for another `data.partition.num_clients`.
+    """
+    given, path = spec.data.partition.num_clients, spec.data.partition.path
+    default = PartitionSpec.num_clients
+    if given not in (num_clients, default):
+        raise SettingError(
+            f"data.partition.num_clients={given}: data.partition.path={path} lists {num_clients} "
+            f"clients; set it to {num_clients}, or to its default {default}"
         )
 
 
@@ -95,43 +107,12 @@ def _check_network(network):
                 f"network.{field}=None: with network.{chooser}={value!r} it needs to be the path "
                 "of a file"
             )
-    if network.late == "keep" and network.dynamics == "static" and network.deadline_s is None:
-        raise SettingError(
-            "network.late='keep': not read where nobody leaves and there is no deadline; set "
-            "network.deadline_s or network.dynamics, or network.late to 'drop'"
-        )
     if network.dynamics == "markov" and network.leave_probability and not (
         network.return_probability
     ):
         raise SettingError(
             f"network.return_probability=0.0: with network.leave_probability="
             f"{network.leave_probability} nobody would be left to sample; raise it"
-        )
-
-
-def _check_late(spec):
-    """Deadlines where a method has no rule for who is late."""
-    name, network = spec.method.name, spec.network
-    if name not in NEVER_LATE:
-        return
-    if network.deadline_s is not None:
-        raise SettingError(
-            f"network.deadline_s={network.deadline_s}: method.name={name!r} has no rule for "
-            "clients that are late; set it to None"
-        )
-    if network.late != "drop":
-        raise SettingError(
-            f"network.late={network.late!r}: not read with method.name={name!r}; set it to 'drop'"
-        )
-
-
-def _check_turns(spec):
-    """A deadline for clients most of whom only wait for their turn."""
-    deadline_s = spec.network.deadline_s
-    if spec.method.name == "sequential_split" and deadline_s is not None:
-        raise SettingError(
-            f"network.deadline_s={deadline_s}: cannot be kept with method.name='sequential_split', "
-            "whose clients take turns; set it to None"
         )
 
 
@@ -151,14 +132,6 @@ def _check_offload(offload):
         raise SettingError(
             "cefl.offload.time_weight=0, cefl.offload.energy_weight=0: every pair would cost "
             "nothing; set one of the two above 0"
-        )
-
-
-def _check_distill(distill):
-    if not distill.cloud_hard_labels and distill.rule not in ("mutual", "edge_to_cloud", "none"):
-        raise SettingError(
-            f"cefl.distill.cloud_hard_labels=False: with cefl.distill.rule={distill.rule!r} the "
-            "cloud model would have nothing to learn from; set it to True"
         )
 
 

@@ -20,10 +20,10 @@ class ClusteringSpec:
     """Which clients train together."""
 
     rule: str = "balanced"  # patent | balanced | astraea | random | single | singleton
-    num_clusters: int = 4  # most clusters that may form
+    num_clusters: int = 4  # most clusters that may form; not read by single and singleton
     min_size: int = 2  # patent: least members of a cluster
     max_size: int | None = None  # patent: limit of a walk; astraea: size; None: off, K / M
-    target: str = "global"  # what clusters should resemble: global | uniform
+    target: str = "global"  # what clusters should resemble, or are measured by: global | uniform
     network_weight: float = 0.0  # balanced: nats that a second of the slowest pair is worth
 
 
@@ -32,7 +32,7 @@ class OffloadSpec:
     """Which edge node trains which cluster."""
 
     rule: str = "optimal"  # optimal | greedy | random | nearest
-    objective: str = "sum"  # optimal: sum of the pairs' costs | bottleneck, the largest pair's
+    objective: str = "sum"  # sum of the pairs' costs | bottleneck, the largest pair's
     edge_capacity: int = 1  # clusters that one edge node can take; the j-th computes j x slower
     include_cloud: bool = False  # the cloud can take clusters as one more node
     time_weight: float = 1.0  # what a second of a pair costs
@@ -135,7 +135,7 @@ class PartitionSpec:
     """Which client holds which examples."""
 
     name: str = "dirichlet"  # iid | dirichlet | shards | extended_dirichlet | quantity_skew | file
-    num_clients: int = 100  # clients in the population
+    num_clients: int = 100  # clients in the population; file: as many as it lists, or 100
     alpha: float = 0.3  # dirichlets, quantity_skew: small is skewed, large is even
     labels_per_client: int = 2  # shards, extended_dirichlet
     min_size: int = 10  # dirichlets, quantity_skew: least examples of a client

@@ -23,16 +23,16 @@ def get_config():
 
     clustering = config.cefl.clustering = config_dict.ConfigDict()
     clustering.rule = "balanced"  # patent | balanced | astraea | random | single | singleton
-    clustering.num_clusters = 4  # most clusters that may form; single and singleton ignore it
+    clustering.num_clusters = 4  # most clusters that may form; not for single and singleton
     clustering.min_size = 2  # patent: least members of a cluster
     clustering.max_size = config_dict.placeholder(int)  # patent: where a walk ends; astraea: size
-    clustering.target = "global"  # what clusters should resemble: this round's labels | uniform
+    clustering.target = "global"  # what they should resemble: this round's labels | uniform
 
     clustering.network_weight = 0.0  # balanced: nats that a second of the slowest pair is worth
 
     offload = config.cefl.offload = config_dict.ConfigDict()
     offload.rule = "optimal"  # or, to compare: greedy | random | nearest
-    offload.objective = "sum"  # optimal: least total of the pairs | bottleneck: least largest pair
+    offload.objective = "sum"  # total of the pairs' costs | bottleneck: the largest pair's
     offload.edge_capacity = 1  # clusters that one edge node takes; the j-th computes j x slower
     offload.include_cloud = False  # the cloud can take clusters as one more node
     offload.time_weight = 1.0  # what a second of a pair costs
@@ -94,7 +94,7 @@ def get_config():
 
     partition = config.data.partition = config_dict.ConfigDict()
     partition.name = "dirichlet"  # iid | shards | extended_dirichlet | quantity_skew | file
-    partition.num_clients = 100  # clients in the population; file: as many as it lists
+    partition.num_clients = 100  # clients in the population; file: as many as it lists, or 100
     partition.alpha = 0.3  # dirichlets and quantity_skew: small is skewed, large is even
     partition.labels_per_client = 2  # shards and extended_dirichlet
     partition.min_size = 10  # dirichlets and quantity_skew: least examples of a client

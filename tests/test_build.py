@@ -11,6 +11,7 @@ from rich.console import Console
 
 from cefl_jax import build
 from cefl_jax.build import choose_client_chunk, choose_distill_parts
+from cefl_jax.config import SettingError
 from cefl_jax.data import partition
 from cefl_jax.data.dataset import make_dataset
 from cefl_jax.runtime.progress import print_choices
@@ -70,6 +71,20 @@ def test_automatic_devices_are_all_but_none_without_a_cluster(rule, clusters):
     changes = {"run.devices": None, "cefl.clustering.rule": rule, "cefl.offload.edge_capacity": 3}
     chosen = world.make_setup(changes).spec.run.devices
     assert chosen == min(clusters, jax.device_count())
+
+
+def test_clients_of_a_partition_file_are_counted_and_held_against_the_settings(tmp_path):
+    path, labels = tmp_path / "p.json", world.make_dataset().train_labels
+    path.write_text(partition.to_json(world.make_parts()))
+    file = {"data.partition.name": "file", "data.partition.path": str(path)}
+    for right in (11, 100):                     # that of the file, and the default
+        spec = world.make_spec(file | {"data.partition.num_clients": right})
+        parts = build.make_partition(spec, labels)
+        assert len(parts) == 11
+        assert build.build(spec, world.make_dataset(), parts).spec.data.partition.num_clients == 11
+    spec = world.make_spec(file | {"data.partition.num_clients": 12})
+    with pytest.raises(SettingError, match=r"^data\.partition\.num_clients=12: .* lists 11 "):
+        build.make_partition(spec, labels)
 
 
 @pytest.mark.parametrize(("batch", "parts"), [(16, 1), (32, 1), (33, 2), (64, 2), (128, 4)])

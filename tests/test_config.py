@@ -43,7 +43,8 @@ def test_defaults_are_those_of_the_spec():
 def test_a_spec_survives_json():
     spec = spec_with({
         "train.optimizer.clip_norm": "2.5",
-        "cefl.clustering.max_size": "9",
+        "train.local_steps": "None",
+        "train.local_epochs": "9",
         "data.normalization.mean": "0.1,0.2,0.3",
         "data.normalization.std": "(0.5,)",
         "seed": "4294967295",
@@ -223,7 +224,7 @@ def test_a_population_that_would_go_and_never_come_back():
     {"cefl.clustering.num_clusters": "5", "cefl.offload.include_cloud": "True"},
     {"cefl.clustering.network_weight": "100", "cefl.privacy.probe_size": "0"},
     {"cefl.clustering.num_clusters": "5", "cefl.offload.edge_capacity": "2"},
-    {"cefl.clustering.rule": "single", "cefl.clustering.num_clusters": "50"},
+    {"cefl.clustering.rule": "single", "network.num_edges": "1"},
     {"cefl.clustering.rule": "singleton", "network.num_edges": "20"},
     {"cefl.clustering.rule": "astraea", "cefl.clustering.max_size": "5"},
     {"cefl.clustering.rule": "patent", "cefl.clustering.min_size": "20"},
@@ -234,11 +235,6 @@ def test_a_population_that_would_go_and_never_come_back():
 ])
 def test_what_just_holds_is_taken(settings):
     spec_with(settings)
-
-
-def test_a_cloud_model_that_learns_from_nothing():
-    settings = {"cefl.distill.rule": "cloud_to_edge", "cefl.distill.cloud_hard_labels": "False"}
-    assert refusal(settings).startswith("cefl.distill.cloud_hard_labels=False: ")
 
 
 def test_values_of_a_file_are_checked_like_texts():
@@ -275,6 +271,20 @@ def test_a_round_of_more_clients_than_a_partition_file_has():
     config.check_population(spec, 20)
 
 
+def test_a_number_of_clients_that_is_not_that_of_the_partition_file():
+    settings = {"data.partition.name": "file", "data.partition.path": "p.json"}
+    for right in ("500", "100"):        # that of the file, and what stands for none
+        spec = spec_with(settings | {"data.partition.num_clients": right})
+        config.check_file_clients(spec, 500)
+    spec = spec_with(settings | {"data.partition.num_clients": "300"})
+    with pytest.raises(SettingError) as caught:
+        config.check_file_clients(spec, 500)
+    assert str(caught.value) == (
+        "data.partition.num_clients=300: data.partition.path=p.json lists 500 clients; set it to "
+        "500, or to its default 100"
+    )
+
+
 def test_a_normalisation_of_other_channels():
     spec = spec_with({"data.normalization.mean": "0.1,0.2"})
     with pytest.raises(SettingError, match=r"^data\.normalization\.mean=\(0\.1, 0\.2\): 2 values"):
@@ -285,21 +295,3 @@ def test_a_normalisation_of_other_channels():
 def test_a_placeholder_keeps_its_type():
     with pytest.raises(TypeError):
         config.default_config().cefl.clustering.max_size = "large"
-
-
-def test_momentum_that_nobody_would_read_is_refused():
-    chosen = config.default_config()
-    chosen.train.optimizer.name = "adam"
-    config.to_spec(chosen)
-    chosen.train.optimizer.momentum = 0.9
-    with pytest.raises(config.SettingError, match=r"train\.optimizer\.momentum=0\.9: not read"):
-        config.to_spec(chosen)
-
-
-def test_keeping_what_nobody_can_leave_undone_is_refused():
-    chosen = config.default_config()
-    config.set_field(chosen, "network.late", "keep")
-    with pytest.raises(config.SettingError, match=r"^network\.late='keep': not read where nobody"):
-        config.to_spec(chosen)
-    config.set_field(chosen, "network.deadline_s", "2")
-    assert config.to_spec(chosen).network.late == "keep"

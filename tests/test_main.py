@@ -149,7 +149,7 @@ def command(*arguments, shell='"$@"'):
     (("--config.train.clients_per_round=101",), "train.clients_per_round=101: there are only 100"),
     (("--config.data.partition.min_size=101",), "data.partition.num_clients is 100, but 10000"),
     (("--config.data.name=mnist",), "data.path is not set, and mnist is not installed; set"),
-    (("--config.data.path=/nonesuch",), "data.path is '/nonesuch', but fashion_mnist_12k is not"),
+    (("--config.data.path=/nonesuch",), "data.path='/nonesuch': not read with data.name="),
     (("--config=nonesuch.py",), "--config=nonesuch.py: there is no such file"),
     (("--config=",), "--config=: there is no such file"),
     ((f"{QUICKSTART}:big",), f"{QUICKSTART}:big: get_config: too many positional arguments"),

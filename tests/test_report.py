@@ -46,9 +46,11 @@ def test_all_is_written_beside_the_page_and_told(runs, tmp_path, capsys):
     out = tmp_path / "page.html"
     report.main([str(runs), f"--out={out}", "--target=0.5"])
     written = {path.name for path in (tmp_path / "page_files").iterdir()}
-    for name in ("fashion_mnist_12k-dirichlet-lenet5", "digits-dirichlet-lenet5"):
-        for table in ("summary", "clustering"):
-            assert {f"{name}-{table}.{ending}" for ending in ("csv", "md", "tex")} <= written
+    one, other = "fashion_mnist_12k-dirichlet-lenet5", "digits-dirichlet-lenet5"
+    for table in (f"{one}-summary", f"{one}-clustering", f"{other}-summary"):
+        assert {f"{table}.{ending}" for ending in ("csv", "md", "tex")} <= written
+    assert not any(name.startswith(f"{other}-clust") for name in written)   # fedavg has none
+    for name in (one, other):
         assert f"{name}-test_accuracy-by-sim_time_s.pdf" in written
     said = capsys.readouterr().out
     assert "counted: 3 finished runs" in said

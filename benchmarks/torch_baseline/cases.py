@@ -21,6 +21,16 @@ class Case:
     method: str  # of `worker.METHODS`
     fields: tuple[str, ...]  # other than those of `configs/default.py`
 
+    def shrink(self, fields, clustered):
+        """The Case with further fields, and with those about clusters where it has any.
+
+        Args:
+          fields: texts.
+          clustered: texts, of clusters of several clients and of distillation.
+        """
+        more = () if set(FEDAVG) <= set(self.fields) else clustered
+        return Case(self.method, (*self.fields, *fields, *more))
+
 
 CASES = {
     "lenet5_fedavg": Case("fedavg", (*FEDAVG, *SMALL)),

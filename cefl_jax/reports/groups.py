@@ -7,6 +7,7 @@ that changes results.
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
+from cefl_jax.config_unread import find_unread
 from cefl_jax.reports.runs import Run
 from cefl_jax.reports.settings import changes_results, differences, key, text
 
@@ -28,7 +29,7 @@ class Section(NamedTuple):
     """Groups that can be compared."""
 
     title: str
-    partition: dict  # field of data.partition, without that prefix: value
+    partition: dict  # field of data.partition that is read, without that prefix: value
     common: dict  # field that has the same value in all groups, and not its default: that value
     groups: list
 
@@ -46,7 +47,7 @@ def _make_section(title, runs):
     groups = _gather(runs, changes_results)
     configs = [group[0].config for group in groups]
     partition = {path.removeprefix("data.partition."): value
-                 for path, value in configs[0].items()
+                 for path, value in _read(configs[0]).items()
                  if path.startswith("data.partition.") and value is not None}
     named = {"data.name", "model.name", "method.name"}
     common = {path: value for path, value in differences(configs[0]).items()
@@ -74,8 +75,9 @@ def _titles(configs):
     short = _short_names(varying, configs[0] if configs else {})
     titles = []
     for config in configs:
-        fields = [f"{short[path]}={text(config.get(path))}" for path in varying
-                  if path != "data.partition.name"]
+        read = _read(config)
+        fields = [f"{short[path]}={text(read[path])}" for path in varying
+                  if path != "data.partition.name" and path in read]
         parts = [config["data.name"], config["data.partition.name"], *fields, config["model.name"]]
         titles.append(" · ".join(map(str, parts)))
     return titles
@@ -84,35 +86,25 @@ def _titles(configs):
 def tell_apart(configs: Sequence[Mapping[str, Any]]) -> list[tuple[str, ...]]:
     """What tells each of some flat configs from the others of its method, with short names.
 
-    A field that is None is not named. The part of the settings that is called as another method
-    is left out, unless two of a method would be the same without it.
+    A field that is None is not named, nor one that nothing reads.
 
     Args:
-      configs: flat, no two of which are the same.
+      configs: flat, no two of which are the same; what nothing reads at its default.
     Returns:
       Texts NAME=VALUE of each; with its method each is different from all others.
     """
     varying = [path for path in _varying(configs) if changes_results(path)
                and path != "method.name"]
     short = _short_names(varying, set().union(*configs))
-    methods = {str(config["method.name"]) for config in configs}
-
-    def name(config, paths):
-        return tuple(f"{short[path]}={text(config[path])}" for path in paths
-                     if config.get(path) is not None)
-
-    own = [name(config, [path for path in varying if not _foreign(path, config, methods)])
-           for config in configs]
-    both = [(config["method.name"], texts) for config, texts in zip(configs, own, strict=True)]
-    return [texts if both.count((config["method.name"], texts)) == 1 else name(config, varying)
-            for config, texts in zip(configs, own, strict=True)]
+    reads = [_read(config) for config in configs]
+    return [tuple(f"{short[path]}={text(read[path])}" for path in varying
+                  if read.get(path) is not None) for read in reads]
 
 
-def _foreign(path, config, methods):
-    """Whether a field is in a group that bears the name of other methods on the page alone."""
-    top = path.split(".")[0]
-    owners = {name for name in methods if name == top or name.startswith(f"{top}_")}
-    return bool(owners) and config["method.name"] not in owners
+def _read(config):
+    """The fields of a flat config that something reads."""
+    unread = find_unread(config)
+    return {path: value for path, value in config.items() if path not in unread}
 
 
 def _varying(configs):

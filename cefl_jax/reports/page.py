@@ -43,13 +43,14 @@ def _bundle():
 
 def _describe(section, target):
     """What the template shows of a section."""
-    found = [tables.summarize(section, target), tables.clustering_table(section)]
+    clustering = tables.clustering_table(section)
     return {
         "title": section.title,
         "partition": section.partition,
         "common": section.common,
         "looks": charts.looks(section),
-        "tables": {table.name: _describe_table(table) for table in found if table},
+        "summary": _describe_table(tables.summarize(section, target)),
+        "clustering": clustering and _describe_table(clustering),
         "chart": chart_data(section, target),
         "pictures": _partitions(section),
         "groups": [_describe_group(group) for group in section.groups],

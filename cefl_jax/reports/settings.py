@@ -10,6 +10,7 @@ from flax import traverse_util
 
 from cefl_jax.config import default_config, typed
 from cefl_jax.config_file import NAMING
+from cefl_jax.config_unread import without_unread
 
 MOST_FIELDS = 1000
 
@@ -29,7 +30,8 @@ def defaults() -> dict[str, Any]:
 def complete(nested: Any) -> dict[str, Any]:
     """All fields of a `config.json`; a field that is newer than the file has its default.
 
-    A field that is known has a value of its type; others, of a newer version, have any.
+    A field that is known has a value of its type; others, of a newer version, have any. What
+    nothing has read is at its default, so that runs which differ only in that are the same.
 
     Raises:
       ValueError: the content is not a config, lacks one of `NAMING`, or has a wrong value.
@@ -43,7 +45,7 @@ def complete(nested: Any) -> dict[str, Any]:
         if path not in flat:
             raise ValueError(f"it has no {path}")
     known = {path: typed(path, value) for path, value in flat.items() if path in defaults()}
-    return defaults() | flat | known
+    return without_unread(defaults() | flat | known)
 
 
 def changes_results(path: str) -> bool:

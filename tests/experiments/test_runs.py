@@ -1,6 +1,7 @@
 """Every run that an experiment names can be run, and what it leaves is told as it was."""
 
 import importlib
+import itertools
 import json
 import math
 import pathlib
@@ -11,7 +12,7 @@ import pytest
 from scipy import stats
 
 from cefl_jax import config
-from experiments import outcomes, reproduce_sequential_fl, runs
+from experiments import offloading, outcomes, reproduce_sequential_fl, runs
 
 NAMES = ("main_comparison", "ablation", "heterogeneity", "cut_layer", "cloud_depth", "privacy",
          "reproduce_niid_bench")
@@ -52,6 +53,14 @@ def test_every_cell_at_every_scale_is_a_run_that_can_be_made(name):
         cells = of.cells_of(scale)
         specs = [runs.make_spec(of, scale, cell, 0) for cell in cells]
         assert len(set(specs)) == len(cells) > 0
+
+
+@pytest.mark.parametrize("scale", offloading.SCALES)
+def test_every_setting_of_the_offloading_experiment_is_a_run_that_can_be_made(scale):
+    clusterings = [*offloading.CLUSTERINGS.values(), *(
+        {"cefl.clustering.network_weight": weight} for weight in offloading.WEIGHTS)]
+    for clustering, offload in itertools.product(clusterings, offloading.OFFLOADS.values()):
+        config.to_spec(offloading.make_config(scale, 0, clustering, offload))
 
 
 def test_cells_differ_in_what_their_names_say():

@@ -169,7 +169,7 @@ def test_a_run_has_no_metrics_of_what_it_lacks(tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize(("field", "text", "line"), [
-    ("network.deadline_s", "2", "network.deadline_s=2.0: method.name='centralized' has no rule"),
+    ("network.deadline_s", "2", "network.deadline_s=2.0: not read with method.name='centralize"),
     ("hierfavg.edge_rounds", "3", "hierfavg.edge_rounds=3: not read with method.name='centralize"),
 ])
 def test_what_it_cannot_honour_is_refused(field, text, line):

@@ -204,7 +204,7 @@ def test_a_run_leaves_no_timeline_and_no_metrics_of_clusters(tmp_path, monkeypat
 
 
 @pytest.mark.parametrize(("fields", "line"), [
-    ({"network.deadline_s": "2"}, "network.deadline_s=2.0: method.name='hierfavg' has no rule for"),
+    ({"network.deadline_s": "2"}, "network.deadline_s=2.0: not read with method.name='hierfavg'"),
     ({"network.dynamics": "markov", "network.late": "keep"}, "network.late='keep': not read with"),
     ({"hierfavg.edge_rounds": "20000"}, "hierfavg.edge_rounds=20000: with train.local_steps=10 a"),
 ])
@@ -217,4 +217,4 @@ def test_what_it_cannot_honour_is_refused(fields, line):
     with pytest.raises(config.SettingError) as caught:
         config.to_spec(chosen)
     assert str(caught.value).startswith(line)
-    assert "; set it to " in str(caught.value) or "; lower one of" in str(caught.value)
+    assert "; set that to " in str(caught.value) or "; lower one of" in str(caught.value)

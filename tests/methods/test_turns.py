@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from cefl_jax import config, experiment, program, readings
+from cefl_jax import config, experiment, program
 from cefl_jax.network.messages import LINKS, MESSAGES
 from cefl_jax.network.schedule import PHASES
 from cefl_jax.runtime import logs
@@ -216,20 +216,6 @@ def test_what_is_done_in_turn_is_for_one_device_and_one_client_at_once():
         assert (run.devices, run.client_chunk) == (1, 1)
 
 
-def test_both_report_what_other_split_methods_do():
-    keys = [
-        list(readings.make_record(outcomes(method)[0][1], 1, 1, 1.0)) for method in METHODS
-    ]
-    assert keys[0] == keys[1]
-    setup = world.make_setup({"method.name": "splitfed_v1"})
-    start, advance = program.make_program(setup)
-    arrays = program.make_hparams(setup.spec), setup.data, setup.network
-    state = jax.jit(start)(jax.random.key(0), *arrays[1:])
-    _, chunk = jax.eval_shape(advance, state, *arrays)
-    some = jax.tree.map(lambda x: np.ones(x.shape, x.dtype), chunk)
-    assert list(readings.make_record(some, 1, 1, 1.0)) == keys[0]
-
-
 def test_a_run_of_turns_leaves_no_timeline(tmp_path, monkeypatch):
     """And everything else, through the door's own conductor."""
     setup = make_setup("sequential_split")
@@ -247,7 +233,7 @@ def test_a_run_of_turns_leaves_no_timeline(tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize(("field", "text", "line"), [
-    ("network.deadline_s", "2", "network.deadline_s=2.0: cannot be kept with method.name='sequent"),
+    ("network.deadline_s", "2", "network.deadline_s=2.0: not read with method.name='sequential_sp"),
     ("cefl.compression.smashed", "int8", "cefl.compression.smashed='int8': not read with method."),
     ("cefl.privacy.noise_std", "0.1", "cefl.privacy.noise_std=0.1: not read with method.name='se"),
 ])

@@ -5,6 +5,7 @@ import json
 import numpy as np
 
 from cefl_jax import config
+from cefl_jax.config_unread import without_unread
 from cefl_jax.reports.runs import Run
 from cefl_jax.reports.settings import defaults
 from cefl_jax.runtime.logs import open_workdir
@@ -22,7 +23,9 @@ def make_config(**changes):
 
 def write_run(folder, records=None, state="finished", error=None, **changes):
     """A folder of a run that ends with the last of its records."""
-    records = [make_record(round) for round in (5, 10)] if records is None else records
+    if records is None:
+        method = changes.get("method__name", "cefl")
+        records = [make_record(round, method) for round in (5, 10)]
     folder.parent.mkdir(parents=True, exist_ok=True)
     workdir = open_workdir(folder)
     workdir.set_status("running", 0)
@@ -51,7 +54,7 @@ def make_run(seed=0, rounds=(), skipped=None, folder="run", **parts):
     """
     changes = {path.replace("__", "."): value for path, value in parts.items() if "/" not in path}
     metrics = {name: np.array(values, float) for name, values in parts.items() if "/" in name}
-    return Run(folder, {**defaults(), "seed": seed, **changes},
+    return Run(folder, without_unread({**defaults(), "seed": seed, **changes}),
                {"round": np.array(rounds, float), **metrics}, skipped or {})
 
 

@@ -5,6 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cefl_jax.reports.groups import by_section
+from cefl_jax.reports.settings import defaults
 from tests.reports.folders import make_run
 
 
@@ -52,11 +53,27 @@ def test_the_settings_of_a_family_are_named():
         "cefl": [0], "splitfed_v1 · x=1": [0], "splitfed_v2 · x=2": [0]}
 
 
-def test_settings_of_another_method_are_named_where_nothing_else_tells():
-    other = {"method__name": "fedavg", "cefl__clustering__rule": "patent"}
-    assert groups_of(make_run(0), make_run(0, method__name="fedavg"), make_run(0, **other)) == {
-        "cefl · clustering.rule=balanced": [0], "fedavg · clustering.rule=balanced": [0],
-        "fedavg · clustering.rule=patent": [0]}
+def test_what_nothing_reads_makes_no_group_and_is_not_named():
+    rule = {"method__name": "fedavg", "cefl__clustering__rule": "patent"}
+    alone = {"cefl__distill__rule": "none"}
+    assert groups_of(make_run(0), make_run(1, cefl__distill__lambda_edge=0.7),
+                     make_run(0, **alone), make_run(1, **alone, cefl__distill__lambda_edge=0.1),
+                     make_run(0, method__name="fedavg"), make_run(1, **rule)) == {
+        "cefl · lambda_edge=0.5 · distill.rule=mutual": [0],
+        "cefl · lambda_edge=0.7 · distill.rule=mutual": [1],
+        "cefl · distill.rule=none": [0, 1], "fedavg": [0, 1]}
+
+
+def test_what_a_partition_does_not_read_makes_no_section():
+    iid = {"data__partition__name": "iid"}
+    runs = [make_run(0, **iid), make_run(1, **iid, data__partition__alpha=0.1),
+            make_run(0, data__partition__alpha=0.1)]
+    assert named(runs) == {
+        "fashion_mnist_12k · dirichlet · alpha=0.1 · lenet5": {"cefl": [0]},
+        "fashion_mnist_12k · iid · lenet5": {"cefl": [0, 1]}}
+    assert [section.partition for section in by_section(runs)] == [
+        {"name": "dirichlet", "num_clients": 100, "alpha": 0.1, "min_size": 10},
+        {"name": "iid", "num_clients": 100}]
 
 
 def test_none_is_not_named_and_is_as_missing():
@@ -94,7 +111,7 @@ def test_no_runs_have_no_sections():
 
 CHANGES = st.fixed_dictionaries({}, optional={
     "seed": st.integers(0, 2),
-    "method__name": st.sampled_from(["cefl", "fedavg", "splitfed_v1"]),
+    "method__name": st.sampled_from(["cefl", "fedavg", "splitfed_v1", "invented"]),
     "cefl__clustering__rule": st.sampled_from(["patent", "random"]),
     "cefl__distill__rule": st.sampled_from(["none", "mutual"]),
     "fedavg__x": st.none() | st.integers(0, 1),
@@ -102,7 +119,11 @@ CHANGES = st.fixed_dictionaries({}, optional={
     "run__archive_dtype": st.sampled_from(["bfloat16"]),
     "run__devices": st.integers(1, 2),
     "data__name": st.sampled_from(["digits", "mnist"]),
+    "data__partition__name": st.sampled_from(["iid", "shards"]),
     "data__partition__alpha": st.sampled_from([0.1, 1]),
+    "cefl__distill__temperature": st.sampled_from([1.0]),
+    "cefl__compression__smashed": st.sampled_from(["topk"]),
+    "cefl__compression__topk_share": st.sampled_from([0.2]),
 })
 
 
@@ -118,13 +139,25 @@ def test_every_run_is_in_one_group_with_its_like_and_no_two_names_are_the_same(c
             for run in group.runs:
                 gathered[id(run)] = section.title, group.label
     assert sorted(gathered) == sorted(map(id, runs))
-    for one in runs:
-        for other in runs:
-            alike = essence(one.config) == essence(other.config)
+    for one, first in zip(runs, changes, strict=True):
+        for other, second in zip(runs, changes, strict=True):
+            alike = essence(first) == essence(second)
             assert (gathered[id(one)] == gathered[id(other)]) == alike
 
 
-def essence(config):
+def essence(changes):
     """The settings less those that leave a run in its group, typed from the rule."""
-    left = {"seed", "run.devices"}
-    return {path: value for path, value in config.items() if path not in left and value is not None}
+    known = defaults() | {path.replace("__", "."): value for path, value in changes.items()}
+    method, left = known["method.name"], {"seed", "run.devices"}
+    if method in ("fedavg", "splitfed_v1"):
+        left |= {"cefl.clustering.rule", "cefl.distill.rule", "cefl.distill.temperature",
+                 "run.archive_dtype"}
+    if method == "fedavg":
+        left |= {"cefl.compression.smashed", "cefl.compression.topk_share"}
+    if known["cefl.distill.rule"] == "none":
+        left |= {"cefl.distill.temperature", "run.archive_dtype"}
+    if known["cefl.compression.smashed"] == "none":
+        left |= {"cefl.compression.topk_share"}
+    if known["data.partition.name"] != "dirichlet":
+        left |= {"data.partition.alpha"}
+    return {path: value for path, value in known.items() if path not in left and value is not None}

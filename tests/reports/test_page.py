@@ -2,6 +2,7 @@
 
 import base64
 import html.parser
+import itertools
 import json
 import pathlib
 import re
@@ -16,6 +17,7 @@ from cefl_jax.reports import charts, formats, page, tables
 from cefl_jax.reports.groups import by_section
 from cefl_jax.reports.runs import LeftOut
 from tests.reports.folders import make_run
+from tests.runtime.examples import METHODS, OPTIONAL, make_record, without
 
 NASTY = "</script><script>alert('x')</script><img src=x onerror=alert(1)>\"'&"
 VOID = {"meta", "link", "img", "br", "line"}
@@ -63,7 +65,8 @@ def sections(tmp_path_factory):
     folder = tmp_path_factory.mktemp(NASTY.replace("/", "_"))
     (folder / "partition.png").write_bytes(b"\x89PNG\r\n\x1a\n")
     return by_section([run(0, folder), run(1, folder), run(0, folder, method__name=NASTY),
-                       run(0, pathlib.Path(NASTY), data__path=NASTY, model__name=NASTY)])
+                       run(0, pathlib.Path(NASTY), data__name="mnist", data__path=NASTY,
+                           model__name=NASTY)])
 
 
 @pytest.fixture(scope="module")
@@ -156,6 +159,58 @@ def test_the_page_says_what_is_missing():
     assert by_kind(parsed) == []
     assert "No run here has a partition.json or a partition.png." in parsed.texts("p")
     assert "No run here is finished." in Parsed(page.render([], [], 0.8)).texts("p")
+
+
+SOME = {  # of each set of metrics that a run can have, one run
+    **{method: make_record(5, method) for method in METHODS},
+    **{f"cefl without {start}": without(make_record(5), start) for start in OPTIONAL},
+    "cefl without both": without(make_record(5), *OPTIONAL),
+    "skipping": make_record(5, "fedavg", **{"clients/skipped": 1}),
+    "rounds alone": {"round": 5},
+}
+UNLIKE = {frozenset(record): name for name, record in reversed(SOME.items())}.values()
+
+
+def made_run(name, **changes):
+    """A run of one evaluation by its name in `SOME`."""
+    metrics = {key: [value] for key, value in SOME[name].items() if key != "round"}
+    return make_run(0, [5], folder=pathlib.Path(name), **metrics, **changes,
+                    method__name=name.split()[0])
+
+
+@pytest.mark.parametrize("size", [
+    1, 2, *(pytest.param(size, marks=pytest.mark.slow) for size in range(3, len(UNLIKE) + 1))])
+def test_a_section_of_any_runs_is_shown_with_the_parts_that_some_of_them_have(size, monkeypatch):
+    monkeypatch.setattr(page, "_bundle", str)
+    for names in itertools.combinations(UNLIKE, size):
+        runs = [made_run(name, train__rounds=place) for place, name in enumerate(names, 1)]
+        parsed = Parsed(page.render(by_section(runs), [], 0.5))
+        keys = {key for name in names for key in SOME[name]}
+        heads = parsed.texts("h3")
+        assert ("Clusters" in heads) == any(key.startswith("cluster/") for key in keys)
+        assert ("Curves" in heads) == bool(keys - {"round"})
+        metrics = {metric["key"] for data in by_kind(parsed) for metric in data["metrics"]}
+        drawn = {key for key in keys if not key.startswith(("sim/", "comm/", "wall/", "round"))}
+        assert metrics == drawn
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_a_section_of_one_method_alone_is_shown(method, monkeypatch):
+    monkeypatch.setattr(page, "_bundle", str)
+    parsed = Parsed(page.render(by_section([made_run(method)]), [], 0.5))
+    assert ("Clusters" in parsed.texts("h3")) == (method == "cefl")
+
+
+def test_clusters_are_shown_where_no_curve_is():
+    """Seeds that have no round in common."""
+    runs = [run(0, pathlib.Path("a")), run(1, pathlib.Path("b"))]
+    runs[1].metrics["round"] += 100
+    for key in ("sim/time_s", "sim/energy_j", "comm/bytes"):
+        runs[1].metrics[key] += 1e9
+    parsed = Parsed(page.render(by_section(runs), [], 0.5))
+    assert "Curves" not in parsed.texts("h3")
+    assert "Clusters" in parsed.texts("h3")
+    assert "mean KL of the clusters (nats)" in parsed.texts("th")
 
 
 def test_figures_are_pdf_with_bands_within_what_a_share_can_be(sections):

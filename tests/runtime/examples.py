@@ -1,15 +1,31 @@
-"""Records of a run that never was, for the rooms that show them."""
+"""Records of runs that never were, with the keys of runs that were; `test_effects` checks that."""
+
+from cefl_jax.config_checks import CHOICES
+
+METHODS = CHOICES["method.name"]
+OF_METHODS = {  # beginning of keys: the methods that have them; others all have
+    "test/cloud_": ("cefl",),
+    "test/client_": ("fedgkt",),
+    "cluster/": ("cefl",),
+    "offload/": ("cefl",),
+    "clients/": tuple(method for method in METHODS if method != "centralized"),
+    "privacy/": ("cefl", "splitfed_v1", "splitfed_v2", "sequential_split"),
+}
+OPTIONAL = ("test/cloud_", "privacy/")  # beginnings of keys that settings take away
 
 
-def make_record(round, **changes):
-    """One evaluation with every metric key, all values different and growing with the round."""
-    return {
+def make_record(round, method="cefl", **changes):
+    """One evaluation with every key of a method, all values different and growing with the round.
+    """
+    record = {
         "round": round,
         "train/loss": 2.0 / (1.0 + round),
         "test/accuracy": 0.8 * round / (5.0 + round),
         "test/loss": 1.5 / (1.0 + round),
         "test/cloud_accuracy": 0.9 * round / (5.0 + round),
         "test/cloud_loss": 1.4 / (1.0 + round),
+        "test/client_accuracy": 0.7 * round / (5.0 + round),
+        "test/client_loss": 1.7 / (1.0 + round),
         "cluster/count": 4,
         "cluster/kl_mean": 0.07,
         "cluster/kl_max": 0.15,
@@ -22,8 +38,14 @@ def make_record(round, **changes):
         "comm/client_down_bytes": 2_000_000 * round,
         "comm/edge_cloud_bytes": 90_000 * round,
         "wall/round_ms": 8.0,
-        **changes,
+        "clients/sampled": 20,
+        "clients/finished": 19,
+        "clients/counted": 18,
+        "clients/empty_rounds": 0,
+        "privacy/distance_correlation": 0.6,
     }
+    absent = [start for start, methods in OF_METHODS.items() if method not in methods]
+    return {**without(record, *absent), **changes}
 
 
 def without(record, *prefixes):

@@ -1,0 +1,40 @@
+"""Every setting that a benchmark times is one that can be run."""
+
+import pytest
+
+from benchmarks import gpu_cases, network_cost, scaling
+from benchmarks.cefl_worker import make_spec
+from benchmarks.torch_baseline import __main__ as baseline
+from benchmarks.torch_baseline.cases import CASES
+from cefl_jax import config
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_cases_against_pytorch_and_their_small_form(name):
+    case = CASES[name]
+    make_spec(case.fields)
+    small = make_spec(case.shrink(baseline.SMALL, baseline.CLUSTERED).fields)
+    assert small.train.clients_per_round == 4
+
+
+@pytest.mark.parametrize("small", [False, True])
+def test_contenders_on_an_accelerator(small):
+    for case in gpu_cases.make_cases(small).values():
+        for contender in (*gpu_cases.rivals(case, "cpu"), *gpu_cases.chunked(case)):
+            make_spec([word for word in contender.arguments if not word.startswith("-")
+                       and "=" in word])
+
+
+@pytest.mark.parametrize("axis", scaling.AXES)
+def test_points_of_every_axis(axis):
+    for value in scaling.AXES[axis]:
+        words = scaling.contender(axis, value, "fashion_mnist_12k", 20, ()).arguments
+        make_spec([word for word in words if not word.startswith("-") and "=" in word])
+
+
+@pytest.mark.parametrize("dynamics", network_cost.DYNAMICS)
+def test_what_the_network_costs(dynamics):
+    settings = config.default_config()
+    with settings.unlocked(), settings.ignore_type():
+        settings.update_from_flattened_dict(network_cost.SETTINGS | network_cost.DYNAMICS[dynamics])
+    config.to_spec(settings)
