@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Int
 
-from cefl_jax import config, parallel
+from cefl_jax import config, config_unread, parallel
 from cefl_jax.data import partition, sources
 from cefl_jax.data.dataset import check_dataset
 from cefl_jax.data.federated import FederatedData, make_federated
@@ -183,21 +183,24 @@ def make_network(spec: Spec, num_clients: int) -> tuple[Network, tuple[str, ...]
 
 
 def resolve(spec: Spec, mesh: parallel.EdgeMesh, num_clients: int) -> Spec:
-    """The settings as they will hold: what was left automatic chosen, the clients counted."""
-    chunk = spec.run.client_chunk
-    if chunk is None:
-        chunk = choose_client_chunk(mesh.platform, spec)
-    in_turn = protocols.one_at_a_time(spec.method.name)
-    chunk = min(chunk, 1 if in_turn else spec.train.clients_per_round)
-    parts, batch = spec.run.distill_parts, protocols.settings_of(spec).cefl.distill.batch_size
-    parts = min(parts or choose_distill_parts(mesh.platform, batch), batch)
+    """The settings as they will hold: what was left automatic chosen, the clients counted.
+
+    What nothing reads stays automatic, None.
+    """
+    clients = spec.train.clients_per_round
+    chunk = spec.run.client_chunk or choose_client_chunk(mesh.platform, spec)
+    batch = protocols.settings_of(spec).cefl.distill.batch_size
+    parts = spec.run.distill_parts or choose_distill_parts(mesh.platform, batch)
+    chosen = {"client_chunk": min(chunk, clients), "distill_parts": min(parts, batch)}
+    unread = config_unread.find_unread(config_unread.flatten(spec))
+    run: dict[str, Any] = {
+        name: None if f"run.{name}" in unread else value for name, value in chosen.items()
+    }
     partition_spec = dataclasses.replace(spec.data.partition, num_clients=num_clients)
     return dataclasses.replace(
         spec,
         data=dataclasses.replace(spec.data, partition=partition_spec),
-        run=dataclasses.replace(
-            spec.run, client_chunk=chunk, devices=mesh.size, distill_parts=parts
-        ),
+        run=dataclasses.replace(spec.run, devices=mesh.size, **run),
     )
 
 
@@ -221,10 +224,8 @@ def choose_client_chunk(platform: str, spec: Spec) -> int:
     On two CPU cores 5 of a cluster at once were 1.4 times faster than one after another and wider
     won nothing, but a slot without a client costs as much as one with (a cluster of one in slots of
     two took 1.5 times as long). For other platforms 16 is a guess. Where clients train models
-    alone, a cluster is all of them; where they come one after another, it is one.
+    alone, a cluster is all of them.
     """
-    if protocols.one_at_a_time(spec.method.name):
-        return 1
     clients = spec.train.clients_per_round
     method = spec.method.name
     alone = protocols.trains_whole(method) or protocols.has_heads(method)

@@ -70,7 +70,10 @@ def keep_choices(config: config_dict.ConfigDict, earlier: dict[str, Any]) -> Non
 
 
 def forget_choices(settings: dict[str, Any]) -> dict[str, Any]:
-    """Flat settings of a run less what was chosen automatically and nothing has read."""
+    """Flat settings of a run less what was chosen automatically and nothing has read.
+
+    Earlier versions wrote such choices into `config.json`.
+    """
     unread = find_unread(settings)
     return {
         path: value for path, value in settings.items() if path not in CHOSEN or path not in unread

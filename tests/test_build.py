@@ -42,11 +42,10 @@ def test_client_chunk_elsewhere():
 
 @pytest.mark.parametrize(
     ("method", "chunk"),
-    [("fedavg", 4), ("scaffold", 4), ("fedgkt", 4), ("splitfed_v1", 1), ("splitfed_v2", 1),
-     ("sequential_split", 1), ("centralized", 1)],
+    [("fedavg", 4), ("scaffold", 4), ("fedgkt", 4), ("splitfed_v1", 1)],
 )
 def test_client_chunk_of_other_methods(method, chunk):
-    """Twelve clients: in three equal parts where they train alone, else one at a time."""
+    """Twelve clients: in three equal parts where they train alone, else one of each cluster."""
     spec = dataclasses.replace(clustered("balanced", 4, 12), method=MethodSpec(method))
     assert choose_client_chunk("cpu", spec) == chunk
 
@@ -64,6 +63,25 @@ def test_the_choice_is_said():
     said = console.file.getvalue()
     choices = "run.devices=2 (cpu)", "run.client_chunk=5", "run.distill_parts=3", "1.25 MB of float"
     assert all(choice in said for choice in choices)
+
+
+@pytest.mark.parametrize(("changes", "chosen"), [
+    ({}, {"client_chunk", "distill_parts"}),
+    ({"cefl.distill.rule": "none"}, {"client_chunk"}),
+    ({"method.name": "fedavg"}, {"client_chunk"}),
+    ({"method.name": "fedgkt"}, {"client_chunk", "distill_parts"}),
+    *(({"method.name": method}, set())
+      for method in ("splitfed_v2", "sequential_split", "centralized")),
+])
+def test_what_nothing_reads_stays_automatic_and_is_not_told(changes, chosen):
+    for value in (None, 2):
+        automatic = {"run.client_chunk": value, "run.distill_parts": value}
+        run = world.make_setup(changes | automatic).spec.run
+        console = Console(file=io.StringIO(), width=200)
+        print_choices(run, "cpu", 0.0, console)
+        for name in ("client_chunk", "distill_parts"):
+            assert (getattr(run, name) is not None) == (name in chosen)
+            assert (f"run.{name}=" in console.file.getvalue()) == (name in chosen)
 
 
 @pytest.mark.parametrize(("rule", "clusters"), [("single", 1), ("singleton", 7), ("balanced", 3)])

@@ -67,6 +67,7 @@ EVERYTHING = (
     "--config.network.late=keep",
     "--config.cefl.clustering.network_weight=0.5",
     "--config.cefl.distill.rule=none",  # to compile less
+    "--config.cefl.distill.batch_size=64",
     "--config.cefl.offload.rule=random",
     "--config.cefl.offload.include_cloud=True",
     "--config.cefl.offload.energy_weight=0.1",

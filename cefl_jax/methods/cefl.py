@@ -124,6 +124,7 @@ class Cefl(Parts):
         Who is left out weighs nothing in either average, and its features are not uploaded.
         """
         train, slots = self.spec.train, self._slots
+        in_turn = self._orchestrator.protocol.back_in_turn
         direction = named_direction(train.optimizer)
         keys = [
             round_key(state.key, state.round, purpose)
@@ -142,9 +143,9 @@ class Cefl(Parts):
                 learning_rate=learning_rate,
                 batch_size=train.batch_size,
                 upload_slots=slots,
-                client_chunk=chosen(self.spec.run.client_chunk),
+                client_chunk=1 if in_turn else chosen(self.spec.run.client_chunk),
                 archive_dtype=self.spec.run.archive_dtype,
-                in_turn=self._orchestrator.protocol.back_in_turn,
+                in_turn=in_turn,
                 skips=self.skips,
             )
             with jax.named_scope("training"):

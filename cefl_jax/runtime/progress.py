@@ -161,17 +161,18 @@ def print_choices(
     """Prints how a run will be executed.
 
     Args:
-      run: its automatic fields chosen.
+      run: its automatic fields chosen; None where nothing reads one.
       platform: what the devices are.
       archive_bytes: of uploaded features, on each device; 0 where none are kept.
       console: rich console to print on; standard output when None.
     """
     console = console or _standard_output()
-    console.print(
-        f"run.devices={run.devices} ({platform}) share the clusters; "
-        f"run.client_chunk={run.client_chunk} clients of one train at once; "
-        f"run.distill_parts={run.distill_parts} of a distillation batch"
-    )
+    told = {
+        f"run.devices={run.devices} ({platform}) share the clusters": True,
+        f"run.client_chunk={run.client_chunk} clients of one train at once": run.client_chunk,
+        f"run.distill_parts={run.distill_parts} of a distillation batch": run.distill_parts,
+    }
+    console.print("; ".join(text for text, is_read in told.items() if is_read))
     if archive_bytes:
         size = units.format_bytes(archive_bytes)
         console.print(f"uploaded features wait in {size} of {run.archive_dtype} on each device")

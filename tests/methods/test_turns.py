@@ -213,7 +213,7 @@ def test_what_is_done_in_turn_is_for_one_device_and_one_client_at_once():
     for method in METHODS:
         changes = {"method.name": method, "run.devices": None, "run.client_chunk": None}
         run = world.make_setup(changes).spec.run
-        assert (run.devices, run.client_chunk) == (1, 1)
+        assert (run.devices, run.client_chunk) == (1, None)
 
 
 def test_a_run_of_turns_leaves_no_timeline(tmp_path, monkeypatch):
