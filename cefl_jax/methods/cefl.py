@@ -227,7 +227,7 @@ class Cefl(Parts):
 
     @property
     def _persists(self):
-        return self.spec.cefl.distill.optimizer_state == "persist"
+        return self._distils and self.spec.cefl.distill.optimizer_state == "persist"
 
     def _kept_state(self, params):
         return self._distil_direction.init(params) if self._persists else ()
