@@ -18,7 +18,7 @@ import time
 import jax
 import jax.numpy as jnp
 
-from cefl_jax import build, config, program
+from cefl_jax import build, compiler, config, program
 from cefl_jax.methods.cefl import Cefl
 from cefl_jax.network.ledger import Bill, empty_ledger
 from cefl_jax.network.schedule import Schedule
@@ -96,9 +96,9 @@ def compile_round(setup, method_class, train=True):
         return state._replace(round=state.round + 1, conditions=decision.conditions), kept
 
     key = jax.random.key(setup.spec.seed)
-    state = jax.jit(lambda key, *arrays: make(*arrays).init(key))(key, *arrays)
+    state = compiler.jit(lambda key, *arrays: make(*arrays).init(key))(key, *arrays)
     hparams = program.make_hparams(setup.spec)
-    compiled = jax.jit(step).lower(state, hparams, *arrays).compile()
+    compiled = compiler.compile_lowered(jax.jit(step).lower(state, hparams, *arrays))
     holder = [state]
 
     def advance():
