@@ -6,6 +6,7 @@ import pytest
 
 from cefl_jax import compilation, experiment, program, readings
 from tests import world
+from tests.compare import assert_close
 
 
 class Listener:
@@ -99,11 +100,7 @@ def test_nothing_crosses_to_the_host_between_evaluations(whole_run):
 def test_the_last_chunk_stops_where_the_run_ends(whole_run):
     setup, _, _, (state, chunks) = whole_run
     stepped = jax.device_get(world.run_rounds(setup, 5)[0])
-    jax.tree.map(
-        lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6),
-        state.halves,
-        stepped.halves,
-    )
+    assert_close(state.halves, stepped.halves)
     assert (state.ledger.link_bytes == stepped.ledger.link_bytes).all()
     assert chunks[2].metrics.train_loss[1] == 0
 

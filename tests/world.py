@@ -14,7 +14,7 @@ from cefl_jax.network import ledger
 from cefl_jax.network.dynamics import Trace
 from cefl_jax.specs import Spec
 from cefl_jax.stages.orchestration import make_orchestrator
-from tests.quick import once_jit, quick_jit, quickest_jit
+from tests.quick import once_jit, quick_jit
 
 RULES = {  # every rule of clustering
     "balanced": {},
@@ -230,4 +230,4 @@ def _decider(fixed):
         start = orchestrator.start(key, network), ledger.empty_ledger(num_kinds)
         return jax.lax.scan(one, start, jnp.arange(setup.spec.train.rounds))[1]
 
-    return quickest_jit(course)
+    return quick_jit(course)

@@ -7,12 +7,13 @@ import pytest
 from cefl_jax.models.split import make_model
 from cefl_jax.specs import ModelSpec
 from cefl_jax.stages import planning
-from tests.quick import quick_jit, quickest_jit
+from tests.quick import quick_jit
 from tests.world import make_setup, make_spec
 
 torch = pytest.importorskip("torch")
 
 from benchmarks.torch_baseline import draws, models, parity, stacked  # noqa: E402
+from tests.compare import assert_close  # noqa: E402
 
 FEDAVG = {
     "cefl.clustering.rule": "singleton",
@@ -26,7 +27,7 @@ TOLERANCE = 1e-4
 
 def apart(changes, method, variant, **dataset):
     setup = make_setup(changes, **dataset)
-    return parity.compare(setup, parity.play_ours(setup, jit=quickest_jit), method, variant)
+    return parity.compare(setup, parity.play_ours(setup, jit=quick_jit), method, variant)
 
 
 @pytest.mark.parametrize("variant", ["loop", "vmap"])
@@ -83,7 +84,7 @@ def test_parameters_come_back_as_they_went(name, cut, shape):
         return ours.back(halves.back, features), ours.cloud(cloud, features)
 
     for got, want in zip(logits, expected(*params), strict=True):
-        np.testing.assert_allclose(got.numpy(), want, rtol=1e-4, atol=1e-5)
+        assert_close(got.numpy(), want, 1e-4)
 
 
 @pytest.mark.parametrize("changes", [

@@ -9,7 +9,7 @@ from cefl_jax.types import Purpose, round_key
 from tests.oracles.dense_net import Sgd
 from tests.oracles.round_ledger import Terms
 from tests.oracles.round_types import Draws, Settings, Teaching
-from tests.quick import quickest_jit
+from tests.quick import quick_jit
 
 TEACHES = {  # rule: (the cloud the edge model, the edge model the cloud)
     "mutual": (True, True),
@@ -18,8 +18,8 @@ TEACHES = {  # rule: (the cloud the edge model, the edge model the cloud)
     "hard_labels": (False, False),
 }
 
-draw_batch = quickest_jit(planning.draw_batch, static_argnums=4)
-draw_rows = quickest_jit(batch_rows, static_argnums=3)
+draw_batch = quick_jit(planning.draw_batch, static_argnums=4)
+draw_rows = quick_jit(batch_rows, static_argnums=3)
 
 
 def layers(params):

@@ -14,12 +14,12 @@ from cefl_jax.data.federated import batch_examples, permute
 from cefl_jax.runtime import logs
 from cefl_jax.types import Purpose
 from tests import world
+from tests.compare import assert_close
 from tests.methods import replay
 from tests.methods.test_whole_round import assert_same_ledger
 from tests.oracles import edge_rounds
 from tests.oracles.dense_net import (
     Sgd,
-    assert_close,
     backward,
     cross_entropy,
     forward,
@@ -91,7 +91,7 @@ def test_rounds_are_pieces_of_one_run_of_plain_sgd(case):
             model, buffer = sgd_step(model, buffer, grads, sgd)
             loss, samples = loss + losses.sum(), samples + len(rows)
         assert_close(replay.layers(state.params), model, rtol=2e-3, atol=2e-5)
-        np.testing.assert_allclose(chunk.metrics.train_loss, [loss / samples], rtol=1e-4)
+        assert_close(chunk.metrics.train_loss, [loss / samples], 1e-4)
         bills.append(bill(setup, samples, uploads=index == 0))
         assert_same_ledger(state.ledger, bills)
 

@@ -8,6 +8,7 @@ import pytest
 
 from cefl_jax import parallel, program
 from tests import world
+from tests.compare import assert_close
 from tests.quick import run_jit
 
 RULES = {
@@ -92,11 +93,7 @@ def test_the_deadline_on_the_moving_network_is_missed_and_met():
 def test_fast_mode_differs_by_rounding_only(devices):
     rule = "balanced"
     fast = outcome(rule, devices, deterministic=False)
-    jax.tree.map(
-        lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-3, atol=1e-5),
-        fast,
-        on_one_device(rule),
-    )
+    assert_close(fast, on_one_device(rule), 1e-3)
 
 
 def test_map_keeps_the_order_of_items_whatever_the_devices():

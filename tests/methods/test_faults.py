@@ -9,7 +9,7 @@ import pytest
 from cefl_jax import program
 from cefl_jax.runtime.faults import Fault, find_fault
 from tests import world
-from tests.quick import quickest_jit
+from tests.quick import quick_jit
 
 FRONT, BACK = "halves.front[0]['Dense_0']['bias']", "halves.back[0]['Dense_0']['bias']"
 
@@ -22,8 +22,8 @@ def compiled(method="cefl"):
     setup = setup._replace(data=setup.data._replace(images=np.float32(setup.data.images)))
     start, advance = program.make_program(setup)
     arrays = program.make_hparams(setup.spec), setup.data, setup.network
-    state = quickest_jit(start)(jax.random.key(0), *arrays[1:])
-    return setup, state, quickest_jit(advance), arrays
+    state = quick_jit(start)(jax.random.key(0), *arrays[1:])
+    return setup, state, quick_jit(advance), arrays
 
 
 def chunks(method="cefl", data=None, **hparams):

@@ -12,11 +12,11 @@ from cefl_jax.runtime import logs
 from cefl_jax.stages.protocols import settings_of
 from cefl_jax.types import Purpose, purpose_key
 from tests import world
+from tests.compare import assert_close
 from tests.methods import replay
 from tests.oracles import knowledge
 from tests.oracles.dense_net import (
     Sgd,
-    assert_close,
     backward,
     cross_entropy,
     forward,
@@ -137,8 +137,8 @@ def test_two_rounds_equal_the_slow_reading(case):
         examples = sorted(known.told)
         assert np.flatnonzero(state.told.known).tolist() == examples
         told = np.stack([known.told[example] for example in examples])
-        np.testing.assert_allclose(state.told.logits[examples], told, rtol=2e-3, atol=2e-4)
-        np.testing.assert_allclose(chunk.metrics.train_loss, [loss], rtol=1e-4)
+        assert_close(state.told.logits[examples], told, 2e-3)
+        assert_close(chunk.metrics.train_loss, [loss], 1e-4)
 
 
 def test_the_cases_come_back_to_clients_that_know_something_and_not_all():
@@ -192,8 +192,8 @@ def test_test_images_are_shared_out_over_the_clients(case):
     for name, rows in logits.items():
         losses, _ = cross_entropy(np.stack(rows), dataset.test_labels)
         hits = np.stack(rows).argmax(1) == dataset.test_labels
-        assert float(chunk.scores[name].loss) == pytest.approx(losses.mean(), rel=1e-4)
-        assert float(chunk.scores[name].accuracy) == pytest.approx(hits.mean(), abs=1e-6)
+        assert_close(chunk.scores[name].loss, losses.mean(), 1e-4)
+        assert_close(chunk.scores[name].accuracy, hits.mean(), 0, atol=1e-6)
 
 
 @pytest.mark.parametrize("first", [0, 3])
@@ -215,7 +215,7 @@ def test_predictors_find_each_image_its_client(first, count):
     for i, image in enumerate(images):
         layers = clients[(first + i) % 11]
         own = forward(layers, image.reshape(1, -1))[-1]
-        np.testing.assert_allclose(made["client_"][i], own[0], rtol=1e-4, atol=1e-5)
+        assert_close(made["client_"][i], own[0], 1e-4)
 
 
 @pytest.mark.slow
@@ -242,11 +242,7 @@ def test_who_leaves_learns_nothing_and_tells_nothing():
         told = np.flatnonzero((state.told.logits != before.told.logits).any(1))
         owners = {n for n, part in enumerate(setup.partition) if set(part) & set(told.tolist())}
         assert owners == moved
-        jax.tree.map(
-            functools.partial(np.testing.assert_allclose, rtol=1e-6),
-            state.ledger,
-            world.row_of(ledgers, index),
-        )
+        assert_close(state.ledger, world.row_of(ledgers, index), 1e-6)
         before = state
     assert 0 < left < sum(chunk.metrics.sampled.item() for _, chunk in moving_outcomes())
 

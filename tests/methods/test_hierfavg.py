@@ -13,10 +13,11 @@ from cefl_jax.runtime import logs
 from cefl_jax.stages import planning
 from cefl_jax.types import Purpose, round_key
 from tests import world
+from tests.compare import assert_close
 from tests.methods import replay
 from tests.methods.test_whole_round import assert_same_ledger
 from tests.oracles import edge_rounds
-from tests.oracles.dense_net import Sgd, assert_close
+from tests.oracles.dense_net import Sgd
 from tests.oracles.split_round import features_of
 from tests.quick import once_jit, quick_jit
 
@@ -141,7 +142,7 @@ def test_three_rounds_equal_the_slow_reading(case):
         outcomes(case), references(case), strict=True
     ):
         assert_close(replay.layers(state.params), model, rtol=1e-3, atol=1e-5)
-        np.testing.assert_allclose(chunk.metrics.train_loss, [loss], rtol=1e-4)
+        assert_close(chunk.metrics.train_loss, [loss], 1e-4)
         costs.append(cost)
         assert_same_ledger(state.ledger, costs)
         seen = chunk.metrics.sampled.item(), chunk.metrics.counted.item()
@@ -184,7 +185,7 @@ def test_one_edge_node_and_one_edge_round_are_fedavg():
         )
         *_, (state, chunk) = world.run_whole(setup)
         ends.append((state.params, chunk.metrics._replace(course=None)))
-    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=2e-6), *ends)
+    assert_close(*ends, 1e-4)
 
 
 @pytest.mark.slow

@@ -16,10 +16,11 @@ from cefl_jax.runtime import logs
 from cefl_jax.stages import planning, sampling
 from cefl_jax.types import Purpose, round_key
 from tests import world
+from tests.compare import assert_close
 from tests.methods import replay
 from tests.methods.test_equivalences import CLOSE, train_alone
 from tests.oracles import turns
-from tests.oracles.dense_net import Sgd, assert_close
+from tests.oracles.dense_net import Sgd
 from tests.oracles.split_round import features_of
 from tests.quick import once_jit, quick_jit
 
@@ -103,7 +104,7 @@ def test_three_rounds_equal_the_slow_reading(method):
         else:
             expected, loss = turns.sequential(expected, clients, sgd)
         assert_close(layers(state), expected, rtol=1e-3, atol=1e-5)
-        np.testing.assert_allclose(chunk.metrics.train_loss, [loss], rtol=1e-4)
+        assert_close(chunk.metrics.train_loss, [loss], 1e-4)
         counted.append((len(clients), sum(client.counts for client in clients)))
         parts += sum(bool(client.batches) and not client.counts for client in clients)
         seen = chunk.metrics.sampled.item(), chunk.metrics.counted.item()
@@ -142,9 +143,7 @@ def test_a_round_of_one_client_is_centralised_sgd_by_either_method():
     steps = 2 * -(-len(setup.partition[client]) // setup.spec.train.batch_size)
     alone = train_alone(setup, start.halves.front + start.halves.back, client, 0.05, steps)
     for front, back in ends:
-        jax.tree.map(
-            lambda a, b: np.testing.assert_allclose(a, b, **CLOSE), front + back, alone
-        )
+        assert_close(front + back, alone, **CLOSE)
 
 
 @pytest.mark.parametrize("late", ["drop", "keep"])
@@ -190,10 +189,10 @@ def test_the_ledger_of_turns_is_their_sum(late):
         sent = {key: sent.get(key, 0) + bytes_sent.get(key, 0) for key in {*sent, *bytes_sent}}
         joules += energy_j
         expected_s = [spent_s.get(name, 0.0) for name in PHASES]
-        np.testing.assert_allclose(ledger.phase_s, expected_s, rtol=2e-5, atol=1e-12)
+        assert_close(ledger.phase_s, expected_s, 2e-5)
         for (i, link), (j, message) in itertools.product(enumerate(LINKS), enumerate(MESSAGES)):
             assert int(ledger.link_bytes[i, j]) == sent.get((link, message), 0), (link, message)
-        np.testing.assert_allclose(ledger.energy_j, joules, rtol=2e-5)
+        assert_close(ledger.energy_j, joules, 2e-5, each=True)
     assert 0 < sum(left) < len(left) < 7 * setup.spec.train.rounds
 
 
@@ -206,7 +205,7 @@ def test_one_server_takes_all_samples_of_a_step():
     served_s = (samples * made).sum(0) * setup.work.back_train_flop / setup.network.cloud.flop_per_s
     assert schedule.served_s.shape[0] == 1
     got_s = np.float64(schedule.served_s - schedule.arrived_s)[0]
-    np.testing.assert_allclose(got_s, served_s, rtol=1e-2, atol=1e-8)
+    assert_close(got_s, served_s, 1e-2)
 
 
 def test_what_is_done_in_turn_is_for_one_device_and_one_client_at_once():
@@ -224,7 +223,7 @@ def test_both_report_what_other_split_methods_do():
     setup = world.make_setup({"method.name": "splitfed_v1"})
     start, advance = program.make_program(setup)
     arrays = program.make_hparams(setup.spec), setup.data, setup.network
-    state = jax.jit(start)(jax.random.key(0), *arrays[1:])
+    state = quick_jit(start)(jax.random.key(0), *arrays[1:])
     _, chunk = jax.eval_shape(advance, state, *arrays)
     some = jax.tree.map(lambda x: np.ones(x.shape, x.dtype), chunk)
     assert list(readings.make_record(some, 1, 1, 1.0)) == keys[0]

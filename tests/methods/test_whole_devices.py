@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from tests import world
+from tests.compare import assert_close
 
 CHANGES = {
     "train.local_steps": None,
@@ -60,8 +61,4 @@ def test_a_chunk_for_every_device_gives_the_same_bits():
 
 @pytest.mark.parametrize(("method", "devices"), cases((1, 2, 4), False))
 def test_fast_mode_differs_by_rounding_only(method, devices):
-    jax.tree.map(
-        lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-6),
-        outcome(method, devices, deterministic=False),
-        outcome(method, 1),
-    )
+    assert_close(outcome(method, devices, deterministic=False), outcome(method, 1), 1e-4)
