@@ -80,7 +80,7 @@ def make_setup(changes=None, **dataset):
     return build.build(make_spec(changes), make_dataset(**dataset), make_parts())
 
 
-def run_rounds(setup, rounds, jit=once_jit):
+def run_rounds(setup, rounds, jit=quick_jit):
     """The state after some rounds, and the metrics of the last one."""
     state, step, arrays = compile_round(setup, jit)
     metrics = None
@@ -89,7 +89,7 @@ def run_rounds(setup, rounds, jit=once_jit):
     return state, metrics
 
 
-def compile_round(setup, jit=once_jit):
+def compile_round(setup, jit=quick_jit):
     """The first state, the jitted round, and its other arguments."""
     everywhere = setup.mesh.everywhere
     hparams = program.make_hparams(setup.spec)

@@ -9,13 +9,13 @@ import pytest
 
 from cefl_jax.parallel import AXIS
 from cefl_jax.specs import CompressionSpec, PrivacySpec
-from cefl_jax.stages import planning, sampling
 from cefl_jax.stages.exchange import exchange
 from cefl_jax.stages.optimizers import descend, make_direction
 from cefl_jax.stages.wire import make_wire
 from cefl_jax.types import Purpose, round_key
 from tests import world
 from tests.compare import assert_close
+from tests.methods import replay
 from tests.quick import quick_jit
 
 CLOSE = {"rtol": 1e-4, "atol": 2e-6}
@@ -36,7 +36,7 @@ def train_alone(setup, params, client, learning_rate, num_steps):
         return jax.tree.map(lambda p, g: p - learning_rate * g, params, jax.grad(loss)(params))
 
     for index in range(num_steps):
-        examples, valid = planning.draw_batch(
+        examples, valid = replay.draw_batch(
             data, key, client, index, setup.spec.train.batch_size
         )
         examples = np.minimum(examples, len(data.labels) - 1)
@@ -48,7 +48,7 @@ def train_alone(setup, params, client, learning_rate, num_steps):
 
 def sampled(setup):
     key = round_key(jax.random.key(setup.spec.seed), 0, Purpose.SAMPLING)
-    return sampling.sample_clients(
+    return replay.sample_clients(
         key, len(setup.partition), setup.spec.train.clients_per_round
     ).tolist()
 
@@ -113,7 +113,7 @@ def test_the_back_half_step_agrees_with_pmap():
     setup = world.make_setup({"run.devices": 4})
     model, direction = setup.model, make_direction("sgd", momentum=0.9)
     wire = make_wire(CompressionSpec(), PrivacySpec())
-    halves, _ = model.init(jax.random.key(0))
+    halves, _ = quick_jit(model.init)(jax.random.key(0))
     rng = np.random.default_rng(0)
     images = jnp.float32(rng.normal(size=(4, 3, 5, 8, 8, 1)))
     labels = jnp.int32(rng.integers(0, 4, (4, 3, 5)))

@@ -22,8 +22,9 @@ def compiled(method="cefl"):
     setup = setup._replace(data=setup.data._replace(images=np.float32(setup.data.images)))
     start, advance = program.make_program(setup)
     arrays = program.make_hparams(setup.spec), setup.data, setup.network
-    state = quick_jit(start)(jax.random.key(0), *arrays[1:])
-    return setup, state, quick_jit(advance), arrays
+    # As it comes back, or the program for the first state would be another one.
+    jit = functools.partial(quick_jit, out_shardings=setup.mesh.everywhere)
+    return setup, jit(start)(jax.random.key(0), *arrays[1:]), jit(advance), arrays
 
 
 def chunks(method="cefl", data=None, **hparams):

@@ -94,6 +94,14 @@ def first_state(setup):
     return start(jax.random.key(setup.spec.seed), setup.data, setup.network)
 
 
+@functools.cache
+def predictors():
+    """A first state, and the compiled predictors of its run."""
+    setup = make_setup()
+    method = program.make_method(setup, setup.data, setup.network)
+    return first_state(setup), quick_jit(method.predictors)
+
+
 def clients_of(tree):
     """{client: layers} of leaves [N, ...]."""
     count = jax.tree.leaves(tree)[0].shape[0]
@@ -200,17 +208,15 @@ def test_test_images_are_shared_out_over_the_clients(case):
 @pytest.mark.parametrize("count", [4, 11, 30])
 def test_predictors_find_each_image_its_client(first, count):
     """Fewer images than clients, as many, and more; from any image on."""
-    setup = make_setup()
+    start, predict = predictors()
     rng = np.random.default_rng(count)
     images = rng.normal(size=(count, 8, 8, 1)).astype(np.float32)
-    state = first_state(setup)
-    state = state._replace(
+    state = start._replace(
         clients=jax.tree.map(
-            lambda x: rng.normal(scale=0.1, size=x.shape).astype(np.float32), state.clients
+            lambda x: rng.normal(scale=0.1, size=x.shape).astype(np.float32), start.clients
         )
     )
-    method = program.make_method(setup, setup.data, setup.network)
-    made = quick_jit(method.predictors)(state, images, first + np.arange(count))
+    made = predict(state, images, first + np.arange(count))
     clients = clients_of(state.clients)
     for i, image in enumerate(images):
         layers = clients[(first + i) % 11]
@@ -259,7 +265,7 @@ def test_every_byte_of_two_passes():
 
 def test_all_clients_start_alike_with_the_front_half_of_other_methods():
     setup = make_setup()
-    halves, cloud = world.make_setup().model.init(
+    halves, cloud = quick_jit(world.make_setup().model.init)(
         purpose_key(jax.random.key(setup.spec.seed), Purpose.MODEL)
     )
     state = first_state(setup)

@@ -56,9 +56,9 @@ def make_setup(case, devices=1):
 
 
 @functools.cache
-def outcomes(case, devices=1):
-    """The state and the Chunk after every round, compiled as a user's run is, as NumPy arrays."""
-    return world.run_whole(make_setup(case, devices), once_jit)
+def outcomes(case, devices=1, jit=quick_jit):
+    """The state and the Chunk after every round, as NumPy arrays."""
+    return world.run_whole(make_setup(case, devices), jit)
 
 
 def clients_of(setup, index, decision):
@@ -105,7 +105,7 @@ def references(case):
     sgd = Sgd(
         optimizer.learning_rate, optimizer.momentum, optimizer.weight_decay, optimizer.clip_norm
     )
-    halves, _ = setup.model.init(
+    halves, _ = quick_jit(setup.model.init)(
         jax.random.fold_in(jax.random.key(setup.spec.seed), int(Purpose.MODEL))
     )
     model, work = replay.layers(halves.front + halves.back), setup.work
@@ -171,7 +171,8 @@ def test_the_cases_have_what_they_are_for():
 @pytest.mark.slow
 def test_two_devices_give_the_same_bits():
     case = "epochs, clients leave"
-    jax.tree.map(np.testing.assert_array_equal, outcomes(case, 2), outcomes(case))
+    on_two, on_one = (outcomes(case, devices, once_jit) for devices in (2, 1))
+    jax.tree.map(np.testing.assert_array_equal, on_two, on_one)
 
 
 @pytest.mark.slow

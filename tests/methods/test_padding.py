@@ -7,12 +7,12 @@ import numpy as np
 import pytest
 
 from cefl_jax.specs import CompressionSpec, PrivacySpec
-from cefl_jax.stages import planning
 from cefl_jax.stages.optimizers import make_direction
 from cefl_jax.stages.split_training import Node, Rows, SplitTraining
 from cefl_jax.stages.wire import make_wire
 from tests import world
 from tests.compare import assert_close
+from tests.methods.replay import make_plan
 from tests.quick import quick_jit
 
 CLUSTER = [0, -1, 1, 0, -1, 0]  # of clients 0 to 5, which make 1, 5, 2, 7, 3 and 3 local steps
@@ -28,10 +28,10 @@ def train():
     """
     setup = world.make_setup({"train.local_steps": None, "train.local_epochs": 1})
     model, data = setup.model, jax.tree.map(jnp.asarray, setup.data)
-    halves, _ = model.init(jax.random.key(0))
+    halves, _ = quick_jit(model.init)(jax.random.key(0))
     clients = jnp.arange(len(CLUSTER))
     cluster, sizes = jnp.array(CLUSTER), data.sizes[clients]
-    plan = planning.make_plan(clients, cluster, sizes, 2, setup.spec.train, UPLOADS)
+    plan = make_plan(clients, cluster, sizes, 2, setup.spec.train, UPLOADS)
     assert plan.clients.tolist() == [0, 3, 5, 2, 1, 4]
     assert plan.steps.tolist() == [1, 7, 3, 2, 0, 0]
     direction = make_direction("sgd", momentum=0.9, weight_decay=0.1)

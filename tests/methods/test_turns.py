@@ -13,7 +13,6 @@ from cefl_jax import config, experiment, program, readings
 from cefl_jax.network.messages import LINKS, MESSAGES
 from cefl_jax.network.schedule import PHASES
 from cefl_jax.runtime import logs
-from cefl_jax.stages import planning, sampling
 from cefl_jax.types import Purpose, round_key
 from tests import world
 from tests.compare import assert_close
@@ -46,9 +45,9 @@ def make_setup(method, devices=1):
 
 
 @functools.cache
-def outcomes(method, devices=1):
-    """The state and the Chunk after every round, compiled as a user's run is, as NumPy arrays."""
-    return world.run_whole(make_setup(method, devices), once_jit)
+def outcomes(method, devices=1, jit=quick_jit):
+    """The state and the Chunk after every round, as NumPy arrays."""
+    return world.run_whole(make_setup(method, devices), jit)
 
 
 @functools.cache
@@ -61,7 +60,7 @@ def drawn_clients(setup, index, available):
     """The clients of a round in the order in which they were sampled, without empty places."""
     key = round_key(jax.random.key(setup.spec.seed), index, Purpose.SAMPLING)
     places = setup.spec.train.clients_per_round
-    clients = sampling.sample_clients(key, len(setup.partition), places, available)
+    clients = replay.sample_clients(key, len(setup.partition), places, available)
     return [client for client in clients.tolist() if client < len(setup.partition)]
 
 
@@ -74,7 +73,7 @@ def oracle_clients(setup, index, stays):
         planned = 2 * -(-len(setup.partition[client]) // size)
         made, batches = min(planned, stays[client]), []
         for step in range(made):
-            examples, valid = planning.draw_batch(setup.data, key, client, step, size)
+            examples, valid = replay.draw_batch(setup.data, key, client, step, size)
             examples = np.asarray(examples)[np.asarray(valid)]
             x = features_of(dataset.train_images[examples], scale)
             batches.append((x, dataset.train_labels[examples]))
@@ -93,7 +92,7 @@ def test_three_rounds_equal_the_slow_reading(method):
     sgd = Sgd(
         optimizer.learning_rate, optimizer.momentum, optimizer.weight_decay, optimizer.clip_norm
     )
-    halves, _ = setup.model.init(program_key(setup))
+    halves, _ = quick_jit(setup.model.init)(program_key(setup))
     expected, counted, parts = replay.layers(halves.front + halves.back), [], 0
     for index, (state, chunk) in enumerate(outcomes(method)):
         plan, task = (world.row_of(x, index) for x in (decisions().plan, decisions().task))
@@ -122,7 +121,8 @@ def program_key(setup):
 @pytest.mark.slow
 @pytest.mark.parametrize("method", METHODS)
 def test_two_devices_give_the_same_bits(method):
-    jax.tree.map(np.testing.assert_array_equal, outcomes(method, 2), outcomes(method))
+    on_two, on_one = (outcomes(method, devices, once_jit) for devices in (2, 1))
+    jax.tree.map(np.testing.assert_array_equal, on_two, on_one)
 
 
 @pytest.mark.slow

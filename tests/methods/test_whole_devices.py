@@ -8,6 +8,7 @@ import pytest
 
 from tests import world
 from tests.compare import assert_close
+from tests.quick import once_jit
 
 CHANGES = {
     "train.local_steps": None,
@@ -25,7 +26,7 @@ def outcome(method, devices, deterministic=True, chunk=3):
     settings = {"run.devices": devices, "run.deterministic": deterministic,
                 "run.client_chunk": chunk}
     setup = world.make_setup(CHANGES | settings | {"method.name": method})
-    state, step, arrays = world.compile_round(setup)
+    state, step, arrays = world.compile_round(setup, once_jit)
     for _ in range(2):
         state, metrics = step(state, *arrays)
     return jax.device_get((state._replace(key=jax.random.key_data(state.key)), metrics))

@@ -6,9 +6,9 @@ import pytest
 
 from cefl_jax.methods.fedopt import Moments, server_update
 from cefl_jax.specs import FedoptSpec
-from cefl_jax.stages import sampling
 from cefl_jax.types import Purpose, round_key
 from tests.compare import assert_close
+from tests.methods.replay import sample_clients
 from tests.methods.whole_rounds import clients_of, layers, planned_steps, play, sgd_of
 from tests.oracles import whole_model
 from tests.oracles.dense_net import drawn_network, zeros_like
@@ -86,7 +86,7 @@ def everybody_finishes(run):
     """On a network that stands still the clients are those sampled, and make all their steps."""
     for index, metrics in enumerate(run.metrics):
         key = round_key(run.states[0].key, index, Purpose.SAMPLING)
-        sampled = sampling.sample_clients(key, len(run.setup.partition), 7).tolist()
+        sampled = sample_clients(key, len(run.setup.partition), 7).tolist()
         clients = clients_of(run, index)
         assert [client.index for client in clients] == sampled
         for client in clients:

@@ -7,10 +7,10 @@ import jax
 import numpy as np
 
 from cefl_jax import build
-from cefl_jax.stages import planning
 from cefl_jax.types import Purpose, round_key
 from tests import world
 from tests.methods import replay
+from tests.methods.replay import draw_batch
 from tests.oracles.whole_model import Client
 from tests.quick import quick_jit
 
@@ -21,7 +21,6 @@ EMPTYING = {  # 11 of 11 clients are there, then 4, then nobody; who goes does s
     "run.client_chunk": 2,
 }
 PRESENT = (11, 4, 0, 11)
-draw_batch = quick_jit(planning.draw_batch, static_argnums=4)
 
 
 class Rounds(NamedTuple):

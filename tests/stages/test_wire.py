@@ -12,7 +12,6 @@ from cefl_jax import program
 from cefl_jax.methods.cefl import CeflState
 from cefl_jax.network.messages import Sizes
 from cefl_jax.specs import CompressionSpec, PrivacySpec
-from cefl_jax.stages import planning
 from cefl_jax.stages.compression import Codec
 from cefl_jax.stages.exchange import Exchange, exchange
 from cefl_jax.stages.leakage import distance_correlation
@@ -21,6 +20,7 @@ from cefl_jax.stages.wire import make_wire
 from cefl_jax.types import Purpose, purpose_key, round_key
 from tests import world
 from tests.compare import assert_close
+from tests.methods import replay
 from tests.quick import quick_jit
 
 WIRES = {
@@ -106,7 +106,7 @@ def test_gradients_pass_straight_through_the_wire(batch, name):
         back_grad = jax.tree.map(jnp.add, back_grad, scaled)
         cut = jnp.zeros_like(arrived).at[:count].set(grads[1])
         got = gradient.transmit(down, cut, valid[c])
-        assert np.abs(got - cut)[:count].max() > 1e-2 * np.abs(cut).max()
+        assert np.abs(got - cut)[:count].max() > 1e-3 * np.abs(cut).max()
         assert_close(world.row_of(sent.front_grads, c), pulled(front, images[c], got), 1e-4)
         cut_size.append(np.abs(cut).max())
     assert min(cut_size) > 1e-4
@@ -178,7 +178,7 @@ def trained():
     spec, data = setups[1].spec, setups[1].data
     state = before(jax.random.key(spec.seed), jnp.int32(0), drawn_halves(setups[1].model))
     clients, cluster = np.int32([4, 0, 9, 6, 2, 10, 1]), np.int32([0, 1, 0, 1, 1, 2, 1])
-    plan = planning.make_plan(clients, cluster, data.sizes[clients], 3, spec.train, None)
+    plan = replay.make_plan(clients, cluster, data.sizes[clients], 3, spec.train, None)
 
     def train(width, learning_rate=0.05):
         hparams = program.make_hparams(spec)
@@ -212,17 +212,18 @@ def test_a_message_is_drawn_from_its_client_and_its_step(trained):
     batches, wires = (
         round_key(state.key, 0, purpose) for purpose in (Purpose.BATCHES, Purpose.WIRE)
     )
+    front, send = quick_jit(model.front), quick_jit(wire.send_features)
     shape = (7, setup.extent.uploads, 4, *model.feature_shape)
     features = np.asarray(after.uploads.features).reshape(shape)
     sent = 0
     for k, client in enumerate(plan.clients.tolist()):
         for slot in range(int(plan.uploaded[k])):
             step = int(plan.steps[k] - plan.uploaded[k]) + slot
-            examples, valid = planning.draw_batch(data, batches, client, step, 4)
+            examples, valid = replay.draw_batch(data, batches, client, step, 4)
             images = data.images[np.minimum(examples, len(data.labels) - 1)]
-            plain = model.front(state.halves.front, data.normalise(images))
+            plain = front(state.halves.front, data.normalise(images))
             up, _ = jax.random.split(draw_key(wires, client, step))
-            expected = np.asarray(wire.send_features(up, plain, valid))[np.asarray(valid)]
+            expected = np.asarray(send(up, plain, valid))[np.asarray(valid)]
             actual = features[k, slot][np.asarray(valid)]
             level = np.abs(expected).max() / 127
             assert np.abs(actual - expected).max() < 1.01 * level
