@@ -3,8 +3,9 @@
 import pytest
 
 from benchmarks import gpu_cases, network_cost, scaling
-from benchmarks.cefl_worker import make_spec
+from benchmarks.settings import make_spec
 from benchmarks.torch_baseline import __main__ as baseline
+from benchmarks.torch_baseline import worker
 from benchmarks.torch_baseline.cases import CASES
 from cefl_jax import config
 
@@ -17,12 +18,17 @@ def test_cases_against_pytorch_and_their_small_form(name):
     assert small.train.clients_per_round == 4
 
 
+@pytest.mark.parametrize("backend", ["cpu", "gpu"])
 @pytest.mark.parametrize("small", [False, True])
-def test_contenders_on_an_accelerator(small):
-    for case in gpu_cases.make_cases(small).values():
-        for contender in (*gpu_cases.rivals(case, "cpu"), *gpu_cases.chunked(case)):
-            make_spec([word for word in contender.arguments if not word.startswith("-")
-                       and "=" in word])
+def test_contenders_on_an_accelerator(small, backend):
+    """Each is a command line that its worker takes."""
+    for name, case in gpu_cases.make_cases(small).items():
+        contenders = gpu_cases.rivals(name, case, backend) + gpu_cases.choices(name, case)
+        for contender in contenders:
+            _, module, *words = contender.arguments
+            if module == gpu_cases.TORCH[1]:
+                words = worker.make_parser().parse_args(words).fields
+            make_spec(words)
 
 
 @pytest.mark.parametrize("axis", scaling.AXES)
