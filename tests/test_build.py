@@ -17,7 +17,7 @@ from cefl_jax.data.dataset import make_dataset
 from cefl_jax.runtime.progress import print_choices
 from cefl_jax.specs import CeflSpec, ClusteringSpec, MethodSpec, RunSpec, Spec, TrainSpec
 from tests import world
-from tests.quick import quickest_jit
+from tests.quick import quick_jit
 
 
 @pytest.mark.parametrize(
@@ -203,7 +203,7 @@ def test_rows_of_a_table_are_learned_by_the_whole_method():
     changes = {"train.rounds": 6, "run.eval_every": 6, "data.normalization.mean": (0.0,)}
     setup = build.build(world.make_spec(changes), table(), world.make_parts())
     assert (setup.classes, setup.spec.data.name) == ((1, 2, 7), "table")
-    (_, chunk), = world.run_whole(setup, quickest_jit)
+    (_, chunk), = world.run_whole(setup, quick_jit)
     assert {*chunk.scores} == {"", "cloud_"}
     assert all(scores.accuracy > 0.9 for scores in chunk.scores.values())
     assert 0 < chunk.measures["privacy/distance_correlation"] <= 1
