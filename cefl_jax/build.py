@@ -61,8 +61,7 @@ def prepare(spec: Spec) -> Setup:
       ValueError: one line that names the field, its value and the remedy.
     """
     dataset = sources.load(spec.data.name, spec.data.path)
-    if spec.data.validation_share:
-        dataset = sources.hold_out(dataset, spec.data.validation_share, spec.seed)
+    dataset = sources.hold_out(dataset, spec.data.validation_share, spec.seed)
     parts = make_partition(spec, dataset.train_labels)
     return build(spec, dataset, parts)
 

@@ -3,7 +3,7 @@
 import pytest
 
 from benchmarks import gpu_cases, network_cost, scaling
-from benchmarks.cefl_worker import make_spec
+from benchmarks.settings import make_spec
 from benchmarks.torch_baseline import __main__ as baseline
 from benchmarks.torch_baseline.cases import CASES
 from cefl_jax import config
@@ -19,8 +19,8 @@ def test_cases_against_pytorch_and_their_small_form(name):
 
 @pytest.mark.parametrize("small", [False, True])
 def test_contenders_on_an_accelerator(small):
-    for case in gpu_cases.make_cases(small).values():
-        for contender in (*gpu_cases.rivals(case, "cpu"), *gpu_cases.chunked(case)):
+    for name, case in gpu_cases.make_cases(small).items():
+        for contender in (*gpu_cases.rivals(name, case, "cpu"), *gpu_cases.choices(name, case)):
             make_spec([word for word in contender.arguments if not word.startswith("-")
                        and "=" in word])
 
