@@ -31,7 +31,7 @@ CLIENTS, CLUSTERS, STEPS, BATCH, EXAMPLES, RATE = 20, 4, 10, 20, 10_000, 0.05
 
 
 def make_round(model):
-    """A round of split training on stacked arrays: halves, key, images, labels -> halves, loss."""
+    """Makes a round of stacked split training: halves, key, images, labels -> halves, loss."""
     cluster = jnp.arange(CLIENTS) % CLUSTERS
 
     def client_loss(front, back, images, labels):
@@ -65,7 +65,7 @@ def make_round(model):
 
 
 def measure(name, lowering, width, seconds):
-    """A row: milliseconds of a round of `width` runs, and seconds of its compilation."""
+    """Returns a row: milliseconds of a round of `width` runs, seconds of its compilation."""
     shape = MODELS[name]
     model = make_model(ModelSpec(name), shape, 10, functools.partial(conv_block, lowering=lowering))
     keys = jax.random.split(jax.random.key(0), width)

@@ -44,9 +44,7 @@ DIGITS_TRAIN = 1437
 HOLD_OUT = 1  # beside the seed, so that the partition draws other numbers
 
 
-def load(
-    name: str, path: str | Path | None = None, validation_share: float = 0.0, seed: int = 0
-) -> Dataset:
+def load(name: str, path: str | Path | None = None) -> Dataset:
     """Reads the data set of a name, and checks all of it.
 
     - `fashion_mnist_12k`: the first 10,000 training and the first 2,000 test images of
