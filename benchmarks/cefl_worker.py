@@ -11,11 +11,11 @@ import jax
 
 from benchmarks.settings import make_spec
 from benchmarks.worker import serve
-from cefl_jax import build, program
+from cefl_jax import build, compiler, program
 from cefl_jax.runtime import cpu
 
 
-def make_round(setup, jit=jax.jit):
+def make_round(setup, jit=compiler.jit):
     """The method's first state, and its round not yet compiled.
 
     Args:
@@ -47,7 +47,7 @@ def prepare(spec):
     model = jax.eval_shape(setup.model.init, jax.random.key(0))          # halves, and cloud model
     parameters = [sum(leaf.size for leaf in jax.tree.leaves(part)) for part in model]
     lowered = jax.jit(step, donate_argnums=0).lower(state, *arrays)
-    compiled = program.compile_lowered(lowered)
+    compiled = compiler.compile_lowered(lowered)
     holder = [state]
 
     def advance():

@@ -19,6 +19,7 @@ import time
 import jax
 import jax.numpy as jnp
 
+from cefl_jax import compiler
 from cefl_jax.models.conv import XLA, Lowering, choose_lowering, conv_block
 from cefl_jax.models.split import make_model
 from cefl_jax.runtime import cpu
@@ -101,7 +102,7 @@ def make_program(block, lowering, clients):
         again = lambda i, carry: step(i, carry, d_outputs)  # noqa: E731
         return jax.lax.fori_loop(0, repeats, again, (images, kernel, bias))
 
-    return jax.jit(program)
+    return compiler.jit(program)
 
 
 def call(program, repeats, arrays):

@@ -18,13 +18,13 @@ import time
 import jax
 import numpy as np
 
+from cefl_jax.compiler import compile_lowered
 from cefl_jax.models.cost import Workload
 from cefl_jax.network.messages import Payload, Sizes
 from cefl_jax.network.pace import Task
 from cefl_jax.network.pairs import pair_costs
 from cefl_jax.network.schedule import simulate
 from cefl_jax.network.topology import Devices, RoundNetwork
-from cefl_jax.program import compile_lowered
 from cefl_jax.runtime import cpu
 from cefl_jax.specs import ClusteringSpec
 from cefl_jax.stages.clustering import ClientSeconds, cluster_clients

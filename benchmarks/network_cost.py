@@ -18,7 +18,7 @@ import time
 import jax
 import jax.numpy as jnp
 
-from cefl_jax import build, config, program
+from cefl_jax import build, compiler, config, program
 from cefl_jax.methods.cefl import Cefl
 from cefl_jax.network.ledger import Bill, empty_ledger
 from cefl_jax.network.schedule import Schedule
@@ -100,9 +100,9 @@ def compile_round(setup, method_class, train=True):
     began = time.monotonic()
     arrays = jax.device_put((setup.data, setup.network), setup.mesh.everywhere)
     start, step = make_round(setup, method_class, train)
-    state = jax.jit(start)(jax.random.key(setup.spec.seed), *arrays)
+    state = compiler.jit(start)(jax.random.key(setup.spec.seed), *arrays)
     hparams = program.make_hparams(setup.spec)
-    compiled = jax.jit(step).lower(state, hparams, *arrays).compile()
+    compiled = compiler.compile_lowered(jax.jit(step).lower(state, hparams, *arrays))
     holder = [state]
 
     def advance():

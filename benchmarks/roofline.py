@@ -20,7 +20,7 @@ import jax.numpy as jnp
 from benchmarks.alternate import environment
 from benchmarks.cefl_worker import make_round
 from benchmarks.stages import MODEL, STAGES, count_flop, split_time
-from cefl_jax import build, config, program
+from cefl_jax import build, compiler, config, program
 from cefl_jax.runtime import cpu
 from cefl_jax.stages import planning
 from cefl_jax.stages.evaluation import evaluate
@@ -33,7 +33,7 @@ def measure_matmul(repeats=7):
     """FLOP/s of a large float32 matrix product at the program's own precision."""
     side = MATMUL_SIDE[jax.default_backend()]
     a = jax.random.normal(jax.random.key(0), (side, side))
-    product = jax.jit(jnp.matmul)
+    product = compiler.jit(jnp.matmul)
     product(a, a).block_until_ready()
     return 2 * side**3 / statistics.median(_seconds(lambda: product(a, a), repeats))
 
@@ -46,7 +46,7 @@ def profile_rounds(setup, rounds, repeats):
       milliseconds of a round; `operations`, those that took longest; and the state after them.
     """
     state, step, arrays = make_round(setup)
-    compiled = program.compile_lowered(jax.jit(step).lower(state, *arrays))
+    compiled = compiler.compile_lowered(jax.jit(step).lower(state, *arrays))
     states, rounds_ms = [compiled(state, *arrays)[0]], []
     for _ in range(rounds):
         taken = _seconds(lambda: compiled(states[-1], *arrays), repeats)
@@ -80,7 +80,7 @@ def measure_evaluation(setup, state, repeats):
         method = program.make_method(setup, data, network)
         return evaluate(method.predictors, state, data, setup.mesh), method.measures(state)
 
-    compiled = program.compile_lowered(jax.jit(score).lower(state, *arrays))
+    compiled = compiler.compile_lowered(jax.jit(score).lower(state, *arrays))
     jax.block_until_ready(compiled(state, *arrays))
     taken = _seconds(lambda: compiled(state, *arrays), repeats)
     both = setup.spec.cefl.distill.rule != "none"
@@ -131,7 +131,7 @@ def _count_samples(setup, states, arrays):
     spec, steps = setup.spec, setup.extent.steps
     orchestrator = make_orchestrator(spec, setup.model, setup.work, setup.extent)
 
-    @jax.jit
+    @compiler.jit
     def count(state, data, network):
         decision = orchestrator.decide(state.key, state.round, state.conditions, data, network)
         samples = planning.step_samples(decision.plan, spec.train.batch_size, steps)

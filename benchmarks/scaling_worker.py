@@ -16,7 +16,7 @@ import numpy as np
 from benchmarks.cefl_worker import make_round
 from benchmarks.settings import make_spec
 from benchmarks.worker import serve
-from cefl_jax import build, program
+from cefl_jax import build, compiler
 from cefl_jax.data import sources
 from cefl_jax.runtime import cpu
 
@@ -45,7 +45,7 @@ def prepare(spec, examples):
     setup = build.build(spec, dataset, list(parts))
     state, step, arrays = make_round(setup)
     lowered = jax.jit(step, donate_argnums=0).lower(state, *arrays)
-    compiled = program.compile_lowered(lowered)
+    compiled = compiler.compile_lowered(lowered)
     sizes = compiled.memory_analysis()
     facts = {
         "peak_before_rounds_mb": peak_mb(),             # of the compiler, as a rule

@@ -9,7 +9,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from cefl_jax import program
+from cefl_jax import compiler, program
 from cefl_jax.build import Setup
 from cefl_jax.program import Inputs
 
@@ -59,13 +59,13 @@ def compile_both(
     with futures.ThreadPoolExecutor() as threads:
         key = jax.random.key(setup.spec.seed)
         traced = jax.jit(start, out_shardings=everywhere).trace(key, *inputs[1:])
-        starting = threads.submit(program.compile_lowered, traced.lower(), once=True)
+        starting = threads.submit(compiler.compile_lowered, traced.lower(), compiler.FOR_CPU_ONCE)
         # Not as ShapeDtypeStruct, whose 64 bits would become 32.
         shapes = jax.tree.unflatten(jax.tree.structure(traced.out_info), traced.jaxpr.out_avals)
         jitted = jax.jit(
             advance, donate_argnums=0, in_shardings=everywhere, out_shardings=everywhere
         )
-        compiling = threads.submit(program.compile_lowered, jitted.lower(shapes, *inputs))
+        compiling = threads.submit(compiler.compile_lowered, jitted.lower(shapes, *inputs))
         meanwhile()
         return starting.result(), compiling.result()
 
@@ -78,7 +78,8 @@ def warn_of_deadline(
     if deadline_s is None:
         return
     look = jax.jit(functools.partial(program.first_round, setup)).lower(state, *inputs[1:])
-    counted, soonest_s = program.compile_lowered(look, once=True)(state, *inputs[1:])
+    compiled = compiler.compile_lowered(look, compiler.FOR_CPU_ONCE)
+    counted, soonest_s = compiled(state, *inputs[1:])
     if not counted and np.isfinite(soonest_s):
         display.warn(
             f"network.deadline_s={deadline_s:g}: nobody meets it in the first round, where the "

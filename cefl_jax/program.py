@@ -19,13 +19,6 @@ from cefl_jax.stages.evaluation import evaluate
 from cefl_jax.stages.orchestration import make_orchestrator
 from cefl_jax.types import HParams
 
-FOR_CPU: dict[str, Any] = {"xla_cpu_use_fusion_emitters": False}
-"""Compiles in two thirds of the time to a program that is as fast."""
-
-FOR_CPU_ONCE = FOR_CPU | {"xla_backend_optimization_level": 1}
-"""For what runs once: a third of the time, and the bits that every level gives but 0."""
-
-
 Inputs: TypeAlias = tuple[HParams, FederatedData, Network]
 """What the compiled program takes besides the state."""
 
@@ -113,25 +106,6 @@ def make_program(setup: Setup) -> tuple[Callable, Callable]:
         return state, Chunk(metrics, scores, measures, course, state.ledger)
 
     return start, advance
-
-
-def compile_lowered(lowered: jax.stages.Lowered, once: bool = False) -> jax.stages.Compiled:
-    """The executable of a lowered function, quickly where the CPU computes.
-
-    Options of the compiler that it does not know any more are left out.
-
-    Args:
-      lowered: by `jax.jit`.
-      once: whether it will run once.
-    """
-    if jax.default_backend() != "cpu":
-        return lowered.compile()
-    try:
-        return lowered.compile(compiler_options=FOR_CPU_ONCE if once else FOR_CPU)
-    except jax.errors.JaxRuntimeError as error:
-        if "No such compile option" not in str(error):
-            raise
-        return lowered.compile()
 
 
 def first_round(

@@ -22,7 +22,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from cefl_jax import build, compilation, config
+from cefl_jax import build, compilation, compiler, config
 from cefl_jax.network import ledger
 from cefl_jax.outside import expand_user
 from cefl_jax.runtime import streams
@@ -127,7 +127,7 @@ def pay(setups):
         jax.tree.map(lambda *leaves: np.stack(leaves), *trees)
         for trees in (data, [run.network for run in setups])
     )
-    so_far, clusters = jax.device_get(jax.jit(jax.vmap(course))(keys, data, network))
+    so_far, clusters = jax.device_get(compiler.jit(jax.vmap(course))(keys, data, network))
     sent = so_far.link_bytes.sum(-1)                                      # [runs, rounds, LINKS]
     return {
         "time_s": so_far.phase_s.sum(-1),

@@ -2,21 +2,14 @@
 
 import functools
 
-import jax
+from cefl_jax.compiler import FOR_CPU, FOR_CPU_ONCE, jit
 
-from cefl_jax.program import FOR_CPU, FOR_CPU_ONCE
+OPTIONS = {**FOR_CPU, "xla_backend_optimization_level": 0}
 
-OPTIONS = {"xla_backend_optimization_level": 0}
+quick_jit = functools.partial(jit, options=OPTIONS)
 
-quick_jit = functools.partial(jax.jit, compiler_options=OPTIONS)
-
-quickest_jit = functools.partial(
-    jax.jit, compiler_options=OPTIONS | {"xla_cpu_use_fusion_emitters": False}
-)
-"""Compiled in half of that; for what is held to a tolerance, or runs on one device."""
-
-run_jit = functools.partial(jax.jit, compiler_options=FOR_CPU)
+run_jit = functools.partial(jit, options=FOR_CPU)
 """As a run is."""
 
-once_jit = functools.partial(jax.jit, compiler_options=FOR_CPU_ONCE)
+once_jit = functools.partial(jit, options=FOR_CPU_ONCE)
 """Compiled in a third of the time of a run; mostly, and not always, to its bits."""

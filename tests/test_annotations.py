@@ -17,7 +17,7 @@ from cefl_jax.network.channel import shannon_rate
 from cefl_jax.specs import TrainSpec
 from cefl_jax.stages import clustering, offload, planning
 from tests import world
-from tests.quick import quickest_jit
+from tests.quick import quick_jit
 
 COUNTS = np.ones((4, 3), np.int32)  # [K, Y]
 TARGET = np.full(3, 1 / 3, np.float32)  # [Y]
@@ -114,6 +114,6 @@ def test_the_checks_leave_the_program_as_it_is():
 def digest():
     """Of the whole program of a run, as it goes to the compiler."""
     setup = world.make_setup({"network.dynamics": "markov", "cefl.clustering.rule": "patent"})
-    state, _, arrays = world.compile_round(setup, quickest_jit)
+    state, _, arrays = world.compile_round(setup, quick_jit)
     lowered = jax.jit(program.make_program(setup)[1]).lower(state, *arrays)
     return hashlib.sha256(lowered.as_text().encode()).hexdigest()

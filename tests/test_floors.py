@@ -8,7 +8,7 @@ import pytest
 PACKAGE = pathlib.Path(__file__).parents[1] / "cefl_jax"
 
 DOORS = {"main", "sweep", "report"}
-GROUND = {"types", "specs", "outside"}
+GROUND = {"types", "specs", "outside", "compiler", "indexing"}
 ROOMS = {"network", "models", "data.federated", "parallel"}
 SETTINGS = {"config", "config_changes", "config_checks", "config_combinations", "config_file",
             "config_unread", "config_values"}
@@ -16,6 +16,8 @@ BELOW = {
     "types": set(),
     "specs": set(),
     "outside": set(),
+    "compiler": set(),
+    "indexing": {"types"},
     "network": GROUND,
     "models": GROUND,
     "data.federated": GROUND,

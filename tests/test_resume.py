@@ -17,7 +17,7 @@ from cefl_jax.runtime.faults import Fault, NotFinite
 from cefl_jax.runtime.signals import Preempted, Watch
 from cefl_jax.specs import RunSpec
 from tests import world
-from tests.quick import OPTIONS
+from tests.quick import quick_jit
 from tests.survival import small
 
 CHANGES = {
@@ -108,7 +108,7 @@ def _compiled(same):
     setup = same.setup
     start, advance = program.make_program(setup)
     everywhere = setup.mesh.everywhere
-    jit = functools.partial(jax.jit, out_shardings=everywhere, compiler_options=OPTIONS)
+    jit = functools.partial(quick_jit, out_shardings=everywhere)
     return jit(start), jit(advance, donate_argnums=0, in_shardings=everywhere)
 
 

@@ -14,7 +14,7 @@ from cefl_jax.network import ledger
 from cefl_jax.network.dynamics import Trace
 from cefl_jax.specs import Spec
 from cefl_jax.stages.orchestration import make_orchestrator
-from tests.quick import once_jit, quick_jit, quickest_jit
+from tests.quick import once_jit, quick_jit
 
 RULES = {  # every rule of clustering
     "balanced": {},
@@ -80,7 +80,7 @@ def make_setup(changes=None, **dataset):
     return build.build(make_spec(changes), make_dataset(**dataset), make_parts())
 
 
-def run_rounds(setup, rounds, jit=once_jit):
+def run_rounds(setup, rounds, jit=quick_jit):
     """The state after some rounds, and the metrics of the last one."""
     state, step, arrays = compile_round(setup, jit)
     metrics = None
@@ -89,7 +89,7 @@ def run_rounds(setup, rounds, jit=once_jit):
     return state, metrics
 
 
-def compile_round(setup, jit=once_jit):
+def compile_round(setup, jit=quick_jit):
     """The first state, the jitted round, and its other arguments."""
     everywhere = setup.mesh.everywhere
     hparams = program.make_hparams(setup.spec)
@@ -230,4 +230,4 @@ def _decider(fixed):
         start = orchestrator.start(key, network), ledger.empty_ledger(num_kinds)
         return jax.lax.scan(one, start, jnp.arange(setup.spec.train.rounds))[1]
 
-    return quickest_jit(course)
+    return quick_jit(course)

@@ -10,6 +10,7 @@ import torch
 from benchmarks.cefl_worker import make_round
 from benchmarks.torch_baseline import draws, models
 from benchmarks.torch_baseline.worker import make_rounds
+from cefl_jax import compiler
 from cefl_jax.stages import planning
 from cefl_jax.stages.distillation import batch_rows, make_uploads
 from cefl_jax.stages.orchestration import make_orchestrator
@@ -37,7 +38,7 @@ class Played(NamedTuple):
     losses: list  # mean loss of each round
 
 
-def play_ours(setup, rounds=2, jit=jax.jit):
+def play_ours(setup, rounds=2, jit=compiler.jit):
     """The Played of our first rounds; `jit` compiles them."""
     state, step, arrays = make_round(setup, jit)
     step, draw = jit(step), jit(lambda *arrays: draw_ours(setup, *arrays))

@@ -85,15 +85,20 @@ def prepare(method, variant, spec, threads, device="cpu"):
     return advance, facts
 
 
-def main():
-    """Reads the command line and serves."""
+def make_parser():
+    """Returns the parser of the command line."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--method", choices=METHODS, required=True)
     parser.add_argument("--variant", choices=VARIANTS, default="loop")
     parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
     parser.add_argument("--threads", type=int, default=len(os.sched_getaffinity(0)))
     parser.add_argument("fields", nargs="*", metavar="FIELD=VALUE")
-    options = parser.parse_args()
+    return parser
+
+
+def main():
+    """Reads the command line and serves."""
+    options = make_parser().parse_args()
     spec = make_spec(options.fields)
     chosen = options.method, options.variant, spec, options.threads, options.device
     serve(lambda: prepare(*chosen))

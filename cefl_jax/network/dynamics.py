@@ -10,6 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, ArrayLike, Bool, Float32, Int, PRNGKeyArray
 
+from cefl_jax import compiler
 from cefl_jax.network.topology import Conditions, Network
 from cefl_jax.specs import NetworkSpec
 
@@ -114,7 +115,7 @@ def record(key: PRNGKeyArray, network: Network, spec: NetworkSpec, rounds: int) 
       Trace of NumPy arrays with R + 1 rows, for rounds 0 to R, and no axis shortened.
     """
 
-    @jax.jit
+    @compiler.jit
     def conditions_of_rounds(key, network):
         def advance(now, round_index):
             return step(key, round_index, now, network, spec), now

@@ -5,6 +5,7 @@ from typing import Any
 import jax.numpy as jnp
 from jaxtyping import Array, Float32
 
+from cefl_jax.indexing import at_pairs
 from cefl_jax.network.pace import Task, own_server
 from cefl_jax.network.schedule import Schedule
 from cefl_jax.network.topology import RoundNetwork, radio_watts
@@ -96,5 +97,5 @@ def _total(task, schedule, values):
 def _at_own_server(task, values):
     """Values f32[K, E] at each client's own server, f32[K]; 0 without one."""
     placed = own_server(task)
-    own = values[jnp.arange(placed.shape[0]), jnp.maximum(placed, 0)]
+    own = at_pairs(values, jnp.arange(placed.shape[0]), jnp.maximum(placed, 0))
     return jnp.where(placed < 0, 0.0, own)

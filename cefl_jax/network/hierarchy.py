@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float32, Int32
 
+from cefl_jax.indexing import at_pairs
 from cefl_jax.network.ledger import Bill
 from cefl_jax.network.messages import Sizes, tabulate
 from cefl_jax.network.pace import Task, members, own_server, set_pace
@@ -104,7 +105,8 @@ def _own_links(own, network):
     """The RoundNetwork in which clients load from, and deliver to, their own edge nodes."""
     k, e = jnp.arange(own.cluster.shape[0]), jnp.maximum(own_server(own), 0)
     return network._replace(
-        front_up_bps=network.up_bps[k, e], front_down_bps=network.down_bps[k, e]
+        front_up_bps=at_pairs(network.up_bps, k, e),
+        front_down_bps=at_pairs(network.down_bps, k, e),
     )
 
 
@@ -119,7 +121,7 @@ def _run(own, schedule, counting, network, work, sizes, edge_rounds):
     ways_s = _ways(pace, schedule.steps, block, loads, delivers)
     at_node = members(own)[..., None]                                              # [E, K, 1]
     last = jnp.where(at_node, ways_s.sum(0), -1.0).argmax(1)                       # [E, R]
-    path_s = jnp.where(at_node.any(1), ways_s[:, last, r], 0.0)
+    path_s = jnp.where(at_node.any(1), at_pairs(ways_s, last, r), 0.0)
     average_s = 2.0 * counting * work.front_params / network.servers.flop_per_s
     edge_round_s = path_s.sum(0) + average_s[:, None]                              # [E, R]
     model_s = 8.0 * sizes.front / network.backhaul_bps
@@ -150,7 +152,7 @@ def _joules(own, schedule, course, network, round_s, cloud_s, num_kinds):
     # Who leaves does so in the last edge round that it has loaded for, after what it did in it.
     k = jnp.arange(load_s.shape[0])
     e, r = jnp.maximum(own_server(own), 0), jnp.maximum(course.loads.sum(1) - 1, 0)
-    left_s = course.begin_s[e, r] + course.ways_s[:, k, r].sum(0)
+    left_s = at_pairs(course.begin_s, e, r) + at_pairs(course.ways_s, k, r).sum(0)
     present_s = jnp.where(schedule.finished, round_s, jnp.where(schedule.started, left_s, 0.0))
     client_j = (
         clients.idle_w * present_s

@@ -5,6 +5,7 @@ from typing import Any, NamedTuple
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float32, Int32, Shaped
 
+from cefl_jax.indexing import at_pairs
 from cefl_jax.network.messages import Sizes
 from cefl_jax.network.topology import RoundNetwork
 
@@ -40,15 +41,16 @@ def set_pace(task: Task, network: RoundNetwork, work: Any, sizes: Sizes) -> Pace
     server, k = jnp.maximum(placed, 0), jnp.arange(placed.shape[0])
     samples = jnp.where(placed[:, None] < 0, 0, task.samples).astype(jnp.float32)
     sends = (samples > 0).astype(jnp.float32)
+    up_bps, down_bps = (at_pairs(bps, k, server) for bps in (network.up_bps, network.down_bps))
     client_s = samples / network.clients.flop_per_s[:, None]
     server_s = of_client(task, sample_service(task, network, work))
     front_bits = jnp.where(placed < 0, 0.0, 8.0 * sizes.front)
     return Pace(
         load=front_bits / network.front_down_bps,
         forward=client_s * work.front_forward_flop,
-        send=sizes.upward_bits(samples, sends) / network.up_bps[k, server][:, None],
+        send=sizes.upward_bits(samples, sends) / up_bps[:, None],
         serve=samples * server_s[:, None],
-        receive=sizes.downward_bits(samples, sends) / network.down_bps[k, server][:, None],
+        receive=sizes.downward_bits(samples, sends) / down_bps[:, None],
         backward=client_s * work.front_backward_flop,
         deliver=front_bits / network.front_up_bps,
     )

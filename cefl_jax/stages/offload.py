@@ -5,6 +5,7 @@ import jax.numpy as jnp
 import optax
 from jaxtyping import Array, Bool, Float, Float32, Int32, PRNGKeyArray, Real
 
+from cefl_jax.indexing import at_pairs
 from cefl_jax.specs import OffloadSpec
 from cefl_jax.stages.bottleneck import least_limit
 from cefl_jax.types import AnyArray
@@ -38,7 +39,7 @@ def match(cost: Real[AnyArray, "M E"], objective: str = "sum") -> Int32[Array, "
     elif objective != "sum":
         raise ValueError(f"offload.objective={objective!r} is unknown; known: sum, bottleneck")
     column = _assign_min_sum(_forbid(cost, allowed))
-    return jnp.where(jnp.isfinite(cost[jnp.arange(rows), column]), column, -1)
+    return jnp.where(jnp.isfinite(at_pairs(cost, jnp.arange(rows), column)), column, -1)
 
 
 def place_clusters(
@@ -85,7 +86,7 @@ def place_clusters(
     cost = cost.reshape(num_clusters, -1)
     slot = _choose_slots(cost, formed, spec, distance, key)
     placed = formed & (slot >= 0)
-    paid = jnp.where(placed, cost[jnp.arange(num_clusters), slot], 0.0)
+    paid = jnp.where(placed, at_pairs(cost, jnp.arange(num_clusters), slot), 0.0)
     value = paid.max() if spec.objective == "bottleneck" else paid.sum()
     return jnp.where(placed, slot % num_edges, -1), value
 

@@ -1,12 +1,24 @@
-"""Every setting that a benchmark times is one that can be run."""
+"""Every benchmark can be started, and every setting that one times is one that can be run."""
+
+import importlib
+import pathlib
 
 import pytest
 
+import benchmarks
 from benchmarks import gpu_cases, network_cost, scaling
 from benchmarks.settings import make_spec
 from benchmarks.torch_baseline import __main__ as baseline
+from benchmarks.torch_baseline import worker
 from benchmarks.torch_baseline.cases import CASES
 from cefl_jax import config
+
+NAMES = sorted(file.stem for file in pathlib.Path(benchmarks.__path__[0]).glob("[a-z]*.py"))
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_what_a_benchmark_imports_is_there(name):
+    importlib.import_module(f"benchmarks.{name}")
 
 
 @pytest.mark.parametrize("name", CASES)
@@ -17,12 +29,17 @@ def test_cases_against_pytorch_and_their_small_form(name):
     assert small.train.clients_per_round == 4
 
 
+@pytest.mark.parametrize("backend", ["cpu", "gpu"])
 @pytest.mark.parametrize("small", [False, True])
-def test_contenders_on_an_accelerator(small):
+def test_contenders_on_an_accelerator(small, backend):
+    """Each is a command line that its worker takes."""
     for name, case in gpu_cases.make_cases(small).items():
-        for contender in (*gpu_cases.rivals(name, case, "cpu"), *gpu_cases.choices(name, case)):
-            make_spec([word for word in contender.arguments if not word.startswith("-")
-                       and "=" in word])
+        contenders = gpu_cases.rivals(name, case, backend) + gpu_cases.choices(name, case)
+        for contender in contenders:
+            _, module, *words = contender.arguments
+            if module == gpu_cases.TORCH[1]:
+                words = worker.make_parser().parse_args(words).fields
+            make_spec(words)
 
 
 @pytest.mark.parametrize("axis", scaling.AXES)

@@ -1,5 +1,7 @@
 """The rounds in PyTorch that ours are timed against do the same: equal draws, equal results."""
 
+import functools
+
 import jax
 import numpy as np
 import pytest
@@ -7,12 +9,13 @@ import pytest
 from cefl_jax.models.split import make_model
 from cefl_jax.specs import ModelSpec
 from cefl_jax.stages import planning
-from tests.quick import quick_jit, quickest_jit
+from tests.quick import quick_jit
 from tests.world import make_setup, make_spec
 
 torch = pytest.importorskip("torch")
 
 from benchmarks.torch_baseline import draws, models, parity, stacked  # noqa: E402
+from tests.compare import assert_close  # noqa: E402
 
 FEDAVG = {
     "cefl.clustering.rule": "singleton",
@@ -24,9 +27,15 @@ TOLERANCE = 1e-4
 """Of a parameter array's difference as a share of its movement; float32 leaves 1e-6 to 1e-5."""
 
 
-def apart(changes, method, variant, **dataset):
-    setup = make_setup(changes, **dataset)
-    return parity.compare(setup, parity.play_ours(setup, jit=quickest_jit), method, variant)
+@functools.cache
+def play(changes, side):
+    """A setup, and what our program makes of it."""
+    setup = make_setup(dict(changes), side=side)
+    return setup, parity.play_ours(setup, jit=quick_jit)
+
+
+def apart(changes, method, variant, side=8):
+    return parity.compare(*play(frozenset(changes.items()), side), method, variant)
 
 
 @pytest.mark.parametrize("variant", ["loop", "vmap"])
@@ -83,7 +92,7 @@ def test_parameters_come_back_as_they_went(name, cut, shape):
         return ours.back(halves.back, features), ours.cloud(cloud, features)
 
     for got, want in zip(logits, expected(*params), strict=True):
-        np.testing.assert_allclose(got.numpy(), want, rtol=1e-4, atol=1e-5)
+        assert_close(got.numpy(), want, 1e-4)
 
 
 @pytest.mark.parametrize("changes", [

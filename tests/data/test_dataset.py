@@ -11,6 +11,7 @@ from cefl_jax.data.dataset import check_dataset, make_dataset
 from cefl_jax.data.federated import make_federated
 from cefl_jax.data.idx import DataError
 from cefl_jax.specs import NormalizationSpec
+from tests.compare import assert_close
 from tests.data.examples import quick
 
 NUM_TRAIN, NUM_TEST = 12, 6
@@ -233,7 +234,7 @@ def test_float_images_in_unit_range_are_not_divided_by_255():
         data = make_federated(arrays.make(), [np.arange(NUM_TRAIN)], normalization)
         seen.append(np.asarray(data.normalise(data.images)))
     assert data.images.dtype == data.test_images.dtype == np.float32
-    np.testing.assert_allclose(*seen, rtol=1e-5, atol=1e-6)
+    assert_close(*seen)
     assert np.ptp(seen[0]) > 3
 
 
@@ -241,7 +242,7 @@ def test_a_row_of_a_table_is_normalised_by_its_columns():
     mean, std = tuple(np.linspace(-1, 1, 7).tolist()), (0.5, 1.0, 2.0, 0.5, 1.0, 2.0, 4.0)
     data = make_federated(ROWS.make(), [np.arange(NUM_TRAIN)], NormalizationSpec(mean, std))
     expected = (ROWS.train_images.astype(np.float64) - mean) / std
-    np.testing.assert_allclose(data.normalise(data.images), expected, rtol=1e-5, atol=1e-5)
+    assert_close(data.normalise(data.images), expected)
 
 
 def hash_of(**changes):

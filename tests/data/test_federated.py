@@ -9,6 +9,7 @@ import pytest
 from cefl_jax.data.dataset import Dataset
 from cefl_jax.data.federated import batch_examples, make_federated
 from cefl_jax.specs import NormalizationSpec
+from tests.compare import assert_close
 from tests.quick import quick_jit
 
 NUM_EXAMPLES, NUM_TEST, BATCH = 60, 7, 4
@@ -115,5 +116,5 @@ def test_images_are_normalised_by_channel_or_all_alike(mean, std):
     for channel in range(2):
         m, s = mean[channel % len(mean)], std[channel % len(std)]
         expected = (data.images[..., channel].astype(np.float64) / 255 - m) / s
-        np.testing.assert_allclose(got[..., channel], expected, rtol=1e-5, atol=1e-6)
+        assert_close(got[..., channel], expected)
     assert got.dtype == np.float32

@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 from scipy import stats
 
 from cefl_jax.data import partition
+from tests.compare import assert_close
 from tests.data.examples import (
     TEN_LABELS,
     alphas,
@@ -116,7 +117,7 @@ def test_a_clients_examples_of_a_label_come_from_anywhere_among_them(name):
     place = np.concatenate([indices % 200 - (indices % 200).mean()
                             for indices in BUILDERS[name](labels, 0)])
     # Shuffled, places spread as 0..199 do; cut in runs, each client would hold neighbours.
-    np.testing.assert_allclose(place.std(), 200 / np.sqrt(12), rtol=0.1)
+    assert_close(place.std(), 200 / np.sqrt(12), 0.1)
 
 
 def test_a_tiny_alpha_gives_each_label_to_one_client_all_equally_likely():

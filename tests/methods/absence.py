@@ -11,7 +11,7 @@ from cefl_jax import program
 from cefl_jax.stages import planning
 from cefl_jax.stages.orchestration import Orchestrator
 from tests import world
-from tests.quick import quickest_jit
+from tests.quick import quick_jit
 
 
 class Program(NamedTuple):
@@ -39,7 +39,7 @@ class Program(NamedTuple):
         return self.setup.data._replace(images=images, labels=labels)
 
 
-def compile_round(changes, jit=quickest_jit, wrap=lambda model: model):
+def compile_round(changes, jit=quick_jit, wrap=lambda model: model):
     """The Program of a setup by `world.make_setup`; `wrap` makes its model another one."""
     setup = world.make_setup({"run.on_nonfinite": "skip_client"} | changes)
     data = setup.data._replace(images=np.float32(setup.data.images) / 255)
@@ -50,7 +50,7 @@ def compile_round(changes, jit=quickest_jit, wrap=lambda model: model):
         with mock.patch.object(Orchestrator, "decide", decide):
             return program.make_method(setup, data, network).round(state, hparams)
 
-    start, _, arrays = world.compile_round(setup, quickest_jit)
+    start, _, arrays = world.compile_round(setup, quick_jit)
     return Program(setup, start, jit(step), arrays)
 
 

@@ -9,7 +9,7 @@ from cefl_jax.types import Purpose, round_key
 from tests.oracles.dense_net import Sgd
 from tests.oracles.round_ledger import Terms
 from tests.oracles.round_types import Draws, Settings, Teaching
-from tests.quick import quickest_jit
+from tests.quick import quick_jit
 
 TEACHES = {  # rule: (the cloud the edge model, the edge model the cloud)
     "mutual": (True, True),
@@ -18,8 +18,12 @@ TEACHES = {  # rule: (the cloud the edge model, the edge model the cloud)
     "hard_labels": (False, False),
 }
 
-draw_batch = quickest_jit(planning.draw_batch, static_argnums=4)
-draw_rows = quickest_jit(batch_rows, static_argnums=3)
+sample_clients = quick_jit(sampling.sample_clients, static_argnums=(1, 2))
+cluster_clients = quick_jit(clustering.cluster_clients, static_argnums=2)
+make_plan = quick_jit(planning.make_plan, static_argnums=(3, 4, 5))
+see_network = quick_jit(topology.of_clients, static_argnums=3)
+draw_batch = quick_jit(planning.draw_batch, static_argnums=4)
+draw_rows = quick_jit(batch_rows, static_argnums=3)
 
 
 def layers(params):
@@ -55,7 +59,7 @@ def settings(spec, index):
 def terms(setup, state, clients):
     """What the reference ledger is told of a round of these clients."""
     offload, distill = setup.spec.cefl.offload, setup.spec.cefl.distill
-    network = topology.of_clients(
+    network = see_network(
         setup.network, state.conditions, np.array(clients), offload.include_cloud
     )
     return Terms(
@@ -76,15 +80,15 @@ def draws(setup, state, index, broken=None):
     spec, data = setup.spec, setup.data
     key = {purpose: round_key(state.key, index, purpose) for purpose in Purpose}
     clients = np.asarray(
-        sampling.sample_clients(
+        sample_clients(
             key[Purpose.SAMPLING], len(setup.partition), spec.train.clients_per_round
         )
     )
     counts = data.label_counts[clients]
     cluster = np.asarray(
-        clustering.cluster_clients(key[Purpose.CLUSTERING], counts, spec.cefl.clustering)
+        cluster_clients(key[Purpose.CLUSTERING], counts, spec.cefl.clustering)
     )
-    plan = planning.make_plan(
+    plan = make_plan(
         clients,
         cluster,
         data.sizes[clients],

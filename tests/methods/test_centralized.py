@@ -14,12 +14,12 @@ from cefl_jax.data.federated import batch_examples, permute
 from cefl_jax.runtime import logs
 from cefl_jax.types import Purpose
 from tests import world
+from tests.compare import assert_close
 from tests.methods import replay
 from tests.methods.test_whole_round import assert_same_ledger
 from tests.oracles import edge_rounds
 from tests.oracles.dense_net import (
     Sgd,
-    assert_close,
     backward,
     cross_entropy,
     forward,
@@ -28,7 +28,7 @@ from tests.oracles.dense_net import (
 )
 from tests.oracles.round_bill import Bill
 from tests.oracles.split_round import features_of
-from tests.quick import once_jit
+from tests.quick import once_jit, quick_jit
 
 ROUNDS, BATCH = 3, 7
 CHANGES = {
@@ -53,16 +53,19 @@ def make_setup(case, devices=1):
 
 
 @functools.cache
-def outcomes(case, devices=1):
-    """The state and the Chunk after every round, with the bits of a user's run, as NumPy arrays."""
-    return world.run_whole(make_setup(case, devices), once_jit)
+def outcomes(case, devices=1, jit=quick_jit):
+    """The state and the Chunk after every round, as NumPy arrays."""
+    return world.run_whole(make_setup(case, devices), jit)
+
+
+shuffle = quick_jit(permute)
 
 
 def epoch_batches(setup, epoch):
     """The batches of an epoch over everybody's examples, the last one smaller."""
     key = jax.random.fold_in(jax.random.key(setup.spec.seed), int(Purpose.BATCHES))
     pooled = np.concatenate(setup.partition)
-    places = permute(jax.random.fold_in(key, epoch), jnp.arange(len(pooled)), len(pooled))
+    places = shuffle(jax.random.fold_in(key, epoch), jnp.arange(len(pooled)), len(pooled))
     order = pooled[np.asarray(places)]
     assert sorted(order.tolist()) == sorted(pooled.tolist())
     return [order[at : at + BATCH] for at in range(0, len(order), BATCH)]
@@ -70,7 +73,7 @@ def epoch_batches(setup, epoch):
 
 def first_model(setup):
     key = jax.random.fold_in(jax.random.key(setup.spec.seed), int(Purpose.MODEL))
-    halves, _ = setup.model.init(key)
+    halves, _ = quick_jit(setup.model.init)(key)
     return replay.layers(halves.front + halves.back)
 
 
@@ -91,7 +94,7 @@ def test_rounds_are_pieces_of_one_run_of_plain_sgd(case):
             model, buffer = sgd_step(model, buffer, grads, sgd)
             loss, samples = loss + losses.sum(), samples + len(rows)
         assert_close(replay.layers(state.params), model, rtol=2e-3, atol=2e-5)
-        np.testing.assert_allclose(chunk.metrics.train_loss, [loss / samples], rtol=1e-4)
+        assert_close(chunk.metrics.train_loss, [loss / samples], 1e-4)
         bills.append(bill(setup, samples, uploads=index == 0))
         assert_same_ledger(state.ledger, bills)
 
@@ -121,7 +124,8 @@ def bill(setup, samples, uploads):
 
 
 def test_two_devices_give_the_same_bits():
-    jax.tree.map(np.testing.assert_array_equal, outcomes("steps", 2), outcomes("steps"))
+    on_two, on_one = (outcomes("steps", devices, once_jit) for devices in (2, 1))
+    jax.tree.map(np.testing.assert_array_equal, on_two, on_one)
 
 
 @pytest.mark.slow

@@ -8,7 +8,8 @@ import pytest
 
 from cefl_jax import parallel, program
 from tests import world
-from tests.quick import run_jit
+from tests.compare import assert_close
+from tests.quick import once_jit, quick_jit, run_jit
 
 RULES = {
     "balanced": {"cefl.clustering.rule": "balanced", "cefl.clustering.num_clusters": 4},
@@ -34,7 +35,7 @@ RULES = {
 }
 
 
-def outcome(rule, devices, deterministic=True, jit=run_jit):
+def outcome(rule, devices, deterministic=True):
     """Everything that two rounds and an evaluation lead to, as NumPy arrays."""
     side = 16 if rule == "convolutions" else 8
     changes = RULES[rule] | {"run.devices": devices, "run.deterministic": deterministic}
@@ -44,8 +45,8 @@ def outcome(rule, devices, deterministic=True, jit=run_jit):
     everywhere = setup.mesh.everywhere
     arrays = (program.make_hparams(setup.spec), setup.data, setup.network)
     arrays = jax.device_put(arrays, everywhere)
-    state = jit(start, out_shardings=everywhere)(jax.random.key(0), *arrays[1:])
-    state, chunk = jit(advance, out_shardings=everywhere)(state, *arrays)
+    state = once_jit(start, out_shardings=everywhere)(jax.random.key(0), *arrays[1:])
+    state, chunk = run_jit(advance, out_shardings=everywhere)(state, *arrays)
     state = state._replace(key=jax.random.key_data(state.key))
     return jax.device_get((state, chunk))
 
@@ -92,17 +93,13 @@ def test_the_deadline_on_the_moving_network_is_missed_and_met():
 def test_fast_mode_differs_by_rounding_only(devices):
     rule = "balanced"
     fast = outcome(rule, devices, deterministic=False)
-    jax.tree.map(
-        lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-3, atol=1e-5),
-        fast,
-        on_one_device(rule),
-    )
+    assert_close(fast, on_one_device(rule), 1e-3)
 
 
 def test_map_keeps_the_order_of_items_whatever_the_devices():
     for devices in (1, 2, 8):
         mesh = parallel.make_mesh(devices)
-        squares = mesh.map(lambda i, x: x * i**2, 5, jax.numpy.float32(2))
+        squares = quick_jit(lambda x, mesh=mesh: mesh.map(lambda i, x: x * i**2, 5, x))(2.0)
         np.testing.assert_array_equal(squares, 2.0 * np.arange(5) ** 2)
 
 

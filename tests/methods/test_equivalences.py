@@ -9,13 +9,14 @@ import pytest
 
 from cefl_jax.parallel import AXIS
 from cefl_jax.specs import CompressionSpec, PrivacySpec
-from cefl_jax.stages import planning, sampling
 from cefl_jax.stages.exchange import exchange
 from cefl_jax.stages.optimizers import descend, make_direction
 from cefl_jax.stages.wire import make_wire
 from cefl_jax.types import Purpose, round_key
 from tests import world
-from tests.quick import quickest_jit
+from tests.compare import assert_close
+from tests.methods import replay
+from tests.quick import quick_jit
 
 CLOSE = {"rtol": 1e-4, "atol": 2e-6}
 
@@ -25,7 +26,7 @@ def train_alone(setup, params, client, learning_rate, num_steps):
     key = round_key(jax.random.key(setup.spec.seed), 0, Purpose.BATCHES)
     data, model, cut = setup.data, setup.model, setup.spec.model.cut
 
-    @jax.jit
+    @quick_jit
     def step(params, images, labels, valid):
         def loss(params):
             logits = model.back(params[cut:], model.front(params[:cut], images))
@@ -35,7 +36,7 @@ def train_alone(setup, params, client, learning_rate, num_steps):
         return jax.tree.map(lambda p, g: p - learning_rate * g, params, jax.grad(loss)(params))
 
     for index in range(num_steps):
-        examples, valid = planning.draw_batch(
+        examples, valid = replay.draw_batch(
             data, key, client, index, setup.spec.train.batch_size
         )
         examples = np.minimum(examples, len(data.labels) - 1)
@@ -47,7 +48,7 @@ def train_alone(setup, params, client, learning_rate, num_steps):
 
 def sampled(setup):
     key = round_key(jax.random.key(setup.spec.seed), 0, Purpose.SAMPLING)
-    return sampling.sample_clients(
+    return replay.sample_clients(
         key, len(setup.partition), setup.spec.train.clients_per_round
     ).tolist()
 
@@ -65,7 +66,7 @@ def test_singletons_without_distillation_are_fedavg_on_the_unsplit_model(cut):
             "train.local_epochs": 2,
         }
     )
-    start, step, arrays = world.compile_round(setup, quickest_jit)
+    start, step, arrays = world.compile_round(setup, quick_jit)
     params, clients = start.halves.front + start.halves.back, sampled(setup)
     sizes = np.diff(setup.data.offsets)[clients]
     steps = 2 * -(-sizes // setup.spec.train.batch_size)
@@ -76,11 +77,7 @@ def test_singletons_without_distillation_are_fedavg_on_the_unsplit_model(cut):
     weights = sizes / sizes.sum()
     fedavg = jax.tree.map(lambda *leaves: sum(map(np.multiply, weights, leaves)), *trained)
     state, _ = step(start, *arrays)
-    jax.tree.map(
-        lambda a, b: np.testing.assert_allclose(a, b, **CLOSE),
-        state.halves.front + state.halves.back,
-        fedavg,
-    )
+    assert_close(state.halves.front + state.halves.back, fedavg, **CLOSE)
 
 
 def test_one_cluster_of_one_client_is_centralised_sgd():
@@ -92,15 +89,11 @@ def test_one_cluster_of_one_client_is_centralised_sgd():
             "train.local_steps": 6,
         }
     )
-    start, step, arrays = world.compile_round(setup, quickest_jit)
+    start, step, arrays = world.compile_round(setup, quick_jit)
     params = start.halves.front + start.halves.back
     alone = train_alone(setup, params, sampled(setup)[0], 0.05, 6)
     state, _ = step(start, *arrays)
-    jax.tree.map(
-        lambda a, b: np.testing.assert_allclose(a, b, **CLOSE),
-        state.halves.front + state.halves.back,
-        alone,
-    )
+    assert_close(state.halves.front + state.halves.back, alone, **CLOSE)
 
 
 @pytest.mark.slow
@@ -112,11 +105,7 @@ def test_the_chunk_width_changes_nothing():
         state, metrics = world.run_rounds(setup, 1)
         outcomes.append((state.halves, state.cloud, state.ledger, metrics))
     for other in outcomes[1:]:
-        jax.tree.map(
-            lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-3, atol=1e-5),
-            other,
-            outcomes[0],
-        )
+        assert_close(other, outcomes[0], 1e-3)
 
 
 def test_the_back_half_step_agrees_with_pmap():
@@ -124,7 +113,7 @@ def test_the_back_half_step_agrees_with_pmap():
     setup = world.make_setup({"run.devices": 4})
     model, direction = setup.model, make_direction("sgd", momentum=0.9)
     wire = make_wire(CompressionSpec(), PrivacySpec())
-    halves, _ = model.init(jax.random.key(0))
+    halves, _ = quick_jit(model.init)(jax.random.key(0))
     rng = np.random.default_rng(0)
     images = jnp.float32(rng.normal(size=(4, 3, 5, 8, 8, 1)))
     labels = jnp.int32(rng.integers(0, 4, (4, 3, 5)))
@@ -140,7 +129,5 @@ def test_the_back_half_step_agrees_with_pmap():
 
     pmapped = jax.pmap(back_step, axis_name=AXIS)(images, labels, valid)
     one = lambda i, images, labels, valid: back_step(images[i], labels[i], valid[i])  # noqa: E731
-    mapped = jax.jit(lambda *batch: setup.mesh.map(one, 4, *batch))(images, labels, valid)
-    jax.tree.map(
-        lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-7), mapped, pmapped
-    )
+    mapped = quick_jit(lambda *batch: setup.mesh.map(one, 4, *batch))(images, labels, valid)
+    assert_close(mapped, pmapped)

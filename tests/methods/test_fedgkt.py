@@ -12,11 +12,11 @@ from cefl_jax.runtime import logs
 from cefl_jax.stages.protocols import settings_of
 from cefl_jax.types import Purpose, purpose_key
 from tests import world
+from tests.compare import assert_close
 from tests.methods import replay
 from tests.oracles import knowledge
 from tests.oracles.dense_net import (
     Sgd,
-    assert_close,
     backward,
     cross_entropy,
     forward,
@@ -94,6 +94,14 @@ def first_state(setup):
     return start(jax.random.key(setup.spec.seed), setup.data, setup.network)
 
 
+@functools.cache
+def predictors():
+    """A first state, and the compiled predictors of its run."""
+    setup = make_setup()
+    method = program.make_method(setup, setup.data, setup.network)
+    return first_state(setup), quick_jit(method.predictors)
+
+
 def clients_of(tree):
     """{client: layers} of leaves [N, ...]."""
     count = jax.tree.leaves(tree)[0].shape[0]
@@ -137,8 +145,8 @@ def test_two_rounds_equal_the_slow_reading(case):
         examples = sorted(known.told)
         assert np.flatnonzero(state.told.known).tolist() == examples
         told = np.stack([known.told[example] for example in examples])
-        np.testing.assert_allclose(state.told.logits[examples], told, rtol=2e-3, atol=2e-4)
-        np.testing.assert_allclose(chunk.metrics.train_loss, [loss], rtol=1e-4)
+        assert_close(state.told.logits[examples], told, 2e-3)
+        assert_close(chunk.metrics.train_loss, [loss], 1e-4)
 
 
 def test_the_cases_come_back_to_clients_that_know_something_and_not_all():
@@ -192,30 +200,28 @@ def test_test_images_are_shared_out_over_the_clients(case):
     for name, rows in logits.items():
         losses, _ = cross_entropy(np.stack(rows), dataset.test_labels)
         hits = np.stack(rows).argmax(1) == dataset.test_labels
-        assert float(chunk.scores[name].loss) == pytest.approx(losses.mean(), rel=1e-4)
-        assert float(chunk.scores[name].accuracy) == pytest.approx(hits.mean(), abs=1e-6)
+        assert_close(chunk.scores[name].loss, losses.mean(), 1e-4)
+        assert_close(chunk.scores[name].accuracy, hits.mean(), 0, atol=1e-6)
 
 
 @pytest.mark.parametrize("first", [0, 3])
 @pytest.mark.parametrize("count", [4, 11, 30])
 def test_predictors_find_each_image_its_client(first, count):
     """Fewer images than clients, as many, and more; from any image on."""
-    setup = make_setup()
+    start, predict = predictors()
     rng = np.random.default_rng(count)
     images = rng.normal(size=(count, 8, 8, 1)).astype(np.float32)
-    state = first_state(setup)
-    state = state._replace(
+    state = start._replace(
         clients=jax.tree.map(
-            lambda x: rng.normal(scale=0.1, size=x.shape).astype(np.float32), state.clients
+            lambda x: rng.normal(scale=0.1, size=x.shape).astype(np.float32), start.clients
         )
     )
-    method = program.make_method(setup, setup.data, setup.network)
-    made = quick_jit(method.predictors)(state, images, first + np.arange(count))
+    made = predict(state, images, first + np.arange(count))
     clients = clients_of(state.clients)
     for i, image in enumerate(images):
         layers = clients[(first + i) % 11]
         own = forward(layers, image.reshape(1, -1))[-1]
-        np.testing.assert_allclose(made["client_"][i], own[0], rtol=1e-4, atol=1e-5)
+        assert_close(made["client_"][i], own[0], 1e-4)
 
 
 @pytest.mark.slow
@@ -242,11 +248,7 @@ def test_who_leaves_learns_nothing_and_tells_nothing():
         told = np.flatnonzero((state.told.logits != before.told.logits).any(1))
         owners = {n for n, part in enumerate(setup.partition) if set(part) & set(told.tolist())}
         assert owners == moved
-        jax.tree.map(
-            functools.partial(np.testing.assert_allclose, rtol=1e-6),
-            state.ledger,
-            world.row_of(ledgers, index),
-        )
+        assert_close(state.ledger, world.row_of(ledgers, index), 1e-6)
         before = state
     assert 0 < left < sum(chunk.metrics.sampled.item() for _, chunk in moving_outcomes())
 
@@ -263,7 +265,7 @@ def test_every_byte_of_two_passes():
 
 def test_all_clients_start_alike_with_the_front_half_of_other_methods():
     setup = make_setup()
-    halves, cloud = world.make_setup().model.init(
+    halves, cloud = quick_jit(world.make_setup().model.init)(
         purpose_key(jax.random.key(setup.spec.seed), Purpose.MODEL)
     )
     state = first_state(setup)

@@ -13,10 +13,11 @@ from cefl_jax.runtime import logs
 from cefl_jax.stages import planning
 from cefl_jax.types import Purpose, round_key
 from tests import world
+from tests.compare import assert_close
 from tests.methods import replay
 from tests.methods.test_whole_round import assert_same_ledger
 from tests.oracles import edge_rounds
-from tests.oracles.dense_net import Sgd, assert_close
+from tests.oracles.dense_net import Sgd
 from tests.oracles.split_round import features_of
 from tests.quick import once_jit, quick_jit
 
@@ -55,9 +56,9 @@ def make_setup(case, devices=1):
 
 
 @functools.cache
-def outcomes(case, devices=1):
-    """The state and the Chunk after every round, compiled as a user's run is, as NumPy arrays."""
-    return world.run_whole(make_setup(case, devices), once_jit)
+def outcomes(case, devices=1, jit=quick_jit):
+    """The state and the Chunk after every round, as NumPy arrays."""
+    return world.run_whole(make_setup(case, devices), jit)
 
 
 def clients_of(setup, index, decision):
@@ -104,7 +105,7 @@ def references(case):
     sgd = Sgd(
         optimizer.learning_rate, optimizer.momentum, optimizer.weight_decay, optimizer.clip_norm
     )
-    halves, _ = setup.model.init(
+    halves, _ = quick_jit(setup.model.init)(
         jax.random.fold_in(jax.random.key(setup.spec.seed), int(Purpose.MODEL))
     )
     model, work = replay.layers(halves.front + halves.back), setup.work
@@ -141,7 +142,7 @@ def test_three_rounds_equal_the_slow_reading(case):
         outcomes(case), references(case), strict=True
     ):
         assert_close(replay.layers(state.params), model, rtol=1e-3, atol=1e-5)
-        np.testing.assert_allclose(chunk.metrics.train_loss, [loss], rtol=1e-4)
+        assert_close(chunk.metrics.train_loss, [loss], 1e-4)
         costs.append(cost)
         assert_same_ledger(state.ledger, costs)
         seen = chunk.metrics.sampled.item(), chunk.metrics.counted.item()
@@ -170,7 +171,8 @@ def test_the_cases_have_what_they_are_for():
 @pytest.mark.slow
 def test_two_devices_give_the_same_bits():
     case = "epochs, clients leave"
-    jax.tree.map(np.testing.assert_array_equal, outcomes(case, 2), outcomes(case))
+    on_two, on_one = (outcomes(case, devices, once_jit) for devices in (2, 1))
+    jax.tree.map(np.testing.assert_array_equal, on_two, on_one)
 
 
 @pytest.mark.slow
@@ -184,7 +186,7 @@ def test_one_edge_node_and_one_edge_round_are_fedavg():
         )
         *_, (state, chunk) = world.run_whole(setup)
         ends.append((state.params, chunk.metrics._replace(course=None)))
-    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=2e-6), *ends)
+    assert_close(*ends, 1e-4)
 
 
 @pytest.mark.slow

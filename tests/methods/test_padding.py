@@ -7,11 +7,12 @@ import numpy as np
 import pytest
 
 from cefl_jax.specs import CompressionSpec, PrivacySpec
-from cefl_jax.stages import planning
 from cefl_jax.stages.optimizers import make_direction
 from cefl_jax.stages.split_training import Node, Rows, SplitTraining
 from cefl_jax.stages.wire import make_wire
 from tests import world
+from tests.compare import assert_close
+from tests.methods.replay import make_plan
 from tests.quick import quick_jit
 
 CLUSTER = [0, -1, 1, 0, -1, 0]  # of clients 0 to 5, which make 1, 5, 2, 7, 3 and 3 local steps
@@ -27,10 +28,10 @@ def train():
     """
     setup = world.make_setup({"train.local_steps": None, "train.local_epochs": 1})
     model, data = setup.model, jax.tree.map(jnp.asarray, setup.data)
-    halves, _ = model.init(jax.random.key(0))
+    halves, _ = quick_jit(model.init)(jax.random.key(0))
     clients = jnp.arange(len(CLUSTER))
     cluster, sizes = jnp.array(CLUSTER), data.sizes[clients]
-    plan = planning.make_plan(clients, cluster, sizes, 2, setup.spec.train, UPLOADS)
+    plan = make_plan(clients, cluster, sizes, 2, setup.spec.train, UPLOADS)
     assert plan.clients.tolist() == [0, 3, 5, 2, 1, 4]
     assert plan.steps.tolist() == [1, 7, 3, 2, 0, 0]
     direction = make_direction("sgd", momentum=0.9, weight_decay=0.1)
@@ -88,14 +89,8 @@ def test_slots_past_a_cluster_change_nobody(train, width):
     train, _ = train
     (rows, nodes), (alone, alone_nodes) = train(width), train(1)
     taken = len(CLUSTER)
-    jax.tree.map(
-        lambda a, b: np.testing.assert_allclose(a[:taken], b[:taken], rtol=1e-5, atol=1e-6),
-        rows,
-        alone,
-    )
-    jax.tree.map(
-        lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6), nodes, alone_nodes
-    )
+    assert_close(*(row_of(each, slice(taken)) for each in (rows, alone)))
+    assert_close(nodes, alone_nodes)
     assert [int(node.samples) for node in nodes] == [3 + 25 + 12, 8]  # each example once
 
 

@@ -5,7 +5,8 @@ import numpy as np
 import pytest
 
 from tests import world
-from tests.quick import quickest_jit
+from tests.compare import assert_close
+from tests.quick import quick_jit
 
 HALF = {"run.compute_dtype": "bfloat16"}
 WAITING = {"run.archive_dtype": "bfloat16"}
@@ -13,13 +14,13 @@ WAITING = {"run.archive_dtype": "bfloat16"}
 
 @pytest.fixture(scope="module")
 def whole():
-    return world.run_rounds(world.make_setup(), 2, quickest_jit)
+    return world.run_rounds(world.make_setup(), 2, quick_jit)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("changes", [HALF, WAITING], ids=["compute", "archive"])
 def test_rounds_in_bfloat16_come_near_and_keep_float32_parameters(whole, changes):
-    state, metrics = world.run_rounds(world.make_setup(changes), 2, quickest_jit)
+    state, metrics = world.run_rounds(world.make_setup(changes), 2, quick_jit)
     wanted, was = whole
     trees = (state.halves, state.cloud), (wanted.halves, wanted.cloud)
     near = [
@@ -29,7 +30,7 @@ def test_rounds_in_bfloat16_come_near_and_keep_float32_parameters(whole, changes
     ]
     assert {leaf.dtype for leaf in jax.tree.leaves(trees)} == {np.dtype("float32")}
     assert 0 < max(near) < 0.02
-    np.testing.assert_allclose(metrics.train_loss, was.train_loss, rtol=0.02)
+    assert_close(metrics.train_loss, was.train_loss, 0.02)
 
 
 @pytest.mark.slow

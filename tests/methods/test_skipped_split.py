@@ -8,16 +8,16 @@ import numpy as np
 import pytest
 
 from cefl_jax.models.split import SplitModel
-from cefl_jax.program import FOR_CPU_ONCE
 from tests import world
+from tests.compare import assert_close
 from tests.methods import absence, replay
 from tests.methods.absence import assert_same_bits, plain
 from tests.methods.test_whole_round import assert_same_models
 from tests.oracles import split_round
 from tests.oracles.round_types import State
-from tests.quick import quickest_jit
+from tests.quick import once_jit, quick_jit
 
-SAME = functools.partial(jax.jit, compiler_options=FOR_CPU_ONCE)  # on any number of devices
+SAME = once_jit  # on any number of devices
 STEEP, HIGH = -900.0, 1e8  # pixels at which Fragile breaks
 
 
@@ -49,7 +49,7 @@ class Fragile(SplitModel):
 
 
 @functools.cache
-def program(devices=2, jit=quickest_jit):
+def program(devices=2, jit=quick_jit):
     """The method on three clusters of two and three clients, whose nodes take two at once."""
     changes = {"run.devices": devices, "train.rounds": 1}
     return absence.compile_round(changes, jit, lambda model: Fragile(**vars(model)))
@@ -100,7 +100,7 @@ def assert_equals_the_reference(run, data, broken, learning_rate=None):
         settings,
     )
     assert_same_models(got, reference.state)
-    np.testing.assert_allclose(metrics.train_loss, reference.train_loss, rtol=1e-4)
+    assert_close(metrics.train_loss, reference.train_loss, 1e-4)
     assert (metrics.skipped, metrics.counted) == (len(broken), 7 - len(broken))
     assert jax.tree.all(metrics.finite)
     return reference
@@ -182,11 +182,8 @@ def test_any_number_of_devices_leaves_the_same_clients_out(devices):
 
 @pytest.mark.slow
 def test_without_broken_clients_it_is_the_run_that_would_stop():
-    state, step, arrays = world.compile_round(world.make_setup({"train.rounds": 1}), quickest_jit)
+    state, step, arrays = world.compile_round(world.make_setup({"train.rounds": 1}), quick_jit)
     (plainly, told), (soundly, metrics) = step(state, *arrays), program().play()
-    jax.tree.map(
-        lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6),
-        plain(soundly), plain(plainly),
-    )
+    assert_close(plain(soundly), plain(plainly))
     assert told.skipped is None
     assert metrics.skipped == 0

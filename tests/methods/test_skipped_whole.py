@@ -8,17 +8,17 @@ import numpy as np
 import pytest
 
 from cefl_jax.network.hierarchy import nearest_edges
-from cefl_jax.program import FOR_CPU_ONCE
 from cefl_jax.types import Purpose, round_key
 from tests import world
+from tests.compare import assert_close
 from tests.methods import absence, replay
 from tests.methods.absence import assert_same_bits, plain
 from tests.oracles import edge_rounds, whole_model
-from tests.oracles.dense_net import Sgd, assert_close, weighted_mean, zeros_like
+from tests.oracles.dense_net import Sgd, weighted_mean, zeros_like
 from tests.oracles.split_round import features_of
-from tests.quick import quickest_jit
+from tests.quick import once_jit, quick_jit
 
-SAME = functools.partial(jax.jit, compiler_options=FOR_CPU_ONCE)  # on any number of devices
+SAME = once_jit  # on any number of devices
 QUICK = ("scaffold", "hierfavg", "fedgkt")
 OTHERS = ("sequential_split", "fedavg", "fedprox", "fedopt", "splitfed_v1", "splitfed_v2")
 METHODS = [*QUICK, *(pytest.param(name, marks=pytest.mark.slow) for name in OTHERS)]
@@ -34,7 +34,7 @@ def program(method, devices=None):
     changes = {"method.name": method, "train.rounds": 1, "run.devices": devices or 1} | EVERYTHING
     if method == "fedgkt":
         changes |= {"train.local_steps": 1}         # or nobody learns to upload what is infinite
-    return absence.compile_round(changes, SAME if devices else quickest_jit)
+    return absence.compile_round(changes, SAME if devices else quick_jit)
 
 
 def batches(run):
@@ -125,7 +125,7 @@ def test_a_client_that_breaks_at_last_has_no_part_in_scaffold():
     zeros = [zeros_like(model) for _ in run.setup.partition]
     x, c, c_of, loss = whole_model.scaffold(model, zeros[0], zeros, clients, sgd, 1.0)
     assert_close(replay.layers(got.params), x, rtol=1e-4, atol=2e-6)
-    np.testing.assert_allclose(metrics.train_loss, loss.mean(), rtol=1e-4)
+    assert_close(metrics.train_loss, loss.mean(), 1e-4)
     assert metrics.skipped == 1
     assert_close(replay.layers(got.memory.server), c, rtol=1e-4, atol=2e-6)
     for client, expected in enumerate(c_of):
@@ -167,7 +167,7 @@ def test_a_client_that_breaks_in_an_edge_round_is_out_of_that_and_what_follows(b
     size = {node: sum(plan.sizes[k] for k in left if nodes[k] == node) for node in models}
     expected = weighted_mean(list(models.values()), list(size.values()))
     assert_close(replay.layers(got.params), expected, rtol=1e-4, atol=2e-6)
-    np.testing.assert_allclose(metrics.train_loss, losses / samples, rtol=1e-4)
+    assert_close(metrics.train_loss, losses / samples, 1e-4)
     assert metrics.skipped == 1
 
 

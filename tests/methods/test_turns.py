@@ -13,13 +13,13 @@ from cefl_jax import config, experiment, program
 from cefl_jax.network.messages import LINKS, MESSAGES
 from cefl_jax.network.schedule import PHASES
 from cefl_jax.runtime import logs
-from cefl_jax.stages import planning, sampling
 from cefl_jax.types import Purpose, round_key
 from tests import world
+from tests.compare import assert_close
 from tests.methods import replay
 from tests.methods.test_equivalences import CLOSE, train_alone
 from tests.oracles import turns
-from tests.oracles.dense_net import Sgd, assert_close
+from tests.oracles.dense_net import Sgd
 from tests.oracles.split_round import features_of
 from tests.quick import once_jit, quick_jit
 
@@ -45,9 +45,9 @@ def make_setup(method, devices=1):
 
 
 @functools.cache
-def outcomes(method, devices=1):
-    """The state and the Chunk after every round, compiled as a user's run is, as NumPy arrays."""
-    return world.run_whole(make_setup(method, devices), once_jit)
+def outcomes(method, devices=1, jit=quick_jit):
+    """The state and the Chunk after every round, as NumPy arrays."""
+    return world.run_whole(make_setup(method, devices), jit)
 
 
 @functools.cache
@@ -60,7 +60,7 @@ def drawn_clients(setup, index, available):
     """The clients of a round in the order in which they were sampled, without empty places."""
     key = round_key(jax.random.key(setup.spec.seed), index, Purpose.SAMPLING)
     places = setup.spec.train.clients_per_round
-    clients = sampling.sample_clients(key, len(setup.partition), places, available)
+    clients = replay.sample_clients(key, len(setup.partition), places, available)
     return [client for client in clients.tolist() if client < len(setup.partition)]
 
 
@@ -73,7 +73,7 @@ def oracle_clients(setup, index, stays):
         planned = 2 * -(-len(setup.partition[client]) // size)
         made, batches = min(planned, stays[client]), []
         for step in range(made):
-            examples, valid = planning.draw_batch(setup.data, key, client, step, size)
+            examples, valid = replay.draw_batch(setup.data, key, client, step, size)
             examples = np.asarray(examples)[np.asarray(valid)]
             x = features_of(dataset.train_images[examples], scale)
             batches.append((x, dataset.train_labels[examples]))
@@ -92,7 +92,7 @@ def test_three_rounds_equal_the_slow_reading(method):
     sgd = Sgd(
         optimizer.learning_rate, optimizer.momentum, optimizer.weight_decay, optimizer.clip_norm
     )
-    halves, _ = setup.model.init(program_key(setup))
+    halves, _ = quick_jit(setup.model.init)(program_key(setup))
     expected, counted, parts = replay.layers(halves.front + halves.back), [], 0
     for index, (state, chunk) in enumerate(outcomes(method)):
         plan, task = (world.row_of(x, index) for x in (decisions().plan, decisions().task))
@@ -103,7 +103,7 @@ def test_three_rounds_equal_the_slow_reading(method):
         else:
             expected, loss = turns.sequential(expected, clients, sgd)
         assert_close(layers(state), expected, rtol=1e-3, atol=1e-5)
-        np.testing.assert_allclose(chunk.metrics.train_loss, [loss], rtol=1e-4)
+        assert_close(chunk.metrics.train_loss, [loss], 1e-4)
         counted.append((len(clients), sum(client.counts for client in clients)))
         parts += sum(bool(client.batches) and not client.counts for client in clients)
         seen = chunk.metrics.sampled.item(), chunk.metrics.counted.item()
@@ -121,7 +121,8 @@ def program_key(setup):
 @pytest.mark.slow
 @pytest.mark.parametrize("method", METHODS)
 def test_two_devices_give_the_same_bits(method):
-    jax.tree.map(np.testing.assert_array_equal, outcomes(method, 2), outcomes(method))
+    on_two, on_one = (outcomes(method, devices, once_jit) for devices in (2, 1))
+    jax.tree.map(np.testing.assert_array_equal, on_two, on_one)
 
 
 @pytest.mark.slow
@@ -142,9 +143,7 @@ def test_a_round_of_one_client_is_centralised_sgd_by_either_method():
     steps = 2 * -(-len(setup.partition[client]) // setup.spec.train.batch_size)
     alone = train_alone(setup, start.halves.front + start.halves.back, client, 0.05, steps)
     for front, back in ends:
-        jax.tree.map(
-            lambda a, b: np.testing.assert_allclose(a, b, **CLOSE), front + back, alone
-        )
+        assert_close(front + back, alone, **CLOSE)
 
 
 @pytest.mark.parametrize("late", ["drop", "keep"])
@@ -190,10 +189,10 @@ def test_the_ledger_of_turns_is_their_sum(late):
         sent = {key: sent.get(key, 0) + bytes_sent.get(key, 0) for key in {*sent, *bytes_sent}}
         joules += energy_j
         expected_s = [spent_s.get(name, 0.0) for name in PHASES]
-        np.testing.assert_allclose(ledger.phase_s, expected_s, rtol=2e-5, atol=1e-12)
+        assert_close(ledger.phase_s, expected_s, 2e-5)
         for (i, link), (j, message) in itertools.product(enumerate(LINKS), enumerate(MESSAGES)):
             assert int(ledger.link_bytes[i, j]) == sent.get((link, message), 0), (link, message)
-        np.testing.assert_allclose(ledger.energy_j, joules, rtol=2e-5)
+        assert_close(ledger.energy_j, joules, 2e-5, each=True)
     assert 0 < sum(left) < len(left) < 7 * setup.spec.train.rounds
 
 
@@ -206,7 +205,7 @@ def test_one_server_takes_all_samples_of_a_step():
     served_s = (samples * made).sum(0) * setup.work.back_train_flop / setup.network.cloud.flop_per_s
     assert schedule.served_s.shape[0] == 1
     got_s = np.float64(schedule.served_s - schedule.arrived_s)[0]
-    np.testing.assert_allclose(got_s, served_s, rtol=1e-2, atol=1e-8)
+    assert_close(got_s, served_s, 1e-2)
 
 
 def test_what_is_done_in_turn_is_for_one_device_and_one_client_at_once():

@@ -4,8 +4,9 @@ import jax
 import numpy as np
 import pytest
 
+from tests.compare import assert_close
 from tests.methods.whole_rounds import clients_of, layers, play
-from tests.oracles.dense_net import assert_close, backward, cross_entropy, each, forward
+from tests.oracles.dense_net import backward, cross_entropy, each, forward
 
 CLOSE = {"rtol": 1e-5, "atol": 1e-6}
 ALONE = {  # a cluster for each client, at servers of its own, and nothing is distilled
@@ -31,7 +32,7 @@ def same_course(one, other):
         for name in ("clients", "schedule.steps", "schedule.counts"):
             first, second = (_at(metrics.course, name) for metrics in (got, wanted))
             np.testing.assert_array_equal(first, second)
-        np.testing.assert_allclose(got.train_loss, wanted.train_loss, rtol=1e-5)
+        assert_close(got.train_loss, wanted.train_loss)
 
 
 def _at(course, name):

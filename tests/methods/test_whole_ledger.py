@@ -11,6 +11,7 @@ from cefl_jax.network.messages import LINKS, MESSAGES
 from cefl_jax.network.schedule import PHASES
 from cefl_jax.types import Purpose, purpose_key, round_key
 from tests import world
+from tests.compare import assert_close
 from tests.methods.test_whole_round import make_setup
 from tests.methods.whole_rounds import planned_steps
 from tests.oracles import whole_bill
@@ -83,11 +84,11 @@ def assert_same(ledger, spent):
     phase_s, link_bytes, energy_j = zip(*spent, strict=True)
     for i, phase in enumerate(PHASES):
         seconds = sum(one.get(phase, 0.0) for one in phase_s)
-        np.testing.assert_allclose(ledger.phase_s[i], seconds, 1e-4, 1e-9, err_msg=phase)
+        assert_close(ledger.phase_s[i], seconds, 1e-4, err_msg=phase)
     for (i, link), (j, message) in itertools.product(enumerate(LINKS), enumerate(MESSAGES)):
         sent = sum(one.get((link, message), 0) for one in link_bytes)
         assert int(ledger.link_bytes[i, j]) == sent, (link, message)
-    np.testing.assert_allclose(ledger.energy_j, np.sum(energy_j, 0), 1e-4)
+    assert_close(ledger.energy_j, np.sum(energy_j, 0), 1e-4, each=True)
 
 
 @pytest.mark.parametrize("case", CASES)

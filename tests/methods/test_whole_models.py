@@ -6,11 +6,12 @@ import pytest
 
 from cefl_jax.methods.fedopt import Moments, server_update
 from cefl_jax.specs import FedoptSpec
-from cefl_jax.stages import sampling
 from cefl_jax.types import Purpose, round_key
+from tests.compare import assert_close
+from tests.methods.replay import sample_clients
 from tests.methods.whole_rounds import clients_of, layers, planned_steps, play, sgd_of
 from tests.oracles import whole_model
-from tests.oracles.dense_net import assert_close, drawn_network, zeros_like
+from tests.oracles.dense_net import drawn_network, zeros_like
 
 CLOSE = {"rtol": 1e-4, "atol": 2e-6}
 EVERYTHING = {  # for the client's optimizer
@@ -78,14 +79,14 @@ def check(run, index, expected, loss, metrics):
     state = run.states[index + 1]
     assert state.round == index + 1
     assert_close(layers(state.params), expected, **CLOSE)
-    np.testing.assert_allclose(metrics.train_loss, loss.mean(), rtol=1e-4)
+    assert_close(metrics.train_loss, loss.mean(), 1e-4)
 
 
 def everybody_finishes(run):
     """On a network that stands still the clients are those sampled, and make all their steps."""
     for index, metrics in enumerate(run.metrics):
         key = round_key(run.states[0].key, index, Purpose.SAMPLING)
-        sampled = sampling.sample_clients(key, len(run.setup.partition), 7).tolist()
+        sampled = sample_clients(key, len(run.setup.partition), 7).tolist()
         clients = clients_of(run, index)
         assert [client.index for client in clients] == sampled
         for client in clients:

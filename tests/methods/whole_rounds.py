@@ -7,12 +7,12 @@ import jax
 import numpy as np
 
 from cefl_jax import build
-from cefl_jax.stages import planning
 from cefl_jax.types import Purpose, round_key
 from tests import world
 from tests.methods import replay
+from tests.methods.replay import draw_batch
 from tests.oracles.whole_model import Client
-from tests.quick import quickest_jit
+from tests.quick import quick_jit
 
 EMPTYING = {  # 11 of 11 clients are there, then 4, then nobody; who goes does so within the round
     "train.local_steps": None,
@@ -21,7 +21,6 @@ EMPTYING = {  # 11 of 11 clients are there, then 4, then nobody; who goes does s
     "run.client_chunk": 2,
 }
 PRESENT = (11, 4, 0, 11)
-draw_batch = jax.jit(planning.draw_batch, static_argnums=4)
 
 
 class Rounds(NamedTuple):
@@ -65,7 +64,7 @@ class _Program(NamedTuple):
             setup = world.follow(
                 setup, world.make_trace(setup, [order < count for count in PRESENT])
             )
-        return _Program(setup, *world.compile_round(setup, quickest_jit))
+        return _Program(setup, *world.compile_round(setup, quick_jit))
 
 
 def clients_of(run, index):

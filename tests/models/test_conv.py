@@ -10,11 +10,10 @@ from cefl_jax.models import conv, zoo
 from cefl_jax.models.conv import Lowering, choose_lowering
 from cefl_jax.models.split import make_model
 from cefl_jax.specs import ModelSpec
+from tests.compare import assert_close
 from tests.oracles import conv_net as oracle
 from tests.quick import quick_jit
 
-# Three hundred lowered blocks: without XLA's fusion emitters they compile four times faster.
-QUICK = {"xla_backend_optimization_level": 0, "xla_cpu_use_fusion_emitters": False}
 NUM_CLIENTS, BATCH = 2, 2
 EXACT = [Lowering("xla"), Lowering("patches"), *(Lowering("tiles", tile) for tile in (1, 2, 3))]
 WINOGRAD = [Lowering("winograd", tile) for tile in (2, 3, 4)]
@@ -84,7 +83,7 @@ def outcomes(lowerings, case, arrays):
     def each(*arrays):
         return [by(lowering, *arrays) for lowering in lowerings]
 
-    return jax.jit(each, compiler_options=QUICK)(*arrays)
+    return quick_jit(each)(*arrays)
 
 
 def expected(case, arrays):
@@ -106,10 +105,7 @@ def assert_all_close(got, wanted, says, tolerance=1e-5):
     names = ("value", "images", "kernel", "bias")[: len(wanted)]
     for name, values, correct in zip(names, got, wanted, strict=True):
         assert values.shape == correct.shape
-        largest = np.abs(correct).max(initial=0)
-        np.testing.assert_allclose(
-            values, correct, rtol=0, atol=tolerance * largest, err_msg=f"{name} by {says}"
-        )
+        assert_close(values, correct, tolerance, err_msg=f"{name} by {says}")
 
 
 def test_the_zoo_makes_the_convolutions_that_its_page_names():

@@ -15,6 +15,7 @@ from cefl_jax.models.split import make_model
 from cefl_jax.specs import CompressionSpec, ModelSpec, PrivacySpec
 from cefl_jax.stages.exchange import exchange
 from cefl_jax.stages.wire import make_wire
+from tests.compare import assert_close
 from tests.oracles import conv_net as oracle
 from tests.quick import quick_jit
 
@@ -66,15 +67,6 @@ def unsplit_gradients(name):
     return quick_jit(jax.vmap(jax.value_and_grad(summed_loss)))
 
 
-def assert_trees_close(got, wanted):
-    """Float tolerance by each leaf's largest value: the two sides sum in different orders."""
-
-    def close(a, b):
-        np.testing.assert_allclose(a, b, rtol=0, atol=1e-5 * float(np.abs(b).max()) + 1e-12)
-
-    jax.tree.map(close, got, wanted)
-
-
 @pytest.mark.parametrize(("name", "cut"), CUTS)
 def test_front_then_back_is_the_model_of_its_paper(name, cut):
     model, halves, _ = made(name, cut)
@@ -87,7 +79,7 @@ def test_front_then_back_is_the_model_of_its_paper(name, cut):
     logits = whole(halves, images)
     expected = oracle.forward(name, layers, images)
     assert logits.shape == (len(images), NUM_CLASSES)
-    np.testing.assert_allclose(logits, expected, rtol=0, atol=1e-5 * np.abs(expected).max())
+    assert_close(logits, expected)
 
 
 @pytest.mark.parametrize(("name", "cut"), CUTS)
@@ -100,18 +92,18 @@ def test_gradient_through_the_cut_is_end_to_end_autodiff(name, cut):
     keys = jax.random.split(jax.random.key(0), len(VALID))
     step = quick_jit(functools.partial(exchange, model, wire, keys))
     got = step(fronts, halves.back, images, labels, VALID)
-    np.testing.assert_allclose(got.loss, losses.sum(), rtol=1e-5)
+    assert_close(got.loss, losses.sum())
     # The node sums over the cluster; each client gets the gradient of its own mean loss.
-    assert_trees_close(got.back_grad, jax.tree.map(lambda g: g.sum(0), grads[cut:]))
+    assert_close(got.back_grad, jax.tree.map(lambda g: g.sum(0), grads[cut:]))
     samples = np.maximum(VALID.sum(1), 1)
     mean = jax.tree.map(lambda g: g / samples.reshape(-1, *[1] * (g.ndim - 1)), grads[:cut])
-    assert_trees_close(got.front_grads, mean)
+    assert_close(got.front_grads, mean)
     assert all(np.any(leaf[k]) for leaf in jax.tree.leaves(got.front_grads) for k in (0, 1))
     assert not any(np.any(leaf[2]) for leaf in jax.tree.leaves(got.front_grads))
     # What lies in a masked slot does not matter.
     junk = np.where(VALID[..., None, None, None], images, 7)
     other = step(fronts, halves.back, junk, np.where(VALID, labels, 0), VALID)
-    assert_trees_close(got._replace(smashed=0), other._replace(smashed=0))
+    assert_close(got._replace(smashed=0), other._replace(smashed=0))
 
 
 @pytest.mark.parametrize(("name", "cut"), CUTS)

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from cefl_jax.models import tiling
+from tests.compare import assert_close
 from tests.quick import quick_jit
 
 MOST = len(tiling.POINTS) + 1           # rows of a window: one for each point, and infinity
@@ -28,9 +29,7 @@ def test_transforms_reproduce_correlation(size, tile):
         window = rng.integers(-9, 10, size + tile - 1)
         kernel = rng.integers(-9, 10, size)
         got = of_tile.T @ ((of_kernel @ kernel) * (of_window @ window))
-        np.testing.assert_allclose(
-            got, np.correlate(window, kernel, "valid"), rtol=0, atol=1e-10
-        )
+        assert_close(got, np.correlate(window, kernel, "valid"), 0, atol=1e-10)
 
 
 def test_transforms_of_both_axes_reproduce_correlation_of_planes():
@@ -42,7 +41,7 @@ def test_transforms_of_both_axes_reproduce_correlation_of_planes():
     got = of_tile.T @ ((of_kernel @ kernel.ravel()) * (of_window @ window.ravel()))
     seen = np.lib.stride_tricks.sliding_window_view(window, kernel.shape)
     wanted = np.einsum("abij,ij->ab", seen, kernel)
-    np.testing.assert_allclose(got.reshape(tile, tile), wanted, rtol=0, atol=1e-4)
+    assert_close(got.reshape(tile, tile), wanted, 0, atol=1e-4)
 
 
 WINDOWS = [  # size, stride, windows down and across
@@ -95,4 +94,4 @@ def test_tiles_lie_where_they_are_said_to(winograd):
         row, column = down * tile + i, across * tile + j
         window = x[:, row : row + 3, column : column + 2, b]
         wanted = np.sum(window.transpose(1, 2, 0) * kernel[..., o])
-        np.testing.assert_allclose(got[i, j, o, down, across, b], wanted, rtol=0, atol=1e-4)
+        assert_close(got[i, j, o, down, across, b], wanted, 0, atol=1e-4)

@@ -12,6 +12,7 @@ from cefl_jax.network.ledger import Bill
 from cefl_jax.network.pace import Task
 from cefl_jax.network.schedule import PHASES, simulate
 from cefl_jax.network.topology import Devices
+from tests.compare import assert_close
 from tests.network import rounds, worked, worked_deadlines
 from tests.network.worked import CLUSTER, NETWORK, NUM_KINDS, SAMPLES, SIZES, UPLOADS, WORK
 from tests.quick import quick_jit
@@ -71,9 +72,9 @@ def _program(static_s, keep):
 def test_bill_of_a_round_worked_by_hand(name):
     case = CASES[name]
     bill = bill_of(case.changes)
-    assert rounds.phases(bill.phase_s) == pytest.approx(case.phase_s, rel=2e-6)
+    assert_close(rounds.phases(bill.phase_s), case.phase_s, 2e-6)
     assert rounds.messages(bill.link_bytes) == case.link_bytes
-    np.testing.assert_allclose(bill.energy_j, case.energy_j, rtol=1e-6)
+    assert_close(bill.energy_j, case.energy_j, 1e-6, each=True)
 
 
 @pytest.mark.parametrize("name", ["everybody finishes", "one is too slow to start"])
@@ -99,9 +100,9 @@ def test_bill_of_a_round_equals_the_reference(case):
     assume(course.margin > rounds.TOO_CLOSE)
     _, bill = rounds.compute(case)
     seconds = [expected.phase_s.get(name, 0.0) for name in PHASES]
-    np.testing.assert_allclose(bill.phase_s, seconds, 2e-5, 1e-5 * sum(seconds))
+    assert_close(bill.phase_s, seconds, 2e-5, atol=1e-5 * sum(seconds))
     assert rounds.messages(bill.link_bytes) == {k: n for k, n in expected.link_bytes.items() if n}
-    np.testing.assert_allclose(bill.energy_j, expected.energy_j, 2e-5)
+    assert_close(bill.energy_j, expected.energy_j, 2e-5, each=True)
 
 
 @settings(deadline=None, max_examples=60)
@@ -114,7 +115,7 @@ def test_phases_add_up_to_the_round(case):
         until_s = case.deadline_s
     phase_s = dict(zip(PHASES, np.asarray(bill.phase_s, np.float64), strict=True))
     after_s = phase_s["averaging"] + phase_s["distillation"]
-    assert rounds.length(bill.phase_s) == pytest.approx(until_s + after_s, rel=1e-5)
+    assert_close(rounds.length(bill.phase_s), until_s + after_s)
 
 
 @settings(deadline=None, max_examples=60)

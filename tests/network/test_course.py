@@ -13,6 +13,7 @@ from cefl_jax.network.pace import Task
 from cefl_jax.runtime.timeline import read_timeline
 from cefl_jax.types import Course
 from tests import world
+from tests.compare import assert_close
 from tests.quick import quick_jit
 
 STEPS = 4
@@ -109,7 +110,7 @@ def test_what_is_written_is_read_back(describe, tmp_path, name):
     assert read_timeline(file) == written
     assert written["round"] == 7
     assert written["deadline_s"] == ROUNDS[name].get("deadline_s")
-    np.testing.assert_allclose(written["round_s"], made.phase_s.sum(), rtol=1e-6)
+    assert_close(written["round_s"], made.phase_s.sum(), 1e-6)
     ends = [bar[2] for one in (*written["clients"], *written["nodes"], written["front"],
                                written["cloud"]) for bar in one["bars"]]
     assert max(ends, default=0) <= written["round_s"] * (1 + 1e-6)
@@ -127,22 +128,22 @@ def test_the_seconds_of_a_client_add_up(describe, setup, name):
         samples = task.samples[k, :steps].sum()
         flop = samples * (work.front_forward_flop + work.front_backward_flop)
         tolerance = {"rtol": 1e-4, "atol": 1e-6 * written["round_s"]}
-        np.testing.assert_allclose(
+        assert_close(
             spent(bars, "compute"), flop / clients.flop_per_s[entry["client"]], **tolerance
         )
         sent_s = sched.pace.send[k, :steps].sum() + sched.counts[k] * sched.pace.deliver[k]
         got_s = sched.pace.receive[k, :steps].sum() + sched.started[k] * sched.pace.load[k]
-        np.testing.assert_allclose(spent(bars, "send"), sent_s, **tolerance)
-        np.testing.assert_allclose(spent(bars, "receive"), got_s, **tolerance)
+        assert_close(spent(bars, "send"), sent_s, **tolerance)
+        assert_close(spent(bars, "receive"), got_s, **tolerance)
         assert entry["finished"] == bool(sched.finished[k])
         if entry["finished"]:
             finished += 1
             everything = spent(bars, "compute", "send", "receive", "wait")
-            np.testing.assert_allclose(everything, written["round_s"], rtol=1e-6)
+            assert_close(everything, written["round_s"], 1e-6)
         elif bars:  # who has dropped out waits for nothing afterwards
             assert bars[-1][0] != "wait" or not sched.counts[k]
             gone_s = sched.out_s[k] + sched.counts[k] * sched.pace.deliver[k]
-            np.testing.assert_allclose(bars[-1][2], gone_s, rtol=1e-5)
+            assert_close(bars[-1][2], gone_s)
     assert finished == {"leaving": 3, "on the cloud": 3, "a late client": 5,
                         "nobody in time": 0, "nobody at all": 0}.get(name, 6)
 
@@ -165,7 +166,7 @@ def test_servers_work_while_they_have_to(describe, setup, name):
         samples = (steps * task.samples)[np.isin(task.cluster, here)].sum()
         alone_s = samples * work.back_train_flop / device.flop_per_s
         if len(here) <= 1:
-            np.testing.assert_allclose(spent(node["bars"], "compute"), alone_s, rtol=1e-3)
+            assert_close(spent(node["bars"], "compute"), alone_s, 1e-3)
         pauses = [after[1] - bar[2] for bar, after in itertools.pairwise(node["bars"])]
         assert min(pauses, default=1) > 0  # what two clusters have done at once is one bar
         # Shared evenly, it takes at least as long as alone, and at most as if all were in turns.
@@ -177,12 +178,12 @@ def test_servers_work_while_they_have_to(describe, setup, name):
     backs_s = 2 * clusters * work.back_params / network.cloud.flop_per_s
     distil_s = 1e8 / network.cloud.flop_per_s
     front, cloud = written["front"]["bars"], written["cloud"]["bars"]
-    np.testing.assert_allclose(spent(front, "average"), fronts_s, rtol=1e-3)
-    np.testing.assert_allclose(spent(cloud, "average"), backs_s, rtol=1e-3)
-    np.testing.assert_allclose(spent(cloud, "distil"), distil_s, rtol=1e-3)
+    assert_close(spent(front, "average"), fronts_s, 1e-3)
+    assert_close(spent(cloud, "average"), backs_s, 1e-3)
+    assert_close(spent(cloud, "distil"), distil_s, 1e-3)
     assert cloud[-1][2] == written["round_s"]
     if counts:
-        assert front[0][1] == pytest.approx(sched.closed_s.max(), rel=1e-5)
+        assert_close(front[0][1], sched.closed_s.max())
         assert cloud[0][1] == front[0][2]
 
 
@@ -197,9 +198,7 @@ def test_who_and_where(describe, setup):
         setup.device_names[kind] for kind in kinds
     ]
     for entry, client in zip(written["clients"], CLIENTS, strict=True):
-        np.testing.assert_allclose(
-            entry["position_km"], setup.network.client_km[client], rtol=1e-6
-        )
+        assert_close(entry["position_km"], setup.network.client_km[client], 1e-6)
     nobody, _ = describe("nobody at all")
     assert nobody["clients"] == []
     assert nobody["round_s"] > 10

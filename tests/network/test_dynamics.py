@@ -15,6 +15,7 @@ from scipy import stats
 
 from cefl_jax.network import dynamics, topology
 from cefl_jax.specs import NetworkSpec
+from tests.compare import assert_close
 from tests.quick import quick_jit
 
 KEY = jax.random.key(0)
@@ -118,7 +119,7 @@ class TestMarkov:
         mean, rho, std = {"shadow_db": (0.0, 0.9, 8.0), "edge_load": (0.3, 0.9, 0.15)}[field]
         x = std * normals[0]
         for now in range(ROUNDS):
-            np.testing.assert_allclose(got[now], mean + x, rtol=0, atol=3e-6 * std)
+            assert_close(got[now], mean + x, 0, atol=3e-6 * std)
             x = rho * x + np.sqrt(1 - rho**2) * std * normals[now + 1]
 
     def test_nothing_is_drawn_twice(self):
@@ -156,7 +157,7 @@ class TestMarkov:
     def test_without_deviation_there_is_no_fading_and_the_mean_load(self):
         trace = simulated(7, 4, shadow_std_db=0.0, load_std=0.0, load_mean=0.25)
         assert not trace.shadow_db.any()
-        np.testing.assert_allclose(trace.edge_load, 0.25, rtol=1e-6)
+        assert_close(trace.edge_load, 0.25, 1e-6)
 
     def test_load_is_kept_unclipped(self):
         load = simulated(1, MANY, **NORMALS).edge_load
@@ -278,7 +279,7 @@ class TestTrace:
         trace = dynamics.record(KEY, network, NetworkSpec(dynamics="markov"), 20)
         network, spec = network._replace(trace=trace), NetworkSpec(dynamics=dynamic)
         now = topology.Conditions(*(rows[8] for rows in trace))
-        step = jax.jit(lambda key, r, now: dynamics.step(key, r, now, network, spec))
+        step = quick_jit(lambda key, r, now: dynamics.step(key, r, now, network, spec))
         for round_index in range(8, 20):
             now = step(KEY, round_index, now)
             for rows, leaf in zip(trace, now, strict=True):
@@ -289,7 +290,7 @@ def run(network, spec):
     """Conditions of 20 rounds, and what depends on them in each, in one compiled program."""
     network = jax.tree.map(jnp.asarray, network)
 
-    @jax.jit
+    @quick_jit
     def program(key):
         def one_round(now, round_index):
             clients = np.arange(network.up_snr.shape[0], dtype=np.int32)[::-1]

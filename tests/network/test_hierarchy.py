@@ -10,6 +10,7 @@ from cefl_jax.network import hierarchy
 from cefl_jax.network.messages import Payload, Sizes
 from cefl_jax.network.pace import Task
 from cefl_jax.network.schedule import PHASES, Schedule
+from tests.compare import assert_close
 from tests.network import rounds
 from tests.oracles import edge_rounds
 from tests.quick import quick_jit
@@ -77,6 +78,6 @@ def test_a_round_of_edge_rounds_equals_the_slow_reading(case):
     assume(expected.margin > rounds.TOO_CLOSE)
     bill = bill_of(case.task, case.schedule, case.network)
     seconds = [expected.phase_s.get(name, 0.0) for name in PHASES]
-    np.testing.assert_allclose(bill.phase_s, seconds, 2e-5, 1e-5 * sum(seconds))
+    assert_close(bill.phase_s, seconds, 2e-5, atol=1e-5 * sum(seconds))
     assert rounds.messages(bill.link_bytes) == expected.link_bytes
-    np.testing.assert_allclose(bill.energy_j, expected.energy_j, 2e-5)
+    assert_close(bill.energy_j, expected.energy_j, 2e-5, each=True)

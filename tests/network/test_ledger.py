@@ -10,6 +10,7 @@ from cefl_jax.network import ledger
 from cefl_jax.network.ledger import Bill
 from cefl_jax.network.messages import LINKS, MESSAGES
 from cefl_jax.network.schedule import PHASES
+from tests.compare import assert_close
 from tests.quick import quick_jit
 
 KINDS = 3
@@ -42,7 +43,7 @@ def test_a_run_costs_the_sum_of_its_rounds():
     got = run(ledger.empty_ledger(KINDS), bills)
     for name in ("phase_s", "energy_j"):
         sums = [math.fsum(column) for column in getattr(bills, name).T.tolist()]
-        np.testing.assert_allclose(getattr(got, name), sums, rtol=1e-13)
+        assert_close(getattr(got, name), sums, 1e-13, each=True)
     np.testing.assert_array_equal(got.link_bytes, bills.link_bytes.sum(0))
     assert bills.link_bytes.sum(0).min() > 2**31
 

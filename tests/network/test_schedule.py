@@ -6,6 +6,7 @@ from hypothesis import strategies as st
 
 from cefl_jax.network.messages import Payload, Sizes
 from cefl_jax.network.schedule import PHASES
+from tests.compare import assert_close
 from tests.network import rounds
 from tests.network.rounds import CLIENTS, CLUSTERS, STEPS
 
@@ -97,20 +98,20 @@ def assert_same_course(schedule, course):
     assert_same_pace(schedule.pace, course)
     for field in ("started", "steps", "finished", "counts"):
         np.testing.assert_array_equal(getattr(schedule, field), of_clients(course, field), field)
-    close = {"rtol": 2e-5, "atol": 1e-30}
-    np.testing.assert_allclose(schedule.out_s, of_clients(course, "out_s"), **close)
+    close = {"rtol": 2e-5, "each": True}
+    assert_close(schedule.out_s, of_clients(course, "out_s"), **close)
     for field in COURSE:
         expected = np.zeros((CLUSTERS, STEPS))
         for m, cluster in course.clusters.items():
             expected[m, : len(cluster.steps)] = [getattr(step, field) for step in cluster.steps]
-        np.testing.assert_allclose(getattr(schedule, field), expected, **close, err_msg=field)
+        assert_close(getattr(schedule, field), expected, **close, err_msg=field)
     for field in ("trained_s", "closed_s"):
         expected = np.zeros(CLUSTERS)
         for m, cluster in course.clusters.items():
             expected[m] = getattr(cluster, field)
-        np.testing.assert_allclose(getattr(schedule, field), expected, **close, err_msg=field)
+        assert_close(getattr(schedule, field), expected, **close, err_msg=field)
     expected = [course.phase_s.get(name, 0.0) for name in PHASES]
-    np.testing.assert_allclose(schedule.phase_s, expected, 2e-5, 1e-5 * sum(expected))
+    assert_close(schedule.phase_s, expected, 2e-5, atol=1e-5 * sum(expected))
 
 
 def of_clients(course, field):
@@ -123,10 +124,10 @@ def of_clients(course, field):
 def assert_same_pace(pace, course):
     for field in ("load", "deliver"):
         expected = of_clients(course, f"{field}_s")
-        np.testing.assert_allclose(getattr(pace, field), expected, 1e-6, err_msg=field)
+        assert_close(getattr(pace, field), expected, 1e-6, each=True, err_msg=field)
     for field in ("forward", "send", "serve", "receive", "backward"):
         expected = np.zeros((CLIENTS, STEPS))
         for k, client in course.clients.items():
             own = getattr(client, f"{field}_s")
             expected[k, : len(own)] = own
-        np.testing.assert_allclose(getattr(pace, field), expected, 1e-6, err_msg=field)
+        assert_close(getattr(pace, field), expected, 1e-6, each=True, err_msg=field)

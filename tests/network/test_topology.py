@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from cefl_jax.network import topology
 from cefl_jax.network.topology import Conditions, Devices, Network
+from tests.compare import assert_close
 from tests.quick import quick_jit
 
 SIZES = [(1, 1, 1), (5, 3, 4), (4, 2, 4)]  # N, E, K: one of each, uneven, full
@@ -80,7 +81,7 @@ def test_clients_see_what_the_equations_say(size, include_cloud, seed):
     clients = rng.choice(num_clients, k, replace=False).astype(np.int32)
     seen = of_clients(include_cloud)(network, conditions, clients)
 
-    near = functools.partial(np.testing.assert_allclose, rtol=1e-5)
+    near = functools.partial(assert_close, each=True)
     front = num_edges
     rates = {
         direction: np.array([
@@ -157,12 +158,8 @@ def test_fading_moves_a_faint_link_in_proportion():
     times[2, 1], times[3, 2] = 10.0, 0.1
     for direction in ("up", "down"):
         links, front = f"{direction}_bps", f"front_{direction}_bps"
-        np.testing.assert_allclose(
-            getattr(after, links) / getattr(before, links), times[:, :2], rtol=1e-5
-        )
-        np.testing.assert_allclose(
-            getattr(after, front) / getattr(before, front), times[:, 2], rtol=1e-5
-        )
+        assert_close(getattr(after, links) / getattr(before, links), times[:, :2])
+        assert_close(getattr(after, front) / getattr(before, front), times[:, 2])
 
 
 @pytest.mark.parametrize(("load", "left"), [
@@ -173,4 +170,4 @@ def test_a_loaded_node_is_slower_and_never_stands_still(load, left):
     loaded = clear._replace(edge_load=np.array([0.0, load], np.float32))
     seen = of_clients(False)(network, loaded, np.arange(4))
     expected = network.edges.flop_per_s * np.array([1.0, left])
-    np.testing.assert_allclose(seen.servers.flop_per_s, expected, rtol=1e-5)
+    assert_close(seen.servers.flop_per_s, expected, each=True)

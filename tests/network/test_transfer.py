@@ -1,7 +1,6 @@
 """The bill of knowledge transfer: random rounds against the slow reference, and one by hand."""
 
 import dataclasses
-import math
 
 import jax
 import numpy as np
@@ -12,6 +11,7 @@ from cefl_jax.network.messages import Knowledge, Payload, Sizes
 from cefl_jax.network.pace import Task
 from cefl_jax.network.schedule import PHASES, simulate
 from cefl_jax.network.transfer import bill_transfer
+from tests.compare import assert_close
 from tests.network import rounds
 from tests.oracles import transfer
 from tests.quick import quick_jit
@@ -54,9 +54,9 @@ def test_bill_equals_the_reference(case):
     expected = transfer.charge(task, network, WORK, WIDTH, CLASSES, SERVER_FLOP, rounds.KINDS)
     _, bill = compute(task, network)
     seconds = [expected.phase_s.get(name, 0.0) for name in PHASES]
-    np.testing.assert_allclose(bill.phase_s, seconds, 2e-5, 1e-5 * sum(seconds))
+    assert_close(bill.phase_s, seconds, 2e-5, atol=1e-5 * sum(seconds))
     assert rounds.messages(bill.link_bytes) == expected.link_bytes
-    np.testing.assert_allclose(bill.energy_j, expected.energy_j, 2e-5)
+    assert_close(bill.energy_j, expected.energy_j, 2e-5, each=True)
 
 
 @settings(deadline=None, max_examples=40)
@@ -70,7 +70,7 @@ def test_who_leaves_sends_nothing_and_hears_nothing(case):
     placement = np.where(leaves, task.placement, -1).astype(np.int32)
     schedule, bill = compute(task._replace(cluster=alone, placement=placement), network)
     assert not rounds.messages(bill.link_bytes)
-    assert math.isclose(rounds.length(bill.phase_s), np.max(schedule.out_s), rel_tol=1e-5)
+    assert_close(rounds.length(bill.phase_s), np.max(schedule.out_s))
     assert set(rounds.phases(bill.phase_s)) <= {"front_forward", "front_backward"}
 
 
@@ -108,11 +108,11 @@ def test_a_round_worked_by_hand():
     }
     got = rounds.phases(bill.phase_s)
     assert got.keys() == seconds.keys()
-    np.testing.assert_allclose([got[name] for name in seconds], list(seconds.values()), 1e-6)
+    assert_close([got[name] for name in seconds], list(seconds.values()), 1e-6)
     up, down = {"smashed_data": 20, "labels": 4, "logits": 12}, {"logits": 12}
     links = {"client_up": up, "edge_up": up, "client_down": down, "edge_down": down}
     assert rounds.messages(bill.link_bytes) == {
         (link, name): size for link, row in links.items() for name, size in row.items()
     }
     client_j = 2 * sum(seconds.values()) + 8 * (1.2 + 1.5) + 4.5 / 2
-    np.testing.assert_allclose(bill.energy_j[:3], [client_j, 3.0 / 3, 70.0], 1e-6)
+    assert_close(bill.energy_j[:3], [client_j, 3.0 / 3, 70.0], 1e-6, each=True)

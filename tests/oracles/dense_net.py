@@ -104,10 +104,3 @@ def drawn_network(*widths, seed=0):
     return [
         (rng.normal(size=(i, o)), rng.uniform(0.1, 0.5, o)) for i, o in itertools.pairwise(widths)
     ]
-
-
-def assert_close(got, expected, **tolerance):
-    """Raise unless two networks have the same parameters, as np.testing.assert_allclose says."""
-    for layer, wanted in zip(got, expected, strict=True):
-        for array, value in zip(layer, wanted, strict=True):
-            np.testing.assert_allclose(array, value, **tolerance)

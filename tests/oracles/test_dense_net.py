@@ -6,10 +6,10 @@ import optax
 import pytest
 from scipy.special import log_softmax
 
+from tests.compare import assert_close
 from tests.oracles import split_round
 from tests.oracles.dense_net import (
     Sgd,
-    assert_close,
     drawn_network,
     each,
     forward,

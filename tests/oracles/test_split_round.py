@@ -4,10 +4,10 @@ import numpy as np
 import pytest
 from scipy.special import log_softmax
 
+from tests.compare import assert_close
 from tests.oracles import split_round
 from tests.oracles.dense_net import (
     Sgd,
-    assert_close,
     backward,
     cross_entropy,
     drawn_network,
@@ -88,9 +88,9 @@ class TestRound:
         clients = [2, 0, 4, 1]
         result, _ = self.run(Draws(clients, draw_batches(clients, 2), cluster=[0, 1, 0, -1]))
         (w0, _), (w1, _), (w2, _), _ = (front[0] for front in result.fronts)
-        np.testing.assert_allclose(result.aggregated[0][0], (12 * w0 + 3 * w1 + 18 * w2) / 33)
+        assert_close(result.aggregated[0][0], (12 * w0 + 3 * w1 + 18 * w2) / 33, 1e-6)
         back = (30 * result.backs[0][0][0] + 3 * result.backs[1][0][0]) / 33
-        np.testing.assert_allclose(result.aggregated[1][0], back)
+        assert_close(result.aggregated[1][0], back, 1e-6)
 
     def test_the_patent_rule_clusters_when_nothing_is_given(self):
         labels, partition = np.array([0, 0, 1, 1]), [[0], [1], [2], [3]]
@@ -123,7 +123,7 @@ class TestRound:
         before, _ = self.run(one_step)
         x = split_round.features_of(IMAGES[batches[0][1]], settings)
         sent = forward(before.fronts[0], x, relu_last=True)[-1]
-        np.testing.assert_allclose(result.archive.features[: len(sent)], sent)
+        assert_close(result.archive.features[: len(sent)], sent, 1e-6)
         # The cloud's first lesson is given by the back half as phase 1 left it.
         first = result.archive.features[rows[::-1][:3]]
         p, q = (

@@ -17,14 +17,14 @@ SUMS = """
 import jax
 import numpy as np
 
-from cefl_jax import program
+from cefl_jax import compiler
 from cefl_jax.runtime import cpu
 
 if {made_ready}:
     cpu.set_up()
 a, b, c, d = np.random.default_rng(3).normal(size=(4, 1000)).astype(np.float32)
 add = jax.jit(lambda a, b, c, d: a * b + c * d).lower(a, b, c, d)
-print((np.asarray(program.compile_lowered(add)(a, b, c, d)) == a * b + c * d).mean())
+print((np.asarray(compiler.compile_lowered(add)(a, b, c, d)) == a * b + c * d).mean())
 """
 
 

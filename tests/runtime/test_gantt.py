@@ -11,6 +11,7 @@ import pytest
 from cefl_jax.runtime.bars import rectangles
 from cefl_jax.runtime.gantt import _gantt
 from cefl_jax.runtime.timeline import ACTIVITIES
+from tests.compare import assert_close
 from tests.runtime.timelines import make_timeline
 
 pytestmark = pytest.mark.filterwarnings("error")
@@ -55,8 +56,7 @@ def test_the_bars_are_those_of_the_timeline(options):
         wanted = sorted((start, end) for one in devices(timeline)
                         for what, start, end in joined(one["bars"]) if what == name)
         found = [box[:2] for box in drawn(axes)[name]]
-        np.testing.assert_allclose(np.reshape(found, (-1, 2)), np.reshape(wanted, (-1, 2)),
-                                   atol=1e-3)
+        assert_close(np.reshape(found, (-1, 2)), np.reshape(wanted, (-1, 2)), 0, atol=1e-3)
     left, right = axes.get_xlim()
     assert left == 0.0
     assert right == pytest.approx(timeline["round_s"])
@@ -189,7 +189,7 @@ def test_short_bars_keep_their_shares_of_the_time(steps, rest):
     assert len(found) <= 4 * max(end_s / 60.0, 1.0)  # 4 activities, cells of 6 pixels
     for left in np.unique(found[:, 1]):  # stacked without a gap
         low, high = np.sort(found[found[:, 1] == left, 3:], axis=0).T
-        np.testing.assert_allclose(low, [0.0, *high[:-1]])
+        assert_close(low, [0.0, *high[:-1]], 1e-6)
         assert high[-1] == pytest.approx(1.0) if rest else high[-1] < 1.0
 
 
@@ -204,7 +204,7 @@ def test_steady_steps_have_steady_shares_in_cells_that_can_be_seen(steps, pixel_
     found, _ = rectangles(bars, now, pixel_s)
     heights = found[:, 4] - found[:, 3]
     for number, what in enumerate(ACTIVITIES[:4]):
-        np.testing.assert_allclose(heights[found[:, 0] == number], lengths[what] / 1.2, rtol=1e-6)
+        assert_close(heights[found[:, 0] == number], lengths[what] / 1.2, 1e-6)
     assert np.diff(found[:, 1:3]).min() >= min(3.0 * pixel_s, now)
 
 

@@ -8,6 +8,8 @@ from cefl_jax import parallel
 from cefl_jax.stages.aggregation import aggregate
 from cefl_jax.stages.planning import Plan
 from cefl_jax.types import Halves
+from tests.compare import assert_close
+from tests.quick import quick_jit
 
 NUM_CLUSTERS = 5  # on four devices one device has two, the others one and padding
 CLUSTER = np.array([0, 0, 1, 2, 2, 2, 4, 5, 5], np.int32)  # 3 did not form; the last two: of none
@@ -48,7 +50,7 @@ def averaged(devices, deterministic, shared_plan=PLAN):
             if m < NUM_CLUSTERS:
                 total[m] += shared_plan.weight[k] * leaf[k]
     arrays = jax.device_put((sums, backs, shared_plan), mesh.everywhere)
-    return jax.device_get(jax.jit(mesh.spread(on_device))(*arrays))
+    return jax.device_get(quick_jit(mesh.spread(on_device))(*arrays))
 
 
 @pytest.fixture(scope="module")
@@ -68,9 +70,7 @@ def test_halves_are_averages_by_weight(outcomes, mode):
         [np.average(leaf[present].astype(np.float64), 0, by_client) for leaf in fronts],
         [np.average(leaf.astype(np.float64), 0, by_cluster) for leaf in backs],
     )
-    jax.tree.map(
-        lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6), outcomes[mode], wanted
-    )
+    assert_close(outcomes[mode], wanted)
 
 
 @pytest.mark.parametrize("mode", [(4, True), (4, False)], ids=str)

@@ -7,18 +7,20 @@ from hypothesis import assume, example, given, settings
 from hypothesis import strategies as st
 
 from cefl_jax.stages import clustering
+from tests.compare import assert_close
 from tests.oracles import clustering as oracle
 from tests.oracles.populations import dirichlet_counts, label_counts
+from tests.quick import quick_jit
 
 drawn = settings(deadline=None, max_examples=150)
 
-patent = jax.jit(
+patent = quick_jit(
     clustering.patent_clusters, static_argnames=("num_clusters", "min_size", "max_size")
 )
-balanced = jax.jit(clustering.balanced_clusters, static_argnames="num_clusters")
-start = jax.jit(clustering.balanced_start, static_argnames="num_clusters")
-astraea = jax.jit(clustering.astraea_clusters, static_argnames=("num_clusters", "max_size"))
-kl = jax.jit(clustering.cluster_kl, static_argnames="num_clusters")
+balanced = quick_jit(clustering.balanced_clusters, static_argnames="num_clusters")
+start = quick_jit(clustering.balanced_start, static_argnames="num_clusters")
+astraea = quick_jit(clustering.astraea_clusters, static_argnames=("num_clusters", "max_size"))
+kl = quick_jit(clustering.cluster_kl, static_argnames="num_clusters")
 
 # Each tuple is one compiled program, so there are few: K, Y, then the rule's own numbers.
 PATENT = [  # K, Y, num_clusters, min_size, max_size
@@ -92,7 +94,7 @@ class TestPatent:
     def test_is_the_same_under_vmap(self):
         counts = np.stack([dirichlet_counts(seed, 9, num_labels=4) for seed in range(5)])
         target = np.full(4, 0.25, np.float32)
-        mapped = jax.jit(jax.vmap(lambda c: clustering.patent_clusters(c, 3, 2, target)))(counts)
+        mapped = quick_jit(jax.vmap(lambda c: clustering.patent_clusters(c, 3, 2, target)))(counts)
         assert mapped.tolist() == [patent(c, 3, 2, target, None).tolist() for c in counts]
 
 
@@ -164,4 +166,4 @@ class TestClusterKl:
         expected = oracle.cluster_kl(counts.tolist(), cluster, 3, target.tolist())
         got = kl(counts, np.array(cluster, np.int32), 3, target)
         assert got.dtype == np.float32
-        np.testing.assert_allclose(got, expected, rtol=1e-5, atol=2e-6)
+        assert_close(got, expected, atol=2e-6)

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from cefl_jax.specs import ClusteringSpec
 from cefl_jax.stages import clustering
 from cefl_jax.stages.clustering.joint import ClientSeconds, slowest_after_swaps
+from tests.compare import assert_close
 from tests.oracles import clustering as labels
 from tests.oracles.joint import Objective, exchanges, pair_seconds, slowest
 from tests.oracles.populations import label_counts
@@ -93,7 +94,8 @@ def test_the_slowest_cluster_after_every_swap(seed):
     after_s = after_swaps(seconds, node, cluster, np.float32(now_s))
     for i, j, swapped in exchanges(cluster.tolist()):
         expected = slowest(pair_seconds(swapped, 5, *tables), node)
-        assert float(after_s[i, j]) == float(after_s[j, i]) == pytest.approx(expected, rel=1e-6)
+        assert after_s[i, j] == after_s[j, i]
+        assert_close(after_s[i, j], expected, 1e-6)
 
 
 @settings(deadline=None, max_examples=60)

@@ -6,6 +6,7 @@ import numpy as np
 import optax
 
 from cefl_jax.stages import knowledge
+from tests.compare import assert_close
 
 LABELS = np.array([2, 0, 1, 1])
 
@@ -30,7 +31,7 @@ def test_the_divergence_stands_beside_the_cross_entropy():
     logits, teacher = drawn(0), drawn(1)
     for weight, temperature in ((1.0, 3.0), (0.0, 2.0), (2.5, 0.5)):
         got = knowledge.transfer_loss(logits, LABELS, teacher, weight, temperature)
-        np.testing.assert_allclose(got, loss_of(logits, teacher, weight, temperature), rtol=1e-5)
+        assert_close(got, loss_of(logits, teacher, weight, temperature))
 
 
 def test_a_client_hears_only_of_what_was_said():
@@ -38,7 +39,7 @@ def test_a_client_hears_only_of_what_was_said():
     told = knowledge.Told(jnp.float32(drawn(1)), known)
     got = knowledge.client_loss(2.0, 3.0)(logits, LABELS, told)
     said, unsaid = (loss_of(logits, drawn(1), weight, 3.0) for weight in (2.0, 0.0))
-    np.testing.assert_allclose(got, np.where(known, said, unsaid), rtol=1e-5)
+    assert_close(got, np.where(known, said, unsaid))
 
 
 def test_without_weight_the_gradient_is_that_of_the_labels_to_the_bit():

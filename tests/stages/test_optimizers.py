@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from cefl_jax.stages.optimizers import descend, make_direction
+from tests.compare import assert_close
 from tests.quick import quick_jit
 
 STEPS, RATE = 5, 0.3
@@ -77,7 +78,7 @@ def test_steps_are_those_of_pytorch(case):
     for grads, wanted in zip(all_grads, path, strict=True):
         params, state = step(grads, state, params, np.float32(RATE))
         for leaf, correct in zip(params, wanted, strict=True):
-            np.testing.assert_allclose(leaf, correct, rtol=1e-5, atol=1e-6)
+            assert_close(leaf, correct)
 
 
 def test_the_cases_tell_the_rules_apart():

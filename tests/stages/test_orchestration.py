@@ -10,6 +10,7 @@ from cefl_jax.stages.orchestration import make_orchestrator
 from cefl_jax.stages.sampling import sample_clients
 from cefl_jax.types import Purpose, round_key
 from tests import world
+from tests.compare import assert_close
 from tests.quick import once_jit, quick_jit
 
 BASE = {
@@ -84,7 +85,7 @@ def test_fewer_available_than_wanted(emptying, rule):
         assert np.isfinite(leaf).all()
     waiting = np.zeros(len(PHASES))
     waiting[PHASES.index("waiting")] = setup.spec.network.deadline_s or 0  # nobody: for nothing
-    np.testing.assert_allclose(ledgers.phase_s[3], ledgers.phase_s[2] + waiting, rtol=1e-12)
+    assert_close(ledgers.phase_s[3], ledgers.phase_s[2] + waiting, 1e-12)
     assert (ledgers.link_bytes[3] == ledgers.link_bytes[2]).all()
 
 
@@ -109,7 +110,7 @@ def test_what_a_client_that_leaves_has_done(emptying, rule):
             assert decisions.schedule.finished[r, k] == (made == planned)
             assert decisions.schedule.counts[r, k] == counts
             weight = sizes[client] * made / planned if counts else 0
-            np.testing.assert_allclose(plan.weight[k], weight, rtol=1e-6)
+            assert_close(plan.weight[k], weight, 1e-6)
             assert plan.uploaded[k] == (made if counts else 0)  # a pass is all there is
             partly += 0 < made < planned
     assert partly > 2
@@ -181,10 +182,10 @@ def test_the_bill_does_not_depend_on_what_is_learned():
     for state, chunk in outcomes:
         last, alone = world.row_of((decisions, ledgers), int(state.round) - 1)
         np.testing.assert_array_equal(chunk.course.clients, last.plan.clients)
-        np.testing.assert_allclose(chunk.course.schedule.out_s, last.schedule.out_s, rtol=1e-5)
+        assert_close(chunk.course.schedule.out_s, last.schedule.out_s)
         np.testing.assert_array_equal(alone.link_bytes, chunk.ledger.link_bytes)
-        np.testing.assert_allclose(alone.phase_s, chunk.ledger.phase_s, rtol=1e-6)
-        np.testing.assert_allclose(alone.energy_j, chunk.ledger.energy_j, rtol=1e-6)
+        assert_close(alone.phase_s, chunk.ledger.phase_s, 1e-6)
+        assert_close(alone.energy_j, chunk.ledger.energy_j, 1e-6, each=True)
 
 
 @pytest.mark.slow

@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Float32, Int32, Real
 
+from cefl_jax.indexing import at_pairs
 from cefl_jax.stages.clustering.balanced import balanced_clusters
 from cefl_jax.stages.clustering.divergence import TIE_NATS, divergence, pool, target_distribution
 from cefl_jax.stages.clustering.exchanges import best_pair, exchange, kl_gain, replaced_kl
@@ -166,7 +167,7 @@ def _score_swaps(problem, node, cluster, replaced, rows):
     pooled = pool(counts, cluster, num_clusters)                                  # [M, Y]
     replaced = replaced_kl(counts, target, pooled, cluster, replaced, rows)
     kl = divergence(pooled, target, empty=0.0)                                    # [M]
-    now_s = _pair_seconds(problem, cluster)[jnp.arange(num_clusters), node]       # [M]
+    now_s = at_pairs(_pair_seconds(problem, cluster), jnp.arange(num_clusters), node)
     after_s = slowest_after_swaps(problem.seconds, node, cluster, now_s)
     saved_s = jnp.where(after_s == now_s.max(), 0.0, now_s.max() - after_s)       # inf - inf
     gain = kl_gain(kl, cluster, replaced) + weight * saved_s

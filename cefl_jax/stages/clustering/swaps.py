@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Float32, Int32
 
+from cefl_jax.indexing import at_pairs
 from cefl_jax.stages.clustering.divergence import TIE_NATS, divergence
 from cefl_jax.types import AnyArray
 
@@ -41,12 +42,13 @@ def swap_until_none_helps(
       i32[M * W] who sits where in the end.
     """
     num_seats, num_clients = client.shape[0], counts.shape[0]
-    own = jnp.arange(num_seats) // (num_seats // num_clusters)                    # cluster
+    seats = jnp.arange(num_seats)
+    own = seats // (num_seats // num_clusters)                                    # cluster
     taken = client < num_clients
 
     def gains(replaced, rows):
         """Of exchanging seats i32[R] with all, f32[R, M W]; -inf for no swap, inf: not scored."""
-        kl = jnp.diagonal(replaced)                               # of each seat's cluster
+        kl = at_pairs(replaced, seats, seats)                         # of each seat's cluster
         gain = (kl[rows][:, None] + kl) - (replaced[rows] + replaced[:, rows].T)
         apart = (own[rows][:, None] != own) & taken[rows][:, None] & taken
         return jnp.where(apart, gain, -jnp.inf)

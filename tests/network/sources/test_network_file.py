@@ -18,6 +18,7 @@ from cefl_jax.network.sources.devices import CLASSES
 from cefl_jax.network.sources.network_file import read_network
 from cefl_jax.network.sources.presets import make_network
 from cefl_jax.specs import NetworkSpec
+from tests.compare import assert_close
 from tests.oracles import network as oracle
 
 CAMERA = {"flop_per_s": 2e9, "idle_w": 1, "busy_w": 3, "bandwidth_hz": 5e6, "transmit_w": 0.1}
@@ -105,13 +106,14 @@ def test_what_is_described_is_built(tmp_path, name):
     np.testing.assert_array_equal(network.clients.kind, [0, 0, 1])
     np.testing.assert_array_equal(network.edges.kind, [2, 3])
     assert (network.front.kind, network.cloud.kind) == (2, 4)
-    np.testing.assert_allclose(network.client_km, [[0.1, 0.2], [0.1, 0.2], [-0.3, 0]])
-    np.testing.assert_allclose(network.edge_km, [[0.2, 0.1], [-0.3, 0]])
+    assert_close(network.client_km, [[0.1, 0.2], [0.1, 0.2], [-0.3, 0]], 1e-6)
+    assert_close(network.edge_km, [[0.2, 0.1], [-0.3, 0]], 1e-6)
     np.testing.assert_array_equal(network.front_km, [0, 0])
-    np.testing.assert_allclose(network.backhaul_bps, [1e9, 2e8, 1e10])
-    np.testing.assert_allclose(network.clients.flop_per_s, [2e9, 2e9, CLASSES["phone"].flop_per_s])
-    np.testing.assert_allclose(network.clients.busy_w, [3, 3, CLASSES["phone"].busy_w])
-    np.testing.assert_allclose(network.clients.idle_w, [1, 1, CLASSES["phone"].idle_w])
+    assert_close(network.backhaul_bps, [1e9, 2e8, 1e10], 1e-6, each=True)
+    flop_per_s = [2e9, 2e9, CLASSES["phone"].flop_per_s]
+    assert_close(network.clients.flop_per_s, flop_per_s, 1e-6, each=True)
+    assert_close(network.clients.busy_w, [3, 3, CLASSES["phone"].busy_w], 1e-6, each=True)
+    assert_close(network.clients.idle_w, [1, 1, CLASSES["phone"].idle_w], 1e-6, each=True)
     assert network.cloud.flop_per_s == np.float32(CLASSES["cloud_accelerator"].flop_per_s)
 
 
@@ -130,8 +132,8 @@ def test_rates_follow_the_path_loss(tmp_path, noise):
         radio = {"bandwidth_hz": bandwidth_hz[k], "noise_w_per_hz": noise or 3.981e-21}
         up = oracle.shannon_rate(distance, power_w=client_w[k], **radio)
         down = oracle.shannon_rate(distance, power_w=server_w[e], **radio)
-        assert rates(network, "up")[k, e] == pytest.approx(up, rel=1e-5)
-        assert rates(network, "down")[k, e] == pytest.approx(down, rel=1e-5)
+        assert_close(rates(network, "up")[k, e], up)
+        assert_close(rates(network, "down")[k, e], down)
 
 
 def test_measured_rates_are_the_rates(tmp_path):
@@ -140,7 +142,7 @@ def test_measured_rates_are_the_rates(tmp_path):
     network, names = read(tmp_path, silent | {"links": LINKS})
     check_network(network, names)
     for direction in ("up", "down"):
-        np.testing.assert_allclose(rates(network, direction), LINKS[f"{direction}_bps"], rtol=1e-5)
+        assert_close(rates(network, direction), LINKS[f"{direction}_bps"], each=True)
     near, far = changed("clients.0.position_km", [1, 1]), changed("clients.0.position_km", [9, 9])
     for one, other in zip(
         *(read(tmp_path, base | {"links": LINKS})[0][6:] for base in (near, far)), strict=True
@@ -157,7 +159,7 @@ def test_the_documented_example_is_read(tmp_path):
     check_network(network, names, num_edges=1)
     assert names == ("camera", "phone", "edge_server", "cloud_accelerator")
     wanted = [[5e6, 2e6], [5e6, 3e6], [9e6, 8e6]]
-    np.testing.assert_allclose(rates(network, "up"), wanted, rtol=1e-5)
+    assert_close(rates(network, "up"), wanted, each=True)
     commented = example.replace("# noise_w_per_hz", "noise_w_per_hz")
     with pytest.raises(ValueError, match="noise_w_per_hz is not read where links are measured"):
         read(tmp_path, commented, "example.yaml", num_edges=1)

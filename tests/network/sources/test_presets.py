@@ -11,6 +11,7 @@ from cefl_jax.network.sources import presets
 from cefl_jax.network.sources.devices import CLASSES
 from cefl_jax.network.topology import Network
 from cefl_jax.specs import NetworkSpec
+from tests.compare import assert_close
 from tests.oracles import network as oracle
 
 NUM_CLIENTS, NUM_EDGES = 300, 5
@@ -112,10 +113,10 @@ def test_a_network_is_its_seed(preset):
 def test_cellular_is_as_it_was_before_it_had_places():
     network, _ = make("cellular")
     up, down = rates(network, "up") / 1e6, rates(network, "down") / 1e6
-    np.testing.assert_allclose(up[0], FORMER["up"], rtol=1e-5)
-    np.testing.assert_allclose(down[299], FORMER["down"], rtol=1e-5)
-    np.testing.assert_allclose(network.clients.flop_per_s[:3], FORMER["client"], rtol=1e-6)
-    np.testing.assert_allclose(network.edges.flop_per_s, FORMER["edge"], rtol=1e-6)
+    assert_close(up[0], FORMER["up"], each=True)
+    assert_close(down[299], FORMER["down"], each=True)
+    assert_close(network.clients.flop_per_s[:3], FORMER["client"], 1e-6, each=True)
+    assert_close(network.edges.flop_per_s, FORMER["edge"], 1e-6, each=True)
 
 
 def test_the_places_of_a_cell_are_uniform_in_a_disc():
@@ -141,14 +142,14 @@ def test_rates_follow_from_places_by_the_path_loss(preset):
         zip(network.client_km.tolist(), class_names(network, names, "clients"), strict=True)
     ):
         radio = {"bandwidth_hz": CLASSES[name].bandwidth_hz, "noise_w_per_hz": 3.981e-21}
-        assert network.bandwidth_hz[k] == pytest.approx(radio["bandwidth_hz"])
+        assert_close(network.bandwidth_hz[k], radio["bandwidth_hz"], 1e-6)
         for e, (at, sender) in enumerate(zip(server_km, senders, strict=True)):
             distance = max(math.dist(place, at), 0.035)
             for rate, power_w in (
                 (up[k, e], CLASSES[name].transmit_w), (down[k, e], CLASSES[sender].transmit_w)
             ):
                 wanted = oracle.shannon_rate(distance, power_w=power_w, **radio)
-                assert rate == pytest.approx(wanted, rel=1e-5)
+                assert_close(rate, wanted)
 
 
 def test_uniform_is_uniform_and_half_the_radius_away():
@@ -157,13 +158,13 @@ def test_uniform_is_uniform_and_half_the_radius_away():
         if not name.endswith("_km"):
             assert len(np.unique(leaf)) == 1
     offset = network.client_km[:, None] - network.edge_km
-    np.testing.assert_allclose(np.linalg.norm(offset, axis=-1), 0.25, rtol=1e-6)
-    np.testing.assert_allclose(np.linalg.norm(network.client_km, axis=1), 0.25, rtol=1e-6)
-    np.testing.assert_allclose(rates(network, "up"), oracle.shannon_rate(0.25, **UP), rtol=1e-5)
-    np.testing.assert_allclose(rates(network, "down"), oracle.shannon_rate(0.25, **DOWN), rtol=1e-5)
-    np.testing.assert_allclose(network.clients.flop_per_s, 5e9)
-    np.testing.assert_allclose(network.edges.flop_per_s, 500e9)
-    np.testing.assert_allclose(network.backhaul_bps, 1e9)
+    assert_close(np.linalg.norm(offset, axis=-1), 0.25, 1e-6)
+    assert_close(np.linalg.norm(network.client_km, axis=1), 0.25, 1e-6)
+    assert_close(rates(network, "up"), oracle.shannon_rate(0.25, **UP), each=True)
+    assert_close(rates(network, "down"), oracle.shannon_rate(0.25, **DOWN), each=True)
+    assert_close(network.clients.flop_per_s, 5e9, 1e-6)
+    assert_close(network.edges.flop_per_s, 500e9, 1e-6, each=True)
+    assert_close(network.backhaul_bps, 1e9, 1e-6, each=True)
 
 
 def test_computing_power_of_a_cell_differs_within_its_bounds():
@@ -183,19 +184,19 @@ def test_hierfavg_has_the_numbers_of_the_paper():
     bits = 32 * 21_840
     for direction in ("up", "down"):
         wanted = oracle.communication_time(bits, 1e6, 1e-8, 0.5, 1e-10)
-        np.testing.assert_allclose(bits / rates(network, direction), wanted, rtol=1e-6)
-        np.testing.assert_allclose(bits / rates(network, direction), 0.1233, atol=1e-4)
+        assert_close(bits / rates(network, direction), wanted, 1e-6, each=True)
+        assert_close(bits / rates(network, direction), 0.1233, 0, atol=1e-4)
     send_j = network.clients.transmit_w[:, None] * bits / rates(network, "up")
-    np.testing.assert_allclose(send_j, 0.0616, atol=1e-4)
+    assert_close(send_j, 0.0616, 0, atol=1e-4)
     np.testing.assert_array_equal(network.edges.transmit_w, np.float32(0.5))
     # The cloud is ten times as far away in time.
-    np.testing.assert_allclose(network.backhaul_bps, rates(network, "up")[0] / 10, rtol=1e-6)
+    assert_close(network.backhaul_bps, rates(network, "up")[0] / 10, 1e-6, each=True)
 
     cycles_per_bit, computed_bits = 20, 1e6
     time_s = oracle.computation_time(computed_bits, cycles_per_bit, 1e9)
     energy_j = oracle.computation_energy(computed_bits, cycles_per_bit, 1e9, 2e-28)
-    np.testing.assert_allclose(network.clients.flop_per_s, cycles_per_bit * computed_bits / time_s)
-    np.testing.assert_allclose(network.clients.busy_w * time_s, energy_j, rtol=1e-6)
+    assert_close(network.clients.flop_per_s, cycles_per_bit * computed_bits / time_s, 1e-6)
+    assert_close(network.clients.busy_w * time_s, energy_j, 1e-6)
     np.testing.assert_array_equal(network.clients.idle_w, 0)
 
 
@@ -246,7 +247,7 @@ def test_devices_have_the_numbers_of_their_class(preset):
                 of_role = class_names(network, names, role)
                 wanted = [getattr(CLASSES[name], field) for name in of_role]
                 leaf = np.atleast_1d(getattr(devices, field))
-                np.testing.assert_allclose(leaf, wanted, rtol=1e-6)
+                assert_close(leaf, wanted, 1e-6, each=True)
 
 
 def test_classes_are_possible():
