@@ -31,7 +31,7 @@ def compete(contenders, turns, rounds, ready_s, until, tell=lambda timings: None
       until: time.monotonic() after which nobody's turn is begun.
       tell: called with the timings so far after each turn, since what is not told may be lost.
     Returns:
-      list of Timing, and {name: why} of those left out.
+      list of Timing, and {name: why} of those left out, or out of later turns alone.
     """
     with contextlib.ExitStack() as stack:
         threads = stack.enter_context(futures.ThreadPoolExecutor(len(contenders)))
@@ -48,8 +48,9 @@ def compete(contenders, turns, rounds, ready_s, until, tell=lambda timings: None
                 continue
             left_out[name] = _last_words(running[name]) if answer.done() else "not ready in time"
             _end(running[name][0])
+        answering = list(timings)
         for _ in range(turns):
-            for timing in list(timings):
+            for timing in list(answering):
                 if time.monotonic() > until:
                     break
                 time.sleep(PAUSE_S)
@@ -59,12 +60,13 @@ def compete(contenders, turns, rounds, ready_s, until, tell=lambda timings: None
                 if taken:
                     timing.rounds_ms += taken[1:]
                 else:
+                    # What it has done in earlier turns stays.
                     left_out[timing.name] = _last_words(running[timing.name])
-                    timings.remove(timing)
+                    answering.remove(timing)
             tell([timing for timing in timings if timing.rounds_ms])
         for timing in timings:
             if not timing.rounds_ms:
-                left_out[timing.name] = "no time left"
+                left_out.setdefault(timing.name, "no time left")
         return [timing for timing in timings if timing.rounds_ms], left_out
 
 

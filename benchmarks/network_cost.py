@@ -75,7 +75,7 @@ def make_setup(data, dynamics):
 
 
 def make_round(setup, method_class, train=True):
-    """The functions, not yet jitted, that make the first state and do or only decide one round."""
+    """Returns functions, not yet jitted: the first state, and a round, or only its decision."""
 
     def make(data, network):
         parts = setup.spec, setup.model, setup.work, setup.extent, setup.mesh

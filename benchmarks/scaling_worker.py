@@ -40,6 +40,7 @@ def prepare(spec, examples):
     """`advance` and facts, as `benchmarks.worker.serve` wants them."""
     cpu.set_up(spec.run.devices)
     dataset = sources.load(spec.data.name, spec.data.path)
+    dataset = sources.hold_out(dataset, spec.data.validation_share, spec.seed)
     parts = tile(dataset.train_labels, spec.data.partition.num_clients, examples, spec.seed)
     setup = build.build(spec, dataset, list(parts))
     state, step, arrays = make_round(setup)

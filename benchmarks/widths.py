@@ -21,9 +21,9 @@ import jax.numpy as jnp
 import optax
 
 from benchmarks.convolutions import MODELS
+from cefl_jax import compiler
 from cefl_jax.models.conv import Lowering, conv_block
 from cefl_jax.models.split import make_model
-from cefl_jax.program import compile_lowered
 from cefl_jax.specs import ModelSpec
 from cefl_jax.types import Halves
 
@@ -31,7 +31,7 @@ CLIENTS, CLUSTERS, STEPS, BATCH, EXAMPLES, RATE = 20, 4, 10, 20, 10_000, 0.05
 
 
 def make_round(model):
-    """A round of split training on stacked arrays: halves, key, images, labels -> halves, loss."""
+    """Makes a round of stacked split training: halves, key, images, labels -> halves, loss."""
     cluster = jnp.arange(CLIENTS) % CLUSTERS
 
     def client_loss(front, back, images, labels):
@@ -65,17 +65,17 @@ def make_round(model):
 
 
 def measure(name, lowering, width, seconds):
-    """A row: milliseconds of a round of `width` runs, and seconds of its compilation."""
+    """Returns a row: milliseconds of a round of `width` runs, seconds of its compilation."""
     shape = MODELS[name]
     model = make_model(ModelSpec(name), shape, 10, functools.partial(conv_block, lowering=lowering))
     keys = jax.random.split(jax.random.key(0), width)
-    halves = jax.jit(jax.vmap(lambda key: model.init(key)[0]))(keys)
+    halves = compiler.jit(jax.vmap(lambda key: model.init(key)[0]))(keys)
     images = jax.random.randint(keys[0], (EXAMPLES, *shape), 0, 256).astype(jnp.uint8)
     labels = jax.random.randint(keys[0], (EXAMPLES,), 0, 10)
     arrays = keys, images, labels
     began = time.perf_counter()
     jitted = jax.jit(jax.vmap(make_round(model), in_axes=(0, 0, None, None)), donate_argnums=0)
-    compiled = compile_lowered(jitted.lower(halves, *arrays))
+    compiled = compiler.compile_lowered(jitted.lower(halves, *arrays))
     compile_s = time.perf_counter() - began
     taken, until = [], time.perf_counter() + seconds
     while len(taken) < 3 or time.perf_counter() < until:

@@ -61,8 +61,7 @@ def prepare(spec: Spec) -> Setup:
       ValueError: one line that names the field, its value and the remedy.
     """
     dataset = sources.load(spec.data.name, spec.data.path)
-    if spec.data.validation_share:
-        dataset = sources.hold_out(dataset, spec.data.validation_share, spec.seed)
+    dataset = sources.hold_out(dataset, spec.data.validation_share, spec.seed)
     parts = make_partition(spec, dataset.train_labels)
     return build(spec, dataset, parts)
 
@@ -73,8 +72,8 @@ def build(spec: Spec, dataset: Any, parts: Any) -> Setup:
     Both are checked as those of files are.
 
     Args:
-      spec: Spec; its `data.path` and `data.partition` are not read, and its `data.name` becomes
-        that of the data set.
+      spec: Spec; its `data.path`, `data.partition` and `data.validation_share` are not read, and
+        its `data.name` becomes that of the data set.
       dataset: Dataset, by `data.dataset.make_dataset`.
       parts: example indices of each client, as `partition_checks.checked_parts` takes them.
     Returns:
@@ -84,7 +83,7 @@ def build(spec: Spec, dataset: Any, parts: Any) -> Setup:
     """
     dataset = check_dataset(dataset)
     parts = _check_parts(parts, len(dataset.train_labels))
-    # A run says on which data it was: what is not a name that is known, nobody takes for another.
+    # So that the files of a run on other data do not name those of the settings.
     spec = dataclasses.replace(spec, data=dataclasses.replace(spec.data, name=dataset.name))
     settings, sample_shape = protocols.settings_of(spec), dataset.train_images.shape[1:]
     config.check_population(spec, len(parts))

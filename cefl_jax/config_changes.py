@@ -70,7 +70,7 @@ def keep_choices(config: config_dict.ConfigDict, earlier: dict[str, Any]) -> Non
 
 
 def forget_choices(settings: dict[str, Any]) -> dict[str, Any]:
-    """Flat settings of a run less what was chosen automatically and nothing has read.
+    """Returns flat settings of a run less what was chosen automatically and nothing has read.
 
     Earlier versions wrote such choices into `config.json`.
     """

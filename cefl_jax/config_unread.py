@@ -151,7 +151,7 @@ READ_WITH: dict[str, tuple[Clause, ...]] = {
 
 
 def flatten(spec: Spec) -> dict[str, Any]:
-    """{dotted path: value} of all fields."""
+    """Returns {dotted path: value} of all fields."""
     return traverse_util.flatten_dict(dataclasses.asdict(spec), sep=".")
 
 
@@ -159,7 +159,7 @@ DEFAULTS = flatten(Spec())
 
 
 def find_unread(settings: Mapping[str, Any]) -> dict[str, Clause]:
-    """The fields that nothing reads, each with the first of its clauses that does not hold.
+    """Returns the fields that nothing reads, each with the first of its clauses that does not hold.
 
     A clause takes a field that is missing, or that nothing reads, to be at its default. It holds
     for a value that is not known here, such as a method of a newer version.
@@ -178,7 +178,7 @@ def find_unread(settings: Mapping[str, Any]) -> dict[str, Clause]:
 
 
 def without_unread(settings: Mapping[str, Any]) -> dict[str, Any]:
-    """Flat settings in which the fields that nothing reads are at their defaults."""
+    """Returns flat settings in which the fields that nothing reads are at their defaults."""
     unread = find_unread(settings)
     return {path: DEFAULTS[path] if path in unread else value for path, value in settings.items()}
 

@@ -58,6 +58,7 @@ def prepare(method, variant, spec, threads, device="cpu"):
     torch.set_float32_matmul_precision("high")
     torch.manual_seed(spec.seed)
     dataset = sources.load(spec.data.name, spec.data.path)
+    dataset = sources.hold_out(dataset, spec.data.validation_share, spec.seed)
     parts = [
         torch.from_numpy(part).long().to(device)
         for part in build.make_partition(spec, dataset.train_labels)

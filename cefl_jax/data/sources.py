@@ -89,18 +89,24 @@ def hold_out(dataset: Dataset, share: float, seed: int) -> Dataset:
 
     Args:
       dataset: Dataset of two or more training examples.
-      share: of the training examples, 0 < share < 1.
+      share: of the training examples, 0 < share < 1; or 0, for the data set itself.
       seed: which examples are held out.
     Returns:
       Dataset.
     Raises:
       DataError: where all examples of a class are held out.
     """
+    if not share:
+        return dataset
     num_examples = len(dataset.train_labels)
     size = min(max(round(share * num_examples), 1), num_examples - 1)
     chosen = np.random.default_rng((seed, HOLD_OUT)).permutation(num_examples)[:size]
     held = np.isin(np.arange(num_examples), chosen)
     images, labels = dataset.train_images, np.array(dataset.classes)[dataset.train_labels]
+    lost = np.setdiff1d(labels[held], labels[~held])
+    if lost.size:
+        raise DataError(f"data.validation_share={share:g}: with seed={seed} it holds out all "
+                        f"training examples of the label {lost[0]}; lower it, or change the seed")
     return make_dataset(dataset.name, images[~held], labels[~held], images[held], labels[held])
 
 
@@ -167,7 +173,8 @@ def _find(folder, stem, kind, remedy):
     for file in names:
         if file.is_file():
             return file
-    others = [name for name, files in IDX_SETS.items() if files.start
+    others = [name for name, files in IDX_SETS.items()
+              if files.start and not stem.startswith(files.start)
               and any(folder.glob(f"{files.start}train-images*"))]
     hint = f"set data.name={others[0]!r} for the files there" if others else remedy
     raise DataError(f"data.path: {folder} lacks {names[0].name}, plain or .gz; {hint}")

@@ -66,6 +66,8 @@ def measure_workload(
         front half, and the cloud model is left.
     Returns:
       Workload.
+    Raises:
+      ValueError: where JAX may not use the CPU, and as `make_model`.
     """
     lowering = functools.partial(conv_block, lowering=XLA)
     model = make_model(spec, sample_shape, num_classes, lowering)
@@ -116,9 +118,20 @@ def _grad(apply, argnums):
 
 def _flop(f, *shapes):
     # Asked of the CPU, since accelerators' plugins have no analysis before compilation.
-    with jax.default_device(jax.local_devices(backend="cpu")[0]):
+    with jax.default_device(_cpu()):
         analysis: Any = jax.jit(f).lower(*shapes).cost_analysis()
     return float(analysis["flops"])
+
+
+def _cpu():
+    try:
+        return jax.local_devices(backend="cpu")[0]
+    except RuntimeError as error:
+        platforms = jax.config.values["jax_platforms"]
+        raise ValueError(
+            f"JAX_PLATFORMS={platforms}: FLOPs are counted on the CPU, which it leaves out; set it "
+            f"to {platforms},cpu"
+        ) from error
 
 
 def _bytes(tree):

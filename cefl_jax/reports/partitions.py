@@ -77,4 +77,6 @@ def _draw(run):
 
 
 def _labels(config):
-    return sources.load(config["data.name"], config.get("data.path")).train_labels
+    dataset = sources.load(config["data.name"], config.get("data.path"))
+    share = config.get("data.validation_share", 0.0)
+    return sources.hold_out(dataset, share, config["seed"]).train_labels

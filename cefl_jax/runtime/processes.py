@@ -21,7 +21,7 @@ def join(
     """
     address = None if coordinator == "auto" else coordinator
     if address is not None:
-        port = re.fullmatch(r".+:([0-9]{1,5})", address)
+        port = re.fullmatch(r"(?:[^:\s]+|\[[^\s]+\]):([0-9]{1,5})", address)
         if port is None or not 0 < int(port[1]) < 2**16:  # of which JAX would crash or wait
             raise ValueError(
                 f"--coordinator={coordinator}: needs to be HOST:PORT of the first process, with a "

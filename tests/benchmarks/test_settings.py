@@ -1,13 +1,24 @@
-"""Every setting that a benchmark times is one that can be run."""
+"""Every benchmark can be started, and every setting that one times is one that can be run."""
+
+import importlib
+import pathlib
 
 import pytest
 
+import benchmarks
 from benchmarks import gpu_cases, network_cost, scaling
 from benchmarks.settings import make_spec
 from benchmarks.torch_baseline import __main__ as baseline
 from benchmarks.torch_baseline import worker
 from benchmarks.torch_baseline.cases import CASES
 from cefl_jax import config
+
+NAMES = sorted(file.stem for file in pathlib.Path(benchmarks.__path__[0]).glob("[a-z]*.py"))
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_what_a_benchmark_imports_is_there(name):
+    importlib.import_module(f"benchmarks.{name}")
 
 
 @pytest.mark.parametrize("name", CASES)

@@ -245,6 +245,8 @@ def test_under_another_name_emnist_is_named(tmp_path):
     fails_in_one_line("mnist", tmp_path, match=r"lacks train-images-idx3-ubyte, plain or \.gz; set "
                                                "data.name='emnist_letters' for the files there")
     fails_in_one_line("emnist_digits", tmp_path, match="lacks emnist-digits-train-images")
+    (tmp_path / "emnist-letters-test-labels-idx1-ubyte").unlink()
+    fails_in_one_line("emnist_letters", tmp_path, match="test-labels-idx1-ubyte, .*; set data.path")
 
 
 @pytest.mark.parametrize(("name", "below", "parts"), [
@@ -288,3 +290,12 @@ def test_hold_out_splits_the_training_examples_in_two(share, size):
     again, other = (sources.hold_out(whole, share, seed) for seed in (4, 5))
     assert again.test_images.ravel().tolist() == held
     assert other.test_images.ravel().tolist() != held
+
+
+def test_hold_out_refuses_to_take_a_class_whole():
+    labels = np.arange(10) == 3
+    images = np.zeros((10, 1, 1), np.uint8)
+    whole = make_dataset("rare", images, 5 + labels, images, 5 + labels)
+    with pytest.raises(idx.DataError, match=r"^data\.validation_share=0\.9: .* the label 6; "):
+        sources.hold_out(whole, 0.9, seed=0)
+    assert sources.hold_out(whole, 0.0, seed=0) is whole

@@ -131,3 +131,12 @@ def test_flops_are_counted_on_the_cpu_whatever_the_default_device(monkeypatch):
     monkeypatch.setattr(jax.stages.Lowered, "cost_analysis", record)
     measure_workload(ModelSpec("mlp"), (4, 4, 1), 3)
     assert {device.platform for device in asked} == {"cpu"}
+
+
+def test_a_jax_without_a_cpu_is_refused_in_one_line(monkeypatch):
+    def without_cpu(backend):
+        raise RuntimeError(f"Unknown backend {backend}")
+
+    monkeypatch.setattr(jax, "local_devices", without_cpu)
+    with pytest.raises(ValueError, match=r"^JAX_PLATFORMS=.*; set it to .*,cpu$"):
+        measure_workload(ModelSpec("mlp"), (4, 4, 1), 3)

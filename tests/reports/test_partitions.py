@@ -41,14 +41,16 @@ def test_any_run_with_the_partition_may_have_the_picture(tmp_path):
     assert partitions.gather(section_of(*runs), 9) == ([(0, PNG, "")], 0)
 
 
-def test_a_missing_picture_is_drawn_from_indices_and_labels(tmp_path, monkeypatch):
+@pytest.mark.parametrize("share", [0.0, 0.2])
+def test_a_missing_picture_is_drawn_from_indices_and_labels(tmp_path, monkeypatch, share):
+    """Indices of what is left to train on, where examples were held out."""
     seen = []
     monkeypatch.setattr(partitions, "draw_partition",
                         lambda file, counts: (seen.append(counts), file.write(b"drawn")))
-    labels = sources.load("fashion_mnist_12k").train_labels
-    parts = [[5, 0, 1], [7]]
-    run = make_run(0, folder=folder(tmp_path, "a", parts))
-    assert partitions.gather(section_of(run), 1) == ([(0, b"drawn", "")], 0)
+    labels = sources.hold_out(sources.load("fashion_mnist_12k"), share, seed=3).train_labels
+    parts = [[5, 0, 1], [7, 6000]]
+    run = make_run(3, folder=folder(tmp_path, "a", parts), data__validation_share=share)
+    assert partitions.gather(section_of(run), 1) == ([(3, b"drawn", "")], 0)
     expected = [[sum(labels[index] == label for index in part) for label in range(10)]
                 for part in parts]
     np.testing.assert_array_equal(seen[0], expected)

@@ -48,6 +48,7 @@ def test_an_incomplete_or_impossible_number_of_processes(numbers):
     assert "--process," in line
 
 
-@pytest.mark.parametrize("address", ["", "host", "host:", ":80", "host:http", "host:0", "h:65536"])
+@pytest.mark.parametrize("address", ["", "host", "host:", ":80", "host:http", "host:0", "h:65536",
+                                     "host:7:8", "::1:80", "a host:80"])
 def test_an_address_that_is_none(address):
     assert "needs to be HOST:PORT" in refusal(address, 2, 0)
