@@ -30,14 +30,21 @@ class Lowered(jax.stages.Lowered):
         return jax.jit(lambda: 0).lower().compile()
 
 
+MESSAGES = {
+    "name": "INVALID_ARGUMENT: No such compile option: '{}'",
+    "value": "INVALID_ARGUMENT: While setting option {}, 'LIBRARY_X' is not a valid enum value.",
+}
+
+
+@pytest.mark.parametrize("message", MESSAGES)
 @pytest.mark.parametrize("unknown", [*compiler.FOR_CPU, "both"])
-def test_an_option_that_the_compiler_does_not_know_is_left_out_alone(unknown):
+def test_an_option_that_the_compiler_does_not_know_is_left_out_alone(unknown, message):
     """By the message of jaxlib 0.11, which has no `xla_cpu_use_fusion_emitters` any more."""
     lacking = set(compiler.FOR_CPU) if unknown == "both" else {unknown}
 
     def refuse(options):
         for name in lacking & set(options):
-            raise jax.errors.JaxRuntimeError(f"INVALID_ARGUMENT: No such compile option: '{name}'")
+            raise jax.errors.JaxRuntimeError(MESSAGES[message].format(name))
 
     lowered = Lowered(refuse)
     compiler.compile_lowered(lowered)
@@ -64,6 +71,7 @@ def test_the_compiler_at_hand_says_so_as_well():
     """And what it does know reaches it: a level that is no number is refused."""
     twice = jax.jit(lambda x: 2 * x).lower(jnp.float32(0))
     options = {UNKNOWN: 1, **compiler.FOR_CPU_ONCE, f"{UNKNOWN}_2": ""}
+    options["xla_cpu_experimental_ynn_fusion_type"] = "LIBRARY_FUSION_TYPE_NO_OTHER"
     assert compiler.compile_lowered(twice, options)(jnp.float32(3)) == 6
     assert compiler.jit(lambda x: 2 * x, options)(jnp.float32(3)) == 6
     wrong = {UNKNOWN: 1, "xla_backend_optimization_level": "high"}

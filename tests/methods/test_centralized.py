@@ -93,7 +93,7 @@ def test_rounds_are_pieces_of_one_run_of_plain_sgd(case):
             grads, _ = backward(model, trace, d_logits / len(rows))
             model, buffer = sgd_step(model, buffer, grads, sgd)
             loss, samples = loss + losses.sum(), samples + len(rows)
-        assert_close(replay.layers(state.params), model, rtol=2e-3, atol=2e-5)
+        assert_close(replay.layers(state.params), model, 2e-5)
         assert_close(chunk.metrics.train_loss, [loss / samples], 1e-4)
         bills.append(bill(setup, samples, uploads=index == 0))
         assert_same_ledger(state.ledger, bills)
@@ -152,7 +152,7 @@ def test_with_one_client_it_is_that_clients_own_sgd():
         for rows in np.asarray(examples)
     ]
     model, *_ = edge_rounds.train(first_model(setup), batches, Sgd(0.05))
-    assert_close(replay.layers(state.params), model, rtol=2e-3, atol=2e-5)
+    assert_close(replay.layers(state.params), model, 2e-5)
 
 
 def test_a_run_has_no_metrics_of_what_it_lacks(tmp_path, monkeypatch):

@@ -13,7 +13,7 @@ from tests.methods.whole_rounds import clients_of, layers, planned_steps, play, 
 from tests.oracles import whole_model
 from tests.oracles.dense_net import drawn_network, zeros_like
 
-CLOSE = {"rtol": 1e-4, "atol": 2e-6}
+CLOSE = 1e-4
 EVERYTHING = {  # for the client's optimizer
     "train.local_steps": 5,  # more than a pass for some clients, less for others
     "train.optimizer.momentum": 0.9,
@@ -51,10 +51,10 @@ def follow_scaffold(run, server_rate):
         )
         check(run, index, x, loss, metrics)
         controls = run.states[index + 1].memory
-        assert_close(layers(controls.server), c, **CLOSE)
+        assert_close(layers(controls.server), c, CLOSE)
         for client, expected in enumerate(c_of):
             own = jax.tree.map(lambda leaf: leaf[client], controls.clients)  # noqa: B023
-            assert_close(layers(own), expected, **CLOSE)
+            assert_close(layers(own), expected, CLOSE)
     return c_of
 
 
@@ -71,14 +71,14 @@ def follow_fedopt(run):
         )
         check(run, index, x, loss, metrics)
         first, second = moments
-        assert_close(layers(run.states[index + 1].memory.first), first, **CLOSE)
-        assert_close(layers(run.states[index + 1].memory.second), second, **CLOSE)
+        assert_close(layers(run.states[index + 1].memory.first), first, CLOSE)
+        assert_close(layers(run.states[index + 1].memory.second), second, CLOSE)
 
 
 def check(run, index, expected, loss, metrics):
     state = run.states[index + 1]
     assert state.round == index + 1
-    assert_close(layers(state.params), expected, **CLOSE)
+    assert_close(layers(state.params), expected, CLOSE)
     assert_close(metrics.train_loss, loss.mean(), 1e-4)
 
 
@@ -209,7 +209,7 @@ def test_steps_of_the_server(optimizer):
         moved = [
             (w + 0.3 * dw, b + 0.3 * db) for (w, b), (dw, db) in zip(x, update, strict=True)
         ]
-        assert_close(moved, after, rtol=1e-5)
-        assert_close(moments.first, first, rtol=1e-5)
-        assert_close(moments.second, second, rtol=1e-5)
+        assert_close(moved, after)
+        assert_close(moments.first, first)
+        assert_close(moments.second, second)
         x = after

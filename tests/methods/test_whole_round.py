@@ -146,14 +146,13 @@ def model(state):
 
 
 def assert_same_models(state, expected, optimizer_state):
-    close = {"rtol": 2e-3, "atol": 2e-5}
-    assert_close(model(state), expected.model, **close)
-    assert_close(replay.layers(state.cloud), expected.cloud, **close)
+    assert_close(model(state), expected.model, 2e-5)
+    assert_close(replay.layers(state.cloud), expected.cloud, 2e-5)
     if optimizer_state == "reset":
         assert state.edge_optimizer == state.cloud_optimizer == ()
         return
-    assert_close(replay.momentum(state.edge_optimizer), expected.edge_buffer, **close)
-    assert_close(replay.momentum(state.cloud_optimizer), expected.cloud_buffer, **close)
+    assert_close(replay.momentum(state.edge_optimizer), expected.edge_buffer, 2e-5)
+    assert_close(replay.momentum(state.cloud_optimizer), expected.cloud_buffer, 2e-5)
 
 
 def assert_same_clusters(quality, setup, clients, cluster):
@@ -171,9 +170,8 @@ def assert_same_clusters(quality, setup, clients, cluster):
 
 def assert_same_ledger(ledger, bills):
     """`bills` are the round_bill.Bill of the rounds so far."""
-    for i, phase in enumerate(PHASES):
-        seconds = sum(bill.phase_s.get(phase, 0.0) for bill in bills)
-        assert_close(ledger.phase_s[i], seconds, 1e-4)
+    seconds = [sum(bill.phase_s.get(phase, 0.0) for bill in bills) for phase in PHASES]
+    assert_close(ledger.phase_s, seconds, 1e-4, atol=1e-6 * sum(seconds), each=True)
     for (i, link), (j, message) in itertools.product(enumerate(LINKS), enumerate(MESSAGES)):
         sent = sum(bill.link_bytes.get((link, message), 0) for bill in bills)
         assert int(ledger.link_bytes[i, j]) == sent, (link, message)

@@ -100,7 +100,7 @@ def test_bill_of_a_round_equals_the_reference(case):
     assume(course.margin > rounds.TOO_CLOSE)
     _, bill = rounds.compute(case)
     seconds = [expected.phase_s.get(name, 0.0) for name in PHASES]
-    assert_close(bill.phase_s, seconds, 2e-5, atol=1e-5 * sum(seconds))
+    assert_close(bill.phase_s, seconds, 2e-5, atol=1e-5 * sum(seconds), each=True)
     assert rounds.messages(bill.link_bytes) == {k: n for k, n in expected.link_bytes.items() if n}
     assert_close(bill.energy_j, expected.energy_j, 2e-5, each=True)
 

@@ -78,6 +78,6 @@ def test_a_round_of_edge_rounds_equals_the_slow_reading(case):
     assume(expected.margin > rounds.TOO_CLOSE)
     bill = bill_of(case.task, case.schedule, case.network)
     seconds = [expected.phase_s.get(name, 0.0) for name in PHASES]
-    assert_close(bill.phase_s, seconds, 2e-5, atol=1e-5 * sum(seconds))
+    assert_close(bill.phase_s, seconds, 2e-5, atol=1e-5 * sum(seconds), each=True)
     assert rounds.messages(bill.link_bytes) == expected.link_bytes
     assert_close(bill.energy_j, expected.energy_j, 2e-5, each=True)

@@ -111,7 +111,7 @@ def assert_same_course(schedule, course):
             expected[m] = getattr(cluster, field)
         assert_close(getattr(schedule, field), expected, **close, err_msg=field)
     expected = [course.phase_s.get(name, 0.0) for name in PHASES]
-    assert_close(schedule.phase_s, expected, 2e-5, atol=1e-5 * sum(expected))
+    assert_close(schedule.phase_s, expected, 2e-5, atol=1e-5 * sum(expected), each=True)
 
 
 def of_clients(course, field):

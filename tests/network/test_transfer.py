@@ -54,7 +54,7 @@ def test_bill_equals_the_reference(case):
     expected = transfer.charge(task, network, WORK, WIDTH, CLASSES, SERVER_FLOP, rounds.KINDS)
     _, bill = compute(task, network)
     seconds = [expected.phase_s.get(name, 0.0) for name in PHASES]
-    assert_close(bill.phase_s, seconds, 2e-5, atol=1e-5 * sum(seconds))
+    assert_close(bill.phase_s, seconds, 2e-5, atol=1e-5 * sum(seconds), each=True)
     assert rounds.messages(bill.link_bytes) == expected.link_bytes
     assert_close(bill.energy_j, expected.energy_j, 2e-5, each=True)
 

@@ -62,14 +62,14 @@ class TestGradients:
 
         assert loss == pytest.approx(cluster_loss(back))
         gradient = each(np.subtract, back, new_back)
-        assert_close(gradient, numeric_gradient(cluster_loss, back), rtol=1e-5, atol=1e-8)
+        assert_close(gradient, numeric_gradient(cluster_loss, back), atol=1e-8)
         for k, (x, y) in batches.items():
 
             def own_loss(layers, x=x, y=y):
                 return mean_loss(layers + back, x, y)
 
             gradient = each(np.subtract, fronts[k], moved[k])
-            assert_close(gradient, numeric_gradient(own_loss, fronts[k]), rtol=1e-5, atol=1e-8)
+            assert_close(gradient, numeric_gradient(own_loss, fronts[k]), atol=1e-8)
 
     @pytest.mark.parametrize(("weight", "temperature"), [(0.0, 1.0), (0.3, 2.0), (1.0, 4.0)])
     def test_a_teaching_step_follows_the_distillation_loss(self, weight, temperature):
@@ -95,7 +95,7 @@ class TestGradients:
         )
         assert losses == [pytest.approx(loss(student))]
         gradient = each(np.subtract, student, moved)
-        assert_close(gradient, numeric_gradient(loss, student), rtol=1e-5, atol=1e-8)
+        assert_close(gradient, numeric_gradient(loss, student), atol=1e-8)
 
 
 @pytest.mark.parametrize("clip_norm", [None, 0.5])
@@ -115,4 +115,4 @@ def test_sgd_is_optaxs(clip_norm):
         grads = each(lambda g: jnp.asarray(g, jnp.float32), grads)
         updates, state = chain.update(grads, state, theirs)
         theirs = optax.apply_updates(theirs, updates)
-    assert_close(layers, theirs, rtol=1e-5, atol=1e-6)
+    assert_close(layers, theirs, atol=1e-6)

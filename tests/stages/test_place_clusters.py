@@ -65,7 +65,7 @@ def values_by_nodes(case, objective):
     return values
 
 
-CLOSE = {"rtol": 1e-5, "atol": 1e-5}
+CLOSE = {"atol": 1e-5}
 
 
 @drawn
