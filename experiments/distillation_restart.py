@@ -1,6 +1,6 @@
 """Should distillation's optimizers start anew each round? Small and skewed rounds, on the test set.
 
-    python -m experiments.distillation_restart --workdir=distillation_restart_results [--scale=smoke]
+    python -m experiments.distillation_restart --workdir=distillation_restart_results
 
 Claim under test: a momentum that is kept while the weights under it are replaced by new averages
 pushes every round towards the last round's labels. `fashion_mnist_12k`, Dirichlet(0.05), 5 of 100
