@@ -42,7 +42,7 @@ def prepare(spec, examples):
     dataset = sources.load(spec.data.name, spec.data.path)
     dataset = sources.hold_out(dataset, spec.data.validation_share, spec.seed)
     parts = tile(dataset.train_labels, spec.data.partition.num_clients, examples, spec.seed)
-    setup = build.build(spec, dataset, list(parts))
+    setup = build.make_setup(spec, dataset, list(parts))  # `build` refuses an example held twice
     state, step, arrays = make_round(setup)
     lowered = jax.jit(step, donate_argnums=0).lower(state, *arrays)
     compiled = compiler.compile_lowered(lowered)

@@ -11,7 +11,7 @@ from jaxtyping import Int
 
 from cefl_jax import config, config_unread, parallel
 from cefl_jax.data import partition, sources
-from cefl_jax.data.dataset import check_dataset
+from cefl_jax.data.dataset import Dataset, check_dataset
 from cefl_jax.data.federated import FederatedData, make_federated
 from cefl_jax.data.partition_checks import checked_parts
 from cefl_jax.models.conv import conv_block
@@ -20,7 +20,7 @@ from cefl_jax.models.split import SplitModel, make_model, with_head
 from cefl_jax.network.sources import presets, trace_file
 from cefl_jax.network.topology import Network
 from cefl_jax.outside import OutsideError, one_line
-from cefl_jax.specs import Spec
+from cefl_jax.specs import DataSpec, PartitionSpec, Spec
 from cefl_jax.stages import protocols
 from cefl_jax.stages.planning import Extent, measure_extent
 
@@ -63,7 +63,7 @@ def prepare(spec: Spec) -> Setup:
     dataset = sources.load(spec.data.name, spec.data.path)
     dataset = sources.hold_out(dataset, spec.data.validation_share, spec.seed)
     parts = make_partition(spec, dataset.train_labels)
-    return build(spec, dataset, parts)
+    return make_setup(spec, dataset, parts)
 
 
 def build(spec: Spec, dataset: Any, parts: Any) -> Setup:
@@ -72,19 +72,40 @@ def build(spec: Spec, dataset: Any, parts: Any) -> Setup:
     Both are checked as those of files are.
 
     Args:
-      spec: Spec; its `data.path`, `data.partition` and `data.validation_share` are not read, and
-        its `data.name` becomes that of the data set.
-      dataset: Dataset, by `data.dataset.make_dataset`.
+      spec: Spec; of its `data`, `normalization` is read, and `path` where the data set has a name
+        of `sources.KNOWN`.
+      dataset: Dataset, by `data.dataset.make_dataset` and of a name of its own; or by
+        `sources.load`, and all of it.
       parts: example indices of each client, as `partition_checks.checked_parts` takes them.
     Returns:
-      Setup, its settings resolved.
+      Setup, its settings resolved. They say what was given: `data.name` is that of the data set,
+      `data.partition` is a file without a path, of so many clients, and nothing is held out.
     Raises:
       ValueError: one line, which begins with `dataset`, `parts` or the field of a setting.
     """
     dataset = check_dataset(dataset)
     parts = _check_parts(parts, len(dataset.train_labels))
-    # So that the files of a run on other data do not name those of the settings.
-    spec = dataclasses.replace(spec, data=dataclasses.replace(spec.data, name=dataset.name))
+    data = DataSpec(
+        name=dataset.name,
+        path=_check_name(dataset, spec.data.path),
+        partition=PartitionSpec(name="file"),
+        normalization=spec.data.normalization,
+    )
+    return make_setup(dataclasses.replace(spec, data=data), dataset, parts)
+
+
+def make_setup(spec: Spec, dataset: Dataset, parts: list[Int[np.ndarray, "_"]]) -> Setup:
+    """Makes the Setup of a run on data that have been checked, and that its settings describe.
+
+    Args:
+      spec: Spec.
+      dataset: Dataset.
+      parts: example indices of each client, none empty; clients may share examples.
+    Returns:
+      Setup, its settings resolved.
+    Raises:
+      ValueError: one line, which names the field of a setting that does not fit the data.
+    """
     settings, sample_shape = protocols.settings_of(spec), dataset.train_images.shape[1:]
     config.check_population(spec, len(parts))
     config.check_channels(spec, sample_shape[-1])
@@ -129,6 +150,28 @@ def _check_parts(parts, num_examples):
         return checked_parts(parts, num_examples)
     except OutsideError as error:
         raise ValueError(one_line(f"parts {error}; correct them")) from error
+
+
+def _check_name(dataset, path):
+    """The path from which `sources.load` reads this very data set; None where it has no such name.
+
+    A run of it is repeated by that name, which must not stand for other samples.
+    """
+    if dataset.name not in sources.KNOWN:
+        return None
+    try:
+        known: Any = sources.load(dataset.name, path)
+    except ValueError as error:
+        raise ValueError(
+            f"dataset.name is {dataset.name!r}, a name of sources.load: {error}; or give the data "
+            "set another name"
+        ) from error
+    if not all(map(np.array_equal, dataset[1:], known[1:])):
+        raise ValueError(
+            f"dataset.name is {dataset.name!r}, and sources.load reads other samples of that name; "
+            "give the data set another name"
+        )
+    return path
 
 
 def archive_bytes(setup: Setup) -> int:

@@ -11,7 +11,6 @@ from typing import Any
 
 from ml_collections import config_dict
 
-from cefl_jax.config_changes import forget_choices
 from cefl_jax.config_checks import SettingError, check_fields
 from cefl_jax.config_combinations import (
     check_channels,
@@ -20,6 +19,7 @@ from cefl_jax.config_combinations import (
     check_population,
 )
 from cefl_jax.config_file import is_json, read_config_json, run_config_file, wrong_file
+from cefl_jax.config_unread import without_unread
 from cefl_jax.config_values import convert, parse, type_of
 from cefl_jax.outside import one_line, show
 from cefl_jax.specs import Spec
@@ -48,8 +48,8 @@ def load(location: str) -> config_dict.ConfigDict:
     Args:
       location: a Python `FILE`, whose `get_config()` is called, or `FILE:TEXT` for
         `get_config("TEXT")`; or the `config.json` of a run, which it repeats. What such a file
-        lacks is newer than it, and has its default; so has what was chosen automatically and
-        nothing has read.
+        lacks is newer than it, and has its default; so has what nothing has read, of which
+        earlier versions wrote down other values.
     Returns:
       ConfigDict with all fields of `default_config` and no other.
     Raises:
@@ -132,7 +132,7 @@ def _restore(location):
     except SettingError as error:
         raise wrong_file(location, error) from error
     with config.unlocked(), config.ignore_type():
-        config.update_from_flattened_dict(forget_choices(values))
+        config.update_from_flattened_dict(without_unread(values))
     return config
 
 

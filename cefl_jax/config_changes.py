@@ -69,17 +69,6 @@ def keep_choices(config: config_dict.ConfigDict, earlier: dict[str, Any]) -> Non
                 config[group][name] = before[field]
 
 
-def forget_choices(settings: dict[str, Any]) -> dict[str, Any]:
-    """Returns flat settings of a run less what was chosen automatically and nothing has read.
-
-    Earlier versions wrote such choices into `config.json`.
-    """
-    unread = find_unread(settings)
-    return {
-        path: value for path, value in settings.items() if path not in CHOSEN or path not in unread
-    }
-
-
 def _flatten(settings):
     """Values by dotted path; tuples as the lists that JSON makes of them."""
     flat = traverse_util.flatten_dict(settings, sep=".")

@@ -48,8 +48,9 @@ def check_population(spec: Spec, num_clients: int) -> None:
       SettingError: when `train.clients_per_round` is more.
     """
     if spec.train.clients_per_round > num_clients:
-        path = spec.data.partition.path
-        remedy = "data.partition.num_clients" if path is None else f"the number of them in {path}"
+        partition, remedy = spec.data.partition, "data.partition.num_clients"
+        if partition.name == "file":
+            remedy = f"the number of them in {partition.path or 'parts'}"
         raise SettingError(
             f"train.clients_per_round={spec.train.clients_per_round}: there are only "
             f"{num_clients} clients; lower it or raise {remedy}"
@@ -96,7 +97,7 @@ def _check_partition(partition):
     if partition.name == "file" and partition.path is None:
         raise SettingError(
             "data.partition.path=None: with data.partition.name='file' it needs to be the path "
-            "of a JSON file"
+            "of a JSON file, such as the partition.json that a run left"
         )
 
 

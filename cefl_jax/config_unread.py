@@ -14,6 +14,7 @@ Clause: TypeAlias = dict[str, tuple[str | bool | None, ...]]
 """Fields and their values; it holds where one of the fields has one of its values."""
 
 SET = ("a value",)  # in place of values: every one but None
+MOST_NAMED = 4  # of the values that would do
 
 METHOD, CLUSTERING, DISTILL = "method.name", "cefl.clustering.rule", "cefl.distill.rule"
 PARTITION, DYNAMICS, SERVER = "data.partition.name", "network.dynamics", "fedopt.optimizer"
@@ -216,4 +217,5 @@ def _holds(clause, settings):
 
 
 def _list(values):
-    return SET[0] if values is SET else " or ".join(map(repr, values))
+    more = " or ..." if len(values) > MOST_NAMED else ""
+    return SET[0] if values is SET else " or ".join(map(repr, values[:MOST_NAMED])) + more

@@ -83,8 +83,12 @@ def check_facts(setup: Setup, path: str | Path, facts: dict[str, Any]) -> None:
     config_changes.check(facts["settings"], config.to_dict(setup.spec), path)
     for name, digest in setup.hashes().items():
         if facts.get(name) != digest:
-            what = OTHER[name] if name in facts else f"data of which it has no {name}"
-            raise ValueError(f"--workdir={path} holds a run on {what}; choose another folder")
+            what = (
+                f"on {OTHER[name]}; "
+                if name in facts
+                else f"that was saved by a version that noted no {name}; finish it with that, or "
+            )
+            raise ValueError(f"--workdir={path} holds a run {what}choose another folder")
     if facts["round"] > setup.spec.train.rounds:
         raise ValueError(
             f"train.rounds={setup.spec.train.rounds}: the run in --workdir={path} has done "

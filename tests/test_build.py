@@ -12,10 +12,19 @@ from rich.console import Console
 from cefl_jax import build
 from cefl_jax.build import choose_client_chunk, choose_distill_parts
 from cefl_jax.config import SettingError
-from cefl_jax.data import partition
+from cefl_jax.data import partition, sources
 from cefl_jax.data.dataset import make_dataset
 from cefl_jax.runtime.progress import print_choices
-from cefl_jax.specs import CeflSpec, ClusteringSpec, MethodSpec, RunSpec, Spec, TrainSpec
+from cefl_jax.specs import (
+    CeflSpec,
+    ClusteringSpec,
+    DataSpec,
+    MethodSpec,
+    PartitionSpec,
+    RunSpec,
+    Spec,
+    TrainSpec,
+)
 from tests import world
 from tests.quick import quick_jit
 
@@ -128,6 +137,8 @@ WRONG_PARTS = {
     "beyond 64 bits": ([np.array([2**64 - 1], np.uint64)], "client 0 example 18446744073709551615"),
     "floats": ([np.array([0.0]), np.array([1])], r"has float64\[1\] for client 0, which must be"),
     "a mask": ([np.arange(160) < 80], r"has bool\[160\] for client 0, which must be whole numbers"),
+    "masked indices": ([np.arange(3), np.ma.array([7, 8], mask=[0, 1])],
+                       "has masked indices for client 1, which must be whole numbers"),
     "columns": ([np.arange(4)[:, None]], r"has int64\[4, 1\] for client 0"),
     "true": ([[0, True]], "has True among the examples of client 0"),
     "one array": (np.arange(160), r"in place of a list for client 0"),
@@ -160,6 +171,38 @@ def test_a_partition_that_is_handed_in_is_what_its_file_would_be(tmp_path, parts
     of_file = partition.from_file(tmp_path / "partition.json", 160)
     for here, there in zip(setup.partition, of_file, strict=True):
         np.testing.assert_array_equal(here, there, strict=True)
+
+
+def test_the_settings_of_a_partition_that_is_handed_in_say_so():
+    """And what is read of no file, drawn from no seed and held out by nobody is not noted."""
+    changes = {"data.partition.alpha": 0.1, "data.partition.num_clients": 50, "data.path": "a",
+               "data.validation_share": 0.5}
+    data = world.make_setup(changes).spec.data
+    given = PartitionSpec(name="file", num_clients=11)
+    assert data == DataSpec(name="blobs", partition=given,
+                            normalization=world.make_spec().data.normalization)
+    with pytest.raises(SettingError, match=r"11 clients; lower it or raise .* in parts$"):
+        world.make_setup({"train.clients_per_round": 12})
+
+
+def test_the_settings_of_a_partition_that_is_made_of_them_stay():
+    changes = {"data.partition.alpha": 0.1, "data.partition.num_clients": 50,
+               "data.validation_share": 0.5}
+    data = world.make_spec(changes).data
+    assert build.prepare(world.make_spec(changes)).spec.data == data
+
+
+def test_a_known_name_is_for_the_data_set_of_that_name(tmp_path):
+    real = sources.load("fashion_mnist_12k")
+    parts = [np.arange(50 * k, 50 * k + 50) for k in range(11)]
+    assert build.build(world.make_spec(), real, parts).spec.data.name == real.name
+    noisy = real._replace(train_labels=(real.train_labels + 1) % 10)
+    for other in (noisy, world.make_dataset()._replace(name=real.name)):
+        with pytest.raises(ValueError, match=r"^dataset\.name is 'fash.*; give .* another name$"):
+            build.build(world.make_spec(), other, world.make_parts())
+    spec = world.make_spec({"data.path": str(tmp_path)})
+    with pytest.raises(ValueError, match=r"^dataset\.name is 'mnist', .* lacks .* another name$"):
+        build.build(spec, world.make_dataset()._replace(name="mnist"), world.make_parts())
 
 
 @pytest.mark.parametrize("change", [

@@ -4,7 +4,6 @@ import pytest
 
 from cefl_jax import config, config_changes
 from cefl_jax.config import SettingError
-from cefl_jax.config_unread import flatten
 from cefl_jax.specs import Spec
 from tests.world import change
 
@@ -54,9 +53,3 @@ def test_choices_are_kept_where_they_are_read(method, kept):
     config_changes.keep_choices(chosen, earlier)
     run = config.to_spec(chosen).run
     assert (run.client_chunk, run.distill_parts) == kept
-
-
-def test_choices_that_nothing_has_read_are_forgotten():
-    flat = flatten(change(change(Spec(), "method.name", "fedavg"), "run.distill_parts", 2))
-    assert set(flat) - set(config_changes.forget_choices(flat)) == {"run.distill_parts"}
-    assert config_changes.forget_choices(flatten(Spec())) == flatten(Spec())

@@ -1,20 +1,21 @@
 """The config.json that a run left: it repeats the run, and what is no such file is told."""
 
 import dataclasses
+import functools
 import json
 import math
 import typing
 
 import pytest
+from flax import traverse_util
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cefl_jax import config
 from cefl_jax.config import SettingError
-from cefl_jax.config_changes import CHOSEN
 from cefl_jax.config_checks import CHOICES
 from cefl_jax.config_file import MOST_JSON_BYTES, NAMING
-from cefl_jax.config_unread import find_unread, flatten
+from cefl_jax.config_unread import DEFAULTS, flatten, without_unread
 from cefl_jax.specs import Spec
 
 VALID = config.to_dict(Spec())
@@ -82,12 +83,10 @@ def specs(group=Spec, prefix=""):
 @pytest.mark.filterwarnings("ignore:Do not use the `random` module inside strategies")
 @quick
 @given(specs())
-def test_every_value_is_what_it_was(tmp_path_factory, spec):
+def test_every_value_is_what_it_was_or_nothing_reads_it(tmp_path_factory, spec):
     location = write(tmp_path_factory.getbasetemp(), config.to_dict(spec), "drawn.json")
-    expected = config.to_dict(spec)
-    for name in {path.split(".")[1] for path in CHOSEN if path in find_unread(flatten(spec))}:
-        expected["run"][name] = None
-    assert config.load(location).to_dict() == expected
+    loaded = traverse_util.flatten_dict(config.load(location).to_dict(), sep=".")
+    assert loaded == without_unread(flatten(spec))
 
 
 @pytest.mark.parametrize("method", ["fedavg", "splitfed_v2", "sequential_split", "centralized"])
@@ -99,11 +98,28 @@ def test_what_was_chosen_automatically_and_not_read_is_automatic_again(tmp_path,
         1 if method == "fedavg" else None, 1, None)
 
 
-def test_what_was_said_and_not_read_is_refused(tmp_path):
-    made = with_field("data.partition.name", "iid")
-    made["data"]["partition"]["alpha"] = 0.1
-    with pytest.raises(SettingError, match=r"^data\.partition\.alpha=0\.1: not read with "):
-        config.to_spec(config.load(write(tmp_path, made)))
+@pytest.mark.parametrize(("chooser", "value", "unread", "noted"), [
+    ("method.name", "fedavg", "model.cut", 3),
+    ("data.partition.name", "iid", "data.partition.alpha", 0.1),
+    ("cefl.distill.rule", "none", "cefl.distill.epochs", 5),
+])
+def test_a_run_of_a_version_that_noted_what_nothing_reads_is_repeated(
+    tmp_path, chooser, value, unread, noted
+):
+    made = with_field(chooser, value)
+    *groups, name = unread.split(".")
+    functools.reduce(dict.__getitem__, groups, made)[name] = noted
+    loaded = config.load(write(tmp_path, made))
+    assert flatten(config.to_spec(loaded)) == DEFAULTS | {chooser: value}
+    config.set_field(loaded, unread, str(noted))
+    with pytest.raises(SettingError, match=f"^{unread}={noted}: not read with "):
+        config.to_spec(loaded)
+
+
+def test_a_run_on_a_partition_that_was_handed_in_needs_its_file_to_be_repeated(tmp_path):
+    location = write(tmp_path, with_field("data.partition.name", "file"))
+    with pytest.raises(SettingError, match=r"^data\.partition\.path=None: .*the partition\.json"):
+        config.to_spec(config.load(location))
 
 
 @pytest.mark.parametrize("changes", [

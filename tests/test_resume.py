@@ -416,7 +416,7 @@ def test_a_run_that_noted_no_data_is_not_gone_on_with(setup, killed):
     facts = seal.read_facts(killed / "checkpoints" / f"{newest:06d}")
     experiment.check_facts(setup, killed, facts)
     facts.pop("data_sha256")
-    with pytest.raises(ValueError, match="on data of which it has no data_sha256; choose another"):
+    with pytest.raises(ValueError, match="run that was saved by a version that noted no data_sha"):
         experiment.check_facts(setup, killed, facts)
 
 

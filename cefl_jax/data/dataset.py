@@ -5,8 +5,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from jaxtyping import Float32, Int32, UInt8
 
-from cefl_jax.data.idx import DataError
-from cefl_jax.outside import show
+from cefl_jax.outside import one_line, show
 
 MOST_CHANNELS = 4  # of an image of which nobody would ask whether its channels come first
 
@@ -19,6 +18,13 @@ AXES = {
 """What a part of a data set may be, by the kind of its dtype."""
 
 Samples = UInt8[np.ndarray, "n H W I"] | Float32[np.ndarray, "n *sample"]
+
+
+class DataError(ValueError):
+    """Data that are missing, corrupt or of another form; one line: field, what is wrong, remedy."""
+
+    def __init__(self, line):
+        super().__init__(one_line(line))
 
 
 class Dataset(NamedTuple):
@@ -59,7 +65,7 @@ def make_dataset(
     y, from 0 to Y - 1.
 
     Args:
-      name: of the data set, a text.
+      name: of the data set, a text; `build.build` refuses those of `sources.KNOWN` for other data.
       train_images: of n training examples, what NumPy makes an array of.
       train_labels: integers [n] of at least two values.
       test_images: of t test examples, of the dtype and shape of those of training.

@@ -8,7 +8,8 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import UInt8
 
-from cefl_jax.outside import OutsideError, check_file, one_line
+from cefl_jax.data.dataset import DataError
+from cefl_jax.outside import OutsideError, check_file
 
 MAX_BYTES = 2**30
 """Largest array that a header may promise; EMNIST's largest file holds 547 MB, MNIST's 47 MB."""
@@ -19,13 +20,6 @@ MAX_FILE_BYTES = MAX_BYTES + 2**20
 _CHUNK_BYTES = 2**20
 _GZIP_MAGIC = b"\x1f\x8b"
 _UINT8 = 0x08
-
-
-class DataError(ValueError):
-    """A missing or corrupt data file; the message is one line: field, what is wrong, remedy."""
-
-    def __init__(self, line):
-        super().__init__(one_line(line))
 
 
 def read_idx(path: str | Path, num_axes: int) -> UInt8[np.ndarray, "..."]:

@@ -24,6 +24,8 @@ def checked_labels(
     labels: Sequence[int] | np.ndarray, num_clients: Any, min_size: Any = 1
 ) -> Integer[np.ndarray, "n"]:
     """The labels as an array, when there are enough for the clients."""
+    if np.ma.is_masked(labels):
+        raise ValueError("labels are masked in places; leave those examples out, or fill them")
     labels = np.asarray(labels)
     if labels.ndim != 1 or labels.dtype.kind not in "iu":
         raise ValueError(f"labels are {labels.dtype}{list(labels.shape)}; they must be whole "
@@ -143,6 +145,8 @@ def _number(key):
 
 def _indices(client, part, num_examples):
     """The example indices of one client, i64[n_k], each of them that of an example."""
+    if np.ma.is_masked(part):
+        raise OutsideError(f"has masked indices for client {client}, which must be whole numbers")
     if isinstance(part, range) or (hasattr(part, "__array__") and np.ndim(part)):
         part = np.asarray(part)
         if part.ndim != 1 or (part.dtype.kind not in "iu" and part.size):

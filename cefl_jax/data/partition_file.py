@@ -15,7 +15,7 @@ from cefl_jax.outside import OutsideError, expand_user, one_line, parse_json, re
 BYTES_AN_INDEX = 64  # of a file at most, its line's white space included
 BYTES_BESIDE = 2**20
 
-CONVERT = "write it with json.dump([[int(i) for i in part] for part in parts], file)"
+DUMP = "with json.dump([[int(i) for i in part] for part in parts], file)"
 
 
 def from_file(path: str | Path | None, num_examples: int) -> list[Int64[np.ndarray, "_"]]:
@@ -45,11 +45,12 @@ def from_file(path: str | Path | None, num_examples: int) -> list[Int64[np.ndarr
     try:
         parts = parse_json(content)
     except OutsideError as error:
-        raise _wrong(path, f"{error}, or {CONVERT}") from error
+        raise _wrong(path, f"{error}, for example {DUMP}") from error
     try:
         return checked_parts(parts, num_examples)
     except OutsideError as error:
-        remedy = CONVERT if isinstance(error, FormError) else "correct the file or name another"
+        is_form = isinstance(error, FormError)
+        remedy = f"write it {DUMP}" if is_form else "correct the file or name another"
         raise _wrong(path, f"{error}; {remedy}") from error
 
 

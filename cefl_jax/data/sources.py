@@ -8,8 +8,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from cefl_jax.data.dataset import Dataset, make_dataset
-from cefl_jax.data.idx import DataError, read_idx
+from cefl_jax.data.dataset import DataError, Dataset, make_dataset
+from cefl_jax.data.idx import read_idx
 from cefl_jax.outside import expand_user
 
 

@@ -68,15 +68,16 @@ def _picture(runs):
 
 
 def _draw(run):
-    labels = _labels(run.config)
+    dataset = _load(run.config)
+    labels = dataset.train_labels
     parts = from_file(run.folder / "partition.json", len(labels))
-    counts = [np.bincount(labels[part], minlength=labels.max() + 1) for part in parts]
+    counts = [np.bincount(labels[part], minlength=dataset.num_classes) for part in parts]
     picture = io.BytesIO()
-    draw_partition(picture, np.array(counts))
+    draw_partition(picture, np.array(counts), [*map(str, dataset.classes)])
     return picture.getvalue()
 
 
-def _labels(config):
+def _load(config):
     dataset = sources.load(config["data.name"], config.get("data.path"))
     share = config.get("data.validation_share", 0.0)
-    return sources.hold_out(dataset, share, config["seed"]).train_labels
+    return sources.hold_out(dataset, share, config["seed"])

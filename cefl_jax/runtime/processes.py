@@ -6,6 +6,10 @@ import jax
 import numpy as np
 from jax.experimental import multihost_utils
 
+from cefl_jax.outside import one_line
+
+MOST_REASON = 200  # characters of what JAX says
+
 
 def join(
     coordinator: str, num_processes: int | None = None, process_id: int | None = None
@@ -32,9 +36,10 @@ def join(
     try:
         jax.distributed.initialize(address, num_processes, process_id)
     except Exception as error:  # whatever JAX meets in the variables of a cluster
+        reason = f"{type(error).__name__}: {one_line(error):.{MOST_REASON}}"
         raise ValueError(
             f"--coordinator={coordinator}: the processes of the run cannot be joined "
-            f"({type(error).__name__}: {error}); pass --coordinator=HOST:PORT of the first one, "
+            f"({reason}); pass --coordinator=HOST:PORT of the first one, "
             "--processes, how many they are, and --process, which one this is, from 0"
         ) from error
 

@@ -49,7 +49,9 @@ class Watch:
         self._heard, self._told = socket.socketpair()
         self._told.setblocking(False)
         for number in numbers:
-            self._handlers[number] = signal.signal(number, lambda *_: None)
+            earlier = signal.signal(number, lambda *_: None)
+            # None: one that a library in C has set, which Python cannot set again.
+            self._handlers[number] = signal.SIG_DFL if earlier is None else earlier
         self._earlier = signal.set_wakeup_fd(self._told.fileno(), warn_on_full_buffer=False)
         self._thread = threading.Thread(target=self._listen, name="signals", daemon=True)
         self._thread.start()

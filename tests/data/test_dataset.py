@@ -7,9 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cefl_jax.data.dataset import check_dataset, make_dataset
+from cefl_jax.data.dataset import DataError, check_dataset, make_dataset
 from cefl_jax.data.federated import make_federated
-from cefl_jax.data.idx import DataError
 from cefl_jax.specs import NormalizationSpec
 from tests.compare import assert_close
 from tests.data.examples import quick

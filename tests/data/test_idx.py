@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import array_shapes, arrays
 
 from cefl_jax.data import idx
+from cefl_jax.data.dataset import DataError
 from tests.data.examples import idx_bytes, quick
 
 WHOLE = idx_bytes(np.arange(24, dtype=np.uint8).reshape(2, 3, 4))
@@ -39,7 +40,7 @@ def test_any_header_is_right_or_refused_in_one_line(tmp_path_factory, lengths, k
     file.write_bytes(gzip.compress(content) if zipped else content)
     try:
         array = idx.read_idx(file, 3)
-    except idx.DataError as error:
+    except DataError as error:
         line = str(error)
         assert line.startswith(f"data.path: {file} ")
         assert line.isprintable()
@@ -72,7 +73,7 @@ DAMAGED = {
 def test_a_damaged_file_is_named_with_its_fault(tmp_path, pack, content, match):
     file = tmp_path / "images"
     file.write_bytes(pack(content))
-    with pytest.raises(idx.DataError, match=f"images {match}.*; replace") as error:
+    with pytest.raises(DataError, match=f"images {match}.*; replace") as error:
         idx.read_idx(file, 3)
     assert str(error.value).startswith(f"data.path: {file} ")
     assert "\n" not in str(error.value)
@@ -82,7 +83,7 @@ def test_a_gzip_file_cut_anywhere_is_refused(tmp_path):
     file, whole = tmp_path / "cut.gz", gzip.compress(WHOLE)
     for length in range(len(whole)):
         file.write_bytes(whole[:length])
-        with pytest.raises(idx.DataError):
+        with pytest.raises(DataError):
             idx.read_idx(file, 3)
 
 
@@ -95,7 +96,7 @@ def test_a_gzip_file_with_any_bit_flipped_is_refused_or_read_right(tmp_path):
         file.write_bytes(flipped)
         try:
             np.testing.assert_array_equal(idx.read_idx(file, 3).ravel(), np.arange(24))
-        except idx.DataError:
+        except DataError:
             refused += 1
     # The rest are bits of time, system and hints in the gzip header, and padding after the data.
     assert refused > 6 * len(whole)
@@ -105,7 +106,7 @@ def test_what_is_no_regular_file_is_refused(tmp_path):
     os.mkfifo(tmp_path / "pipe")
     for name, told in (("pipe", "is a pipe or a device"), ("", "is a folder"),
                        ("absent", "there is no such file"), ("a\nb", "there is no such file")):
-        with pytest.raises(idx.DataError, match=told) as error:
+        with pytest.raises(DataError, match=told) as error:
             idx.read_idx(tmp_path / name, 3)
         assert str(error.value).isprintable()
 
@@ -113,7 +114,7 @@ def test_what_is_no_regular_file_is_refused(tmp_path):
 def test_a_file_larger_than_any_is_not_read(tmp_path):
     with (tmp_path / "large").open("wb") as file:
         file.truncate(idx.MAX_FILE_BYTES + 1)                   # takes no room on the disk
-    with pytest.raises(idx.DataError, match="has 1074790401 bytes, and 1074790400 is the most"):
+    with pytest.raises(DataError, match="has 1074790401 bytes, and 1074790400 is the most"):
         idx.read_idx(tmp_path / "large", 3)
 
 
@@ -128,7 +129,7 @@ def test_memory_follows_neither_a_false_header_nor_a_flood(tmp_path, content):
     assert file.stat().st_size < 1_000_000
     tracemalloc.start()
     try:
-        with pytest.raises(idx.DataError, match="promises"):
+        with pytest.raises(DataError, match="promises"):
             idx.read_idx(file, 3)
         peak_bytes = tracemalloc.get_traced_memory()[1]
     finally:

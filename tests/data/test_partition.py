@@ -171,3 +171,8 @@ def test_an_impossible_request_is_one_line_that_names_it(ask, message):
     with pytest.raises(ValueError, match=message) as error:
         ask()
     assert "\n" not in str(error.value)
+
+
+def test_masked_labels_are_refused():
+    with pytest.raises(ValueError, match="labels are masked in places; leave"):
+        partition.iid(np.ma.array([0, 1, 1], mask=[0, 0, 1]), 1, 0)

@@ -48,7 +48,7 @@ WRONG_FILES = {
     "not_json": ("[[0], [1]", "cannot be read as JSON"),
     "not_text": (b"\xff\xfe\xfd", "is not UTF-8 text at byte 0"),
     "utf_16": ("[[0]]".encode("utf-16"), "is not UTF-8 text at byte 0"),
-    "nested_without_end": ("[" * 100_000, "is nested too deeply"),
+    "nested_without_end": ("[" * 100_000, r"write it flatter, for example with json\.dump\("),
     "nested_to_the_end": (f"[{'[' * 400}{']' * 400}]", "is nested too deeply"),
     "a_number_without_end": (f"[[{'9' * 5000}]]", "cannot be read as JSON"),
     "nobody": ("[]", "is neither a list with one list"),

@@ -16,7 +16,7 @@ import pytest
 import cefl_jax.data
 from cefl_jax.data import idx, sources
 from cefl_jax.data.assets import make_fashion_mnist_12k
-from cefl_jax.data.dataset import make_dataset
+from cefl_jax.data.dataset import DataError, make_dataset
 from tests.compare import assert_close
 from tests.data.examples import idx_bytes
 
@@ -42,7 +42,7 @@ def write_set(folder, mark="-", pack=bytes, end="", num_train=30, num_test=10, *
 
 
 def fails_in_one_line(name, path=None, match=None):
-    with pytest.raises(sources.DataError, match=match) as error:
+    with pytest.raises(DataError, match=match) as error:
         sources.load(name, path)
     assert str(error.value).startswith("data.")
     assert "\n" not in str(error.value)
@@ -296,6 +296,6 @@ def test_hold_out_refuses_to_take_a_class_whole():
     labels = np.arange(10) == 3
     images = np.zeros((10, 1, 1), np.uint8)
     whole = make_dataset("rare", images, 5 + labels, images, 5 + labels)
-    with pytest.raises(idx.DataError, match=r"^data\.validation_share=0\.9: .* the label 6; "):
+    with pytest.raises(DataError, match=r"^data\.validation_share=0\.9: .* the label 6; "):
         sources.hold_out(whole, 0.9, seed=0)
     assert sources.hold_out(whole, 0.0, seed=0) is whole

@@ -18,6 +18,7 @@ import numpy as np
 from cefl_jax import config
 from cefl_jax.config_checks import SettingError
 from cefl_jax.data import idx, partition_file
+from cefl_jax.data.dataset import DataError
 from cefl_jax.network.sources import network_file, trace_file
 from cefl_jax.reports import formats, groups, metrics, runs, settings, tables
 from cefl_jax.runtime import records, seal, timeline
@@ -172,7 +173,7 @@ def read_idx(data, folder):
     """Images: a file's bytes after a 0, or those that are packed in it."""
     content = data[1:] if data[:1] <= b"\0" else gzip.compress(data[1:], 1)
     path = put(folder, "images", content)
-    images = refuses(lambda: idx.read_idx(path, 3), idx.DataError, r"data\.path: ")
+    images = refuses(lambda: idx.read_idx(path, 3), DataError, r"data\.path: ")
     if images is None:
         return False
     demand(images.dtype == np.uint8 and images.ndim == 3 and images.size, "images are images")

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from cefl_jax.data import sources
+from cefl_jax.data.dataset import make_dataset
 from cefl_jax.reports import partitions
 from cefl_jax.reports.groups import by_section
 from tests.reports.folders import add_file, make_run
@@ -46,14 +47,25 @@ def test_a_missing_picture_is_drawn_from_indices_and_labels(tmp_path, monkeypatc
     """Indices of what is left to train on, where examples were held out."""
     seen = []
     monkeypatch.setattr(partitions, "draw_partition",
-                        lambda file, counts: (seen.append(counts), file.write(b"drawn")))
+                        lambda file, *given: (seen.append(given), file.write(b"drawn")))
     labels = sources.hold_out(sources.load("fashion_mnist_12k"), share, seed=3).train_labels
     parts = [[5, 0, 1], [7, 6000]]
     run = make_run(3, folder=folder(tmp_path, "a", parts), data__validation_share=share)
     assert partitions.gather(section_of(run), 1) == ([(3, b"drawn", "")], 0)
     expected = [[sum(labels[index] == label for index in part) for label in range(10)]
                 for part in parts]
-    np.testing.assert_array_equal(seen[0], expected)
+    np.testing.assert_array_equal(seen[0][0], expected)
+
+
+def test_a_drawn_picture_names_the_classes_that_the_data_have(tmp_path, monkeypatch):
+    seen = []
+    monkeypatch.setattr(partitions, "draw_partition", lambda file, *given: seen.append(given))
+    whole = make_dataset("letters", *2 * (np.zeros((3, 2, 2), np.uint8), [7, 5, 26]))
+    monkeypatch.setattr(sources, "load", lambda *_: whole)
+    partitions.gather(section_of(make_run(0, folder=folder(tmp_path, "a", [[0], [1]]))), 1)
+    (counts, names), = seen
+    assert names == ["5", "7", "26"]
+    np.testing.assert_array_equal(counts, [[0, 1, 0], [1, 0, 0]])
 
 
 def test_what_is_drawn_is_a_picture(tmp_path):
@@ -90,7 +102,7 @@ def test_what_is_no_file_of_bounded_size_is_no_picture(tmp_path, monkeypatch):
     os.mkfifo(piped / "partition.json")
     os.mkfifo(piped / "partition.png")
     monkeypatch.setattr(partitions, "MOST_PNG_BYTES", len(PNG) - 1)
-    monkeypatch.setattr(partitions, "draw_partition", lambda file, counts: file.write(b"drawn"))
+    monkeypatch.setattr(partitions, "draw_partition", lambda file, *_: file.write(b"drawn"))
     runs = [make_run(0, folder=large), make_run(1, folder=piped)]
     assert partitions.gather(section_of(*runs), 9) == ([(0, b"drawn", "")], 0)
 

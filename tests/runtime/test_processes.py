@@ -48,6 +48,17 @@ def test_an_incomplete_or_impossible_number_of_processes(numbers):
     assert "--process," in line
 
 
+def test_what_jax_says_is_cut_short(monkeypatch):
+    def fail(*_):
+        raise RuntimeError("DEADLINE\n" * 1000)
+
+    monkeypatch.setattr("jax.distributed.initialize", fail)
+    line = refusal("127.0.0.1:7777", 2, 0)
+    assert "(RuntimeError: DEADLINE" in line
+    assert line.isprintable()
+    assert len(line) < 450
+
+
 @pytest.mark.parametrize("address", ["", "host", "host:", ":80", "host:http", "host:0", "h:65536",
                                      "host:7:8", "::1:80", "a host:80"])
 def test_an_address_that_is_none(address):

@@ -354,3 +354,21 @@ def test_one_that_was_not_entered_notices_nothing():
     with watch.at_once(pytest.fail):
         pass
     assert watch.asked is None
+
+
+def test_a_handler_that_python_did_not_set_becomes_the_default(monkeypatch):
+    """`signal.signal` returns None for one of a library in C, and does not take None back."""
+    real, given = signal.signal, []
+
+    def set_handler(number, handler):
+        given.append((number, handler))
+        earlier = real(number, handler)
+        return None if len(given) == 1 else earlier
+
+    monkeypatch.setattr(signal, "signal", set_handler)
+    try:
+        with Watch():
+            foreign = given[0][0]
+        assert real(foreign, signal.SIG_DFL) == signal.SIG_DFL
+    finally:
+        monkeypatch.undo()
