@@ -1,5 +1,6 @@
 """From folders to runs: which are finished and whole, and why the others are left out."""
 
+import collections
 import os
 from collections.abc import Iterable
 from pathlib import Path
@@ -7,6 +8,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from cefl_jax.data import sources
 from cefl_jax.outside import MissingError, OutsideError, read_json, show
 from cefl_jax.reports import metrics, settings
 from cefl_jax.runtime.logs import STATES
@@ -66,6 +68,7 @@ def read_runs(folders: Iterable[str | Path]) -> tuple[list[Run], list[LeftOut]]:
         except _NotFinished as error:
             left_out.append(LeftOut(folder, *error.args))
     runs, broken = _read_evaluations(finished)
+    runs = _name_data_apart(runs)
     runs, repeated = _drop_repeated(runs)
     return runs, sorted([*left_out, *broken, *repeated])
 
@@ -134,6 +137,37 @@ def _read_evaluations(finished):
             why = f"ends with round {ends:.0f}, and status.json with {last}"
         broken.append(LeftOut(folder, "unreadable", f"metrics.jsonl {why}"))
     return runs, broken
+
+
+def _name_data_apart(runs):
+    """Runs whose `data.name` ends with a hash of the data, where others bear that name too.
+
+    The name of a known data set says which data they are; one's own may be of any name.
+    """
+    found = {
+        run.folder: (run.config["data.name"], _data_hash(run.folder))
+        for run in runs
+        if run.config["data.name"] not in sources.KNOWN
+    }
+    count = collections.Counter(name for name, _ in set(found.values()))
+
+    def rename(run):
+        name, digest = found.get(run.folder, ("", ""))
+        if count[name] < 2:
+            return run
+        return run._replace(config={**run.config, "data.name": f"{name} ({digest})"})
+
+    return [rename(run) for run in runs]
+
+
+def _data_hash(folder):
+    """The first eight digits of the hash of a run's data, or a word where there is none."""
+    try:
+        summary = read_json(folder / "summary.json", MOST_BYTES)
+    except OutsideError:
+        return "unknown"
+    digest = summary.get("data_sha256") if isinstance(summary, dict) else None
+    return digest[:8] if isinstance(digest, str) and digest.isalnum() else "unknown"
 
 
 def _add_bytes(values):

@@ -203,3 +203,21 @@ def test_a_run_without_a_metric_is_read(tmp_path):
     (run,), left_out = read_runs([tmp_path])
     assert not {"test/accuracy", ALL_BYTES} & run.metrics.keys()
     assert left_out == []
+
+
+def test_own_data_sets_of_one_name_are_told_apart_by_their_hash(tmp_path):
+    """Runs of the same data keep their name, whatever they are called; known names are trusted."""
+    for name, data, digests in (
+        ("a", "mine", ["1" * 64, "2" * 64, None]),
+        ("b", "other", ["3" * 64, "3" * 64]),
+        ("c", "digits", ["4" * 64, "5" * 64]),
+    ):
+        for seed, digest in enumerate(digests):
+            folder = write_run(tmp_path / f"{name}{seed}", seed=seed, data__name=data)
+            if digest:
+                add_file(folder, "summary.json", json.dumps({"data_sha256": digest}))
+    runs, left_out = read_runs([tmp_path])
+    names = [run.config["data.name"] for run in runs]
+    told = ["mine (11111111)", "mine (22222222)", "mine (unknown)"]
+    assert names == [*told, "other", "other", "digits", "digits"]
+    assert not left_out
