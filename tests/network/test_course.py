@@ -198,7 +198,7 @@ def test_who_and_where(describe, setup):
         setup.device_names[kind] for kind in kinds
     ]
     for entry, client in zip(written["clients"], CLIENTS, strict=True):
-        assert_close(entry["position_km"], setup.network.client_km[client], 1e-6)
+        assert_close(np.array(entry["position_km"]), setup.network.client_km[client], 1e-6)
     nobody, _ = describe("nobody at all")
     assert nobody["clients"] == []
     assert nobody["round_s"] > 10
