@@ -1,5 +1,7 @@
 """The run as a whole: one program, nothing to the host in between, and rounds that end anywhere."""
 
+import functools
+
 import jax
 import numpy as np
 import pytest
@@ -56,6 +58,7 @@ def whole_run():
     def counting(setup):
         start, advance = make_program(setup)
 
+        @functools.wraps(advance)  # the name is part of the program, and of what is kept of it
         def counted(*args):
             traces.append(1)
             return advance(*args)

@@ -13,6 +13,7 @@ from tests.quick import quick_jit
 from tests.world import make_setup, make_spec
 
 torch = pytest.importorskip("torch")
+torch.set_num_threads(1)  # several of them wait for one another at full speed
 
 from benchmarks.torch_baseline import draws, models, parity, stacked  # noqa: E402
 from tests.compare import assert_close  # noqa: E402
