@@ -1,4 +1,4 @@
-"""Serves our rounds to `benchmarks.alternate`: the compiled round alone, without evaluation.
+"""Serves our rounds to `benchmarks.timing`: the compiled round alone, without evaluation.
 
     python -m benchmarks.cefl_worker [FIELD=VALUE ...]
 
@@ -44,7 +44,7 @@ def prepare(spec):
     cpu.set_up(spec.run.devices)
     setup = build.prepare(spec)
     state, step, arrays = make_round(setup)
-    model = jax.eval_shape(setup.model.init, jax.random.key(0))          # halves, and cloud model
+    model = jax.eval_shape(setup.model.init, jax.random.key(0))  # halves, and cloud model
     parameters = [sum(leaf.size for leaf in jax.tree.leaves(part)) for part in model]
     lowered = jax.jit(step, donate_argnums=0).lower(state, *arrays)
     compiled = compiler.compile_lowered(lowered)

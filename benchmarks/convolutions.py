@@ -33,7 +33,7 @@ LOWERINGS = (
     *(Lowering("tiles", tile) for tile in (1, 2, 3)),
     *(Lowering("winograd", tile) for tile in (2, 3, 4)),
 )
-CALL_S, MOST_CALLS = 0.005, 100     # a call repeats the block for so long, and so often is called
+CALL_S, MOST_CALLS = 0.005, 100  # a call repeats the block for so long, and so often is called
 
 
 def find_convolutions():
@@ -94,7 +94,7 @@ def make_program(block, lowering, clients):
             d_images, d_kernel, d_bias = pull(d_outputs)
         else:
             outputs, pull = jax.vjp(lambda k, b: convolve(images, k, b), kernel, bias)
-            (d_kernel, d_bias), d_images = pull(d_outputs), bias.mean()    # no loop invariant
+            (d_kernel, d_bias), d_images = pull(d_outputs), bias.mean()  # no loop invariant
         bias = bias - 1e-9 * (d_bias + outputs.mean())
         return images - 1e-9 * d_images, kernel - 1e-9 * d_kernel, bias
 
@@ -120,7 +120,7 @@ def measure(block, clients, batch, seconds):
         if lowering.kind == "winograd" and max(kernel[:2]) + lowering.tile - 1 > 8:
             continue
         program = make_program(block, lowering, clients)
-        call(program, 1, arrays)                                            # compiles
+        call(program, 1, arrays)  # compiles
         repeats[lowering] = program, max(1, round(CALL_S / call(program, 1, arrays)))
         timed[lowering] = []
     began = time.perf_counter()

@@ -20,10 +20,10 @@ import numpy as np
 
 from cefl_jax.compiler import compile_lowered
 from cefl_jax.models.cost import Workload
+from cefl_jax.network.costs.pair_costs import pair_costs
 from cefl_jax.network.messages import Payload, Sizes
-from cefl_jax.network.pace import Task
-from cefl_jax.network.pairs import pair_costs
 from cefl_jax.network.schedule import simulate
+from cefl_jax.network.step_times import Task
 from cefl_jax.network.topology import Devices, RoundNetwork
 from cefl_jax.runtime import cpu
 from cefl_jax.specs import ClusteringSpec
@@ -97,9 +97,7 @@ def programs(num_clients, num_clusters, num_edges):
         task = make_task(rng, num_clients, m, num_edges)
 
         def price(task, network, m=m):
-            return pair_costs(
-                task.samples, task.uploads, task.cluster, network, WORK, SIZES, m
-            )
+            return pair_costs(task.samples, task.uploads, task.cluster, network, WORK, SIZES, m)
 
         rules[f"pair_costs{name}"] = price, (task, network)
         run = lambda task, network: simulate(task, network, WORK, SIZES)  # noqa: E731
@@ -135,7 +133,7 @@ def main():
     options = parser.parse_args()
     cpu.set_up(1)
     jax.config.update("jax_enable_compilation_cache", False)
-    measure(lambda x: x + 1, (np.float32(0),), 0.0)                    # starts the device
+    measure(lambda x: x + 1, (np.float32(0),), 0.0)  # starts the device
     rows = []
     print(f"{jax.devices()[0].device_kind}, jax {jax.__version__}\n")
     print("| program | K | M | E | median ms | least | most | calls | trace s | compile s |")

@@ -18,10 +18,9 @@ import subprocess
 import sys
 import time
 
-from benchmarks.alternate import environment
-from benchmarks.contest import compete
 from benchmarks.gpu_cases import CHOICES, choices, make_cases, rivals
-from benchmarks.printed import run_script
+from benchmarks.parse_tables import run_script
+from benchmarks.timing import compete, environment
 
 READY_SHARE = 2 / 3  # of the time, in which all contenders get ready side by side
 NEARLY_S = 25  # less is left: nothing new is begun
@@ -127,7 +126,7 @@ def main():
         start = time.monotonic()
         try:
             rows, left_out = job(until - LAST_S)
-        except Exception as error:              # what the other jobs found is worth more
+        except Exception as error:  # what the other jobs found is worth more
             rows, left_out = [], {name: f"{type(error).__name__}: {error}"}
         facts["rows"] += rows
         facts["left_out"] |= left_out

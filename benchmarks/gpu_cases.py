@@ -1,7 +1,7 @@
 """What `benchmarks.gpu` times: rounds, and the programs that do them."""
 
-from benchmarks.alternate import Contender
 from benchmarks.settings import make_spec
+from benchmarks.timing import Contender
 from benchmarks.torch_baseline.cases import CASES, Case
 
 OURS = ("-m", "benchmarks.cefl_worker")
@@ -27,9 +27,7 @@ CHOICES = ("lenet5_cefl",)  # of which our own choices are timed as well
 def make_cases(small):
     """{name: Case}, those that matter most first; with `small`, rounds of next to no work."""
     known = {"lenet5_cefl_100": Case("split", MANY), **CASES}
-    return {
-        name: known[name].shrink(SMALL, CLUSTERED) if small else known[name] for name in ORDER
-    }
+    return {name: known[name].shrink(SMALL, CLUSTERED) if small else known[name] for name in ORDER}
 
 
 def rivals(name, case, backend):

@@ -23,7 +23,7 @@ from cefl_jax.methods.cefl import Cefl
 from cefl_jax.network.ledger import Bill, empty_ledger
 from cefl_jax.network.schedule import Schedule
 from cefl_jax.runtime import cpu
-from cefl_jax.stages.orchestration import Orchestrator
+from cefl_jax.stages.round_planner import RoundPlanner
 
 SETTINGS = {
     "data.partition.alpha": 0.1,
@@ -39,7 +39,7 @@ DYNAMICS = {
 }
 
 
-class Bare(Orchestrator):
+class Bare(RoundPlanner):
     """Decides who trains with whom, and nothing of the network."""
 
     def _place(self, key, plan, samples, network):
@@ -68,9 +68,7 @@ def make_setup(data, dynamics):
     """The checked run."""
     settings = config.default_config()
     with settings.unlocked(), settings.ignore_type():
-        settings.update_from_flattened_dict(
-            SETTINGS | {"data.name": data} | DYNAMICS[dynamics]
-        )
+        settings.update_from_flattened_dict(SETTINGS | {"data.name": data} | DYNAMICS[dynamics])
     return build.prepare(config.to_spec(settings))
 
 
@@ -134,8 +132,10 @@ def main():
     cpu.set_up(1)
     whole, bare = make_setup(options.data, "markov"), make_setup(options.data, "static")
     rows = {}
-    for name, train, repeats in (("round", True, options.repeats),
-                                 ("decisions alone", False, 10 * options.repeats)):
+    for name, train, repeats in (
+        ("round", True, options.repeats),
+        ("decisions alone", False, 10 * options.repeats),
+    ):
         pairs = (compile_round(whole, Cefl, train), compile_round(bare, BareCefl, train))
         times = alternate(*(advance for advance, _ in pairs), repeats)
         for kind, taken, (_, compile_s) in zip(("with", "without"), times, pairs, strict=True):
@@ -149,8 +149,10 @@ def main():
     print("| program | median ms | least | most | calls | compile s |")
     print("|---|---:|---:|---:|---:|---:|")
     for name, row in rows.items():
-        print(f"| {name} | {row['median_ms']:.2f} | {row['least_ms']:.2f} | {row['most_ms']:.2f} "
-              f"| {row['calls']} | {row['compile_s']:.1f} |")
+        print(
+            f"| {name} | {row['median_ms']:.2f} | {row['least_ms']:.2f} | {row['most_ms']:.2f} "
+            f"| {row['calls']} | {row['compile_s']:.1f} |"
+        )
     median = {name: row["median_ms"] for name, row in rows.items()}
     ratio = median["round, with"] / median["round, without"]
     added = median["decisions alone, with"] - median["decisions alone, without"]

@@ -17,14 +17,14 @@ import time
 import jax
 import jax.numpy as jnp
 
-from benchmarks.alternate import environment
 from benchmarks.cefl_worker import make_round
 from benchmarks.stages import MODEL, STAGES, count_flop, split_time
+from benchmarks.timing import environment
 from cefl_jax import build, compiler, config, program
 from cefl_jax.runtime import cpu
-from cefl_jax.stages import planning
+from cefl_jax.stages import round_plan
 from cefl_jax.stages.evaluation import evaluate
-from cefl_jax.stages.orchestration import make_orchestrator
+from cefl_jax.stages.round_planner import make_round_planner
 
 MATMUL_SIDE = {"cpu": 2048, "gpu": 8192, "tpu": 8192}
 
@@ -129,12 +129,12 @@ def table(facts):
 def _count_samples(setup, states, arrays):
     """Samples trained on and samples uploaded in the round after each state, their means."""
     spec, steps = setup.spec, setup.extent.steps
-    orchestrator = make_orchestrator(spec, setup.model, setup.work, setup.extent)
+    orchestrator = make_round_planner(spec, setup.model, setup.work, setup.extent)
 
     @compiler.jit
     def count(state, data, network):
         decision = orchestrator.decide(state.key, state.round, state.conditions, data, network)
-        samples = planning.step_samples(decision.plan, spec.train.batch_size, steps)
+        samples = round_plan.step_samples(decision.plan, spec.train.batch_size, steps)
         return samples.sum(), decision.uploaded
 
     counts = [count(state, *arrays[1:]) for state in states]

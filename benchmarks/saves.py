@@ -15,8 +15,8 @@ import statistics
 import tempfile
 import time
 
-from benchmarks.alternate import environment
-from cefl_jax import build, compilation, config, experiment
+from benchmarks.timing import environment
+from cefl_jax import build, config, experiment, program
 from cefl_jax.runtime import cpu
 from experiments.runs import Quiet
 
@@ -35,11 +35,11 @@ def prepare(location, rounds):
     settings = config.load(location)
     settings.train.rounds, settings.run.eval_every = rounds, 1
     setup = build.prepare(config.to_spec(settings))
-    inputs = compilation.put_inputs(setup)
-    start, advance = compilation.compile_both(setup, inputs, experiment.do_nothing)
+    inputs = program.put_inputs(setup)
+    start, advance = program.compile_both(setup, inputs, experiment.do_nothing)
 
     def compiled(*_):
-        return compilation.begin(setup, start, inputs), advance, inputs, 0.0
+        return program.begin(setup, start, inputs), advance, inputs, 0.0
 
     return setup, compiled
 
@@ -80,8 +80,10 @@ def main():
     print("| saved | ms a round | least | most | ratio |")
     print("|---|---:|---:|---:|---:|")
     for name, taken in times.items():
-        print(f"| {name} | {median[name]:.1f} | {min(taken):.1f} | {max(taken):.1f} "
-              f"| {median[name] / reference:.3f} |")
+        print(
+            f"| {name} | {median[name]:.1f} | {min(taken):.1f} | {max(taken):.1f} "
+            f"| {median[name] / reference:.3f} |"
+        )
     if options.json:
         facts = {"ms": times, "size_mb": size_mb, "environment": environment("jax")}
         options.json.write_text(json.dumps(facts, indent=1) + "\n")

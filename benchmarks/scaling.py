@@ -14,7 +14,7 @@ import argparse
 import json
 import pathlib
 
-from benchmarks.alternate import Contender, alternate, environment
+from benchmarks.timing import Contender, alternate, environment
 
 BASE = {
     "data.partition.num_clients": 1000,

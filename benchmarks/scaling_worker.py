@@ -1,4 +1,4 @@
-"""Serves rounds of a tiled population to `benchmarks.alternate`, and says what memory they take.
+"""Serves rounds of a tiled population to `benchmarks.timing`, and says what memory they take.
 
     python -m benchmarks.scaling_worker [--examples=20] [FIELD=VALUE ...]
 
@@ -48,7 +48,7 @@ def prepare(spec, examples):
     compiled = compiler.compile_lowered(lowered)
     sizes = compiled.memory_analysis()
     facts = {
-        "peak_before_rounds_mb": peak_mb(),             # of the compiler, as a rule
+        "peak_before_rounds_mb": peak_mb(),  # of the compiler, as a rule
         "argument_mb": 1e-6 * sizes.argument_size_in_bytes,
         "temporary_mb": 1e-6 * sizes.temp_size_in_bytes,
         "device": jax.devices()[0].device_kind,
@@ -60,7 +60,7 @@ def prepare(spec, examples):
 
     def advance():
         holder[0], loss = jax.block_until_ready(compiled(holder[0], *arrays))
-        facts.setdefault("peak_mb", peak_mb())          # after the first round: all it will take
+        facts.setdefault("peak_mb", peak_mb())  # after the first round: all it will take
         return float(loss)
 
     return advance, facts

@@ -3,8 +3,8 @@
 import ast
 import dataclasses
 
-from cefl_jax.config_checks import SettingError, check_fields
-from cefl_jax.config_combinations import check_combinations
+from cefl_jax.config.combinations import check_combinations
+from cefl_jax.config.validate import SettingError, check_fields
 from cefl_jax.specs import Spec
 
 

@@ -24,7 +24,7 @@ def serve(prepare):
     began = time.perf_counter()
     advance, about = prepare()
     ready = time.perf_counter()
-    advance()                                   # compiles, where that is done at the first call
+    advance()  # compiles, where that is done at the first call
     first = time.perf_counter()
     about = {"prepare_s": ready - began, "first_round_s": first - ready, **about}
     answers.write(json.dumps(about) + "\n")

@@ -9,7 +9,8 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Int
 
-from cefl_jax import config, config_unread, parallel
+from cefl_jax import config, parallel
+from cefl_jax.config import readers
 from cefl_jax.data import partition, sources
 from cefl_jax.data.dataset import Dataset, check_dataset
 from cefl_jax.data.federated import FederatedData, make_federated
@@ -19,10 +20,10 @@ from cefl_jax.models.cost import Workload, measure_workload
 from cefl_jax.models.split import SplitModel, make_model, with_head
 from cefl_jax.network.sources import presets, trace_file
 from cefl_jax.network.topology import Network
-from cefl_jax.outside import OutsideError, one_line
+from cefl_jax.safe_read import InputFileError, one_line
 from cefl_jax.specs import DataSpec, PartitionSpec, Spec
 from cefl_jax.stages import protocols
-from cefl_jax.stages.planning import Extent, measure_extent
+from cefl_jax.stages.round_plan import StaticBounds, static_bounds
 
 
 class Setup(NamedTuple):
@@ -36,7 +37,7 @@ class Setup(NamedTuple):
     device_names: tuple[str, ...]  # of the network's device classes
     model: SplitModel
     work: Workload
-    extent: Extent
+    extent: StaticBounds
     mesh: parallel.EdgeMesh
 
     def hashes(self) -> dict[str, str]:
@@ -136,7 +137,7 @@ def make_setup(spec: Spec, dataset: Dataset, parts: list[Int[np.ndarray, "_"]]) 
             whole=protocols.trains_whole(spec.method.name),
             head=has_head,
         ),
-        measure_extent(
+        static_bounds(
             np.diff(data.offsets),
             settings.train,
             settings.cefl.distill.upload_steps,
@@ -148,7 +149,7 @@ def make_setup(spec: Spec, dataset: Dataset, parts: list[Int[np.ndarray, "_"]]) 
 def _check_parts(parts, num_examples):
     try:
         return checked_parts(parts, num_examples)
-    except OutsideError as error:
+    except InputFileError as error:
         raise ValueError(one_line(f"parts {error}; correct them")) from error
 
 
@@ -234,7 +235,7 @@ def resolve(spec: Spec, mesh: parallel.EdgeMesh, num_clients: int) -> Spec:
     batch = protocols.settings_of(spec).cefl.distill.batch_size
     parts = spec.run.distill_parts or choose_distill_parts(mesh.platform, batch)
     chosen = {"client_chunk": min(chunk, clients), "distill_parts": min(parts, batch)}
-    unread = config_unread.find_unread(config_unread.flatten(spec))
+    unread = readers.find_unread(readers.flatten(spec))
     run: dict[str, Any] = {
         name: None if f"run.{name}" in unread else value for name, value in chosen.items()
     }

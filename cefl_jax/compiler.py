@@ -8,17 +8,17 @@ from typing import Any
 
 import jax
 
-FOR_CPU: Mapping[str, Any] = MappingProxyType({
-    # YNNPACK computes single products: what it fuses with them, jaxlib 0.10.2 gets wrong in the
-    # last rows of tall arrays. Without it altogether a LeNet-5 round takes a tenth longer.
-    "xla_cpu_experimental_ynn_fusion_type": "LIBRARY_FUSION_TYPE_INDIVIDUAL_DOT",
-    # Without them it takes two thirds of the time, to a program that is as fast.
-    "xla_cpu_use_fusion_emitters": False,
-})
+FOR_CPU: Mapping[str, Any] = MappingProxyType(
+    {
+        # YNNPACK computes single products: what it fuses with them, jaxlib 0.10.2 gets wrong in the
+        # last rows of tall arrays. Without it altogether a LeNet-5 round takes a tenth longer.
+        "xla_cpu_experimental_ynn_fusion_type": "LIBRARY_FUSION_TYPE_INDIVIDUAL_DOT",
+        # Without them it takes two thirds of the time, to a program that is as fast.
+        "xla_cpu_use_fusion_emitters": False,
+    }
+)
 
-FOR_CPU_ONCE: Mapping[str, Any] = MappingProxyType({
-    **FOR_CPU, "xla_backend_optimization_level": 1
-})
+FOR_CPU_ONCE: Mapping[str, Any] = MappingProxyType({**FOR_CPU, "xla_backend_optimization_level": 1})
 """For what runs once: a third of the time, and the bits that every level gives but 0."""
 
 

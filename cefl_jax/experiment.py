@@ -9,17 +9,19 @@ from typing import Any
 import jax
 import numpy as np
 
-from cefl_jax import build, config, config_changes
+from cefl_jax import build, config
 from cefl_jax.build import Setup
-from cefl_jax.compilation import compile_program
+from cefl_jax.config import resume
 from cefl_jax.data import partition
 from cefl_jax.network import dynamics
 from cefl_jax.network.sources import trace_file
+from cefl_jax.program import compile_program
 from cefl_jax.rounds import Rounds
-from cefl_jax.runtime import logs, processes
+from cefl_jax.runtime import distributed
 from cefl_jax.runtime.checkpoint import Checkpoint
-from cefl_jax.runtime.progress import Display, print_choices, print_summary, print_work
-from cefl_jax.runtime.signals import Watch
+from cefl_jax.runtime.console import Display, print_choices, print_summary, print_work
+from cefl_jax.runtime.preemption import PreemptionGuard
+from cefl_jax.runtime.workdir import ReadOnlyWorkdir, Workdir, open_workdir
 from cefl_jax.types import Purpose, purpose_key
 
 REFUSED = -1  # in place of a round
@@ -37,7 +39,7 @@ def claim(
     path: str | Path,
     overwrite: bool = False,
     warn: Callable[[str], object] = print,
-) -> tuple[logs.Workdir, Checkpoint | None]:
+) -> tuple[Workdir, Checkpoint | None]:
     """Takes the folder of a run, for all of its processes.
 
     Args:
@@ -53,34 +55,34 @@ def claim(
     """
     run = setup.spec.run
     options = run.checkpoint_keep, run.checkpoint_async, warn
-    if not processes.is_first():
+    if not distributed.is_first():
         return _look_on(path, *options)
     try:
-        workdir = logs.open_workdir(path, overwrite, run.resume == "auto", *options)
+        workdir = open_workdir(path, overwrite, run.resume == "auto", *options)
         with contextlib.ExitStack() as refused:
             refused.callback(workdir.close)
             past = workdir.recall(functools.partial(check_facts, setup, path))
             check_summary(setup, workdir, past)
             refused.pop_all()
     except Exception:
-        processes.agree(REFUSED)
+        distributed.agree(REFUSED)
         raise
-    processes.agree(past.round if past else 0)
+    distributed.agree(past.round if past else 0)
     return workdir, past
 
 
 def _look_on(path, *options):
     """`claim` on a process other than the first."""
-    round = processes.agree(0)
+    round = distributed.agree(0)
     if round == REFUSED:
         raise ValueError("the first process has refused to start, and says why")
-    workdir = logs.Onlooker(path, None, *options)
+    workdir = ReadOnlyWorkdir(path, None, *options)
     return workdir, workdir.checkpoints.load_round(round) if round else None
 
 
 def check_facts(setup: Setup, path: str | Path, facts: dict[str, Any]) -> None:
     """Refuses the facts of a checkpoint that is another run's, or that has gone too far."""
-    config_changes.check(facts["settings"], config.to_dict(setup.spec), path)
+    resume.check(facts["settings"], config.to_dict(setup.spec), path)
     for name, digest in setup.hashes().items():
         if facts.get(name) != digest:
             what = (
@@ -98,9 +100,9 @@ def check_facts(setup: Setup, path: str | Path, facts: dict[str, Any]) -> None:
 
 def conduct(
     setup: Setup,
-    workdir: logs.Workdir,
+    workdir: Workdir,
     past: Checkpoint | None = None,
-    watch: Watch | None = None,
+    watch: PreemptionGuard | None = None,
 ) -> None:
     """The whole run in front of a person, with all its files; `status.json` says how it ended.
 
@@ -113,7 +115,7 @@ def conduct(
       Preempted: a signal asked to leave; the same call goes on from there.
       NotFinite: a number was not finite.
     """
-    spec, watch = setup.spec, watch or Watch()
+    spec, watch = setup.spec, watch or PreemptionGuard()
     done = past.round if past else 0
     title = f"{spec.method.name}: {spec.model.name} on {spec.data.name}"
     leave = lambda: workdir.set_status("preempted", done, watch.asked)  # noqa: E731
@@ -122,7 +124,7 @@ def conduct(
             show_finished(workdir)
         return
     with workdir:
-        with watch.at_once(leave):
+        with watch.exit_immediately(leave):
             workdir.write_config(config.to_dict(spec))
             workdir.write_partition(partition.to_json(setup.partition))
             workdir.set_status("running", done)
@@ -132,23 +134,23 @@ def conduct(
         print_choices(spec.run, setup.mesh.platform, build.archive_bytes(setup))
         with Display(spec.train.rounds, title) as display:
             draw: Callable = functools.partial(draw_start, setup, workdir.path, title)
-            if not processes.is_first():
+            if not distributed.is_first():
                 draw = do_nothing
             records, summary = run(setup, workdir, display, draw, past=past, watch=watch)
-        if processes.is_first():
+        if distributed.is_first():
             draw_end(records, workdir.path, title)
         workdir.set_status("finished", spec.train.rounds)
     print_summary(summary, records, workdir.path)
 
 
-def show_finished(workdir: logs.Workdir) -> None:
+def show_finished(workdir: Workdir) -> None:
     """Prints the summary of a run that has nothing left to do."""
     summary: Any = workdir.read_summary()  # is there: `check_summary` has looked
     print(f"This run is finished: {summary['rounds']} rounds. More of them go on with it.")
     print_summary(summary, workdir.read_metrics(), workdir.path)
 
 
-def check_summary(setup: Setup, workdir: logs.Workdir, past: Checkpoint | None) -> None:
+def check_summary(setup: Setup, workdir: Workdir, past: Checkpoint | None) -> None:
     """Refuses a run that has nothing left to do, and no summary of what it has done."""
     if past is None or past.round < setup.spec.train.rounds:
         return
@@ -165,7 +167,7 @@ def do_nothing() -> None:
 
 def draw_start(setup: Setup, folder: Path, title: str) -> None:
     """Who holds which data; matplotlib is imported late, while the compiler is at work."""
-    from cefl_jax.runtime.pictures import draw_partition
+    from cefl_jax.plots.curves import draw_partition
 
     names = [*map(str, setup.classes)]
     draw_partition(folder / "partition.png", setup.data.label_counts, names, title)
@@ -173,11 +175,11 @@ def draw_start(setup: Setup, folder: Path, title: str) -> None:
 
 def draw_end(records: Sequence[dict[str, float]], folder: Path, title: str) -> None:
     """How the run learned, and its last round."""
-    from cefl_jax.runtime.pictures import draw_learning_curve
-    from cefl_jax.runtime.round_pictures import draw_round
+    from cefl_jax.plots.curves import draw_learning_curve
+    from cefl_jax.plots.network_map import draw_round
 
     draw_learning_curve(folder / "learning_curve.png", records, title)
-    if (folder / "timeline.json").exists():     # not every method has one
+    if (folder / "timeline.json").exists():  # not every method has one
         draw_round(folder)
 
 
@@ -199,13 +201,13 @@ def run(
       meanwhile: called once, while the compiler is at work.
       compile: in place of `compile_program`, with its arguments and results.
       past: from which it goes on, from `claim`.
-      watch: signals.Watch, or what does as it does; asked after every chunk.
+      watch: signals.PreemptionGuard, or what does as it does; asked after every chunk.
     Returns:
       The records, flat dicts as in `metrics.jsonl`, and the summary.
     Raises:
       Preempted, NotFinite: as `conduct`.
     """
-    rounds = Rounds(setup, workdir, display, past, watch or Watch())
+    rounds = Rounds(setup, workdir, display, past, watch or PreemptionGuard())
     if rounds.done == setup.spec.train.rounds:
         return rounds.records, workdir.read_summary()
     rounds.compile(compile or compile_program, meanwhile)

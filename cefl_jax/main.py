@@ -1,6 +1,6 @@
 """One run of a method, with all its files.
 
-    python -m cefl_jax.main --config=configs/quickstart.py [--config.FIELD=VALUE ...] --workdir=DIR
+python -m cefl_jax.main --config=configs/quickstart.py [--config.FIELD=VALUE ...] --workdir=DIR
 """
 
 import os
@@ -10,19 +10,13 @@ from typing import NoReturn
 
 from absl import app, flags, logging
 
-from cefl_jax import build, config, config_changes, experiment
-from cefl_jax.outside import expand_user
-from cefl_jax.runtime import (
-    claim,
-    compile_cache,
-    cpu,
-    faults,
-    logs,
-    processes,
-    signals,
-    streams,
-)
+from cefl_jax import build, config, experiment
+from cefl_jax.config.resume import check as check_resume
+from cefl_jax.config.resume import keep_choices
+from cefl_jax.runtime import claim, compile_cache, cpu, distributed, nonfinite, preemption, streams
 from cefl_jax.runtime.checkpoint import Checkpoint
+from cefl_jax.runtime.workdir import Workdir
+from cefl_jax.safe_read import expand_user
 
 
 class _Folder(flags.ArgumentParser):
@@ -64,22 +58,22 @@ def main(settings: list[tuple[str, str]]) -> None:
     Args:
       settings: from `parse`.
     """
-    with signals.Watch() as watch:
-        with watch.at_once():
+    with preemption.PreemptionGuard() as watch:
+        with watch.exit_immediately():
             setup, workdir, past = begin(settings)
-        watch.alone = processes.are_one()
+        watch.alone = distributed.are_one()
         try:
             experiment.conduct(setup, workdir, past, watch)
-        except signals.Preempted as ended:
+        except preemption.Preempted as ended:
             print(f"preempted: {ended}; the same command goes on from there", file=sys.stderr)
             watch.leave()
-        except (faults.NotFinite, OSError) as error:
+        except (nonfinite.NotFinite, OSError) as error:
             refuse(error, 1)
 
 
 def begin(
     settings: list[tuple[str, str]],
-) -> tuple[build.Setup, logs.Workdir, Checkpoint | None]:
+) -> tuple[build.Setup, Workdir, Checkpoint | None]:
     """The run that the flags describe, its folder, and the checkpoint that it goes on from."""
     try:
         setup = check(settings)
@@ -90,7 +84,7 @@ def begin(
         refuse(error)
     if setup.spec.run.compile_cache:
         compile_cache.keep(warn)
-    if not processes.is_first():
+    if not distributed.is_first():
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # one of them tells
     return setup, workdir, past
 
@@ -119,14 +113,14 @@ def check(settings: list[tuple[str, str]]) -> build.Setup:
         claim.check_workdir(_WORKDIR.value, _OVERWRITE.value, resume)
     earlier = claim.read_config(_WORKDIR.value) if resume else None
     if earlier:
-        config_changes.keep_choices(chosen, earlier)
+        keep_choices(chosen, earlier)
     spec = config.to_spec(chosen)
     cpu.set_up(spec.run.devices, warn)
     if _COORDINATOR.value is not None:
-        processes.join(_COORDINATOR.value, _PROCESSES.value, _PROCESS.value)
+        distributed.join(_COORDINATOR.value, _PROCESSES.value, _PROCESS.value)
     setup = build.prepare(spec)
     if earlier:
-        config_changes.check(earlier, config.to_dict(setup.spec), _WORKDIR.value)
+        check_resume(earlier, config.to_dict(setup.spec), _WORKDIR.value)
     return setup
 
 

@@ -47,9 +47,7 @@ class EdgeMesh:
     def spread(self, f: Callable) -> Callable:
         """`f`, run once per device on arguments that every device holds, results alike on all."""
         whole = PartitionSpec()
-        return jax.shard_map(
-            f, mesh=self.mesh, in_specs=whole, out_specs=whole, check_vma=False
-        )
+        return jax.shard_map(f, mesh=self.mesh, in_specs=whole, out_specs=whole, check_vma=False)
 
     def map(self, f: Callable, num_items: int, *shared: PyTree) -> PyTree:
         """`f(i, *shared)` for every item i, one after another on each device.
@@ -63,7 +61,7 @@ class EdgeMesh:
         """
 
         def on_device(*shared):
-            return gather_items(map_own(lambda i: f(i, *shared), num_items), num_items)
+            return gather_items(local_map(lambda i: f(i, *shared), num_items), num_items)
 
         return self.spread(on_device)(*shared)
 
@@ -76,8 +74,8 @@ class EdgeMesh:
         """
         if num_items == 1:
             return f(jnp.int32(0))
-        results = map_own(f, num_items)
-        in_order = self.deterministic and num_items > 2     # two are the same in any order
+        results = local_map(f, num_items)
+        in_order = self.deterministic and num_items > 2  # two are the same in any order
         if in_order:
             results = gather_items(results, num_items)
         elif self.size > 1:
@@ -130,7 +128,7 @@ def own_items(num_items: int, num_devices: int) -> Int32[Array, "L"]:
     return jax.lax.axis_index(AXIS) + num_devices * jnp.arange(-(-num_items // num_devices))
 
 
-def map_own(f: Callable, num_items: int) -> PyTree:
+def local_map(f: Callable, num_items: int) -> PyTree:
     """`f(i)` for every item i of this device, one after another; runs inside `EdgeMesh.spread`.
 
     Args:
@@ -148,10 +146,10 @@ def map_own(f: Callable, num_items: int) -> PyTree:
     def one(i, results):
         return jax.tree.map(lambda all, x: all.at[i].set(x), results, f(i))
 
-    return take_own(for_own(one, num_items, start), num_items)
+    return take_local(local_loop(one, num_items, start), num_items)
 
 
-def for_own(f: Callable, end: int | Int32[Array, ""], carry: PyTree) -> PyTree:
+def local_loop(f: Callable, end: int | Int32[Array, ""], carry: PyTree) -> PyTree:
     """`carry = f(i, carry)` for the items i < `end` of this device in turn; runs inside `spread`.
 
     The body is the same program for any number of devices. So it takes the number of the item and
@@ -169,10 +167,10 @@ def for_own(f: Callable, end: int | Int32[Array, ""], carry: PyTree) -> PyTree:
     return jax.lax.while_loop(lambda at: at[0] < end, one, (jax.lax.axis_index(AXIS), carry))[1]
 
 
-def take_own(rows: PyTree, num_items: int) -> PyTree:
+def take_local(rows: PyTree, num_items: int) -> PyTree:
     """This device's rows `[ceil(num_items / D), ...]` of leaves `[num_items, ...]`; then zero."""
     num_devices = jax.lax.axis_size(AXIS)
-    if num_devices == 1:        # or they are copied for nothing
+    if num_devices == 1:  # or they are copied for nothing
         return rows
     own = own_items(num_items, num_devices)
     return jax.tree.map(lambda x: x.at[own].get(mode="fill", fill_value=0), rows)
@@ -182,10 +180,10 @@ def gather_items(results: PyTree, num_items: int) -> PyTree:
     """All devices' stacked results `[ceil(num_items / D), ...]`, in item order, on every device."""
 
     def gather(leaf):
-        leaf = jax.lax.all_gather(leaf, AXIS, axis=1)                            # [L, D, ...]
+        leaf = jax.lax.all_gather(leaf, AXIS, axis=1)  # [L, D, ...]
         return leaf.reshape(-1, *leaf.shape[2:])[:num_items]
 
-    if jax.lax.axis_size(AXIS) > 1:         # or they are copied for nothing
+    if jax.lax.axis_size(AXIS) > 1:  # or they are copied for nothing
         results = jax.tree.map(gather, results)
     # The barrier: or a sum over the items is merged with the gathering, and its order with D.
     return jax.lax.optimization_barrier(results)
@@ -207,12 +205,12 @@ def sum_in_order(results: PyTree) -> PyTree:
     )
 
 
-def merge_rows(rows: PyTree) -> PyTree:
+def psum_rows(rows: PyTree) -> PyTree:
     """Trees whose rows one device has filled and the others left zero, whole on every device.
 
     Bits are added as integers, so that every value arrives as it was.
     """
-    if jax.lax.axis_size(AXIS) == 1:        # or they are copied for nothing
+    if jax.lax.axis_size(AXIS) == 1:  # or they are copied for nothing
         return rows
 
     def merge(leaf):

@@ -1,22 +1,27 @@
 """The compiled program of a run: rounds in a scan, then an evaluation."""
 
+import functools
+import time
 from collections.abc import Callable
+from concurrent import futures
 from typing import Any, NamedTuple, TypeAlias
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import jit
 from jaxtyping import Array, Float32, Int32
 
+from cefl_jax import compiler
 from cefl_jax.build import Setup
 from cefl_jax.data.federated import FederatedData
 from cefl_jax.methods import METHODS
-from cefl_jax.methods.method import Method
-from cefl_jax.network.pace import back_loading, of_client
+from cefl_jax.methods.base import Method
+from cefl_jax.network.step_times import back_loading, of_client
 from cefl_jax.network.topology import Network
 from cefl_jax.specs import Spec
 from cefl_jax.stages.evaluation import evaluate
-from cefl_jax.stages.orchestration import make_orchestrator
+from cefl_jax.stages.round_planner import make_round_planner
 from cefl_jax.types import HParams
 
 Inputs: TypeAlias = tuple[HParams, FederatedData, Network]
@@ -86,9 +91,7 @@ def make_program(setup: Setup) -> tuple[Callable, Callable]:
             return (state, metrics.course), metrics._replace(course=None)
 
         (_, course), metrics = jax.eval_shape(step, state)
-        nowhere, nothing = jax.tree.map(
-            lambda x: jnp.zeros(x.shape, x.dtype), (course, metrics)
-        )
+        nowhere, nothing = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), (course, metrics))
 
         def step_or_stay(carry, _):
             state, course = carry
@@ -98,9 +101,7 @@ def make_program(setup: Setup) -> tuple[Callable, Callable]:
                 state.round < rounds, step, lambda state: ((state, course), nothing), state
             )
 
-        (state, course), metrics = jax.lax.scan(
-            step_or_stay, (state, nowhere), None, length=length
-        )
+        (state, course), metrics = jax.lax.scan(step_or_stay, (state, nowhere), None, length=length)
         scores = evaluate(method.predictors, state, data, setup.mesh)
         measures = method.measures(state)
         return state, Chunk(metrics, scores, measures, course, state.ledger)
@@ -122,7 +123,7 @@ def first_round(
       The clients that will count, and the least seconds in which one of those sampled could do all
       its steps and deliver if nobody held it up; infinite when nobody is sampled.
     """
-    orchestrator = make_orchestrator(setup.spec, setup.model, setup.work, setup.extent)
+    orchestrator = make_round_planner(setup.spec, setup.model, setup.work, setup.extent)
     decision = orchestrator.decide(state.key, state.round, state.conditions, data, network)
     pace, sizes = decision.schedule.pace, orchestrator.sizes
     steps = pace.forward + pace.send + pace.serve + pace.receive + pace.backward
@@ -130,3 +131,75 @@ def first_round(
     alone_s = jnp.maximum(pace.load, backs_s) + steps.sum(1) + pace.deliver
     soonest_s = jnp.where(pace.load > 0, alone_s, jnp.inf).min()
     return decision.schedule.counts.sum(), soonest_s
+
+
+def compile_program(
+    setup: Setup, display: Any, meanwhile: Callable[[], object] = lambda: None
+) -> tuple[Any, jax.stages.Compiled, Inputs, float]:
+    """Puts everything on the device and compiles; the only compilation of a run.
+
+    Args:
+      setup: Setup.
+      display: progress.Display.
+      meanwhile: called once, while the compiler is at work.
+    Returns:
+      The first state, the compiled `advance`, its other arguments, and seconds of compilation.
+    """
+    began = time.monotonic()
+    display.note("compiling the round ...")
+    inputs = put_inputs(setup)
+    start, advance = compile_both(setup, inputs, meanwhile)
+    return begin(setup, start, inputs), advance, inputs, time.monotonic() - began
+
+
+def put_inputs(setup: Setup) -> Inputs:
+    """What the compiled program takes besides the state, on every device."""
+    arrays = make_hparams(setup.spec), setup.data, setup.network
+    return jax.device_put(arrays, setup.mesh.everywhere)
+
+
+def begin(setup: Setup, start: jax.stages.Compiled, inputs: Inputs) -> Any:
+    """The first state of a run, by its compiled `start`."""
+    return start(jax.random.key(setup.spec.seed), *inputs[1:])
+
+
+def compile_both(
+    setup: Setup, inputs: Inputs, meanwhile: Callable[[], object] = lambda: None
+) -> tuple[jax.stages.Compiled, jax.stages.Compiled]:
+    """The compiled `start` and `advance` of a run, side by side; for any seed.
+
+    Args:
+      setup: Setup.
+      inputs: from `put_inputs`.
+      meanwhile: called once, while the compiler is at work.
+    """
+    start, advance = make_program(setup)
+    everywhere = setup.mesh.everywhere
+    with futures.ThreadPoolExecutor() as threads:
+        key = jax.random.key(setup.spec.seed)
+        traced = jax.jit(start, out_shardings=everywhere).trace(key, *inputs[1:])
+        starting = threads.submit(compiler.compile_lowered, traced.lower(), compiler.FOR_CPU_ONCE)
+        # Not as ShapeDtypeStruct, whose 64 bits would become 32.
+        shapes = jax.tree.unflatten(jax.tree.structure(traced.out_info), traced.jaxpr.out_avals)
+        jitted = jax.jit(
+            advance, donate_argnums=0, in_shardings=everywhere, out_shardings=everywhere
+        )
+        compiling = threads.submit(compiler.compile_lowered, jitted.lower(shapes, *inputs))
+        meanwhile()
+        return starting.result(), compiling.result()
+
+
+def warn_of_deadline(setup: Setup, state: Any, inputs: tuple[Any, ...], display: Any) -> None:
+    """Says before the first round when none of its clients will meet the deadline."""
+    deadline_s = setup.spec.network.deadline_s
+    if deadline_s is None:
+        return
+    look = jax.jit(functools.partial(first_round, setup)).lower(state, *inputs[1:])
+    compiled = compiler.compile_lowered(look, compiler.FOR_CPU_ONCE)
+    counted, soonest_s = compiled(state, *inputs[1:])
+    if not counted and np.isfinite(soonest_s):
+        display.warn(
+            f"network.deadline_s={deadline_s:g}: nobody meets it in the first round, where the "
+            f"fastest client alone needs {soonest_s:.4g} s; rounds that nobody finishes change "
+            "nothing. Raise it"
+        )

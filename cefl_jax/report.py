@@ -15,8 +15,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
-from cefl_jax.outside import expand_user
 from cefl_jax.runtime import streams
+from cefl_jax.safe_read import expand_user
 
 LIBRARIES = ("altair", "duckdb", "jinja2", "vl_convert")
 
@@ -47,14 +47,24 @@ def main(arguments: list[str] | None = None) -> None:
 
 def parse(arguments: list[str] | None) -> argparse.Namespace:
     """The options of a command line."""
-    parser = _Parser(prog="python -m cefl_jax.report", allow_abbrev=False,
-                     description=str(__doc__).splitlines()[0])
-    parser.add_argument("folders", nargs="+", type=expand_user, metavar="DIR",
-                        help="searched for folders of runs")
-    parser.add_argument("--out", required=True, type=expand_user, metavar="report.html",
-                        help="file for the page")
-    parser.add_argument("--target", type=_accuracy, default=0.8, metavar="0.8",
-                        help="test accuracy until which costs are counted (0.8)")
+    parser = _Parser(
+        prog="python -m cefl_jax.report",
+        allow_abbrev=False,
+        description=str(__doc__).splitlines()[0],
+    )
+    parser.add_argument(
+        "folders", nargs="+", type=expand_user, metavar="DIR", help="searched for folders of runs"
+    )
+    parser.add_argument(
+        "--out", required=True, type=expand_user, metavar="report.html", help="file for the page"
+    )
+    parser.add_argument(
+        "--target",
+        type=_accuracy,
+        default=0.8,
+        metavar="0.8",
+        help="test accuracy until which costs are counted (0.8)",
+    )
     return parser.parse_args(arguments)
 
 
@@ -88,8 +98,9 @@ def _accuracy(text):
     except ValueError:
         value = 0.0
     if not 0.0 < value <= 1.0:
-        raise argparse.ArgumentTypeError(f"{text!r} is not an accuracy; give one above 0 and at "
-                                         "most 1, such as 0.8")
+        raise argparse.ArgumentTypeError(
+            f"{text!r} is not an accuracy; give one above 0 and at most 1, such as 0.8"
+        )
     return value
 
 

@@ -2,19 +2,22 @@
 
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
+import numpy as np
 
 from cefl_jax import config
-from cefl_jax.compilation import warn_of_deadline
-from cefl_jax.network import course
-from cefl_jax.readings import itemize, make_record
-from cefl_jax.runtime import processes
-from cefl_jax.runtime.faults import NotFinite, find_fault
+from cefl_jax.network.ledger import Ledger
+from cefl_jax.network.messages import LINKS, MESSAGES
+from cefl_jax.network.schedule import PHASES
+from cefl_jax.plots import describe_round
+from cefl_jax.program import warn_of_deadline
+from cefl_jax.runtime import distributed
 from cefl_jax.runtime.leaves import flatten, restore
-from cefl_jax.runtime.signals import Preempted
+from cefl_jax.runtime.nonfinite import NotFinite, find_fault
+from cefl_jax.runtime.preemption import Preempted
 from cefl_jax.runtime.summary import summarize
 
 
@@ -26,7 +29,7 @@ class Rounds:
       workdir: logs.Workdir.
       display: progress.Display.
       past: Checkpoint from which it goes on, or None.
-      watch: signals.Watch.
+      watch: signals.PreemptionGuard.
     """
 
     def __init__(self, setup, workdir, display, past, watch):
@@ -43,7 +46,7 @@ class Rounds:
 
     def compile(self, compile: Callable, meanwhile: Callable[[], object]) -> None:
         """Compiles, and puts the state on the devices; a signal ends it at once."""
-        with self.watch.at_once(self._leave):
+        with self.watch.exit_immediately(self._leave):
             compiled = compile(self.setup, self.display, meanwhile)
         self.state, self._advance, self.inputs, compile_s = compiled
         self.facts["compile_s"] += compile_s
@@ -84,7 +87,7 @@ class Rounds:
         """
         if self.done == self.setup.spec.train.rounds:
             return
-        every, asked = self.setup.spec.run.checkpoint_every, processes.any_of(self.watch.asked)
+        every, asked = self.setup.spec.run.checkpoint_every, distributed.any_of(self.watch.asked)
         if asked or (every and self.done // every > self.saved // every):
             self.save()
         if asked:
@@ -115,7 +118,7 @@ class Rounds:
         self.workdir.write_summary(summary)
         if self.chunk.course is not None:
             names, deadline_s = setup.device_names, setup.spec.network.deadline_s
-            timeline = course.describe(
+            timeline = describe_round.describe(
                 self.chunk.course, setup.network, setup.work, names, self.done, deadline_s
             )
             self.workdir.write_timeline(timeline)
@@ -136,3 +139,70 @@ class Rounds:
 
     def _leave(self):
         self.workdir.set_status("preempted", self.done, f"{self.watch.asked}, before a round")
+
+
+def make_record(chunk: Any, rounds: int, done: int, wall_ms: float) -> dict[str, float]:
+    """The flat metrics of one evaluation, over the `rounds` rounds since the one before.
+
+    Args:
+      chunk: program.Chunk, on the host.
+      rounds: of the chunk, in which the run went on.
+      done: rounds done.
+      wall_ms: of one round.
+    """
+    metrics = jax.tree.map(lambda leaf: leaf[:rounds], chunk.metrics)
+    record = {"round": done, "train/loss": _mean_of_known(metrics.train_loss)}
+    for name, scores in chunk.scores.items():
+        record[f"test/{name}accuracy"] = scores.accuracy
+        record[f"test/{name}loss"] = scores.loss
+    if metrics.clusters is not None:
+        clusters = metrics.clusters
+        record |= {
+            "cluster/count": clusters.count.mean(),
+            "cluster/kl_mean": clusters.kl_mean.mean(),
+            "cluster/kl_max": clusters.kl_max.max(),
+            "cluster/size_min": clusters.size_min.min(),
+            "cluster/size_max": clusters.size_max.max(),
+        }
+    if metrics.offload_cost is not None:
+        record["offload/cost"] = metrics.offload_cost.mean()
+    ledger = chunk.ledger
+    sent = dict(zip(LINKS, ledger.link_bytes.sum(1), strict=True))
+    record |= {
+        "sim/time_s": ledger.phase_s.sum(),
+        "sim/energy_j": ledger.energy_j.sum(),
+        "comm/client_up_bytes": sent["client_up"],
+        "comm/client_down_bytes": sent["client_down"],
+        "comm/edge_cloud_bytes": sent["edge_up"] + sent["edge_down"],
+        "wall/round_ms": np.float64(wall_ms),
+    }
+    if metrics.sampled is not None:
+        record |= {
+            "clients/sampled": metrics.sampled.mean(),
+            "clients/finished": metrics.finished.mean(),
+            "clients/counted": metrics.counted.mean(),
+            "clients/empty_rounds": (metrics.counted == 0).sum(),
+        }
+    if metrics.skipped is not None:
+        record["clients/skipped"] = metrics.skipped.sum()
+    record |= chunk.measures
+    return {key: value if isinstance(value, int) else value.item() for key, value in record.items()}
+
+
+def itemize(ledger: Ledger, device_names: Sequence[str]) -> dict[str, dict[str, Any]]:
+    """A run's cost in detail: seconds by phase, bytes by link and message, joules by device."""
+    sent = zip(LINKS, ledger.link_bytes.tolist(), strict=True)
+    return {
+        "seconds": dict(zip(PHASES, ledger.phase_s.tolist(), strict=True)),
+        "bytes": {
+            link: {m: count for m, count in zip(MESSAGES, counts, strict=True) if count}
+            for link, counts in sent
+        },
+        "joules": dict(zip(device_names, ledger.energy_j.tolist(), strict=True)),
+    }
+
+
+def _mean_of_known(losses):
+    """Mean over the rounds in which somebody trained; not a number when there is none."""
+    known = losses[~np.isnan(losses)]
+    return known.mean() if known.size else np.float32(np.nan)

@@ -6,7 +6,7 @@ Claim under test: clustering by data, matching by cost and mutual distillation e
 accuracy, or time, energy or bytes to 80%, on Fashion-MNIST with Dirichlet(0.1) in the `device_zoo`.
 """
 
-from experiments import fields, outcomes, runs
+from experiments import common, outcomes, runs
 
 FLAGS = {
     "cefl.clustering.rule": ("patent", "astraea", "random", "single"),
@@ -23,16 +23,18 @@ FLAGS = {
 }
 EXPERIMENT = runs.Experiment(
     name="ablation",
-    common=fields.SKEWED,
-    cells={"defaults": {}} | {
-        f"{path.rpartition('.')[2] if path == 'model.cut' else path.removeprefix('cefl.')}={value}":
-            {path: value}
+    common=common.SKEWED,
+    cells={"defaults": {}}
+    | {
+        f"{path.rpartition('.')[2] if path == 'model.cut' else path.removeprefix('cefl.')}={value}": {
+            path: value
+        }
         for path, values in FLAGS.items()
         for value in values
     },
-    scales=fields.SCALES,
-    seeds=fields.SEEDS | {"cpu": 1},
-    target=fields.TARGET,
+    scales=common.SCALES,
+    seeds=common.SEEDS | {"cpu": 1},
+    target=common.TARGET,
     more={"cluster/kl_mean": "KL of clusters (nats)"},
 )
 

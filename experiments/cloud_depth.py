@@ -9,20 +9,20 @@ labels, and with the teacher. The claim holds where a smaller model with the tea
 larger one without, and the teacher, not the extra training, is what makes it so.
 """
 
-from experiments import fields, outcomes, runs
+from experiments import common, outcomes, runs
 
 RULES = {"alone": "none", "hard labels": "hard_labels", "teacher": "mutual"}
 EXPERIMENT = runs.Experiment(
     name="cloud_depth",
-    common=fields.SKEWED,
+    common=common.SKEWED,
     cells={
         f"{model}, {name}": {"model.name": model, "cefl.distill.rule": rule}
         for model in ("lenet5", "mlp", "cnn")
         for name, rule in RULES.items()
     },
-    scales=fields.SCALES | {"cpu": fields.CPU | {"train.rounds": 60}},
-    seeds=fields.SEEDS | {"cpu": 2},
-    target=fields.TARGET,
+    scales=common.SCALES | {"cpu": common.CPU | {"train.rounds": 60}},
+    seeds=common.SEEDS | {"cpu": 2},
+    target=common.TARGET,
     of_scale={
         "smoke": [f"{model}, {name}" for model in ("lenet5", "mlp") for name in RULES],
         "cpu": [f"{model}, {name}" for model in ("lenet5", "mlp") for name in RULES],

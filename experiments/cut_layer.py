@@ -7,15 +7,15 @@ reverse; and the later the cut, the less the smashed data tells of the images. L
 each of its first four blocks. Distance correlation is between probe images and their smashed data.
 """
 
-from experiments import fields, outcomes, runs
+from experiments import common, outcomes, runs
 
 EXPERIMENT = runs.Experiment(
     name="cut_layer",
-    common=fields.SKEWED,
+    common=common.SKEWED,
     cells={f"cut {cut}": {"model.cut": cut} for cut in (1, 2, 3, 4)},
-    scales=fields.SCALES,
-    seeds=fields.SEEDS,
-    target=fields.TARGET,
+    scales=common.SCALES,
+    seeds=common.SEEDS,
+    target=common.TARGET,
     more={"privacy/distance_correlation": "distance correlation"},
 )
 

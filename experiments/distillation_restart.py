@@ -7,13 +7,13 @@ pushes every round towards the last round's labels. `fashion_mnist_12k`, Dirichl
 clients a round in 2 clusters, `device_zoo`.
 """
 
-from experiments import fields, outcomes, runs
+from experiments import common, outcomes, runs
 
 PERSIST = {"cefl.distill.optimizer_state": "persist"}
 HARD = {"cefl.distill.rule": "hard_labels"}
 EXPERIMENT = runs.Experiment(
     name="distillation_restart",
-    common=fields.SKEWED
+    common=common.SKEWED
     | {
         "data.name": "fashion_mnist_12k",
         "data.partition.alpha": 0.05,

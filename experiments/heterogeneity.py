@@ -7,7 +7,7 @@ the same mix for all (alpha = 100) its clustering gains nothing. `cefl, no disti
 the clusters alone do.
 """
 
-from experiments import fields, outcomes, runs
+from experiments import common, outcomes, runs
 
 METHODS = {
     "cefl": {},
@@ -16,15 +16,15 @@ METHODS = {
 }
 EXPERIMENT = runs.Experiment(
     name="heterogeneity",
-    common=fields.SKEWED,
+    common=common.SKEWED,
     cells={
         f"{name}, {alpha:g}": {**change, "data.partition.alpha": alpha}
         for alpha in (0.05, 0.1, 0.3, 1.0, 10.0, 100.0)
         for name, change in METHODS.items()
     },
-    scales=fields.SCALES,
-    seeds=fields.SEEDS | {"cpu": 2},
-    target=fields.TARGET,
+    scales=common.SCALES,
+    seeds=common.SEEDS | {"cpu": 2},
+    target=common.TARGET,
     of_scale={"smoke": [f"{name}, {alpha}" for alpha in ("0.1", "100") for name in METHODS]},
 )
 

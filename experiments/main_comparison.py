@@ -11,7 +11,7 @@ a teacher, and decides whether a gain is distillation's; `cefl, no distillation`
 is the upper reference.
 """
 
-from experiments import fields, outcomes, runs
+from experiments import common, outcomes, runs
 
 METHODS = {
     "cefl": {},
@@ -31,15 +31,15 @@ METHODS = {
 }
 EXPERIMENT = runs.Experiment(
     name="main_comparison",
-    common=fields.SKEWED,
+    common=common.SKEWED,
     cells={
         f"{name}, {alpha}": {**change, "data.partition.alpha": alpha}
         for alpha in (0.1, 0.5)
         for name, change in METHODS.items()
     },
-    scales=fields.SCALES,
-    seeds=fields.SEEDS,
-    target=fields.TARGET,
+    scales=common.SCALES,
+    seeds=common.SEEDS,
+    target=common.TARGET,
 )
 
 

@@ -22,11 +22,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from cefl_jax import build, compilation, compiler, config
+from cefl_jax import build, compiler, config, program
 from cefl_jax.network import ledger
-from cefl_jax.outside import expand_user
 from cefl_jax.runtime import streams
-from cefl_jax.stages.orchestration import make_orchestrator
+from cefl_jax.safe_read import expand_user
+from cefl_jax.stages.round_planner import make_round_planner
 from experiments import tables
 
 CLUSTERINGS = {
@@ -91,7 +91,7 @@ def make_setup(scale, seed, *changes):
 
 def rounds_to_target(setup, target, title):
     """Rounds until the first evaluation at or above the target, or None; and all accuracies."""
-    state, advance, inputs, _ = compilation.compile_program(setup, Quiet(title))
+    state, advance, inputs, _ = program.compile_program(setup, Quiet(title))
     rounds, every = setup.spec.train.rounds, setup.spec.run.eval_every
     accuracies = {}
     for done in range(every, rounds + every, every):
@@ -108,7 +108,7 @@ def pay(setups):
     The runs differ in their seeds only, and are one vmapped program.
     """
     setup, num_kinds = setups[0], len(setups[0].device_names)
-    orchestrator = make_orchestrator(setup.spec, setup.model, setup.work, setup.extent)
+    orchestrator = make_round_planner(setup.spec, setup.model, setup.work, setup.extent)
 
     def course(key, data, network):
         def one(carry, index):
@@ -128,7 +128,7 @@ def pay(setups):
         for trees in (data, [run.network for run in setups])
     )
     so_far, clusters = jax.device_get(compiler.jit(jax.vmap(course))(keys, data, network))
-    sent = so_far.link_bytes.sum(-1)                                      # [runs, rounds, LINKS]
+    sent = so_far.link_bytes.sum(-1)  # [runs, rounds, LINKS]
     return {
         "time_s": so_far.phase_s.sum(-1),
         "energy_j": so_far.energy_j.sum(-1),

@@ -48,15 +48,22 @@ def table(runs, target, tail=10, more=None):
       more: {metric: heading} of further columns, means over the same evaluations.
     """
     more = more or {}
-    heads = ["", f"accuracy (%), mean of last {tail}", "with cloud model (%)",
-             f"seeds that reach {target:.0%}", *(name for name, _, _ in COSTS.values()),
-             *more.values()]
+    heads = [
+        "",
+        f"accuracy (%), mean of last {tail}",
+        "with cloud model (%)",
+        f"seeds that reach {target:.0%}",
+        *(name for name, _, _ in COSTS.values()),
+        *more.values(),
+    ]
     lines = ["| " + " | ".join(heads) + " |", "|---|" + "---:|" * (len(heads) - 1)]
     for cell, seeds in runs.items():
         found = [cost_to(records, target) for records in seeds]
         reached = [costs for costs in found if costs]
-        cells = [percent([final(records, key, tail) for records in seeds])
-                 for key in ("test/accuracy", "test/cloud_accuracy")]
+        cells = [
+            percent([final(records, key, tail) for records in seeds])
+            for key in ("test/accuracy", "test/cloud_accuracy")
+        ]
         cells.append(f"{len(reached)} of {len(seeds)}")
         for cost, (_, unit, form) in COSTS.items():
             mean, half = interval([costs[cost] / unit for costs in reached])
@@ -64,8 +71,11 @@ def table(runs, target, tail=10, more=None):
             cells.append(text + ("" if math.isnan(half) else f" ± {form.format(half)}"))
         for key in more:
             mean, half = interval([final(records, key, tail) for records in seeds])
-            cells.append("-" if math.isnan(mean) else f"{mean:.3f}" + (
-                "" if math.isnan(half) else f" ± {half:.3f}"))
+            cells.append(
+                "-"
+                if math.isnan(mean)
+                else f"{mean:.3f}" + ("" if math.isnan(half) else f" ± {half:.3f}")
+            )
         lines.append("| " + " | ".join([cell, *cells]) + " |")
     return "\n".join(lines) + "\n"
 

@@ -6,7 +6,7 @@ Claim under test: noise on the smashed data lowers what it tells of the images (
 correlation), at the price of accuracy, and so do compression and a later cut, more cheaply.
 """
 
-from experiments import fields, outcomes, runs
+from experiments import common, outcomes, runs
 
 CELLS = {
     **{f"noise {std:g}": {"cefl.privacy.noise_std": std} for std in (0.0, 0.1, 0.3, 1.0, 3.0)},
@@ -17,11 +17,11 @@ CELLS = {
 }
 EXPERIMENT = runs.Experiment(
     name="privacy",
-    common=fields.SKEWED,
+    common=common.SKEWED,
     cells=CELLS,
-    scales=fields.SCALES,
-    seeds=fields.SEEDS,
-    target=fields.TARGET,
+    scales=common.SCALES,
+    seeds=common.SEEDS,
+    target=common.TARGET,
     more={"privacy/distance_correlation": "distance correlation"},
     of_scale={"smoke": ["noise 0", "noise 1", "cut 2"]},
 )

@@ -12,12 +12,12 @@ import time
 
 import jax
 
-from cefl_jax import build, compilation, config, experiment
-from cefl_jax.config_file import has_field
+from cefl_jax import build, config, experiment, program
+from cefl_jax.config.files import has_field
 from cefl_jax.data import partition
-from cefl_jax.outside import OutsideError, expand_user, read_json
-from cefl_jax.runtime import compile_cache, cpu, signals, streams
+from cefl_jax.runtime import compile_cache, cpu, preemption, streams
 from cefl_jax.runtime.records import read_metrics
+from cefl_jax.safe_read import InputFileError, expand_user, read_json
 from cefl_jax.specs import DataSpec
 
 
@@ -80,7 +80,7 @@ def run_all(of, scale, seeds, folder, only="", watch=None):
       seeds: how many, from 0.
       folder: pathlib.Path; a run is in `CELL-SEED` in it.
       only: cells with this in their names.
-      watch: signals.Watch; a signal ends it with Preempted.
+      watch: signals.PreemptionGuard; a signal ends it with Preempted.
     """
     records, compiler = {}, Compiler()
     for cell in filter(lambda name: only in name, of.cells_of(scale)):
@@ -99,7 +99,7 @@ def run_one(spec, place, title, compiler=None, watch=None):
     setup, display = build.prepare(spec), Quiet(title)
     try:
         workdir, past = experiment.claim(setup, place, warn=display.warn)
-    except ValueError:                                      # another one, or none to go on with
+    except ValueError:  # another one, or none to go on with
         workdir, past = experiment.claim(setup, place, overwrite=True, warn=display.warn)
     with workdir:
         workdir.write_config(config.to_dict(setup.spec))
@@ -113,14 +113,14 @@ def is_finished(place, spec):
     """Whether a folder holds a finished run of the same settings, however it was executed."""
     try:
         status, known = (read_json(place / name, 2**20) for name in ("status.json", "config.json"))
-    except OutsideError:
+    except InputFileError:
         return False
     if not isinstance(status, dict) or not has_field(known, "data.partition.name"):
         return False
     wanted = json.loads(json.dumps(config.to_dict(spec)))
     for settings in (known, wanted):
         settings.pop("run", None)
-        settings["data"]["partition"].pop("num_clients", None)          # a file's are counted
+        settings["data"]["partition"].pop("num_clients", None)  # a file's are counted
     return status.get("state") == "finished" and known == wanted
 
 
@@ -132,16 +132,16 @@ class Compiler:
 
     def __call__(self, setup, display, meanwhile=lambda: None):
         """As `compilation.compile_program`."""
-        began, inputs = time.monotonic(), compilation.put_inputs(setup)
+        began, inputs = time.monotonic(), program.put_inputs(setup)
         shapes = jax.tree.map(lambda x: (x.shape, x.dtype), inputs)
         # Seed and examples come in with the inputs.
         same = dataclasses.replace(setup.spec, seed=0, data=DataSpec())
         key = same, setup.work, setup.extent, setup.device_names, str(shapes)
         if key not in self._known:
             display.note("compiling")
-            self._known[key] = compilation.compile_both(setup, inputs, meanwhile)
+            self._known[key] = program.compile_both(setup, inputs, meanwhile)
         start, advance = self._known[key]
-        return compilation.begin(setup, start, inputs), advance, inputs, time.monotonic() - began
+        return program.begin(setup, start, inputs), advance, inputs, time.monotonic() - began
 
 
 def parse(of, doc):
@@ -170,10 +170,10 @@ def main(of, doc, tell):
     compile_cache.keep()
     folder = pathlib.Path(options.workdir) / options.scale
     folder.mkdir(parents=True, exist_ok=True)
-    with signals.Watch() as watch:
+    with preemption.PreemptionGuard() as watch:
         try:
             records = run_all(of, options.scale, options.seeds, folder, options.only, watch)
-        except signals.Preempted as ended:
+        except preemption.Preempted as ended:
             print(f"preempted: {ended}; the same command goes on from there")
             watch.leave()
     text = tell(records, of, options.scale)

@@ -21,8 +21,7 @@ def costs_to_target(paid, reached, target):
     lines = [
         f"Until {target:.0%} test accuracy; mean over seeds ± half of the 95% interval.",
         "",
-        "| clustering | rounds | offload | " + " | ".join(c for c, _ in COLUMNS.values())
-        + " |",
+        "| clustering | rounds | offload | " + " | ".join(c for c, _ in COLUMNS.values()) + " |",
         "|---|---|---|" + "---:|" * len(COLUMNS),
     ]
     for (clustering, offload), costs in paid.items():
@@ -30,8 +29,9 @@ def costs_to_target(paid, reached, target):
         share = f"{len(rounds)} of {len(reached[clustering])} seeds: "
         share = "" if len(rounds) == len(reached[clustering]) else share
         cells = [clustering, share + _number(*interval(rounds)), offload]
-        cells += [_number(*(x / unit for x in interval(costs[c]))) for c, (_, unit) in
-                  COLUMNS.items()]
+        cells += [
+            _number(*(x / unit for x in interval(costs[c]))) for c, (_, unit) in COLUMNS.items()
+        ]
         lines.append("| " + " | ".join(cells) + " |")
     return "\n".join(lines) + "\n"
 
@@ -61,8 +61,9 @@ def ratios(paid, reference="balanced"):
             (paid[clustering, over][cost], paid[clustering, under][cost])
             for cost, over, under in RATIOS.values()
         ]
-        pairs.append((paid[clustering, "bottleneck"]["time_s"],
-                      paid[reference, "bottleneck"]["time_s"]))
+        pairs.append(
+            (paid[clustering, "bottleneck"]["time_s"], paid[reference, "bottleneck"]["time_s"])
+        )
         cells = [_number(*interval(np.divide(over, under))) for over, under in pairs]
         lines.append(f"| {clustering} | " + " | ".join(cells) + " |")
     return "\n".join(lines) + "\n"
@@ -93,8 +94,15 @@ def draw_costs(path, paid):
                 [interval(paid[clustering, offload][cost]) for clustering in clusterings]
             )
             x = np.arange(len(clusterings)) + (i - (len(offloads) - 1) / 2) * 0.13
-            axes.bar(x, means / unit, 0.12, yerr=np.nan_to_num(halves) / unit, capsize=2,
-                     color=COLOURS[i], label=offload)
+            axes.bar(
+                x,
+                means / unit,
+                0.12,
+                yerr=np.nan_to_num(halves) / unit,
+                capsize=2,
+                color=COLOURS[i],
+                label=offload,
+            )
         axes.set_xticks(range(len(clusterings)), clusterings)
         axes.set_ylabel(f"{name} to target")
         axes.spines[["top", "right"]].set_visible(False)
@@ -110,11 +118,24 @@ def draw_frontier(path, weights, kl, seconds):
     shares = seconds / seconds[0]
     points = np.array([[*interval(k), *interval(s)] for k, s in zip(kl, shares, strict=True)])
     points = np.nan_to_num(points)
-    axes.errorbar(points[:, 2], points[:, 0], xerr=points[:, 3], yerr=points[:, 1], fmt="o-",
-                  color=COLOURS[0], ecolor="#BBBBBB", capsize=2)
+    axes.errorbar(
+        points[:, 2],
+        points[:, 0],
+        xerr=points[:, 3],
+        yerr=points[:, 1],
+        fmt="o-",
+        color=COLOURS[0],
+        ecolor="#BBBBBB",
+        capsize=2,
+    )
     for weight, point in zip(weights, points, strict=True):
-        axes.annotate(f"{weight:g}", (point[2], point[0]), xytext=(5, 5),
-                      textcoords="offset points", fontsize=8)
+        axes.annotate(
+            f"{weight:g}",
+            (point[2], point[0]),
+            xytext=(5, 5),
+            textcoords="offset points",
+            fontsize=8,
+        )
     axes.set_xlabel(f"simulated time of a round, over that with weight {weights[0]:g}")
     axes.set_ylabel("mean KL of the clusters (nats)")
     axes.set_title("network_weight (nats/s): balance against time", fontsize=10)

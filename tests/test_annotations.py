@@ -15,7 +15,7 @@ from cefl_jax import program
 from cefl_jax.models.conv import Lowering
 from cefl_jax.network.channel import shannon_rate
 from cefl_jax.specs import TrainSpec
-from cefl_jax.stages import clustering, offload, planning
+from cefl_jax.stages import clustering, offload, round_plan
 from tests import world
 from tests.quick import quick_jit
 
@@ -26,13 +26,13 @@ CLIENTS = np.arange(4, dtype=np.int32)  # [K]
 FIT = {
     "clusters": lambda: clustering.patent_clusters(COUNTS, 2, 1, TARGET),
     "matching": lambda: offload.match(np.eye(2, 3)),
-    "plan": lambda: planning.make_plan(CLIENTS, CLIENTS, CLIENTS, 4, TrainSpec(), None),
+    "plan": lambda: round_plan.make_plan(CLIENTS, CLIENTS, CLIENTS, 4, TrainSpec(), None),
     "rate": lambda: shannon_rate(0.1, 10e6, 0.2, 4e-21),
 }
 UNFIT = {
     "other labels": lambda: clustering.patent_clusters(COUNTS, 2, 1, TARGET[:2]),
     "an axis too few": lambda: offload.match(np.ones(3)),
-    "other clients": lambda: planning.make_plan(
+    "other clients": lambda: round_plan.make_plan(
         CLIENTS, CLIENTS[:3], CLIENTS, 4, TrainSpec(), None
     ),
     "no numbers": lambda: shannon_rate("0.1", 10e6, 0.2, 4e-21),

@@ -14,7 +14,7 @@ from cefl_jax.build import choose_client_chunk, choose_distill_parts
 from cefl_jax.config import SettingError
 from cefl_jax.data import partition, sources
 from cefl_jax.data.dataset import make_dataset
-from cefl_jax.runtime.progress import print_choices
+from cefl_jax.runtime.console import print_choices
 from cefl_jax.specs import (
     CeflSpec,
     ClusteringSpec,
@@ -32,11 +32,11 @@ from tests.quick import quick_jit
 @pytest.mark.parametrize(
     ("rule", "num_clusters", "clients", "chunk"),
     [
-        ("balanced", 4, 20, 5),      # clusters of 5: at once
-        ("balanced", 10, 100, 5),    # of 10: in two parts
-        ("balanced", 3, 20, 4),      # of 7: 4 and 3
+        ("balanced", 4, 20, 5),  # clusters of 5: at once
+        ("balanced", 10, 100, 5),  # of 10: in two parts
+        ("balanced", 3, 20, 4),  # of 7: 4 and 3
         ("patent", 64, 64, 1),
-        ("singleton", 4, 10, 1),     # num_clusters is not read
+        ("singleton", 4, 10, 1),  # num_clusters is not read
         ("single", 4, 12, 4),
     ],
 )
@@ -74,14 +74,19 @@ def test_the_choice_is_said():
     assert all(choice in said for choice in choices)
 
 
-@pytest.mark.parametrize(("changes", "chosen"), [
-    ({}, {"client_chunk", "distill_parts"}),
-    ({"cefl.distill.rule": "none"}, {"client_chunk"}),
-    ({"method.name": "fedavg"}, {"client_chunk"}),
-    ({"method.name": "fedgkt"}, {"client_chunk", "distill_parts"}),
-    *(({"method.name": method}, set())
-      for method in ("splitfed_v2", "sequential_split", "centralized")),
-])
+@pytest.mark.parametrize(
+    ("changes", "chosen"),
+    [
+        ({}, {"client_chunk", "distill_parts"}),
+        ({"cefl.distill.rule": "none"}, {"client_chunk"}),
+        ({"method.name": "fedavg"}, {"client_chunk"}),
+        ({"method.name": "fedgkt"}, {"client_chunk", "distill_parts"}),
+        *(
+            ({"method.name": method}, set())
+            for method in ("splitfed_v2", "sequential_split", "centralized")
+        ),
+    ],
+)
 def test_what_nothing_reads_stays_automatic_and_is_not_told(changes, chosen):
     for value in (None, 2):
         automatic = {"run.client_chunk": value, "run.distill_parts": value}
@@ -104,7 +109,7 @@ def test_clients_of_a_partition_file_are_counted_and_held_against_the_settings(t
     path, labels = tmp_path / "p.json", world.make_dataset().train_labels
     path.write_text(partition.to_json(world.make_parts()))
     file = {"data.partition.name": "file", "data.partition.path": str(path)}
-    for right in (11, 100):                     # that of the file, and the default
+    for right in (11, 100):  # that of the file, and the default
         spec = world.make_spec(file | {"data.partition.num_clients": right})
         parts = build.make_partition(spec, labels)
         assert len(parts) == 11
@@ -137,8 +142,10 @@ WRONG_PARTS = {
     "beyond 64 bits": ([np.array([2**64 - 1], np.uint64)], "client 0 example 18446744073709551615"),
     "floats": ([np.array([0.0]), np.array([1])], r"has float64\[1\] for client 0, which must be"),
     "a mask": ([np.arange(160) < 80], r"has bool\[160\] for client 0, which must be whole numbers"),
-    "masked indices": ([np.arange(3), np.ma.array([7, 8], mask=[0, 1])],
-                       "has masked indices for client 1, which must be whole numbers"),
+    "masked indices": (
+        [np.arange(3), np.ma.array([7, 8], mask=[0, 1])],
+        "has masked indices for client 1, which must be whole numbers",
+    ),
     "columns": ([np.arange(4)[:, None]], r"has int64\[4, 1\] for client 0"),
     "true": ([[0, True]], "has True among the examples of client 0"),
     "one array": (np.arange(160), r"in place of a list for client 0"),
@@ -156,15 +163,19 @@ def test_a_wrong_partition_that_is_handed_in_is_one_line(case):
     assert str(error.value).isprintable()
 
 
-@pytest.mark.parametrize("parts", [
-    world.make_parts(),
-    [part[::-1] for part in world.make_parts()],
-    [np.uint8(part) for part in world.make_parts()],
-    tuple(PARTS),
-    [jnp.asarray(part) for part in world.make_parts()],
-    {str(client): part for client, part in reversed([*enumerate(PARTS)])},
-    {np.int64(client): part for client, part in enumerate(PARTS)},
-], ids=["arrays", "backwards", "bytes", "lists", "of jax", "by id", "by number"])
+@pytest.mark.parametrize(
+    "parts",
+    [
+        world.make_parts(),
+        [part[::-1] for part in world.make_parts()],
+        [np.uint8(part) for part in world.make_parts()],
+        tuple(PARTS),
+        [jnp.asarray(part) for part in world.make_parts()],
+        {str(client): part for client, part in reversed([*enumerate(PARTS)])},
+        {np.int64(client): part for client, part in enumerate(PARTS)},
+    ],
+    ids=["arrays", "backwards", "bytes", "lists", "of jax", "by id", "by number"],
+)
 def test_a_partition_that_is_handed_in_is_what_its_file_would_be(tmp_path, parts):
     (tmp_path / "partition.json").write_text(partition.to_json(world.make_parts()))
     setup = build.build(world.make_spec(), world.make_dataset(), parts)
@@ -175,19 +186,27 @@ def test_a_partition_that_is_handed_in_is_what_its_file_would_be(tmp_path, parts
 
 def test_the_settings_of_a_partition_that_is_handed_in_say_so():
     """And what is read of no file, drawn from no seed and held out by nobody is not noted."""
-    changes = {"data.partition.alpha": 0.1, "data.partition.num_clients": 50, "data.path": "a",
-               "data.validation_share": 0.5}
+    changes = {
+        "data.partition.alpha": 0.1,
+        "data.partition.num_clients": 50,
+        "data.path": "a",
+        "data.validation_share": 0.5,
+    }
     data = world.make_setup(changes).spec.data
     given = PartitionSpec(name="file", num_clients=11)
-    assert data == DataSpec(name="blobs", partition=given,
-                            normalization=world.make_spec().data.normalization)
+    assert data == DataSpec(
+        name="blobs", partition=given, normalization=world.make_spec().data.normalization
+    )
     with pytest.raises(SettingError, match=r"11 clients; lower it or raise .* in parts$"):
         world.make_setup({"train.clients_per_round": 12})
 
 
 def test_the_settings_of_a_partition_that_is_made_of_them_stay():
-    changes = {"data.partition.alpha": 0.1, "data.partition.num_clients": 50,
-               "data.validation_share": 0.5}
+    changes = {
+        "data.partition.alpha": 0.1,
+        "data.partition.num_clients": 50,
+        "data.validation_share": 0.5,
+    }
     data = world.make_spec(changes).data
     assert build.prepare(world.make_spec(changes)).spec.data == data
 
@@ -205,13 +224,16 @@ def test_a_known_name_is_for_the_data_set_of_that_name(tmp_path):
         build.build(spec, world.make_dataset()._replace(name="mnist"), world.make_parts())
 
 
-@pytest.mark.parametrize("change", [
-    {"train_images": np.zeros((160, 1, 8, 8), np.uint8)},
-    {"train_images": np.full((160, 8, 8, 1), np.nan, np.float32)},
-    {"train_labels": np.zeros((160, 1), int)},
-    {"test_images": np.zeros((0, 8, 8, 1), np.uint8)},
-    {"test_labels": np.full(50, 4)},
-])
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"train_images": np.zeros((160, 1, 8, 8), np.uint8)},
+        {"train_images": np.full((160, 8, 8, 1), np.nan, np.float32)},
+        {"train_labels": np.zeros((160, 1), int)},
+        {"test_images": np.zeros((0, 8, 8, 1), np.uint8)},
+        {"test_labels": np.full(50, 4)},
+    ],
+)
 def test_a_dataset_that_was_changed_by_hand_is_refused(change):
     with pytest.raises(ValueError, match=rf"^dataset\.{next(iter(change))} "):
         build.build(world.make_spec(), world.make_dataset()._replace(**change), world.make_parts())
@@ -225,12 +247,19 @@ def table(num_features=12, classes=(1, 2, 7)):
     return make_dataset("table", rows[:160], labels[:160], rows[160:], labels[160:])
 
 
-@pytest.mark.parametrize(("model", "dataset", "words"), [
-    ("lenet5", table(), "16x16, and the data are rows of 12 numbers; choose"),
-    ("cnn", table(1), "4x4, and the data are rows of 1 numbers; choose another"),
-    ("lenet5", world.make_dataset(side=15), "16x16, and those of the data are 15x15; choose"),
-    ("cnn", world.make_dataset(side=3), "4x4, and those of the data are 3x3; choose another model"),
-])
+@pytest.mark.parametrize(
+    ("model", "dataset", "words"),
+    [
+        ("lenet5", table(), "16x16, and the data are rows of 12 numbers; choose"),
+        ("cnn", table(1), "4x4, and the data are rows of 1 numbers; choose another"),
+        ("lenet5", world.make_dataset(side=15), "16x16, and those of the data are 15x15; choose"),
+        (
+            "cnn",
+            world.make_dataset(side=3),
+            "4x4, and those of the data are 3x3; choose another model",
+        ),
+    ],
+)
 def test_samples_that_a_model_does_not_take_are_refused(model, dataset, words):
     with pytest.raises(ValueError, match=f"^model.name='{model}' needs images of at least {words}"):
         build.build(world.make_spec({"model.name": model}), dataset, world.make_parts())
@@ -246,7 +275,7 @@ def test_rows_of_a_table_are_learned_by_the_whole_method():
     changes = {"train.rounds": 6, "run.eval_every": 6, "data.normalization.mean": (0.0,)}
     setup = build.build(world.make_spec(changes), table(), world.make_parts())
     assert (setup.classes, setup.spec.data.name) == ((1, 2, 7), "table")
-    (_, chunk), = world.run_whole(setup, quick_jit)
+    ((_, chunk),) = world.run_whole(setup, quick_jit)
     assert {*chunk.scores} == {"", "cloud_"}
     assert all(scores.accuracy > 0.9 for scores in chunk.scores.values())
     assert 0 < chunk.measures["privacy/distance_correlation"] <= 1

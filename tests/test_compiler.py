@@ -52,12 +52,15 @@ def test_an_option_that_the_compiler_does_not_know_is_left_out_alone(unknown, me
     assert lowered.options == known
 
 
-@pytest.mark.parametrize("message", [
-    "INVALID_ARGUMENT: While setting option xla_x, 'x' is not a valid int32 value.",
-    "No such compile option",
-    f"No such compile option: '{UNKNOWN}'",  # which nobody gave
-    "RESOURCE_EXHAUSTED: out of memory",
-])
+@pytest.mark.parametrize(
+    "message",
+    [
+        "INVALID_ARGUMENT: While setting option xla_x, 'x' is not a valid int32 value.",
+        "No such compile option",
+        f"No such compile option: '{UNKNOWN}'",  # which nobody gave
+        "RESOURCE_EXHAUSTED: out of memory",
+    ],
+)
 def test_what_else_the_compiler_says_is_raised(message):
     def refuse(_):
         raise jax.errors.JaxRuntimeError(message)

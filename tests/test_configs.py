@@ -40,10 +40,14 @@ def test_default_keeps_the_types():
 
 def test_every_field_of_default_has_a_comment():
     lines = DEFAULT.read_text().splitlines()
-    assignments = [node for node in ast.walk(ast.parse("\n".join(lines)))
-                   if isinstance(node, ast.Assign)]
-    fields = [lines[node.lineno - 1] for node in assignments
-              if not ast.unparse(node.value).endswith("ConfigDict()")]
+    assignments = [
+        node for node in ast.walk(ast.parse("\n".join(lines))) if isinstance(node, ast.Assign)
+    ]
+    fields = [
+        lines[node.lineno - 1]
+        for node in assignments
+        if not ast.unparse(node.value).endswith("ConfigDict()")
+    ]
     assert len(fields) == len(list(flat(config.to_dict(Spec()))))
     assert [line for line in fields if "  # " not in line] == []
 

@@ -11,11 +11,11 @@ import numpy as np
 import pytest
 from jax.interpreters import partial_eval
 
-from cefl_jax import build, program, readings
-from cefl_jax.config_unread import DEFAULTS, READ_WITH, find_unread, flatten
+from cefl_jax import build, program, rounds
+from cefl_jax.config.readers import DEFAULTS, READ_WITH, find_unread, flatten
 from tests import world
+from tests.config.test_readers import another, choices_for
 from tests.runtime.examples import METHODS, make_record, without
-from tests.test_config_unread import another, choices_for
 
 slow = functools.partial(pytest.param, marks=pytest.mark.slow)
 SPLIT = ("cefl", "splitfed_v1", "splitfed_v2")
@@ -27,13 +27,22 @@ PARTLY = {  # what is refused though the program would change: of these methods
     # Arrays of no rows have a dtype.
     "run.archive_dtype": SPLIT,
     # Bytes and leakage would follow, and what is learned would not.
-    **dict.fromkeys(("cefl.compression.smashed", "cefl.compression.gradient",
-                     "cefl.compression.topk_share", "cefl.privacy.noise_std"),
-                    ("sequential_split",)),
+    **dict.fromkeys(
+        (
+            "cefl.compression.smashed",
+            "cefl.compression.gradient",
+            "cefl.compression.topk_share",
+            "cefl.privacy.noise_std",
+        ),
+        ("sequential_split",),
+    ),
 }
 OF_METHODS = {  # settings with which each method is traced
-    "cefl": {"cefl.clustering.rule": "astraea", "cefl.distill.rule": "edge_to_cloud",
-             "cefl.distill.temperature_cloud": 1.5},
+    "cefl": {
+        "cefl.clustering.rule": "astraea",
+        "cefl.distill.rule": "edge_to_cloud",
+        "cefl.distill.temperature_cloud": 1.5,
+    },
     "centralized": {"method.name": "centralized", "train.optimizer.name": "adam"},
     "fedavg": {"method.name": "fedavg", "network.dynamics": "markov"},
     "fedprox": {"method.name": "fedprox"},
@@ -47,8 +56,11 @@ OF_METHODS = {  # settings with which each method is traced
 }
 ALONE = {"cefl.clustering.rule": "single", "cefl.distill.rule": "none"}
 MORE = [
-    *(case for method, case in OF_METHODS.items()
-      if method not in ("cefl", "fedavg", "splitfed_v2", "fedgkt")),
+    *(
+        case
+        for method, case in OF_METHODS.items()
+        if method not in ("cefl", "fedavg", "splitfed_v2", "fedgkt")
+    ),
     {"cefl.clustering.rule": "patent", "cefl.distill.rule": "cloud_to_edge"},
     {"cefl.distill.rule": "hard_labels", "cefl.compression.gradient": "int8"},
     {"cefl.clustering.rule": "random"},
@@ -56,12 +68,21 @@ MORE = [
     {"cefl.distill.cloud_hard_labels": False, "cefl.compression.smashed": "topk"},
     *({"method.name": "fedopt", "fedopt.optimizer": rule} for rule in ("adam", "yogi", "adagrad")),
 ]
-NOT_IN_THE_PROGRAM = {"data.path", "data.partition.path", "network.path", "network.trace",
-                      "model.cloud"}
+NOT_IN_THE_PROGRAM = {
+    "data.path",
+    "data.partition.path",
+    "network.path",
+    "network.trace",
+    "model.cloud",
+}
 """Fields that are files, or have one value."""
 
-FITTING = {"cefl.clustering.num_clusters": 2, "cefl.clustering.max_size": 4, "run.client_chunk": 3,
-           "cefl.privacy.probe_size": 9}
+FITTING = {
+    "cefl.clustering.num_clusters": 2,
+    "cefl.clustering.max_size": 4,
+    "run.client_chunk": 3,
+    "cefl.privacy.probe_size": 9,
+}
 """Values, where the small federation needs another than any."""
 
 
@@ -107,22 +128,37 @@ def make_spec(case):
     return spec
 
 
-@pytest.mark.parametrize("case", [
-    ALONE, *(OF_METHODS[method] for method in ("cefl", "fedavg", "splitfed_v2", "fedgkt")),
-    *(slow(case) for case in MORE)], ids=name_of)
+@pytest.mark.parametrize(
+    "case",
+    [
+        ALONE,
+        *(OF_METHODS[method] for method in ("cefl", "fedavg", "splitfed_v2", "fedgkt")),
+        *(slow(case) for case in MORE),
+    ],
+    ids=name_of,
+)
 def test_what_is_refused_as_not_read_changes_nothing(case):
     spec = other = make_spec(case)
-    unread = [path for path in find_unread(flatten(spec))
-              if spec.method.name not in PARTLY.get(path, ())]
+    unread = [
+        path for path in find_unread(flatten(spec)) if spec.method.name not in PARTLY.get(path, ())
+    ]
     for path in unread:
         other = world.change(other, path, another(path))
     assert len(unread) > 20
     assert essence(other) == essence(spec)
 
 
-@pytest.mark.parametrize("path", [
-    "fedprox.mu", *(slow(path) for path, clauses in READ_WITH.items()
-                    if clauses and path not in {"fedprox.mu", *NOT_IN_THE_PROGRAM})])
+@pytest.mark.parametrize(
+    "path",
+    [
+        "fedprox.mu",
+        *(
+            slow(path)
+            for path, clauses in READ_WITH.items()
+            if clauses and path not in {"fedprox.mu", *NOT_IN_THE_PROGRAM}
+        ),
+    ],
+)
 def test_what_is_read_changes_something(path):
     spec = make_spec({"data.partition.min_size": 10, "train.local_steps": 9} | choices_for(path))
     assert path not in find_unread(flatten(spec))
@@ -130,12 +166,20 @@ def test_what_is_read_changes_something(path):
     assert essence(other) != essence(spec)
 
 
-@pytest.mark.parametrize(("path", "rule"), [
-    *(("cefl.clustering.target", {"cefl.clustering.rule": rule})
-      for rule in ("random", "single", "singleton")),
-    *((f"cefl.offload.{name}", {"cefl.offload.rule": rule})
-      for name in ("objective", "time_weight") for rule in ("random", "nearest")),
-])
+@pytest.mark.parametrize(
+    ("path", "rule"),
+    [
+        *(
+            ("cefl.clustering.target", {"cefl.clustering.rule": rule})
+            for rule in ("random", "single", "singleton")
+        ),
+        *(
+            (f"cefl.offload.{name}", {"cefl.offload.rule": rule})
+            for name in ("objective", "time_weight")
+            for rule in ("random", "nearest")
+        ),
+    ],
+)
 @pytest.mark.slow
 def test_what_a_rule_ignores_is_read_by_a_metric(path, rule):
     spec = make_spec(rule | {"cefl.offload.edge_capacity": 2})
@@ -149,8 +193,11 @@ def test_made_up_records_have_the_keys_of_real_ones(method):
 
 def test_what_settings_take_from_a_record_and_add_to_it():
     assert keys_of(ALONE) == list(without(make_record(5), "test/cloud_"))
-    changes = {"method.name": "splitfed_v1", "cefl.privacy.probe_size": 0,
-               "run.on_nonfinite": "skip_client"}
+    changes = {
+        "method.name": "splitfed_v1",
+        "cefl.privacy.probe_size": 0,
+        "run.on_nonfinite": "skip_client",
+    }
     record = without(make_record(5, "splitfed_v1", **{"clients/skipped": 1}), "privacy/")
     assert keys_of(changes) == list(record)
 
@@ -159,4 +206,4 @@ def keys_of(case):
     """The keys of a run's record, in their order."""
     _, chunk = trace(make_spec(case))[0].out_info
     zeros = jax.tree.map(lambda x: np.zeros(x.shape, x.dtype), chunk)
-    return list(readings.make_record(zeros, 2, 2, 1.0))
+    return list(rounds.make_record(zeros, 2, 2, 1.0))

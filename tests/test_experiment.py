@@ -6,7 +6,7 @@ import jax
 import numpy as np
 import pytest
 
-from cefl_jax import compilation, experiment, program, readings
+from cefl_jax import experiment, program, rounds
 from tests import world
 from tests.compare import assert_close
 
@@ -67,7 +67,7 @@ def whole_run():
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(program, "make_program", counting)
-        state, advance, inputs, _ = compilation.compile_program(setup, Listener())
+        state, advance, inputs, _ = program.compile_program(setup, Listener())
     chunks, given = [], []
     with jax.transfer_guard("disallow"):
         for _ in range(3):
@@ -111,7 +111,7 @@ def test_the_last_chunk_stops_where_the_run_ends(whole_run):
 
 def test_records_have_the_keys_of_the_doors(whole_run):
     _, _, _, (_, chunks) = whole_run
-    record = readings.make_record(chunks[2], 1, 21, 12.5)
+    record = rounds.make_record(chunks[2], 1, 21, 12.5)
     assert set(record) == {
         "round",
         "train/loss",
@@ -156,7 +156,7 @@ def test_a_run_compiles_before_its_first_round_only(monkeypatch):
         ready.append(len(events))
         return made
 
-    compile_program = compilation.compile_program
+    compile_program = program.compile_program
     monkeypatch.setattr(experiment, "compile_program", noting)
     jax.clear_caches()  # or what an earlier test has compiled would not be seen
     jax.monitoring.register_event_duration_secs_listener(listen)

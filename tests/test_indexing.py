@@ -8,7 +8,7 @@ import pytest
 
 from cefl_jax import program
 from cefl_jax.indexing import at_pairs
-from cefl_jax.stages.orchestration import make_orchestrator
+from cefl_jax.stages.round_planner import make_round_planner
 from tests import world
 
 
@@ -41,7 +41,7 @@ def trace_round(setup):
 
 def trace_decision(setup):
     """Everything of a round but training."""
-    orchestrator = make_orchestrator(setup.spec, setup.model, setup.work, setup.extent)
+    orchestrator = make_round_planner(setup.spec, setup.model, setup.work, setup.extent)
 
     def decide(key, data, network):
         start = orchestrator.start(key, network)
@@ -51,13 +51,16 @@ def trace_decision(setup):
     return decide, (setup.data, setup.network)
 
 
-@pytest.mark.parametrize(("trace", "changes"), [
-    (trace_round, world.RULES["joint"]),
-    (trace_decision, {"cefl.offload.objective": "bottleneck", "network.dynamics": "markov"}),
-    (trace_decision, world.RULES["patent"] | {"cefl.offload.rule": "greedy"}),
-    (trace_decision, {"method.name": "hierfavg"}),
-    (trace_decision, {"method.name": "splitfed_v1"}),
-])
+@pytest.mark.parametrize(
+    ("trace", "changes"),
+    [
+        (trace_round, world.RULES["joint"]),
+        (trace_decision, {"cefl.offload.objective": "bottleneck", "network.dynamics": "markov"}),
+        (trace_decision, world.RULES["patent"] | {"cefl.offload.rule": "greedy"}),
+        (trace_decision, {"method.name": "hierfavg"}),
+        (trace_decision, {"method.name": "splitfed_v1"}),
+    ],
+)
 def test_no_gather_of_a_round_has_two_indices(trace, changes):
     """Chained, such gathers take the compiler exponentially long.
 

@@ -19,9 +19,9 @@ from flax.traverse_util import flatten_dict
 
 from cefl_jax import config, experiment, main, rounds
 from cefl_jax.data import partition
+from cefl_jax.plots.timeline import read_timeline
 from cefl_jax.runtime import claim, compile_cache
 from cefl_jax.runtime.records import METRIC_KEYS
-from cefl_jax.runtime.timeline import read_timeline
 from cefl_jax.specs import Spec
 from tests.quick import quick_jit
 
@@ -41,11 +41,26 @@ TINY = (
     "--config.network.num_edges=2",
     "--config.run.eval_every=1",
 )
-FILES = {"config.json", "metrics.jsonl", "status.json", "summary.json", "partition.json",
-         "partition.png", "learning_curve.png", "timeline.json", "gantt.png", "map.png"}
+FILES = {
+    "config.json",
+    "metrics.jsonl",
+    "status.json",
+    "summary.json",
+    "partition.json",
+    "partition.png",
+    "learning_curve.png",
+    "timeline.json",
+    "gantt.png",
+    "map.png",
+}
 
-MORE_KEYS = ("clients/sampled", "clients/finished", "clients/counted", "clients/empty_rounds",
-             "privacy/distance_correlation")
+MORE_KEYS = (
+    "clients/sampled",
+    "clients/finished",
+    "clients/counted",
+    "clients/empty_rounds",
+    "privacy/distance_correlation",
+)
 
 NETWORK = """
 devices:
@@ -135,29 +150,47 @@ def command(*arguments, shell='"$@"'):
     return subprocess.run(argv, cwd=ROOT, env=environment, capture_output=True, text=True)
 
 
-@pytest.mark.parametrize(("arguments", "words"), [
-    (("extra",), "'extra' is not a flag; see python -m cefl_jax.main --help"),
-    (("--workdri=x",), "Unknown command line flag 'workdri'. Did you mean: workdir ?"),
-    (("--config.",), "Unknown command line flag 'config.'"),
-    (("--config.train.rounds",), "train.rounds has no value; write --config.train.rounds=VALUE"),
-    (("--config.train.rounds", "--overwrite"), "train.rounds='--overwrite': needs a whole number"),
-    (("--config.train.rounds", "0"), "train.rounds=0: needs to be from 1 to"),
-    (("--config.train.rounds=3\n4",), r"train.rounds='3\n4': needs a whole number"),
-    (("--config.train.roundz=3",), "train.roundz is not a field; did you mean train.rounds?"),
-    (("--config.train=3",), "train is a group of fields; set one of them: rounds,"),
-    (("--config.model.cut=5",), "model.cut=5: lenet5 has 5 blocks, so the cut is from 1 to 4"),
-    (("--config.data.normalization.mean=0.1,0.2",), "data.normalization.mean=(0.1, 0.2): 2 values"),
-    (("--config.train.clients_per_round=101",), "train.clients_per_round=101: there are only 100"),
-    (("--config.data.partition.min_size=101",), "data.partition.num_clients is 100, but 10000"),
-    (("--config.data.name=mnist",), "data.path is not set, and mnist is not installed; set"),
-    (("--config.data.path=/nonesuch",), "data.path='/nonesuch': not read with data.name="),
-    (("--config=nonesuch.py",), "--config=nonesuch.py: there is no such file"),
-    (("--config=",), "--config=: there is no such file"),
-    ((f"{QUICKSTART}:big",), f"{QUICKSTART}:big: get_config: too many positional arguments"),
-    (("--workdir=",), "--workdir is empty; name a folder"),
-    (("--workdir=/nonesuch/deeper",), "--workdir=/nonesuch/deeper: there is no folder /nonesuch"),
-    (("--overwrite=maybe",), "flag --overwrite=maybe: "),
-])
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (("extra",), "'extra' is not a flag; see python -m cefl_jax.main --help"),
+        (("--workdri=x",), "Unknown command line flag 'workdri'. Did you mean: workdir ?"),
+        (("--config.",), "Unknown command line flag 'config.'"),
+        (
+            ("--config.train.rounds",),
+            "train.rounds has no value; write --config.train.rounds=VALUE",
+        ),
+        (
+            ("--config.train.rounds", "--overwrite"),
+            "train.rounds='--overwrite': needs a whole number",
+        ),
+        (("--config.train.rounds", "0"), "train.rounds=0: needs to be from 1 to"),
+        (("--config.train.rounds=3\n4",), r"train.rounds='3\n4': needs a whole number"),
+        (("--config.train.roundz=3",), "train.roundz is not a field; did you mean train.rounds?"),
+        (("--config.train=3",), "train is a group of fields; set one of them: rounds,"),
+        (("--config.model.cut=5",), "model.cut=5: lenet5 has 5 blocks, so the cut is from 1 to 4"),
+        (
+            ("--config.data.normalization.mean=0.1,0.2",),
+            "data.normalization.mean=(0.1, 0.2): 2 values",
+        ),
+        (
+            ("--config.train.clients_per_round=101",),
+            "train.clients_per_round=101: there are only 100",
+        ),
+        (("--config.data.partition.min_size=101",), "data.partition.num_clients is 100, but 10000"),
+        (("--config.data.name=mnist",), "data.path is not set, and mnist is not installed; set"),
+        (("--config.data.path=/nonesuch",), "data.path='/nonesuch': not read with data.name="),
+        (("--config=nonesuch.py",), "--config=nonesuch.py: there is no such file"),
+        (("--config=",), "--config=: there is no such file"),
+        ((f"{QUICKSTART}:big",), f"{QUICKSTART}:big: get_config: too many positional arguments"),
+        (("--workdir=",), "--workdir is empty; name a folder"),
+        (
+            ("--workdir=/nonesuch/deeper",),
+            "--workdir=/nonesuch/deeper: there is no folder /nonesuch",
+        ),
+        (("--overwrite=maybe",), "flag --overwrite=maybe: "),
+    ],
+)
 def test_bad_input_is_one_line_and_leaves_nothing(refused, tmp_path, arguments, words):
     line = refused(QUICKSTART, f"--workdir={tmp_path / 'run'}", *arguments)
     assert line.startswith(words)
@@ -178,12 +211,18 @@ PATHS = {  # what takes a path from a person, with what else is needed for it to
     "workdir": ((), "--workdir={}/deeper: there is no folder {}"),
     "config": ((), "--config={typed}: there is no such file"),
     "config.data.path": (("--config.data.name=mnist",), "data.path: there is no folder {} to read"),
-    "config.data.partition.path": (("--config.data.partition.name=file",),
-                                   "data.partition.path: {} there is no such file"),
-    "config.network.path": (("--config.network.preset=file",),
-                            "network.path={}: there is no such file"),
-    "config.network.trace": (("--config.network.dynamics=trace",),
-                             "network.trace={}: there is no such file"),
+    "config.data.partition.path": (
+        ("--config.data.partition.name=file",),
+        "data.partition.path: {} there is no such file",
+    ),
+    "config.network.path": (
+        ("--config.network.preset=file",),
+        "network.path={}: there is no such file",
+    ),
+    "config.network.trace": (
+        ("--config.network.dynamics=trace",),
+        "network.trace={}: there is no such file",
+    ),
 }
 
 
@@ -219,56 +258,108 @@ def test_a_config_and_a_workdir_in_a_persons_home_are_found(tmp_path, monkeypatc
     assert (tmp_path / "run").is_dir()
 
 
-@pytest.mark.parametrize(("content", "words"), [
-    ("[[0, 1], [1, 2]]", "gives example 1 twice, to clients 0 and 1"),
-    ("[[0, 1], [10000]]", "gives client 1 example 10000, but there are 10000"),
-    ("[[0, 1], [-1]]", "gives client 1 example -1, but there are 10000"),
-    ("[[0, 1], []]", "has no examples for client 1"),
-    ("[[0, 1]", "cannot be read as JSON"),
-    (None, "there is no such file"),
-    ("[[0, 1], [2]]", "train.clients_per_round=20: there are only 2 clients"),
-])
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        ("[[0, 1], [1, 2]]", "gives example 1 twice, to clients 0 and 1"),
+        ("[[0, 1], [10000]]", "gives client 1 example 10000, but there are 10000"),
+        ("[[0, 1], [-1]]", "gives client 1 example -1, but there are 10000"),
+        ("[[0, 1], []]", "has no examples for client 1"),
+        ("[[0, 1]", "cannot be read as JSON"),
+        (None, "there is no such file"),
+        ("[[0, 1], [2]]", "train.clients_per_round=20: there are only 2 clients"),
+    ],
+)
 def test_a_partition_file_that_cannot_be(refused, tmp_path, content, words):
     path = tmp_path / "partition.json"
     if content is not None:
         path.write_text(content)
-    line = refused(QUICKSTART, f"--workdir={tmp_path / 'run'}", "--config.data.partition.name=file",
-                   f"--config.data.partition.path={path}")
+    line = refused(
+        QUICKSTART,
+        f"--workdir={tmp_path / 'run'}",
+        "--config.data.partition.name=file",
+        f"--config.data.partition.path={path}",
+    )
     assert words in line
     assert str(path) in line
 
 
 def test_a_corrupt_data_file(refused, tmp_path):
     (tmp_path / "train-images-idx3-ubyte.gz").write_bytes(gzip.compress(b"\0" * 100)[:-9])
-    line = refused(QUICKSTART, f"--workdir={tmp_path / 'run'}", "--config.data.name=fashion_mnist",
-                   f"--config.data.path={tmp_path}")
+    line = refused(
+        QUICKSTART,
+        f"--workdir={tmp_path / 'run'}",
+        "--config.data.name=fashion_mnist",
+        f"--config.data.path={tmp_path}",
+    )
     assert line.startswith("data.path: ")
     assert "train-images-idx3-ubyte" in line
 
 
-@pytest.mark.parametrize(("arguments", "words"), [
-    (("--config.network.preset=moon",), "network.preset='moon' is unknown; known: cellular,"),
-    (("--config.cefl.compression.smashed=zip",), "cefl.compression.smashed='zip' is unknown; kno"),
-    (("--config.cefl.compression.gradient=int4",), "cefl.compression.gradient='int4' is unknown"),
-    (("--config.cefl.compression.topk_share=0",), "cefl.compression.topk_share=0.0: needs to be m"),
-    (("--config.cefl.compression.topk_share=1.5",), "cefl.compression.topk_share=1.5: needs to b"),
-    (("--config.network.deadline_s=0",), "network.deadline_s=0.0: needs to be more than 0"),
-    (("--config.network.deadline_s=-2",), "network.deadline_s=-2.0: needs to be more than 0"),
-    (("--config.network.leave_probability=1.2",), "network.leave_probability=1.2: needs to be fr"),
-    (("--config.network.return_probability=7",), "network.return_probability=7.0: needs to be f"),
-    (("--config.network.preset=file",), "network.path=None: with network.preset='file' it needs"),
-    (("--config.network.path=n.json",), "network.path='n.json': not read with network.preset='cel"),
-    (("--config.network.dynamics=trace",), "network.trace=None: with network.dynamics='trace' it"),
-    (("--config.network.trace=t.npz",), "network.trace='t.npz': not read with network.dynamics="),
-    (("--config.cefl.clustering.rule=patent", "--config.cefl.clustering.network_weight=1"),
-     "cefl.clustering.network_weight=1.0: not read with cefl.clustering.rule='patent'; set that"),
-    (("--config.cefl.offload.time_weight=0", "--config.cefl.offload.energy_weight=0"),
-     "cefl.offload.time_weight=0, cefl.offload.energy_weight=0: every pair would cost nothing;"),
-    (("--config.network.preset=file", "--config.network.path=/nonesuch.yaml"),
-     "network.path=/nonesuch.yaml: there is no such file; correct the name"),
-    (("--config.network.dynamics=trace", "--config.network.trace=/nonesuch.npz"),
-     "network.trace=/nonesuch.npz: there is no such file; record one with run.save_trace=True"),
-])
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (("--config.network.preset=moon",), "network.preset='moon' is unknown; known: cellular,"),
+        (
+            ("--config.cefl.compression.smashed=zip",),
+            "cefl.compression.smashed='zip' is unknown; kno",
+        ),
+        (
+            ("--config.cefl.compression.gradient=int4",),
+            "cefl.compression.gradient='int4' is unknown",
+        ),
+        (
+            ("--config.cefl.compression.topk_share=0",),
+            "cefl.compression.topk_share=0.0: needs to be m",
+        ),
+        (
+            ("--config.cefl.compression.topk_share=1.5",),
+            "cefl.compression.topk_share=1.5: needs to b",
+        ),
+        (("--config.network.deadline_s=0",), "network.deadline_s=0.0: needs to be more than 0"),
+        (("--config.network.deadline_s=-2",), "network.deadline_s=-2.0: needs to be more than 0"),
+        (
+            ("--config.network.leave_probability=1.2",),
+            "network.leave_probability=1.2: needs to be fr",
+        ),
+        (
+            ("--config.network.return_probability=7",),
+            "network.return_probability=7.0: needs to be f",
+        ),
+        (
+            ("--config.network.preset=file",),
+            "network.path=None: with network.preset='file' it needs",
+        ),
+        (
+            ("--config.network.path=n.json",),
+            "network.path='n.json': not read with network.preset='cel",
+        ),
+        (
+            ("--config.network.dynamics=trace",),
+            "network.trace=None: with network.dynamics='trace' it",
+        ),
+        (
+            ("--config.network.trace=t.npz",),
+            "network.trace='t.npz': not read with network.dynamics=",
+        ),
+        (
+            ("--config.cefl.clustering.rule=patent", "--config.cefl.clustering.network_weight=1"),
+            "cefl.clustering.network_weight=1.0: not read with cefl.clustering.rule='patent'; set that",
+        ),
+        (
+            ("--config.cefl.offload.time_weight=0", "--config.cefl.offload.energy_weight=0"),
+            "cefl.offload.time_weight=0, cefl.offload.energy_weight=0: every pair would cost nothing;",
+        ),
+        (
+            ("--config.network.preset=file", "--config.network.path=/nonesuch.yaml"),
+            "network.path=/nonesuch.yaml: there is no such file; correct the name",
+        ),
+        (
+            ("--config.network.dynamics=trace", "--config.network.trace=/nonesuch.npz"),
+            "network.trace=/nonesuch.npz: there is no such file; record one with run.save_trace=True",
+        ),
+    ],
+)
 def test_a_network_that_cannot_be(refused, tmp_path, arguments, words):
     line = refused(*TINY, f"--workdir={tmp_path / 'run'}", *arguments)
     assert line.startswith(words)
@@ -280,42 +371,79 @@ def network_text(old="", new=""):
     return NETWORK.replace(old, new) if old else NETWORK
 
 
-@pytest.mark.parametrize(("text", "words"), [
-    (("device: camera", "device: toaster"),
-     "network.path={path}: clients[0].device='toaster' is unknown; "),
-    (("bandwidth_hz: 5.0e+6", "bandwidth_hz: -5.0e+6"),
-     "network.path={path}: devices.camera.bandwidth_hz=-5000000.0 needs to be 0, or from 1e-25"),
-    (("count: 4", "count: 5"),
-     "data.partition.num_clients=10: network.path={path} describes 11 clients; set it to 11, or"),
-    (("- {device: edge_server, position_km: [0, 0.3], backhaul_bps: 1.0e+9}", ""),
-     "network.num_edges=2: network.path={path} describes 1 edge nodes; set it to 1"),
-])
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        (
+            ("device: camera", "device: toaster"),
+            "network.path={path}: clients[0].device='toaster' is unknown; ",
+        ),
+        (
+            ("bandwidth_hz: 5.0e+6", "bandwidth_hz: -5.0e+6"),
+            "network.path={path}: devices.camera.bandwidth_hz=-5000000.0 needs to be 0, or from 1e-25",
+        ),
+        (
+            ("count: 4", "count: 5"),
+            "data.partition.num_clients=10: network.path={path} describes 11 clients; set it to 11, or",
+        ),
+        (
+            ("- {device: edge_server, position_km: [0, 0.3], backhaul_bps: 1.0e+9}", ""),
+            "network.num_edges=2: network.path={path} describes 1 edge nodes; set it to 1",
+        ),
+    ],
+)
 def test_a_network_file_that_cannot_be(refused, tmp_path, text, words):
     path = tmp_path / "network.yaml"
     path.write_text(network_text(*text))
-    line = refused(*TINY, f"--workdir={tmp_path / 'run'}", "--config.network.preset=file",
-                   f"--config.network.path={path}")
+    line = refused(
+        *TINY,
+        f"--workdir={tmp_path / 'run'}",
+        "--config.network.preset=file",
+        f"--config.network.path={path}",
+    )
     assert line.startswith(words.format(path=path))
 
 
-@pytest.mark.parametrize(("available", "words"), [
-    (np.ones((1, 10)), "available has 1 rounds, and train.rounds=2; record a longer one or lower"),
-    (np.ones((3, 9)), "available has 9 clients, and the run has 10; record one of this network, o"),
-    (np.full((2, 10), 2), "available[0, 0] is 2, and needs to be 0 or 1; correct the file"),
-])
+@pytest.mark.parametrize(
+    ("available", "words"),
+    [
+        (
+            np.ones((1, 10)),
+            "available has 1 rounds, and train.rounds=2; record a longer one or lower",
+        ),
+        (
+            np.ones((3, 9)),
+            "available has 9 clients, and the run has 10; record one of this network, o",
+        ),
+        (np.full((2, 10), 2), "available[0, 0] is 2, and needs to be 0 or 1; correct the file"),
+    ],
+)
 def test_a_trace_that_cannot_be(refused, tmp_path, available, words):
     path = tmp_path / "trace.npz"
     np.savez(path, available=available)
-    line = refused(*TINY, f"--workdir={tmp_path / 'run'}", "--config.network.dynamics=trace",
-                   f"--config.network.trace={path}")
+    line = refused(
+        *TINY,
+        f"--workdir={tmp_path / 'run'}",
+        "--config.network.dynamics=trace",
+        f"--config.network.trace={path}",
+    )
     assert line.startswith(f"network.trace={path}: {words}")
 
 
 def test_fields_are_set_in_any_order_and_the_last_one_counts(tmp_path):
-    settings = main.parse([
-        "main", "--config.train.rounds=5", *TINY, f"--workdir={tmp_path / 'run'}",
-        "-config.seed", "3", "--config.run.deterministic", "false", "--config.train.rounds=7",
-    ])
+    settings = main.parse(
+        [
+            "main",
+            "--config.train.rounds=5",
+            *TINY,
+            f"--workdir={tmp_path / 'run'}",
+            "-config.seed",
+            "3",
+            "--config.run.deterministic",
+            "false",
+            "--config.train.rounds=7",
+        ]
+    )
     spec = main.check(settings).spec
     assert (spec.train.rounds, spec.seed, spec.run.deterministic) == (7, 3, False)
     assert spec.cefl.distill.temperature_cloud is None
@@ -446,8 +574,10 @@ def test_a_run_with_everything_on(recorded):
     for line in metrics(workdir):
         assert list(line) == keys
         assert None not in line.values()
-    finished, sampled = (sum(line[f"clients/{what}"] for line in metrics(workdir))
-                         for what in ("finished", "sampled"))
+    finished, sampled = (
+        sum(line[f"clients/{what}"] for line in metrics(workdir))
+        for what in ("finished", "sampled")
+    )
     assert 0 < finished < sampled
     with np.load(workdir / "network_trace.npz") as trace:
         shapes = {name: trace[name].shape for name in trace}
@@ -475,8 +605,10 @@ def test_a_recorded_network_is_replayed(recorded, tmp_path):
         f"--config.network.trace={original / 'network_trace.npz'}",
         f"--workdir={tmp_path / 'run'}",
     )
-    lines = [[line | {"wall/round_ms": None} for line in metrics(workdir)]
-             for workdir in (original, tmp_path / "run")]
+    lines = [
+        [line | {"wall/round_ms": None} for line in metrics(workdir)]
+        for workdir in (original, tmp_path / "run")
+    ]
     assert lines[0] == lines[1]
     assert load(original / "timeline.json") == load(tmp_path / "run" / "timeline.json")
     assert "network_trace.npz" not in contents(tmp_path / "run")
@@ -521,8 +653,10 @@ def test_a_second_run_in_the_folder_is_refused(finished, refused):
 def test_the_config_of_a_run_repeats_it(finished, tmp_path):
     """In one process: what devices it takes is settled by now, and changes no bit."""
     run(f"--config={finished / 'config.json'}", f"--workdir={tmp_path / 'run'}")
-    again, first = ([line | {"wall/round_ms": None} for line in metrics(workdir)]
-                    for workdir in (tmp_path / "run", finished))
+    again, first = (
+        [line | {"wall/round_ms": None} for line in metrics(workdir)]
+        for workdir in (tmp_path / "run", finished)
+    )
     assert again == first
 
 
@@ -564,8 +698,10 @@ def test_a_run_that_cannot_be_shown_goes_on_to_its_end(finished, tmp_path):
     )
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
     assert load(tmp_path / "run" / "status.json")["state"] == "finished"
-    again, first = ([line | {"wall/round_ms": None} for line in metrics(workdir)]
-                    for workdir in (tmp_path / "run", finished))
+    again, first = (
+        [line | {"wall/round_ms": None} for line in metrics(workdir)]
+        for workdir in (tmp_path / "run", finished)
+    )
     assert again == first
 
 

@@ -49,7 +49,7 @@ def test_all_is_written_beside_the_page_and_told(runs, tmp_path, capsys):
     one, other = "fashion_mnist_12k-dirichlet-lenet5", "digits-dirichlet-lenet5"
     for table in (f"{one}-summary", f"{one}-clustering", f"{other}-summary"):
         assert {f"{table}.{ending}" for ending in ("csv", "md", "tex")} <= written
-    assert not any(name.startswith(f"{other}-clust") for name in written)   # fedavg has none
+    assert not any(name.startswith(f"{other}-clust") for name in written)  # fedavg has none
     for name in (one, other):
         assert f"{name}-test_accuracy-by-sim_time_s.pdf" in written
     said = capsys.readouterr().out
@@ -120,8 +120,11 @@ def test_an_unknown_flag_is_refused(runs, tmp_path, refused):
 
 def test_missing_libraries_are_named_with_the_remedy(runs, tmp_path, refused, monkeypatch):
     find = importlib.util.find_spec
-    monkeypatch.setattr(importlib.util, "find_spec",
-                        lambda name, *more: None if name == "duckdb" else find(name, *more))
+    monkeypatch.setattr(
+        importlib.util,
+        "find_spec",
+        lambda name, *more: None if name == "duckdb" else find(name, *more),
+    )
     said = refused(runs, f"--out={tmp_path / 'page.html'}")
     assert "duckdb" in said
     assert "pip install 'cefl_jax[report]'" in said
@@ -129,8 +132,15 @@ def test_missing_libraries_are_named_with_the_remedy(runs, tmp_path, refused, mo
 
 def test_the_door_needs_the_libraries_only_to_report(tmp_path):
     blocked = "import sys; sys.modules.update(dict.fromkeys(('altair', 'duckdb', 'vl_convert')))"
-    done = subprocess.run([sys.executable, "-c", f"{blocked}; from cefl_jax import report; "
-                           "report.parse(['x', '--out=y'])"], capture_output=True, check=False)
+    done = subprocess.run(
+        [
+            sys.executable,
+            "-c",
+            f"{blocked}; from cefl_jax import report; report.parse(['x', '--out=y'])",
+        ],
+        capture_output=True,
+        check=False,
+    )
     assert (done.returncode, done.stderr) == (0, b"")
 
 

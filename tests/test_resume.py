@@ -10,11 +10,11 @@ import numpy as np
 import pytest
 from absl.testing import flagsaver
 
-from cefl_jax import compilation, config, experiment, main, program, rounds
+from cefl_jax import config, experiment, main, program, rounds
 from cefl_jax.runtime import seal
 from cefl_jax.runtime.claim import LOCK
-from cefl_jax.runtime.faults import Fault, NotFinite
-from cefl_jax.runtime.signals import Preempted, Watch
+from cefl_jax.runtime.nonfinite import Fault, NotFinite
+from cefl_jax.runtime.preemption import Preempted, PreemptionGuard
 from cefl_jax.specs import RunSpec
 from tests import world
 from tests.quick import quick_jit
@@ -65,7 +65,7 @@ class Impatient:
 
     def __init__(self, chunks):
         self.left = chunks
-        self.at_once = Watch().at_once
+        self.exit_immediately = PreemptionGuard().exit_immediately
 
     @property
     def asked(self):
@@ -80,7 +80,7 @@ class Killed(BaseException):
 def quickly(setup, display, meanwhile=lambda: None):
     """As `compile_program`, but sooner done; a program is compiled once."""
     meanwhile()
-    inputs = compilation.put_inputs(setup)
+    inputs = program.put_inputs(setup)
     start, advance = _compiled(_Same(setup))
     state = start(jax.random.key(setup.spec.seed), *inputs[1:])
     return state, advance, inputs, 0.25
@@ -141,6 +141,7 @@ def interrupt(setup, path, chunks):
 
 def kill(setup, path, chunks):
     """A run that ends after so many chunks, without a chance to save or to say so."""
+
     def advance(self, real=rounds.Rounds.advance):
         if len(self.records) - self.before == chunks:
             raise Killed
@@ -157,7 +158,8 @@ def kill(setup, path, chunks):
             go(setup, path)
     done = json.loads((path / "status.json").read_text())["round"]
     (path / "status.json").write_text(
-        json.dumps({"state": "running", "round": done, "error": None}) + "\n")
+        json.dumps({"state": "running", "round": done, "error": None}) + "\n"
+    )
 
 
 def read(path):
@@ -168,16 +170,19 @@ def records(path):
     """The lines of metrics but for wall-clock times; every line is whole."""
     text = (path / "metrics.jsonl").read_text()
     assert not text or text.endswith("\n")
-    return [{key: value for key, value in json.loads(line).items() if key != "wall/round_ms"}
-            for line in text.splitlines()]
+    return [
+        {key: value for key, value in json.loads(line).items() if key != "wall/round_ms"}
+        for line in text.splitlines()
+    ]
 
 
 def final(path):
     """Round, facts and bytes of every leaf of the newest checkpoint."""
     newest = max(place for place in (path / "checkpoints").iterdir() if place.name.isdecimal())
     loaded = experiment.logs.Checkpoints(newest.parent, warn=pytest.fail).load()
-    leaves = {name: (str(leaf.dtype), leaf.shape, leaf.tobytes())
-              for name, leaf in loaded.leaves.items()}
+    leaves = {
+        name: (str(leaf.dtype), leaf.shape, leaf.tobytes()) for name, leaf in loaded.leaves.items()
+    }
     return loaded.round, leaves
 
 
@@ -187,8 +192,11 @@ def rounds_in(path):
 
 def contents(folder):
     """Every file under a folder, locks aside, with its bytes."""
-    return {str(path.relative_to(folder)): path.read_bytes()
-            for path in sorted(folder.rglob("*")) if path.is_file() and path.name != LOCK}
+    return {
+        str(path.relative_to(folder)): path.read_bytes()
+        for path in sorted(folder.rglob("*"))
+        if path.is_file() and path.name != LOCK
+    }
 
 
 def is_same(path, other):
@@ -293,8 +301,10 @@ SOME = [(0, 3), (1, 3), (2, 3), (3, 3), (2, None), (1, 1)]
 MORE = [(chunks, every) for chunks in range(4) for every in (None, 1, 3, 100)]
 
 
-@pytest.mark.parametrize(("chunks", "every"), [
-    *SOME, *(pytest.param(*case, marks=pytest.mark.slow) for case in MORE if case not in SOME)])
+@pytest.mark.parametrize(
+    ("chunks", "every"),
+    [*SOME, *(pytest.param(*case, marks=pytest.mark.slow) for case in MORE if case not in SOME)],
+)
 def test_killed_after_any_chunk(setup, peace, tmp_path, chunks, every):
     """With checkpoints often, seldom or never: without one, it starts again."""
     path, often = tmp_path / "run", changed(setup, checkpoint_every=every)
@@ -319,12 +329,15 @@ def test_it_is_saved_when_it_is_to_be(setup, tmp_path, background):
     assert rounds_in(path)[-2:] == [6, 7]
 
 
-@pytest.mark.parametrize("tail", [
-    b'{"round": 8, "train/lo',
-    b'{"round": 6, "train/loss": 0.5}\n{"round": 7}\n',
-    b"\0\xff\n\n",
-    b"\n",
-])
+@pytest.mark.parametrize(
+    "tail",
+    [
+        b'{"round": 8, "train/lo',
+        b'{"round": 6, "train/loss": 0.5}\n{"round": 7}\n',
+        b"\0\xff\n\n",
+        b"\n",
+    ],
+)
 def test_what_was_written_after_the_checkpoint_is_cut_off(setup, peace, killed, tail):
     with open(killed / "metrics.jsonl", "ab") as file:
         file.write(tail)
@@ -337,8 +350,9 @@ def newest_of(path):
 
 
 def damage(path):
-    file = max((file for file in (newest_of(path) / "d").iterdir()),
-               key=lambda file: file.stat().st_size)
+    file = max(
+        (file for file in (newest_of(path) / "d").iterdir()), key=lambda file: file.stat().st_size
+    )
     content = bytearray(file.read_bytes())
     content[len(content) // 2] ^= 4
     file.write_bytes(content)
@@ -393,8 +407,13 @@ def test_other_settings_are_refused_and_named(setup, killed):
     spec = world.change(spec, "seed", 77)
     both = r"seed \(0 there, 77 here\).*learning_rate.*0\.015625"
     refuse(setup._replace(spec=spec), killed, both)
-    for field, value in {"run.eval_every": 3, "method.name": "fedavg", "model.name": "cnn",
-                         "train.batch_size": 5, "network.deadline_s": None}.items():
+    for field, value in {
+        "run.eval_every": 3,
+        "method.name": "fedavg",
+        "model.name": "cnn",
+        "train.batch_size": 5,
+        "network.deadline_s": None,
+    }.items():
         spec = world.change(setup.spec, field, value)
         refuse(setup._replace(spec=spec), killed, field.replace(".", r"\."))
 
@@ -580,7 +599,8 @@ def test_the_number_of_devices_counts_where_results_depend_on_it(setup, killed):
 @pytest.mark.parametrize("method", METHODS)
 def test_methods_with_a_memory(tmp_path, method):
     setup = world.make_setup(
-        METHODS[method] | {"train.rounds": 5, "run.eval_every": 2, "run.checkpoint_every": 2})
+        METHODS[method] | {"train.rounds": 5, "run.eval_every": 2, "run.checkpoint_every": 2}
+    )
     go(setup, tmp_path / "peace")
     for chunks in (1, 2):
         interrupt(setup, tmp_path / f"run{chunks}", chunks)
@@ -597,20 +617,25 @@ def test_the_numbers_of_a_run_are_there_to_be_compared(peace):
     assert len(leaves) > 20
     kinds = {kind for kind, _, _ in leaves.values()}
     assert {"float32", "int32", "uint32"} <= kinds
-    changing = [name for name, (kind, _, data) in leaves.items()
-                if kind == "float32" and np.frombuffer(data, np.float32).any()]
+    changing = [
+        name
+        for name, (kind, _, data) in leaves.items()
+        if kind == "float32" and np.frombuffer(data, np.float32).any()
+    ]
     assert len(changing) > 10
 
 
 def arguments(path, **changes):
     """A command line of `small`, taken in."""
     settings = small.SETTINGS | {name.replace("__", "."): value for name, value in changes.items()}
-    return main.parse([
-        "main",
-        f"--config={small.ROOT / 'configs' / 'quickstart.py'}",
-        f"--workdir={path}",
-        *(f"--config.{field}={value}" for field, value in settings.items()),
-    ])
+    return main.parse(
+        [
+            "main",
+            f"--config={small.ROOT / 'configs' / 'quickstart.py'}",
+            f"--workdir={path}",
+            *(f"--config.{field}={value}" for field, value in settings.items()),
+        ]
+    )
 
 
 def test_the_door_refuses_another_run_before_it_takes_the_folder(tmp_path, capsys):

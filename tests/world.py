@@ -13,7 +13,7 @@ from cefl_jax.methods.cefl import Cefl
 from cefl_jax.network import ledger
 from cefl_jax.network.dynamics import Trace
 from cefl_jax.specs import Spec
-from cefl_jax.stages.orchestration import make_orchestrator
+from cefl_jax.stages.round_planner import make_round_planner
 from tests.quick import once_jit, quick_jit
 
 RULES = {  # every rule of clustering
@@ -217,7 +217,7 @@ class _Fixed:
 @functools.cache
 def _decider(fixed):
     setup = fixed.setup
-    orchestrator = make_orchestrator(setup.spec, setup.model, setup.work, setup.extent)
+    orchestrator = make_round_planner(setup.spec, setup.model, setup.work, setup.extent)
     num_kinds = len(setup.device_names)
 
     def course(key, data, network):

@@ -15,9 +15,10 @@ import pathlib
 import subprocess
 import sys
 
-from benchmarks import alternate
 from benchmarks.peers import setting
 from benchmarks.peers.setup import PEERS, command_of, python_of
+from benchmarks.timing import Contender, alternate, environment
+from benchmarks.timing import table as table_of
 
 OURS = "cefl_jax"
 FIELDS = (  # each client is a cluster of its own and nothing is distilled: FedAvg
@@ -48,15 +49,13 @@ def make_contenders(folder, names, threads):
     Returns:
       List of alternate.Contender, ours first, and list of the names that are missing.
     """
-    contenders = [alternate.Contender(OURS, ("-m", "benchmarks.cefl_worker", *FIELDS))]
+    contenders = [Contender(OURS, ("-m", "benchmarks.cefl_worker", *FIELDS))]
     missing = [name for name in names if not python_of(folder, name).exists()]
     for name in names:
         if name not in missing:
             options = (f"--threads={threads}",) if name in THREADED else ()
             arguments = ("-m", f"benchmarks.peers.{name}", *options)
-            contenders.append(
-                alternate.Contender(name, arguments, str(python_of(folder, name)))
-            )
+            contenders.append(Contender(name, arguments, str(python_of(folder, name))))
     return contenders, missing
 
 
@@ -66,13 +65,15 @@ def check_parameters(timings):
     counts[OURS] = counts[OURS][0]  # the second is the cloud model's, which FedAvg leaves alone
     if any(count != setting.PARAMETERS for count in counts.values()):
         told = ", ".join(f"{name} {count}" for name, count in counts.items())
-        sys.exit(f"parameters differ: {told}; each should have {setting.PARAMETERS}, so make the "
-                 "models equal before timing them")
+        sys.exit(
+            f"parameters differ: {told}; each should have {setting.PARAMETERS}, so make the "
+            "models equal before timing them"
+        )
 
 
 def table(timings, missing, folder):
     """Markdown: of the timings, and a line for each peer that was not measured."""
-    lines = [alternate.table(timings)]
+    lines = [table_of(timings)]
     for name in missing:
         lines.append(f"| {name} | not measured: `{command_of(folder, name)}` | | | | |")
     return "\n".join(lines)
@@ -114,9 +115,9 @@ def main():
     """Times, prints a table, and writes JSON where asked to."""
     options = parse()
     contenders, missing = make_contenders(options.envs, options.peers, options.threads)
-    machine = alternate.environment("jax", "jaxlib", "flax", "optax", "numpy")
+    machine = environment("jax", "jaxlib", "flax", "optax", "numpy")
     try:
-        timings = alternate.alternate(contenders, options.turns, options.rounds)
+        timings = alternate(contenders, options.turns, options.rounds)
     except RuntimeError as error:
         sys.exit(f"{error}; what it said is above, and --peers leaves a peer out")
     check_parameters(timings)

@@ -1,6 +1,6 @@
 """FedAvg in FedJAX: its `federated_averaging`, for each client by the jit backend.
 
-    PYTHONPATH=. ENVS/fedjax/bin/python -m benchmarks.peers.fedjax
+PYTHONPATH=. ENVS/fedjax/bin/python -m benchmarks.peers.fedjax
 """
 
 import importlib.metadata

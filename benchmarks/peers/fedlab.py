@@ -1,6 +1,6 @@
 """FedAvg in FedLab: its StandalonePipeline with the serial trainer and the server handler it ships.
 
-    PYTHONPATH=. ENVS/fedlab/bin/python -m benchmarks.peers.fedlab
+PYTHONPATH=. ENVS/fedlab/bin/python -m benchmarks.peers.fedlab
 """
 
 import argparse

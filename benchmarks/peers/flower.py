@@ -81,9 +81,7 @@ def run(wait, model, threads):
             min_train_nodes=setting.CLIENTS_PER_ROUND,  # clients are still joining in round 1
             min_available_nodes=setting.CLIENTS,
         )
-        strategy.start(
-            grid=grid, initial_arrays=ArrayRecord(model.state_dict()), num_rounds=NEVER
-        )
+        strategy.start(grid=grid, initial_arrays=ArrayRecord(model.state_dict()), num_rounds=NEVER)
 
     backend = {
         "init_args": {"num_cpus": threads, "_node_ip_address": "127.0.0.1"},

@@ -1,6 +1,6 @@
 """FedAvg in pfl-research: its SimulatedBackend with a PyTorch model.
 
-    PYTHONPATH=. ENVS/pfl/bin/python -m benchmarks.peers.pfl
+PYTHONPATH=. ENVS/pfl/bin/python -m benchmarks.peers.pfl
 """
 
 import argparse
@@ -66,9 +66,7 @@ class RoundDone(TrainingProcessCallback):
 def make_dataset():
     """The population; a client's data set is kept, as pfl caches its batches in it."""
     images, labels = torch_model.load_clients()
-    clients = [
-        Dataset((images[k], labels[k]), user_id=str(k)) for k in range(setting.CLIENTS)
-    ]
+    clients = [Dataset((images[k], labels[k]), user_id=str(k)) for k in range(setting.CLIENTS)]
     sampler = get_user_sampler("random", list(range(setting.CLIENTS)))
     return FederatedDataset(clients.__getitem__, sampler)
 

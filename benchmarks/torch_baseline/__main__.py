@@ -13,7 +13,7 @@ import json
 import pathlib
 import sys
 
-from benchmarks.alternate import Contender, alternate, environment, table
+from benchmarks.timing import Contender, alternate, environment, table
 from benchmarks.torch_baseline.cases import CASES
 
 VARIANTS = ("loop", "compiled_vmap")
@@ -47,8 +47,11 @@ def time_case(case, variants, turns, rounds):
 
 def summary(results):
     """Markdown: ours and the fastest PyTorch variant of every case."""
-    lines = ["| round | ours, median ms | quartiles | fastest PyTorch | median ms | quartiles "
-             "| ours is faster by |", "|---|---:|---:|---|---:|---:|---:|"]
+    lines = [
+        "| round | ours, median ms | quartiles | fastest PyTorch | median ms | quartiles "
+        "| ours is faster by |",
+        "|---|---:|---:|---|---:|---:|---:|",
+    ]
     for name, (ours, *others) in results.items():
         best = min(others, key=lambda timing: timing.median_ms)
         cells = [

@@ -11,16 +11,16 @@ from benchmarks.cefl_worker import make_round
 from benchmarks.torch_baseline import draws, models
 from benchmarks.torch_baseline.worker import make_rounds
 from cefl_jax import compiler
-from cefl_jax.stages import planning
-from cefl_jax.stages.distillation import batch_rows, make_uploads
-from cefl_jax.stages.orchestration import make_orchestrator
+from cefl_jax.stages import round_plan
+from cefl_jax.stages.distillation import batch_rows, make_feature_buffer
+from cefl_jax.stages.round_planner import make_round_planner
 from cefl_jax.types import Purpose, round_key
 
 
 class Drawn(NamedTuple):
     """What our program draws in a round."""
 
-    plan: planning.Plan
+    plan: round_plan.Plan
     examples: jax.Array  # i32[K, S, B]
     valid: jax.Array  # bool[K, S, B], which of them there are
     order: jax.Array  # i32[R] rows of uploads, the filled ones first
@@ -85,18 +85,20 @@ def draw_ours(setup, state, data, network):
     """The Drawn of the next round of a CeflState."""
     spec, extent = setup.spec, setup.extent
     distill, size = spec.cefl.distill, spec.train.batch_size
-    orchestrator = make_orchestrator(spec, setup.model, setup.work, extent)
+    orchestrator = make_round_planner(spec, setup.model, setup.work, extent)
     plan = orchestrator.decide(state.key, state.round, state.conditions, data, network).plan
     key = round_key(state.key, state.round, Purpose.BATCHES)
-    batch = lambda client, step: planning.draw_batch(data, key, client, step, size)  # noqa: E731
+    batch = lambda client, step: round_plan.draw_batch(data, key, client, step, size)  # noqa: E731
     of_client = jax.vmap(batch, (None, 0))
     examples, valid = jax.vmap(of_client, (0, None))(plan.clients, jnp.arange(extent.steps))
-    kept, filled = planning.upload_examples(plan, data, key, size, extent.uploads)
-    uploads = make_uploads(jnp.zeros((*kept.shape, 1)), kept, filled)
-    keys = jnp.stack([
-        round_key(state.key, state.round, purpose)
-        for purpose in (Purpose.DISTILL_EDGE, Purpose.DISTILL_CLOUD)
-    ])
+    kept, filled = round_plan.upload_examples(plan, data, key, size, extent.uploads)
+    uploads = make_feature_buffer(jnp.zeros((*kept.shape, 1)), kept, filled)
+    keys = jnp.stack(
+        [
+            round_key(state.key, state.round, purpose)
+            for purpose in (Purpose.DISTILL_EDGE, Purpose.DISTILL_CLOUD)
+        ]
+    )
     steps = jnp.arange(distill.epochs * -(-uploads.order.shape[0] // distill.batch_size))
     pick = lambda key, step: batch_rows(uploads, key, step, distill.batch_size)  # noqa: E731
     rows, used = jax.vmap(jax.vmap(pick, (None, 0)), (0, None))(keys, steps)
@@ -126,7 +128,10 @@ def distillation_orders(drawn):
     rank = np.empty_like(drawn.order)
     rank[drawn.order] = np.arange(len(rank))
     return [
-        [torch.from_numpy(rank[row[use]]).long() for row, use in zip(rows, used, strict=True)
-         if use.any()]
+        [
+            torch.from_numpy(rank[row[use]]).long()
+            for row, use in zip(rows, used, strict=True)
+            if use.any()
+        ]
         for rows, used in zip(drawn.rows, drawn.used, strict=True)
     ]

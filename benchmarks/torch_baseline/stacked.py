@@ -108,8 +108,10 @@ def pad(clusters, batch_size):
     """
     sizes = {len(cluster) for cluster in clusters}
     if len(sizes) > 1:
-        raise ValueError(f"clusters of {sorted(sizes)} clients cannot be stacked; "
-                         "use the variant loop, or clusters of one size")
+        raise ValueError(
+            f"clusters of {sorted(sizes)} clients cannot be stacked; "
+            "use the variant loop, or clusters of one size"
+        )
     clients = [client for cluster in clusters for client in cluster]
     steps = max(len(client.batches) for client in clients)
     rows = clients[0].batches[0].new_full((len(clients), steps, batch_size), -1)

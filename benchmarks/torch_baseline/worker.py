@@ -1,4 +1,4 @@
-"""Serves rounds in PyTorch to `benchmarks.alternate`.
+"""Serves rounds in PyTorch to `benchmarks.timing`.
 
     python -m benchmarks.torch_baseline.worker --method=split [--variant=loop] [FIELD=VALUE ...]
 

@@ -5,7 +5,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from jaxtyping import Float32, Int32, UInt8
 
-from cefl_jax.outside import one_line, show
+from cefl_jax.safe_read import one_line, show
 
 MOST_CHANNELS = 4  # of an image of which nobody would ask whether its channels come first
 
@@ -80,22 +80,30 @@ def make_dataset(
     parts = {"train_images": train_images, "test_images": test_images}
     train, test = (_samples(f"dataset.{field}", given) for field, given in parts.items())
     if (train.dtype, train.shape[1:]) != (test.dtype, test.shape[1:]):
-        raise _wrong("dataset.test_images", f"are {_kind(test)} and train_images {_kind(train)}; "
-                     "give samples of one dtype and shape")
+        raise _wrong(
+            "dataset.test_images",
+            f"are {_kind(test)} and train_images {_kind(train)}; "
+            "give samples of one dtype and shape",
+        )
     known = _labels("dataset.train_labels", train_labels, len(train))
     asked = _labels("dataset.test_labels", test_labels, len(test))
     classes, known = np.unique(known, return_inverse=True)
     if len(classes) < 2:
-        raise _wrong("dataset.train_labels", f"are all {classes[0]}; give examples of at least two "
-                     "classes")
+        raise _wrong(
+            "dataset.train_labels", f"are all {classes[0]}; give examples of at least two classes"
+        )
     strange = np.flatnonzero(~np.isin(asked, classes))
     if strange.size:
-        raise _wrong("dataset.test_labels", f"have {asked[strange[0]]} at {strange[0]}, and the "
-                     f"{len(classes)} labels of the training examples, from {classes[0]} to "
-                     f"{classes[-1]}, do not; leave that test example out, or train with the label")
+        raise _wrong(
+            "dataset.test_labels",
+            f"have {asked[strange[0]]} at {strange[0]}, and the "
+            f"{len(classes)} labels of the training examples, from {classes[0]} to "
+            f"{classes[-1]}, do not; leave that test example out, or train with the label",
+        )
     asked = np.searchsorted(classes, asked)
-    return Dataset(name, train, known.astype(np.int32), test, asked.astype(np.int32),
-                   tuple(classes.tolist()))
+    return Dataset(
+        name, train, known.astype(np.int32), test, asked.astype(np.int32), tuple(classes.tolist())
+    )
 
 
 def check_dataset(dataset: Any) -> Dataset:
@@ -107,14 +115,19 @@ def check_dataset(dataset: Any) -> Dataset:
       DataError: as `make_dataset`, for anything else than a Dataset, and where `classes` are not
         those of the training labels.
     """
-    remedy = ("make it with data.dataset.make_dataset(name, train_images, train_labels, "
-              "test_images, test_labels)")
+    remedy = (
+        "make it with data.dataset.make_dataset(name, train_images, train_labels, "
+        "test_images, test_labels)"
+    )
     if not isinstance(dataset, Dataset):
         raise _wrong("dataset", f"is a {type(dataset).__name__} and no Dataset; {remedy}")
     made = make_dataset(*dataset[:-1])
     if not isinstance(dataset.classes, tuple) or made.classes != (*range(dataset.num_classes),):
-        raise _wrong("dataset.classes", f"is {show(dataset.classes)}, and the training labels are "
-                     f"{show(made.classes)}; {remedy}")
+        raise _wrong(
+            "dataset.classes",
+            f"is {show(dataset.classes)}, and the training labels are "
+            f"{show(made.classes)}; {remedy}",
+        )
     return made._replace(classes=dataset.classes)
 
 
@@ -123,25 +136,36 @@ def _samples(field, given):
     samples = _array(field, given)
     kind = samples.dtype.kind
     if kind != "f" and samples.dtype != np.uint8:
-        raise _wrong(field, f"are {_kind(samples)}; give bytes from 0 to 255 with "
-                     ".astype('uint8'), or numbers to be taken as they are with .astype('float32')")
+        raise _wrong(
+            field,
+            f"are {_kind(samples)}; give bytes from 0 to 255 with "
+            ".astype('uint8'), or numbers to be taken as they are with .astype('float32')",
+        )
     if samples.ndim not in ((2, 3, 4) if kind == "f" else (3, 4)):
-        raise _wrong(field, f"are {_kind(samples)}; give {'floats' if kind == 'f' else 'bytes'} "
-                     f"as {AXES[kind]}")
+        raise _wrong(
+            field,
+            f"are {_kind(samples)}; give {'floats' if kind == 'f' else 'bytes'} as {AXES[kind]}",
+        )
     if not samples.size:
         raise _wrong(field, f"are {_kind(samples)}, which is nothing; give at least one sample")
     if samples.ndim == 4 and _is_channel_first(*samples.shape[1:]):
-        raise _wrong(field, f"are {_kind(samples)}, which looks like channels first; move them "
-                     "last with np.moveaxis(images, 1, -1), or where they are last already, "
-                     "exchange rows and columns")
+        raise _wrong(
+            field,
+            f"are {_kind(samples)}, which looks like channels first; move them "
+            "last with np.moveaxis(images, 1, -1), or where they are last already, "
+            "exchange rows and columns",
+        )
     if kind == "f":
         with np.errstate(over="ignore"):  # it is found in the next line
             samples = samples.astype(np.float32, copy=False)
         finite = np.isfinite(samples)
         if not finite.all():
             place = np.unravel_index(np.argmin(finite), finite.shape)
-            raise _wrong(field, f"have {samples[place]} at {[*map(int, place)]}; leave that sample "
-                         "out, or give it finite float32 numbers")
+            raise _wrong(
+                field,
+                f"have {samples[place]} at {[*map(int, place)]}; leave that sample "
+                "out, or give it finite float32 numbers",
+            )
     return samples[..., None] if samples.ndim == 3 else samples
 
 
@@ -153,11 +177,17 @@ def _labels(field, given, num_samples):
     """The labels of one part as they came, integers [num_samples]."""
     labels = _array(field, given)
     if labels.ndim != 1:
-        raise _wrong(field, f"are {_kind(labels)}; give one for each sample in one axis: "
-                     "labels[:, 0] of a column, labels.argmax(1) of one-hot rows")
+        raise _wrong(
+            field,
+            f"are {_kind(labels)}; give one for each sample in one axis: "
+            "labels[:, 0] of a column, labels.argmax(1) of one-hot rows",
+        )
     if labels.dtype.kind not in "iu":
-        raise _wrong(field, f"are {_kind(labels)}; give integers: labels.astype(int) where they "
-                     "are whole, np.unique(labels, return_inverse=True)[1] of names")
+        raise _wrong(
+            field,
+            f"are {_kind(labels)}; give integers: labels.astype(int) where they "
+            "are whole, np.unique(labels, return_inverse=True)[1] of names",
+        )
     if len(labels) != num_samples:
         raise _wrong(field, f"are {len(labels)} for {num_samples} samples; give one for each")
     if (labels > MOST_LABEL).any():

@@ -9,7 +9,7 @@ import numpy as np
 from jaxtyping import UInt8
 
 from cefl_jax.data.dataset import DataError
-from cefl_jax.outside import OutsideError, check_file
+from cefl_jax.safe_read import InputFileError, check_file
 
 MAX_BYTES = 2**30
 """Largest array that a header may promise; EMNIST's largest file holds 547 MB, MNIST's 47 MB."""
@@ -49,7 +49,7 @@ def read_idx(path: str | Path, num_axes: int) -> UInt8[np.ndarray, "..."]:
         with (gzip.open if is_gzip else open)(path, "rb") as stream:
             shape = _read_shape(path, stream, num_axes)
             data = _read_at_most(stream, math.prod(shape) + 1)
-    except OutsideError as error:
+    except InputFileError as error:
         raise DataError(f"data.path: {path} {error}") from error
     except (OSError, EOFError, zlib.error) as error:
         raise _corrupt(path, f"cannot be read: {error}") from error
@@ -64,8 +64,11 @@ def _read_shape(path, stream, num_axes):
     expected = bytes([0, 0, _UINT8, num_axes])
     magic = stream.read(len(expected))
     if magic != expected:
-        raise _corrupt(path, f"starts with {magic.hex(' ') or 'nothing'} and not with "
-                             f"{expected.hex(' ')}, unsigned bytes in {num_axes} axes")
+        raise _corrupt(
+            path,
+            f"starts with {magic.hex(' ') or 'nothing'} and not with "
+            f"{expected.hex(' ')}, unsigned bytes in {num_axes} axes",
+        )
     lengths = stream.read(4 * num_axes)
     if len(lengths) != 4 * num_axes:
         raise _corrupt(path, "ends within its header")

@@ -19,8 +19,16 @@ from cefl_jax.data import partition_checks as checks
 from cefl_jax.data import skew
 from cefl_jax.data.partition_file import from_file, sha256, to_json
 
-__all__ = ["dirichlet", "extended_dirichlet", "from_file", "iid", "quantity_skew", "sha256",
-           "shards", "to_json"]
+__all__ = [
+    "dirichlet",
+    "extended_dirichlet",
+    "from_file",
+    "iid",
+    "quantity_skew",
+    "sha256",
+    "shards",
+    "to_json",
+]
 
 
 def iid(
@@ -104,8 +112,10 @@ def shards(
     checks.check_labels_per_client(labels_per_client, len(np.unique(labels)))
     num_shards = num_clients * labels_per_client
     if num_shards > len(labels):
-        raise ValueError(f"{len(labels)} examples do not make {num_clients} x {labels_per_client} "
-                         "shards; lower data.partition.num_clients or labels_per_client")
+        raise ValueError(
+            f"{len(labels)} examples do not make {num_clients} x {labels_per_client} "
+            "shards; lower data.partition.num_clients or labels_per_client"
+        )
     holder = checks.generator(seed).permutation(num_shards) // labels_per_client
     shard = np.arange(len(labels)) * num_shards // len(labels)
     owner = np.empty(len(labels), np.int64)

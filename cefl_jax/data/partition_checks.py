@@ -11,12 +11,12 @@ from typing import Any
 import numpy as np
 from jaxtyping import Int64, Integer
 
-from cefl_jax.outside import OutsideError, show
+from cefl_jax.safe_read import InputFileError, show
 
 MOST_DIGITS = 18  # of a client's id
 
 
-class FormError(OutsideError):
+class FormError(InputFileError):
     """What should be a partition has another form than any that is taken."""
 
 
@@ -28,14 +28,18 @@ def checked_labels(
         raise ValueError("labels are masked in places; leave those examples out, or fill them")
     labels = np.asarray(labels)
     if labels.ndim != 1 or labels.dtype.kind not in "iu":
-        raise ValueError(f"labels are {labels.dtype}{list(labels.shape)}; they must be whole "
-                         "numbers in one axis, one for each example")
+        raise ValueError(
+            f"labels are {labels.dtype}{list(labels.shape)}; they must be whole "
+            "numbers in one axis, one for each example"
+        )
     _check_whole("num_clients", num_clients)
     _check_whole("min_size", min_size)
     if num_clients * min_size > len(labels):
-        raise ValueError(f"data.partition.num_clients is {num_clients}, but {len(labels)} examples "
-                         f"give {min_size} or more each to at most {len(labels) // min_size} "
-                         "clients; lower num_clients or data.partition.min_size")
+        raise ValueError(
+            f"data.partition.num_clients is {num_clients}, but {len(labels)} examples "
+            f"give {min_size} or more each to at most {len(labels) // min_size} "
+            "clients; lower num_clients or data.partition.min_size"
+        )
     return labels
 
 
@@ -43,8 +47,10 @@ def check_labels_per_client(labels_per_client: Any, num_labels: int) -> None:
     """Refuses more labels for a client than there are."""
     _check_whole("labels_per_client", labels_per_client)
     if labels_per_client > num_labels:
-        raise ValueError(f"data.partition.labels_per_client is {labels_per_client}, but the data "
-                         f"has {num_labels} labels; lower it to that or below")
+        raise ValueError(
+            f"data.partition.labels_per_client is {labels_per_client}, but the data "
+            f"has {num_labels} labels; lower it to that or below"
+        )
 
 
 def clients_per_label(
@@ -54,28 +60,35 @@ def clients_per_label(
     places = num_clients * labels_per_client
     most = np.minimum(available // least, num_clients)
     if places < len(available):
-        raise ValueError(f"{num_clients} clients with {labels_per_client} labels each leave some "
-                         f"of the {len(available)} labels to nobody; raise "
-                         "data.partition.num_clients or labels_per_client")
+        raise ValueError(
+            f"{num_clients} clients with {labels_per_client} labels each leave some "
+            f"of the {len(available)} labels to nobody; raise "
+            "data.partition.num_clients or labels_per_client"
+        )
     if most.sum() < places or most.min() == 0:
-        raise ValueError(f"{num_clients} clients cannot each hold {labels_per_client} labels with "
-                         f"{least} or more examples of each, for the data has room for "
-                         f"{most.sum()} of these {places} and the rarest label for {most.min()}; "
-                         "lower data.partition.num_clients, labels_per_client or min_size")
+        raise ValueError(
+            f"{num_clients} clients cannot each hold {labels_per_client} labels with "
+            f"{least} or more examples of each, for the data has room for "
+            f"{most.sum()} of these {places} and the rarest label for {most.min()}; "
+            "lower data.partition.num_clients, labels_per_client or min_size"
+        )
     return np.minimum(max(places // len(available) // 5, 1), most), most
 
 
 def check_alpha(alpha: Any) -> None:
     """Refuses a concentration that no Dirichlet distribution has."""
     if not _is_number(alpha, numbers.Real) or not 0 < alpha < math.inf:
-        raise ValueError(f"data.partition.alpha is {alpha!r}; it must be a finite number above 0, "
-                         "such as 0.1 for a strong skew or 100 for nearly none")
+        raise ValueError(
+            f"data.partition.alpha is {alpha!r}; it must be a finite number above 0, "
+            "such as 0.1 for a strong skew or 100 for nearly none"
+        )
 
 
 def _check_whole(field, value, least=1):
     if not _is_number(value, numbers.Integral) or value < least:
-        raise ValueError(f"data.partition.{field} is {value!r}; it must be a whole number of "
-                         f"{least} or more")
+        raise ValueError(
+            f"data.partition.{field} is {value!r}; it must be a whole number of {least} or more"
+        )
 
 
 def _is_number(value, kind):
@@ -99,7 +112,7 @@ def checked_parts(parts: Any, num_examples: int) -> list[Int64[np.ndarray, "_"]]
     Returns:
       N arrays i64, none empty.
     Raises:
-      OutsideError: no clients, an empty one, anything but whole numbers from 0 to n - 1, or an
+      InputFileError: no clients, an empty one, anything but whole numbers from 0 to n - 1, or an
         index twice; the line goes on after the name of what was given.
     """
     ids, parts = _by_id(parts)
@@ -110,9 +123,11 @@ def checked_parts(parts: Any, num_examples: int) -> list[Int64[np.ndarray, "_"]]
     again = np.flatnonzero(np.diff(indices[order]) == 0)
     if len(again):
         first, second = order[again[0]], order[again[0] + 1]
-        raise OutsideError(f"gives example {indices[first]} twice, to clients "
-                           f"{ids[holder[first]]} and {ids[holder[second]]}")
-    order = order[np.argsort(holder[order], kind="stable")]     # by client, ascending within each
+        raise InputFileError(
+            f"gives example {indices[first]} twice, to clients "
+            f"{ids[holder[first]]} and {ids[holder[second]]}"
+        )
+    order = order[np.argsort(holder[order], kind="stable")]  # by client, ascending within each
     return np.split(indices[order], np.cumsum(sizes)[:-1])
 
 
@@ -126,13 +141,17 @@ def _by_id(parts):
             keys, values = [*parts], [*parts.values()]
             for one, other in itertools.pairwise(order):
                 if numbers[one] == numbers[other]:
-                    raise OutsideError(f"names client {numbers[one]} twice, as {show(keys[one])} "
-                                       f"and {show(keys[other])}")
+                    raise InputFileError(
+                        f"names client {numbers[one]} twice, as {show(keys[one])} "
+                        f"and {show(keys[other])}"
+                    )
             return [numbers[i] for i in order], [values[i] for i in order]
     elif isinstance(parts, (list, tuple)) and parts:
         return range(len(parts)), parts
-    raise FormError('is neither a list with one list of example indices for each client, such '
-                    'as [[0, 5], [1]], nor a mapping such as {"0": [0, 5], "1": [1]}')
+    raise FormError(
+        "is neither a list with one list of example indices for each client, such "
+        'as [[0, 5], [1]], nor a mapping such as {"0": [0, 5], "1": [1]}'
+    )
 
 
 def _number(key):
@@ -146,25 +165,31 @@ def _number(key):
 def _indices(client, part, num_examples):
     """The example indices of one client, i64[n_k], each of them that of an example."""
     if np.ma.is_masked(part):
-        raise OutsideError(f"has masked indices for client {client}, which must be whole numbers")
+        raise InputFileError(f"has masked indices for client {client}, which must be whole numbers")
     if isinstance(part, range) or (hasattr(part, "__array__") and np.ndim(part)):
         part = np.asarray(part)
         if part.ndim != 1 or (part.dtype.kind not in "iu" and part.size):
-            raise OutsideError(f"has {part.dtype!s:.40}{[*part.shape]} for client {client}, which "
-                               "must be whole numbers in one axis")
+            raise InputFileError(
+                f"has {part.dtype!s:.40}{[*part.shape]} for client {client}, which "
+                "must be whole numbers in one axis"
+            )
         in_range = not part.size or (part.min() >= 0 and part.max() < num_examples)
         beyond = [] if in_range else part[(part < 0) | (part >= num_examples)].tolist()
     elif isinstance(part, (list, tuple)):
         for index in part:
             if isinstance(index, bool) or not isinstance(index, (int, np.integer)):
-                raise OutsideError(f"has {show(index)} among the examples of client {client}, "
-                                   "which must be whole numbers")
+                raise InputFileError(
+                    f"has {show(index)} among the examples of client {client}, "
+                    "which must be whole numbers"
+                )
         beyond = [int(index) for index in part if not 0 <= index < num_examples]
     else:
         raise FormError(f"has {show(part)} in place of a list for client {client}")
     if beyond:
-        raise OutsideError(f"gives client {client} example {show(beyond[0])}, but there are "
-                           f"{num_examples} examples, numbered from 0")
+        raise InputFileError(
+            f"gives client {client} example {show(beyond[0])}, but there are "
+            f"{num_examples} examples, numbered from 0"
+        )
     if not len(part):
-        raise OutsideError(f"has no examples for client {client}")
+        raise InputFileError(f"has no examples for client {client}")
     return np.asarray(part, np.int64)

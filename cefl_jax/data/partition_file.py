@@ -10,7 +10,7 @@ import numpy as np
 from jaxtyping import Int, Int64
 
 from cefl_jax.data.partition_checks import FormError, checked_parts
-from cefl_jax.outside import OutsideError, expand_user, one_line, parse_json, read_bytes
+from cefl_jax.safe_read import InputFileError, expand_user, one_line, parse_json, read_bytes
 
 BYTES_AN_INDEX = 64  # of a file at most, its line's white space included
 BYTES_BESIDE = 2**20
@@ -40,15 +40,15 @@ def from_file(path: str | Path | None, num_examples: int) -> list[Int64[np.ndarr
     path = expand_user(path)
     try:
         content = read_bytes(path, BYTES_AN_INDEX * num_examples + BYTES_BESIDE)
-    except OutsideError as error:
+    except InputFileError as error:
         raise _wrong(path, error) from error
     try:
         parts = parse_json(content)
-    except OutsideError as error:
+    except InputFileError as error:
         raise _wrong(path, f"{error}, for example {DUMP}") from error
     try:
         return checked_parts(parts, num_examples)
-    except OutsideError as error:
+    except InputFileError as error:
         is_form = isinstance(error, FormError)
         remedy = f"write it {DUMP}" if is_form else "correct the file or name another"
         raise _wrong(path, f"{error}; {remedy}") from error

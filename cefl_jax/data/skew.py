@@ -54,7 +54,7 @@ def raise_to_min_size(
     size = np.bincount(owner, minlength=num_clients)
     need = np.maximum(min_size - size, 0)
     order = rng.permutation(len(owner))
-    order = order[np.argsort(owner[order], kind="stable")]      # by client, shuffled within each
+    order = order[np.argsort(owner[order], kind="stable")]  # by client, shuffled within each
     rank = np.arange(len(owner)) - np.repeat(np.cumsum(size) - size, size)
     moved = order[rank < np.repeat(_taken_from_largest(size, need.sum()), size)]
     owner = owner.copy()

@@ -10,7 +10,7 @@ import numpy as np
 
 from cefl_jax.data.dataset import DataError, Dataset, make_dataset
 from cefl_jax.data.idx import read_idx
-from cefl_jax.outside import expand_user
+from cefl_jax.safe_read import expand_user
 
 
 class _Files(NamedTuple):
@@ -76,8 +76,10 @@ def load(name: str, path: str | Path | None = None) -> Dataset:
     if name in IDX_SETS:
         return _from_folder(name, path or INSTALLED_FOLDERS.get(name))
     if path:
-        raise DataError(f"data.path is {str(path)!r}, but {name} is not read from a folder; leave "
-                        "data.path unset or choose another data.name")
+        raise DataError(
+            f"data.path is {str(path)!r}, but {name} is not read from a folder; leave "
+            "data.path unset or choose another data.name"
+        )
     return _digits() if name == "digits" else _fashion_mnist_12k()
 
 
@@ -105,8 +107,10 @@ def hold_out(dataset: Dataset, share: float, seed: int) -> Dataset:
     images, labels = dataset.train_images, np.array(dataset.classes)[dataset.train_labels]
     lost = np.setdiff1d(labels[held], labels[~held])
     if lost.size:
-        raise DataError(f"data.validation_share={share:g}: with seed={seed} it holds out all "
-                        f"training examples of the label {lost[0]}; lower it, or change the seed")
+        raise DataError(
+            f"data.validation_share={share:g}: with seed={seed} it holds out all "
+            f"training examples of the label {lost[0]}; lower it, or change the seed"
+        )
     return make_dataset(dataset.name, images[~held], labels[~held], images[held], labels[held])
 
 
@@ -115,12 +119,15 @@ def _fashion_mnist_12k():
     try:
         content = EXTRACT.read_bytes()
     except OSError as error:
-        raise DataError(f"data.name: the package's own {EXTRACT} cannot be read ({error}); "
-                        "reinstall cefl_jax") from error
+        raise DataError(
+            f"data.name: the package's own {EXTRACT} cannot be read ({error}); reinstall cefl_jax"
+        ) from error
     digest = hashlib.sha256(content).hexdigest()
     if digest != EXTRACT_SHA256:
-        raise DataError(f"data.name: the package's own {EXTRACT} has SHA-256 {digest}, not "
-                        f"{EXTRACT_SHA256}; reinstall cefl_jax")
+        raise DataError(
+            f"data.name: the package's own {EXTRACT} has SHA-256 {digest}, not "
+            f"{EXTRACT_SHA256}; reinstall cefl_jax"
+        )
     with np.load(io.BytesIO(content), allow_pickle=False) as arrays:
         return make_dataset("fashion_mnist_12k", **arrays)
 
@@ -129,17 +136,27 @@ def _digits():
     try:
         from sklearn.datasets import load_digits
     except ImportError as error:
-        raise DataError("data.name: digits comes from scikit-learn, which cannot be imported "
-                        f"({error}); install cefl_jax[digits]") from error
+        raise DataError(
+            "data.name: digits comes from scikit-learn, which cannot be imported "
+            f"({error}); install cefl_jax[digits]"
+        ) from error
     digits = load_digits()
     images = np.rint(digits.images * (255 / 16)).astype(np.uint8)
-    return make_dataset("digits", images[:DIGITS_TRAIN], digits.target[:DIGITS_TRAIN],
-                        images[DIGITS_TRAIN:], digits.target[DIGITS_TRAIN:])
+    return make_dataset(
+        "digits",
+        images[:DIGITS_TRAIN],
+        digits.target[:DIGITS_TRAIN],
+        images[DIGITS_TRAIN:],
+        digits.target[DIGITS_TRAIN:],
+    )
 
 
 def _from_folder(name, path):
-    remedy = ("install Debian's dataset-fashion-mnist or set data.path" if name == "fashion_mnist"
-              else "set data.path") + " to the folder of the four IDX files"
+    remedy = (
+        "install Debian's dataset-fashion-mnist or set data.path"
+        if name == "fashion_mnist"
+        else "set data.path"
+    ) + " to the folder of the four IDX files"
     if path is None:
         raise DataError(f"data.path is not set, and {name} is not installed; {remedy}")
     folder, files = Path(expand_user(path)), IDX_SETS[name]
@@ -147,8 +164,9 @@ def _from_folder(name, path):
         raise DataError(f"data.path: there is no folder {folder} to read {name} from; {remedy}")
     folder = _place(folder, files)
     arrays = [
-        read_idx(_find(folder, f"{files.start}{part}-{kind}", f"idx{num_axes}-ubyte", remedy),
-                 num_axes)
+        read_idx(
+            _find(folder, f"{files.start}{part}-{kind}", f"idx{num_axes}-ubyte", remedy), num_axes
+        )
         for part in ("train", files.test)
         for kind, num_axes in (("images", 3), ("labels", 1))
     ]
@@ -173,9 +191,13 @@ def _find(folder, stem, kind, remedy):
     for file in names:
         if file.is_file():
             return file
-    others = [name for name, files in IDX_SETS.items()
-              if files.start and not stem.startswith(files.start)
-              and any(folder.glob(f"{files.start}train-images*"))]
+    others = [
+        name
+        for name, files in IDX_SETS.items()
+        if files.start
+        and not stem.startswith(files.start)
+        and any(folder.glob(f"{files.start}train-images*"))
+    ]
     hint = f"set data.name={others[0]!r} for the files there" if others else remedy
     raise DataError(f"data.path: {folder} lacks {names[0].name}, plain or .gz; {hint}")
 

@@ -8,19 +8,23 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float32, Int32, PRNGKeyArray, PyTree
 
 from cefl_jax import parallel
-from cefl_jax.methods.method import Method
-from cefl_jax.methods.parts import Parts, chosen, count_clients
+from cefl_jax.methods.base import Method, MethodContext, chosen, count_clients
 from cefl_jax.network import ledger, topology
-from cefl_jax.stages import planning
+from cefl_jax.stages import round_plan
 from cefl_jax.stages.aggregation import aggregate
-from cefl_jax.stages.distillation import Distillation, Learner, Uploads, make_uploads
+from cefl_jax.stages.distillation import (
+    Distillation,
+    FeatureBuffer,
+    TrainState,
+    make_feature_buffer,
+)
 from cefl_jax.stages.leakage import measure_leakage
+from cefl_jax.stages.link import make_link
+from cefl_jax.stages.masking import examine
 from cefl_jax.stages.optimizers import make_direction, named_direction
-from cefl_jax.stages.orchestration import make_orchestrator
-from cefl_jax.stages.planning import Plan
-from cefl_jax.stages.soundness import examine
+from cefl_jax.stages.round_plan import Plan
+from cefl_jax.stages.round_planner import make_round_planner
 from cefl_jax.stages.split_training import SplitTraining
-from cefl_jax.stages.wire import make_wire
 from cefl_jax.types import Course, Halves, HParams, Purpose, RoundMetrics, purpose_key, round_key
 
 
@@ -37,17 +41,17 @@ class CeflState(NamedTuple):
     ledger: ledger.Ledger
 
 
-class SplitTrained(NamedTuple):
+class SplitResult(NamedTuple):
     """What the split training of a round came to."""
 
     halves: Halves  # averaged
-    uploads: Any  # distillation.Uploads
+    uploads: Any  # distillation.FeatureBuffer
     loss: Float32[Array, ""]  # summed over the samples trained on, before each step
     samples: Int32[Array, ""]  # samples trained on
     out: Bool[Array, "K"] | None  # who is left out; None: nobody ever is
 
 
-class Cefl(Parts):
+class Cefl(MethodContext):
     """The method, stage by stage, with everything closed over."""
 
     def init(self, key: PRNGKeyArray) -> CeflState:
@@ -74,7 +78,7 @@ class Cefl(Parts):
             ledger=ledger.charge(state.ledger, bill),
         )
         return state, RoundMetrics(
-            trained.loss * (1.0 / trained.samples),         # nobody's is not a number: 0 / 0
+            trained.loss * (1.0 / trained.samples),  # nobody's is not a number: 0 / 0
             decision.clusters,
             decision.offload_cost,
             **count_clients(decision, trained.out),
@@ -82,7 +86,7 @@ class Cefl(Parts):
             course=Course(decision.plan.clients, decision.task, decision.schedule, bill.phase_s),
         )
 
-    def stages(self, trained: SplitTrained, state: CeflState) -> Iterable[tuple[str, PyTree]]:
+    def stages(self, trained: SplitResult, state: CeflState) -> Iterable[tuple[str, PyTree]]:
         """What the stages of a round have left, by name; the state is that after distillation."""
         left = {"split training": {"loss": trained.loss}, "aggregation": {"halves": trained.halves}}
         if self._distils:
@@ -118,8 +122,8 @@ class Cefl(Parts):
         )
         return {"privacy/distance_correlation": leakage}
 
-    def split_train(self, state: CeflState, plan: Plan, hparams: HParams) -> SplitTrained:
-        """Trains the clusters and averages both halves: SplitTrained.
+    def split_train(self, state: CeflState, plan: Plan, hparams: HParams) -> SplitResult:
+        """Trains the clusters and averages both halves: SplitResult.
 
         Who is left out weighs nothing in either average, and its features are not uploaded.
         """
@@ -150,24 +154,26 @@ class Cefl(Parts):
             )
             with jax.named_scope("training"):
                 smashed, trained, out = training.train_clusters(halves)
-            out = jax.tree.map(lambda x: x > 0, parallel.merge_rows(out))
-            plan = planning.without(plan, out)
+            out = jax.tree.map(lambda x: x > 0, parallel.psum_rows(out))
+            plan = round_plan.without(plan, out)
             with jax.named_scope("aggregation"):
                 averaged = aggregate(halves, trained.front_sum, trained.back, plan, self.mesh)
             counted = parallel.gather_items((trained.loss, trained.samples), plan.first.shape[0])
-            return averaged, parallel.merge_rows(smashed), counted, out
+            return averaged, parallel.psum_rows(smashed), counted, out
 
         halves, smashed, (losses, samples), out = self.mesh.spread(on_device)(
             state.halves, self.data, plan, keys, hparams.learning_rate
         )
-        examples, filled = planning.upload_examples(
-            planning.without(plan, out), self.data, keys[0], train.batch_size, slots
+        examples, filled = round_plan.upload_examples(
+            round_plan.without(plan, out), self.data, keys[0], train.batch_size, slots
         )
         labels = self.data.labels.at[examples].get(mode="fill", fill_value=0)
-        uploads = make_uploads(smashed, labels, filled)
-        return SplitTrained(halves, uploads, losses.sum(), samples.sum(), out)
+        uploads = make_feature_buffer(smashed, labels, filled)
+        return SplitResult(halves, uploads, losses.sum(), samples.sum(), out)
 
-    def distil(self, state: CeflState, uploads: Uploads | None, hparams: HParams) -> CeflState:
+    def distil(
+        self, state: CeflState, uploads: FeatureBuffer | None, hparams: HParams
+    ) -> CeflState:
         """Edge model and cloud model teach each other on the uploaded features."""
         if not self._distils:
             return state
@@ -186,18 +192,15 @@ class Cefl(Parts):
             apply = self.model.back, self.model.cloud
             begin = self._distil_direction.init
             edge, cloud = (
-                Learner(f, params, optimizer if self._persists else begin(params))
+                TrainState(f, params, optimizer if self._persists else begin(params))
                 for f, (params, optimizer) in zip(apply, states, strict=True)
             )
-            taught = distillation.distil_mutually(
-                edge, cloud, uploads, keys, hparams, round_index
-            )
-            return [
-                (learner.params, learner.state if self._persists else ()) for learner in taught
-            ]
+            taught = distillation.distil_mutually(edge, cloud, uploads, keys, hparams, round_index)
+            return [(learner.params, learner.state if self._persists else ()) for learner in taught]
 
         back, cloud = (
-            (state.halves.back, state.edge_optimizer), (state.cloud, state.cloud_optimizer)
+            (state.halves.back, state.edge_optimizer),
+            (state.cloud, state.cloud_optimizer),
         )
         back, cloud = self.mesh.spread(on_device)(
             (back, cloud), uploads, keys, hparams, state.round
@@ -211,11 +214,11 @@ class Cefl(Parts):
 
     @property
     def _wire(self):
-        return make_wire(self.spec.cefl.compression, self.spec.cefl.privacy)
+        return make_link(self.spec.cefl.compression, self.spec.cefl.privacy)
 
     @property
     def _orchestrator(self):
-        return make_orchestrator(self.spec, self.model, self.work, self.extent)
+        return make_round_planner(self.spec, self.model, self.work, self.extent)
 
     @property
     def _distils(self):
@@ -241,7 +244,7 @@ def make_cefl(*parts) -> Method:
     """The method as a pair of pure functions and its predictors.
 
     Args:
-      *parts: those of `parts.Parts`.
+      *parts: those of `parts.MethodContext`.
     Returns:
       Method.
     """

@@ -8,13 +8,13 @@ import jax.numpy as jnp
 from jaxtyping import Array, Int32, PRNGKeyArray
 
 from cefl_jax.data.federated import batch_examples, steps_per_epoch
-from cefl_jax.methods.method import Method
-from cefl_jax.methods.parts import Parts, chosen
-from cefl_jax.network import dynamics, ledger, pooling, topology
+from cefl_jax.methods.base import Method, MethodContext, chosen
+from cefl_jax.network import dynamics, ledger, topology
+from cefl_jax.network.costs import centralized
+from cefl_jax.stages.link import LABEL_BYTES
 from cefl_jax.stages.local_training import mean_loss, read_examples
+from cefl_jax.stages.masking import examine
 from cefl_jax.stages.optimizers import descend, named_direction
-from cefl_jax.stages.soundness import examine
-from cefl_jax.stages.wire import LABEL_BYTES
 from cefl_jax.types import HParams, Purpose, RoundMetrics, purpose_key
 
 
@@ -28,7 +28,7 @@ class CentralizedState(NamedTuple):
     ledger: ledger.Ledger
 
 
-class Centralized(Parts):
+class Centralized(MethodContext):
     """One training run of the unsplit model, cut into rounds."""
 
     def init(self, key: PRNGKeyArray) -> CentralizedState:
@@ -45,7 +45,11 @@ class Centralized(Parts):
         train = self.mesh.spread(self._train)
         with jax.named_scope("training"):
             params, optimizer, loss, samples = train(
-                state.params, state.optimizer, state.key, state.round, self.data,
+                state.params,
+                state.optimizer,
+                state.key,
+                state.round,
+                self.data,
                 hparams.learning_rate,
             )
         with jax.named_scope("ledger"):
@@ -73,8 +77,8 @@ class Centralized(Parts):
     def _train(self, params, optimizer, key, round_index, data, learning_rate):
         """The steps of a round, on each device alike: parameters, state, loss and samples."""
         num_examples, size = data.members.shape[0], self.spec.train.batch_size
-        pooled = data._replace(offsets=jnp.array([0, num_examples]))    # as if of one client
-        key = purpose_key(key, Purpose.BATCHES)                         # epochs outlast rounds
+        pooled = data._replace(offsets=jnp.array([0, num_examples]))  # as if of one client
+        key = purpose_key(key, Purpose.BATCHES)  # epochs outlast rounds
 
         def step(s, carry):
             params, optimizer, loss, samples = carry
@@ -102,7 +106,7 @@ class Centralized(Parts):
         images = self.data.images
         example_bytes = math.prod(images.shape[1:]) * images.dtype.itemsize
         flop = samples * (self.work.front_forward_flop + self.work.front_backward_flop)
-        return pooling.make_bill(
+        return centralized.make_bill(
             counts, network, example_bytes, LABEL_BYTES, flop, self.num_kinds
         )
 
@@ -119,7 +123,7 @@ def make_centralized(*parts) -> Method:
     round to round, and so does the optimizer.
 
     Args:
-      *parts: those of `parts.Parts`.
+      *parts: those of `parts.MethodContext`.
     Returns:
       Method.
     """

@@ -1,21 +1,21 @@
 """Federated averaging: every client trains the whole model, a server averages."""
 
-from cefl_jax.methods.method import Method
-from cefl_jax.methods.whole_model import WholeModel
+from cefl_jax.methods.base import Method
+from cefl_jax.methods.local_model import LocalModel
 
 
 def make_fedavg(*parts) -> Method:
     """FedAvg, clients weighted by their examples.
 
     Args:
-      *parts: those of `parts.Parts`.
+      *parts: those of `parts.MethodContext`.
     Returns:
       Method.
     Reference:
       McMahan et al., Communication-efficient learning of deep networks from decentralized data,
       AISTATS 2017, algorithm 1.
     """
-    whole = WholeModel(*parts)
+    whole = LocalModel(*parts)
 
     def round(state, hparams):
         decision = whole.decide(state)

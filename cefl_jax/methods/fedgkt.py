@@ -6,17 +6,21 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float32, Int32, PRNGKeyArray, PyTree
 
-from cefl_jax.methods.method import Method
-from cefl_jax.methods.parts import Parts, chosen, count_clients
+from cefl_jax.methods.base import Method, MethodContext, chosen, count_clients
 from cefl_jax.network import ledger, topology
-from cefl_jax.stages import knowledge, planning
-from cefl_jax.stages.distillation import Distillation, Learner, Lesson, make_uploads
+from cefl_jax.stages import logit_transfer, round_plan
+from cefl_jax.stages.distillation import (
+    Distillation,
+    DistillTarget,
+    TrainState,
+    make_feature_buffer,
+)
 from cefl_jax.stages.local_training import LocalTraining, Trained
+from cefl_jax.stages.masking import examine, finite_rows, where_rows
 from cefl_jax.stages.optimizers import make_direction, named_direction
-from cefl_jax.stages.orchestration import make_orchestrator
-from cefl_jax.stages.planning import Plan
 from cefl_jax.stages.protocols import settings_of
-from cefl_jax.stages.soundness import examine, finite_rows, where_rows
+from cefl_jax.stages.round_plan import Plan
+from cefl_jax.stages.round_planner import make_round_planner
 from cefl_jax.types import HParams, Purpose, RoundMetrics, purpose_key, round_key
 
 
@@ -28,7 +32,7 @@ class FedgktState(NamedTuple):
     clients: Any  # leaves f32[N, ...], front half and head of every client of the population
     server: Any  # parameters of the cloud model
     server_optimizer: Any  # its state, which persists
-    told: knowledge.Told  # what the clients know from the server
+    told: logit_transfer.TeacherLogits  # what the clients know from the server
     conditions: topology.Conditions  # of the network in the next round
     ledger: ledger.Ledger
 
@@ -38,10 +42,10 @@ class Upload(NamedTuple):
 
     examples: Int32[Array, "K U B"]
     filled: Bool[Array, "K U B"]  # which there are
-    extracted: knowledge.Extracted
+    extracted: logit_transfer.ClientOutputs
 
 
-class Fedgkt(Parts):
+class Fedgkt(MethodContext):
     """The steps of a round; the model's back half is the classifier head."""
 
     def init(self, key: PRNGKeyArray) -> FedgktState:
@@ -57,7 +61,7 @@ class Fedgkt(Parts):
             clients,
             server,
             self._server_direction.init(server),
-            knowledge.tell_nothing(self.data.labels.shape[0], self.model.num_classes),
+            logit_transfer.init_teacher_logits(self.data.labels.shape[0], self.model.num_classes),
             self._orchestrator.start(key, self.network),
             ledger.empty_ledger(self.num_kinds),
         )
@@ -71,7 +75,7 @@ class Fedgkt(Parts):
         starts = jax.tree.map(lambda x: x.at[plan.clients].get(mode="clip"), state.clients)
         trained = self.train_clients(starts, state, plan, hparams)
         upload, out = self.extract(trained, state, plan)
-        counts = planning.without(plan, out).weight > 0
+        counts = round_plan.without(plan, out).weight > 0
         models = where_rows(counts, trained.models, starts)
         state = self.train_server(state, upload, hparams)
         clients = jax.tree.map(
@@ -87,7 +91,7 @@ class Fedgkt(Parts):
         )
         server = {"model": state.server, "optimizer": state.server_optimizer}
         return state, RoundMetrics(
-            trained.loss * (1.0 / trained.samples),         # nobody's is not a number
+            trained.loss * (1.0 / trained.samples),  # nobody's is not a number
             **count_clients(decision, out),
             finite=examine(
                 ("local training", {"loss": trained.loss, "models": models}),
@@ -137,7 +141,7 @@ class Fedgkt(Parts):
             self.mesh,
             keep_models=True,
             sum_models=False,
-            loss=knowledge.client_loss(own.weight, own.temperature),
+            loss=logit_transfer.client_loss(own.weight, own.temperature),
             skips=self.skips,
         )
         with jax.named_scope("training"):
@@ -159,15 +163,15 @@ class Fedgkt(Parts):
         Left out is also who would upload what is not finite; what it has lost until then counts.
         """
         run, out = self.spec.run, trained.out
-        examples, filled = planning.upload_examples(
-            planning.without(plan, out),
+        examples, filled = round_plan.upload_examples(
+            round_plan.without(plan, out),
             self.data,
             round_key(state.key, state.round, Purpose.BATCHES),
             self.spec.train.batch_size,
             self.extent.uploads,
         )
         with jax.named_scope("extraction"):
-            extraction = knowledge.Extraction(
+            extraction = logit_transfer.Extraction(
                 self.model, chosen(run.client_chunk), self.mesh, run.archive_dtype
             )
             extracted = extraction.extract(trained.models, examples, filled, self.data)
@@ -180,7 +184,7 @@ class Fedgkt(Parts):
         """The state when the server has learned from what the clients upload, and told them."""
         examples, filled, extracted = upload
         labels = self.data.labels.at[examples].get(mode="fill", fill_value=0)
-        uploads = make_uploads(extracted.features, labels, filled)
+        uploads = make_feature_buffer(extracted.features, labels, filled)
         with jax.named_scope("distillation"):
             (server, optimizer), logits = self.mesh.spread(self._learn)(
                 (state.server, state.server_optimizer),
@@ -189,7 +193,7 @@ class Fedgkt(Parts):
                 round_key(state.key, state.round, Purpose.DISTILL_CLOUD),
                 hparams.server_learning_rate,
             )
-        told = knowledge.tell(state.told, examples, filled, logits)
+        told = logit_transfer.tell(state.told, examples, filled, logits)
         return state._replace(server=server, server_optimizer=optimizer, told=told)
 
     def _learn(self, server, uploads, client_logits, key, learning_rate):
@@ -200,16 +204,16 @@ class Fedgkt(Parts):
             self._server_direction,
             self.mesh,
             chosen(self.spec.run.distill_parts),
-            knowledge.transfer_loss,
+            logit_transfer.transfer_loss,
         )
-        lesson = Lesson(client_logits, own.weight, own.temperature)
-        learner = Learner(self.model.cloud, *server)
+        lesson = DistillTarget(client_logits, own.weight, own.temperature)
+        learner = TrainState(self.model.cloud, *server)
         learner = distillation.learn(learner, uploads, lesson, key, learning_rate)
         return (learner.params, learner.state), distillation.predict(learner, uploads)
 
     @property
     def _orchestrator(self):
-        return make_orchestrator(self.spec, self.model, self.work, self.extent)
+        return make_round_planner(self.spec, self.model, self.work, self.extent)
 
     @property
     def _server_direction(self):
@@ -230,7 +234,7 @@ def make_fedgkt(*parts) -> Method:
     model. Memory is N times the small model, and Y numbers an example.
 
     Args:
-      *parts: those of `parts.Parts`, the model `split.with_head`'s.
+      *parts: those of `parts.MethodContext`, the model `split.with_head`'s.
     Returns:
       Method.
     Reference:

@@ -6,8 +6,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import PyTree
 
-from cefl_jax.methods.method import Method
-from cefl_jax.methods.whole_model import WholeModel, average
+from cefl_jax.methods.base import Method
+from cefl_jax.methods.local_model import LocalModel, average
 from cefl_jax.specs import FedoptSpec
 
 
@@ -25,14 +25,14 @@ def make_fedopt(*parts) -> Method:
     leaves the optimizer as it was.
 
     Args:
-      *parts: those of `parts.Parts`.
+      *parts: those of `parts.MethodContext`.
     Returns:
       Method.
     Reference:
       Reddi et al., Adaptive federated optimization, ICLR 2021, algorithms 1 and 2; for SGD with
       momentum Hsu et al., Measuring the effects of non-identical data distribution, 2019.
     """
-    whole = WholeModel(*parts)
+    whole = LocalModel(*parts)
     spec = whole.spec.fedopt
 
     def start(params):
@@ -54,7 +54,8 @@ def make_fedopt(*parts) -> Method:
             (state.params, state.memory),
         )
         stages = (
-            ("aggregation", {"model": mean}), ("server step", {"model": params, "moments": moments})
+            ("aggregation", {"model": mean}),
+            ("server step", {"model": params, "moments": moments}),
         )
         return whole.finish(state, decision, params, moments, trained, *stages)
 

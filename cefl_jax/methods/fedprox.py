@@ -2,22 +2,22 @@
 
 import jax
 
-from cefl_jax.methods.method import Method
-from cefl_jax.methods.whole_model import WholeModel
+from cefl_jax.methods.base import Method
+from cefl_jax.methods.local_model import LocalModel
 
 
 def make_fedprox(*parts) -> Method:
     """FedProx: clients descend F_k(w) + mu/2 |w - w_t|^2; with mu = 0 this is FedAvg.
 
     Args:
-      *parts: those of `parts.Parts`.
+      *parts: those of `parts.MethodContext`.
     Returns:
       Method.
     Reference:
       Li et al., Federated optimization in heterogeneous networks, MLSys 2020, equation 2 and
       algorithm 2.
     """
-    whole = WholeModel(*parts)
+    whole = LocalModel(*parts)
 
     def round(state, hparams):
         def correct(grads, params, start):

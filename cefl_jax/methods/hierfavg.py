@@ -3,13 +3,13 @@
 import jax
 import jax.numpy as jnp
 
-from cefl_jax.methods.method import Method
-from cefl_jax.methods.whole_model import WholeModel, WholeState
-from cefl_jax.network.hierarchy import nearest_edges, steps_per_edge_round
+from cefl_jax.methods.base import Method
+from cefl_jax.methods.local_model import LocalModel, LocalModelState
+from cefl_jax.network.costs.hierarchical import nearest_edges, steps_per_edge_round
 from cefl_jax.stages.aggregation import weighted_sum
 from cefl_jax.stages.local_training import Trained
-from cefl_jax.stages.orchestration import Decision
-from cefl_jax.stages.planning import without
+from cefl_jax.stages.round_plan import without
+from cefl_jax.stages.round_planner import Decision
 from cefl_jax.types import HParams, Purpose, round_key
 
 
@@ -25,14 +25,14 @@ def make_hierfavg(*parts) -> Method:
     With one edge node and one edge round this is FedAvg.
 
     Args:
-      *parts: those of `parts.Parts`.
+      *parts: those of `parts.MethodContext`.
     Returns:
       Method.
     Reference:
       Liu, Zhang, Song and Letaief, Client-edge-cloud hierarchical federated learning, ICC 2020,
       algorithm 1.
     """
-    whole = WholeModel(*parts)
+    whole = LocalModel(*parts)
 
     def round(state, hparams):
         decision = whole.decide(state)
@@ -43,7 +43,7 @@ def make_hierfavg(*parts) -> Method:
 
 
 def train_edges(
-    whole: WholeModel, state: WholeState, decision: Decision, hparams: HParams
+    whole: LocalModel, state: LocalModelState, decision: Decision, hparams: HParams
 ) -> Trained:
     """All edge rounds of a round: Trained, with the edge models as one group."""
     edge_rounds, plan = whole.spec.hierfavg.edge_rounds, decision.plan

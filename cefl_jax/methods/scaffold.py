@@ -5,9 +5,9 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from cefl_jax.methods.method import Method
-from cefl_jax.methods.whole_model import WholeModel, average
-from cefl_jax.stages.planning import without
+from cefl_jax.methods.base import Method
+from cefl_jax.methods.local_model import LocalModel, average
+from cefl_jax.stages.round_plan import without
 
 
 class Controls(NamedTuple):
@@ -29,14 +29,14 @@ def make_scaffold(*parts) -> Method:
     as a correction of one gradient it would make the method diverge.
 
     Args:
-      *parts: those of `parts.Parts`.
+      *parts: those of `parts.MethodContext`.
     Returns:
       Method.
     Reference:
       Karimireddy et al., SCAFFOLD: stochastic controlled averaging for federated learning, ICML
       2020, algorithm 1 and equations 3 to 5.
     """
-    whole = WholeModel(*parts)
+    whole = LocalModel(*parts)
     num_clients = whole.data.sizes.shape[0]
 
     def start(params):

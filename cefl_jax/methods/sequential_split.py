@@ -4,13 +4,13 @@ from collections.abc import Iterable
 
 from jaxtyping import PyTree
 
-from cefl_jax.methods.cefl import Cefl, CeflState, SplitTrained
-from cefl_jax.methods.method import Method
+from cefl_jax.methods.base import Method
+from cefl_jax.methods.cefl import Cefl, CeflState, SplitResult
 from cefl_jax.specs import Spec
 from cefl_jax.stages.local_training import LocalTraining
 from cefl_jax.stages.optimizers import named_direction
-from cefl_jax.stages.planning import Plan
 from cefl_jax.stages.protocols import settings_of
+from cefl_jax.stages.round_plan import Plan
 from cefl_jax.types import Halves, HParams, Purpose, RoundMetrics, round_key
 
 
@@ -22,8 +22,8 @@ class SequentialSplit(Cefl):
         state, metrics = super().round(state, hparams)
         return state, metrics._replace(course=None)
 
-    def split_train(self, state: CeflState, plan: Plan, hparams: HParams) -> SplitTrained:
-        """Trains one client after another: SplitTrained of the last one's halves, no uploads.
+    def split_train(self, state: CeflState, plan: Plan, hparams: HParams) -> SplitResult:
+        """Trains one client after another: SplitResult of the last one's halves, no uploads.
 
         The gradient through the cut is that of the whole model, whose norm is what is clipped.
         """
@@ -44,9 +44,9 @@ class SequentialSplit(Cefl):
             whole, plan, self.data, key, hparams.learning_rate
         )
         halves = Halves(whole[: self.model.cut], whole[self.model.cut :])
-        return SplitTrained(halves, None, loss, samples, out)
+        return SplitResult(halves, None, loss, samples, out)
 
-    def stages(self, trained: SplitTrained, _) -> Iterable[tuple[str, PyTree]]:
+    def stages(self, trained: SplitResult, _) -> Iterable[tuple[str, PyTree]]:
         """What the one stage of a round has left, by name: nothing is averaged."""
         return [("split training", {"halves": trained.halves, "loss": trained.loss})]
 
@@ -61,7 +61,7 @@ def make_sequential_split(spec: Spec, *parts) -> Method:
 
     Args:
       spec: Spec.
-      *parts: the others of `parts.Parts`.
+      *parts: the others of `parts.MethodContext`.
     Returns:
       Method.
     Reference:

@@ -1,7 +1,7 @@
 """SplitFed V1: a back half for every client on the main server, both halves averaged."""
 
+from cefl_jax.methods.base import Method
 from cefl_jax.methods.cefl import make_cefl
-from cefl_jax.methods.method import Method
 from cefl_jax.specs import Spec
 from cefl_jax.stages.protocols import settings_of
 
@@ -13,7 +13,7 @@ def make_splitfed_v1(spec: Spec, *parts) -> Method:
 
     Args:
       spec: Spec.
-      *parts: the others of `parts.Parts`.
+      *parts: the others of `parts.MethodContext`.
     Returns:
       Method.
     Reference:

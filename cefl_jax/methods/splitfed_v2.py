@@ -1,7 +1,7 @@
 """SplitFed V2: one back half on the main server, which takes the clients one after another."""
 
+from cefl_jax.methods.base import Method
 from cefl_jax.methods.cefl import make_cefl
-from cefl_jax.methods.method import Method
 from cefl_jax.specs import Spec
 from cefl_jax.stages.protocols import settings_of
 
@@ -16,7 +16,7 @@ def make_splitfed_v2(spec: Spec, *parts) -> Method:
 
     Args:
       spec: Spec.
-      *parts: the others of `parts.Parts`.
+      *parts: the others of `parts.MethodContext`.
     Returns:
       Method.
     Reference:

@@ -62,7 +62,7 @@ def choose_lowering(
         of_tile = math.prod(size + tile - 1 for size in kernel_shape[:2])
         return of_tile * math.prod(-(-side // tile) for side in sides)
 
-    largest = min(4, 9 - max(kernel_shape[:2]))     # `tiling` knows points for windows of up to 8
+    largest = min(4, 9 - max(kernel_shape[:2]))  # `tiling` knows points for windows of up to 8
     if largest < 2:
         return Lowering("tiles", 2)
     return Lowering("winograd", min(range(2, largest + 1), key=multiplications))
@@ -97,7 +97,7 @@ def conv_block(
     if pool:
         sides = tuple(side // 2 * 2 for side in sides)
     lowering = lowering or choose_lowering(platform, kernel.shape, sides)
-    if lowering.kind in ("tiles", "winograd") and min(sides) > 0:      # a pooled row leaves none
+    if lowering.kind in ("tiles", "winograd") and min(sides) > 0:  # a pooled row leaves none
         limit = BLOCK_VALUES if platform == "cpu" else None
         return _conv_tiles(images, kernel, bias, padding, pool, lowering, sides, limit)
     convolve = _conv_xla if lowering.kind == "xla" else _conv_patches
@@ -133,7 +133,7 @@ def _conv_tiles(images, kernel, bias, padding, pool, lowering, sides, limit):
     down, across = (-(-side // tile) for side in sides)
     window = (kernel.shape[0] + tile - 1) * (kernel.shape[1] + tile - 1) * kernel.shape[2]
     blocks, block = _split(batch, window * down * across, limit)
-    x = images.transpose(3, 1, 2, 0)        # at once, to undo what the block before did last
+    x = images.transpose(3, 1, 2, 0)  # at once, to undo what the block before did last
     margins = [
         (before, count * tile + size - 1 - side - before, 0)
         for (before, _), count, size, side in zip(
@@ -153,7 +153,7 @@ def _conv_tiles(images, kernel, bias, padding, pool, lowering, sides, limit):
 
     if blocks == 1:
         x = _finish_tiles(convolve(x), sides, pool)
-    else:       # What lies between images and outputs is made again for the gradient, not kept.
+    else:  # What lies between images and outputs is made again for the gradient, not kept.
         x = jnp.moveaxis(x.reshape(*x.shape[:3], blocks, block), 3, 0)
         x = jax.vmap(lambda x: _finish_tiles(x, sides, pool))(
             jax.lax.map(jax.checkpoint(convolve), x)

@@ -101,17 +101,20 @@ def measure_workload(
 def _whole_workload(model, params, image):
     forward = _flop(model.whole, params, image)
     nothing = {field.name: 0 for field in dataclasses.fields(Workload)}
-    return Workload(**nothing | {
-        "front_forward_flop": forward,
-        "front_backward_flop": _flop(_grad(model.whole, 0), params, image) - forward,
-        "front_bytes": _bytes(params),
-    })
+    return Workload(
+        **nothing
+        | {
+            "front_forward_flop": forward,
+            "front_backward_flop": _flop(_grad(model.whole, 0), params, image) - forward,
+            "front_bytes": _bytes(params),
+        }
+    )
 
 
 def _grad(apply, argnums):
     def total(params, x):
         outputs = apply(params, x)
-        return outputs.sum(), outputs         # returned, or the last layer's forward is dropped
+        return outputs.sum(), outputs  # returned, or the last layer's forward is dropped
 
     return jax.grad(total, argnums, has_aux=True)
 

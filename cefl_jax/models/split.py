@@ -115,8 +115,10 @@ def make_model(
     least = zoo.LEAST_SIDE[spec.name]
     if least and (len(sample_shape) == 1 or min(sample_shape[:2]) < least):
         found = "x".join(map(str, sample_shape[:2]))
-        found = f"those of the data are {found}" if len(sample_shape) > 1 else (
-            f"the data are rows of {found} numbers"
+        found = (
+            f"those of the data are {found}"
+            if len(sample_shape) > 1
+            else (f"the data are rows of {found} numbers")
         )
         raise ValueError(
             f"model.name={spec.name!r} needs images of at least {least}x{least}, and {found}; "

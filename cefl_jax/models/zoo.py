@@ -1,6 +1,7 @@
 """The models: sequences of blocks, each of which a cut may follow, and the cloud models."""
 
 from collections.abc import Callable
+from typing import Any
 
 import flax.linen as nn
 import jax
@@ -8,7 +9,6 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from cefl_jax.models.conv import conv_block
-from cefl_jax.models.dense import dot_general
 from cefl_jax.types import AnyArray
 
 LEAST_SIDE = {"mlp": None, "lenet5": 16, "cnn": 4}
@@ -116,3 +116,34 @@ def output_shape(blocks: tuple[nn.Module, ...], sample_shape: tuple[int, ...]) -
     images = jax.ShapeDtypeStruct((1, *sample_shape), jnp.float32)
     made = lambda images: model.init_with_output(jax.random.key(0), images)[0]  # noqa: E731
     return jax.eval_shape(made, images).shape[1:]
+
+
+@jax.custom_vjp
+def _dense(x, kernel):
+    """f32[B, I] @ f32[I, O]."""
+    return x @ kernel
+
+
+def _forward(x, kernel):
+    return _dense(x, kernel), (x, kernel)
+
+
+def _backward(kept, grad):
+    x, kernel = kept
+    # Left to itself JAX makes it transposed and turns it afterwards, a slow copy on a CPU.
+    of_kernel = jax.lax.dot_general(x, grad, (((0,), (0,)), ((), ())))
+    return jax.lax.dot_general(grad, kernel, (((1,), (1,)), ((), ()))), of_kernel
+
+
+_dense.defvjp(_forward, _backward)
+
+
+def dot_general(
+    x: Float[Array, "B I"],
+    kernel: Float[Array, "I O"],
+    dimension_numbers: tuple,
+    precision: Any = None,
+    **_,
+) -> Float[Array, "B O"]:
+    """What `flax.linen.Dense` takes for a product, for f32[B, I] and f32[I, O] only."""
+    return _dense(x, kernel)

@@ -1,5 +1,4 @@
-"""How the network changes over the rounds: fading links, busy edge nodes, clients that come and go.
-"""
+"""How the network changes over the rounds: fading links, busy edge nodes, absent clients."""
 
 import enum
 import math
@@ -151,9 +150,7 @@ def _next(key, round_index, now, spec):
     shadow, load, available = (_key(key, round_index, change) for change in Change)
     luck = _uniform(available, now.available)
     return Conditions(
-        shadow_db=_drifted(
-            shadow, now.shadow_db, 0.0, spec.shadow_correlation, spec.shadow_std_db
-        ),
+        shadow_db=_drifted(shadow, now.shadow_db, 0.0, spec.shadow_correlation, spec.shadow_std_db),
         edge_load=_drifted(
             load, now.edge_load, spec.load_mean, spec.load_correlation, spec.load_std
         ),
@@ -182,7 +179,9 @@ def _key(key, round_index, change):
 
 def _row(trace, row, like):
     """Conditions of one row of a trace, in full shape."""
-    return Conditions(*(
-        jnp.broadcast_to(rows[jnp.minimum(row, rows.shape[0] - 1)], whole.shape)
-        for rows, whole in zip(map(jnp.asarray, trace), like, strict=True)
-    ))
+    return Conditions(
+        *(
+            jnp.broadcast_to(rows[jnp.minimum(row, rows.shape[0] - 1)], whole.shape)
+            for rows, whole in zip(map(jnp.asarray, trace), like, strict=True)
+        )
+    )

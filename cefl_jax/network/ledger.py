@@ -1,5 +1,4 @@
-"""What a run costs on the simulated network: seconds by phase, bytes by message, joules by device.
-"""
+"""Costs of a run on the simulated network: seconds by phase, bytes by message, joules by device."""
 
 from typing import NamedTuple
 

@@ -129,7 +129,11 @@ def tabulate(rows: dict[str, dict[str, ArrayLike]]) -> Int64[Array, "links messa
     To be called, and its result read, within `jax.enable_x64(True)` while tracing.
     """
     none = jnp.zeros((), jnp.int64)
-    return jnp.stack([
-        jnp.stack([jnp.asarray(rows.get(link, {}).get(name, none), jnp.int64) for name in MESSAGES])
-        for link in LINKS
-    ])
+    return jnp.stack(
+        [
+            jnp.stack(
+                [jnp.asarray(rows.get(link, {}).get(name, none), jnp.int64) for name in MESSAGES]
+            )
+            for link in LINKS
+        ]
+    )

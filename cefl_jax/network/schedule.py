@@ -8,16 +8,16 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float32, Int32
 
 from cefl_jax.network.messages import Sizes
-from cefl_jax.network.pace import (
-    Pace,
+from cefl_jax.network.step_times import (
+    StepTimes,
     Task,
     back_delivery,
     back_loading,
     members,
     of_client,
     sample_service,
-    set_pace,
     slowest,
+    step_times,
 )
 from cefl_jax.network.topology import RoundNetwork
 from cefl_jax.types import Number
@@ -41,7 +41,7 @@ PHASES = (
 class Schedule(NamedTuple):
     """What became of a round."""
 
-    pace: Pace
+    pace: StepTimes
     started: Bool[Array, "K"]  # loaded the front half
     steps: Int32[Array, "K"]  # local steps made
     finished: Bool[Array, "K"]  # made all, and delivered the front half in time
@@ -96,7 +96,7 @@ def simulate(
     Returns:
       Schedule.
     """
-    pace = set_pace(task, network, work, sizes)
+    pace = step_times(task, network, work, sizes)
     planned = (task.samples > 0).sum(1, dtype=jnp.int32)
     limit = None if deadline_s is None else _Limit(deadline_s, _need(pace, keep), keep)
     start, ready_s = _begin(task, pace, planned, limit, network, sizes)
@@ -177,11 +177,11 @@ def _local_step(task, pace, service_s, limit, s, clock):
     """The _Clock after local step s of all clusters."""
     samples = task.samples[:, s]
     wants = clock.active & (samples > 0)
-    at_work = wants & (s < task.stays)                                             # [K]
+    at_work = wants & (s < task.stays)  # [K]
     longest_s = pace.forward[:, s] + pace.send[:, s], pace.receive[:, s] + pace.backward[:, s]
 
     def run(at_work):
-        up_s, down_s = slowest(task, at_work, jnp.stack(longest_s, 1)).T           # [M]
+        up_s, down_s = slowest(task, at_work, jnp.stack(longest_s, 1)).T  # [M]
         there = jnp.where(at_work, samples, 0)
         there = jnp.zeros_like(task.placement).at[task.cluster].add(there, mode="drop")
         arrived_s = clock.now_s + up_s
@@ -197,7 +197,7 @@ def _local_step(task, pace, service_s, limit, s, clock):
     if limit is not None:
         begins &= end_s <= limit.at_s
     made = at_work & of_client(task, begins)
-    marks = jnp.stack([clock.now_s, arrived_s, served_s, end_s])                   # [4, M]
+    marks = jnp.stack([clock.now_s, arrived_s, served_s, end_s])  # [4, M]
     return _Clock(
         now_s=jnp.where(begins, end_s, clock.now_s),
         active=clock.active & (made | ~wants),
@@ -211,8 +211,8 @@ def _spent(task, pace, steps, m):
     """Seconds of cluster m by phase, forward to backward, on the way of who is last each time."""
     made = (task.cluster == m)[:, None] & (jnp.arange(task.samples.shape[1]) < steps[:, None])
     ways = jnp.stack([pace.forward, pace.send, pace.receive, pace.backward])
-    ways = jnp.where(made, ways, 0.0).reshape(2, 2, *made.shape)                   # up, down
-    last = ways.sum(1).argmax(1)                                                   # [2, S]
+    ways = jnp.where(made, ways, 0.0).reshape(2, 2, *made.shape)  # up, down
+    last = ways.sum(1).argmax(1)  # [2, S]
     way_s = jnp.take_along_axis(ways, last[:, None, None], 2).sum((2, 3)).ravel()
     return *way_s[:2], jnp.where(made, pace.serve, 0.0).sum(), *way_s[2:]
 

@@ -16,8 +16,11 @@ NUMBERS, PERCENTS = ".6~g", ".4~%"  # formats of Vega
 UNDRAWN = ("sim/", "comm/", "wall/", "round")
 """Beginnings of metrics that are axes, or of no interest over the rounds."""
 
-FIGURES = (*((ACCURACY, axis) for axis in AXES), ("test/cloud_accuracy", "round"),
-           (f"{CLUSTER}kl_mean", "round"))
+FIGURES = (
+    *((ACCURACY, axis) for axis in AXES),
+    ("test/cloud_accuracy", "round"),
+    (f"{CLUSTER}kl_mean", "round"),
+)
 """Metric and axis of what is drawn for print, where there is any."""
 
 
@@ -42,27 +45,46 @@ class Axis(NamedTuple):
 
 def looks(section: Section) -> list[Look]:
     """The Look of each group: colours first, then dashes, in the order of the groups."""
-    return [Look(group.label, group.method, group.settings, COLOURS[place % len(COLOURS)],
-                 DASHES[place // len(COLOURS) % len(DASHES)])
-            for place, group in enumerate(section.groups)]
+    return [
+        Look(
+            group.label,
+            group.method,
+            group.settings,
+            COLOURS[place % len(COLOURS)],
+            DASHES[place // len(COLOURS) % len(DASHES)],
+        )
+        for place, group in enumerate(section.groups)
+    ]
 
 
 def metrics_of(section: Section) -> list[Axis]:
     """Axis of every metric that some run has and that a curve can show, accuracy first."""
-    keys = dict.fromkeys(key for group in section.groups for run in group.runs
-                         for key in run.metrics if not key.startswith(UNDRAWN))
+    keys = dict.fromkeys(
+        key
+        for group in section.groups
+        for run in group.runs
+        for key in run.metrics
+        if not key.startswith(UNDRAWN)
+    )
     known = [key for key in quantities.NAMES if key in keys]
-    return [Axis(key, quantities.name(key), quantities.Unit(),
-                 PERCENTS if quantities.is_share(key) else NUMBERS)
-            for key in dict.fromkeys([*known, *keys])]
+    return [
+        Axis(
+            key,
+            quantities.name(key),
+            quantities.Unit(),
+            PERCENTS if quantities.is_share(key) else NUMBERS,
+        )
+        for key in dict.fromkeys([*known, *keys])
+    ]
 
 
 def axes_of(section: Section) -> list[Axis]:
     """Axis of rounds, time, energy and bytes, each in the unit that fits the longest run."""
     axes = []
     for key in AXES:
-        ends = [run.metrics[key] for group in section.groups for run in group.runs
-                if key in run.metrics]
+        ends = [
+            run.metrics[key] for group in section.groups for run in group.runs if key in run.metrics
+        ]
         if ends:
             unit = quantities.unit(key, np.concatenate(ends))
             title = quantities.name(key) + (f" ({unit.name})" if unit.name else "")
@@ -85,14 +107,14 @@ def points(section: Section, metric: Axis, axis: Axis) -> list[tuple]:
             if quantities.is_share(metric.key):
                 low, high = np.maximum(low, 0.0), np.minimum(high, 1.0)
             columns = curve.x / axis.unit.size, curve.mean, low, high
-            found += [(place, *(float(f"{value:.6g}") for value in row))
-                      for row in zip(*columns, strict=True)]
+            found += [
+                (place, *(float(f"{value:.6g}") for value in row))
+                for row in zip(*columns, strict=True)
+            ]
     return found
 
 
-def specification(
-    all_looks: list[Look], metric: Axis, axis: Axis, target: float
-) -> dict[str, Any]:
+def specification(all_looks: list[Look], metric: Axis, axis: Axis, target: float) -> dict[str, Any]:
     """The Vega-Lite specification of curves with bands, without its data set `rows`.
 
     Its layers are bands, lines, points with tooltips, and, for accuracy, the target.
@@ -109,19 +131,25 @@ def specification(
     low = alt.Y("low:Q", title=metric.title, scale=y_scale, axis=y_axis)
     y = alt.Y("y:Q", title=metric.title, scale=y_scale, axis=y_axis)
     shown = {"x": axis.title, "y": metric.title, "low": "low end of 95%", "high": "high end of 95%"}
-    tooltip = [alt.Tooltip("label:N", title="group"),
-               *(alt.Tooltip(f"{key}:Q", title=name, format=".4~g") for key, name in shown.items())]
+    tooltip = [
+        alt.Tooltip("label:N", title="group"),
+        *(alt.Tooltip(f"{key}:Q", title=name, format=".4~g") for key, name in shown.items()),
+    ]
     base = alt.Chart(alt.NamedData("rows"))
     layers = [
         base.mark_area(opacity=0.18).encode(x, low, alt.Y2("high"), colour),
-        base.mark_line(strokeWidth=2).encode(x, y, colour, _by_label(alt.StrokeDash, all_looks,
-                                                                     "dash")),
+        base.mark_line(strokeWidth=2).encode(
+            x, y, colour, _by_label(alt.StrokeDash, all_looks, "dash")
+        ),
         base.mark_point(filled=True, size=18).encode(x, y, colour, tooltip=tooltip),
     ]
     if metric.key == ACCURACY:
         mark = alt.Chart(alt.InlineData([{"target": target}]))
-        layers.append(mark.mark_rule(strokeDash=[2, 3], color="#888888").encode(
-            alt.Y("target:Q", title=metric.title)))
+        layers.append(
+            mark.mark_rule(strokeDash=[2, 3], color="#888888").encode(
+                alt.Y("target:Q", title=metric.title)
+            )
+        )
     return alt.layer(*layers).properties(width=560, height=340).to_dict()
 
 
@@ -133,10 +161,19 @@ def _by_label(channel, all_looks, part):
 
 PRINT = {
     "view": {"stroke": None},
-    "axis": {"labelFontSize": 12, "titleFontSize": 13, "titleFontWeight": "normal",
-             "gridColor": "#e4e4e4"},
-    "legend": {"orient": "bottom", "columns": 2, "labelFontSize": 12, "labelLimit": 600,
-               "symbolOpacity": 1.0},
+    "axis": {
+        "labelFontSize": 12,
+        "titleFontSize": 13,
+        "titleFontWeight": "normal",
+        "gridColor": "#e4e4e4",
+    },
+    "legend": {
+        "orient": "bottom",
+        "columns": 2,
+        "labelFontSize": 12,
+        "labelLimit": 600,
+        "symbolOpacity": 1.0,
+    },
 }
 
 
@@ -148,9 +185,16 @@ def figures(section: Section, target: float) -> dict[str, bytes]:
     drawn = {}
     for metric, axis in FIGURES:
         if metric in metrics and axis in axes:
-            rows = [dict(zip(("label", "x", "y", "low", "high"),
-                             (all_looks[place].label, *numbers), strict=True))
-                    for place, *numbers in points(section, metrics[metric], axes[axis])]
+            rows = [
+                dict(
+                    zip(
+                        ("label", "x", "y", "low", "high"),
+                        (all_looks[place].label, *numbers),
+                        strict=True,
+                    )
+                )
+                for place, *numbers in points(section, metrics[metric], axes[axis])
+            ]
             spec = specification(all_looks, metrics[metric], axes[axis], target)
             spec |= {"datasets": {**spec.get("datasets", {}), "rows": rows}, "config": PRINT}
             name = f"{metric}-by-{axis}".replace("/", "_")

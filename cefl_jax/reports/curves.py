@@ -43,7 +43,7 @@ def trace(runs: Sequence[Run], metric: str, axis: str) -> Curve | None:
     if begin > end:
         return None
     places = _places([x for x, _ in seeds], begin, end, axis)
-    values = np.array([np.interp(places, x, y) for x, y in seeds])            # [S, P]
+    values = np.array([np.interp(places, x, y) for x, y in seeds])  # [S, P]
     mean, half = band(values)
     return Curve(places, mean, half, len(seeds))
 

@@ -25,12 +25,14 @@ def check_out(out: str | Path) -> None:
     if out.is_dir():
         raise ValueError(f"--out={out} is a folder; name a file for the page in it")
     if not out.parent.is_dir():
-        raise ValueError(f"--out={out}: there is no folder {out.parent}; create it or choose "
-                         "another place")
+        raise ValueError(
+            f"--out={out}: there is no folder {out.parent}; create it or choose another place"
+        )
     beside = folder_beside(out)
     if os.path.lexists(beside) and not beside.is_dir():
-        raise ValueError(f"--out={out}: {beside}, where its tables go, is not a folder; choose "
-                         "another name")
+        raise ValueError(
+            f"--out={out}: {beside}, where its tables go, is not a folder; choose another name"
+        )
     if not os.access(out.parent, os.W_OK | os.X_OK):
         raise ValueError(f"--out={out}: no permission to write in {out.parent}")
 
@@ -61,10 +63,14 @@ def write_report(
     for name, section in zip(names, sections, strict=True):
         for table in (tables.summarize(section, target), tables.clustering_table(section)):
             if table:
-                contents |= {f"{name}-{table.name}.{ending}": _encode(write(table))
-                             for ending, write in WRITERS.items()}
-        contents |= {f"{name}-{figure}.pdf": content
-                     for figure, content in charts.figures(section, target).items()}
+                contents |= {
+                    f"{name}-{table.name}.{ending}": _encode(write(table))
+                    for ending, write in WRITERS.items()
+                }
+        contents |= {
+            f"{name}-{figure}.pdf": content
+            for figure, content in charts.figures(section, target).items()
+        }
     html = page.render(sections, left_out, target)
     beside = folder_beside(out)
     beside.mkdir(exist_ok=True)
@@ -94,15 +100,24 @@ def _runs_csv(sections, target):
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     costs = [f"{key}_to_target" for key, _ in tables.COSTS.values()]
-    writer.writerow(["folder", "section", "label", "seed", "final_accuracy", "last_accuracy",
-                     *costs])
+    writer.writerow(
+        ["folder", "section", "label", "seed", "final_accuracy", "last_accuracy", *costs]
+    )
     for section in sections:
         for group in section.groups:
             for run in group.runs:
-                accuracies = [take(run, quantities.ACCURACY)
-                              for take in (quantities.final, quantities.last)]
+                accuracies = [
+                    take(run, quantities.ACCURACY) for take in (quantities.final, quantities.last)
+                ]
                 hit = quantities.at_target(run, target) or {}
                 numbers = [*accuracies, *(hit.get(axis, "") for axis in tables.COSTS)]
-                writer.writerow([run.folder, section.title, group.label, run.seed,
-                                 *("" if number != number else number for number in numbers)])
+                writer.writerow(
+                    [
+                        run.folder,
+                        section.title,
+                        group.label,
+                        run.seed,
+                        *("" if number != number else number for number in numbers),
+                    ]
+                )
     return text.getvalue()

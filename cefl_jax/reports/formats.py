@@ -10,9 +10,17 @@ from cefl_jax.reports.tables import Estimate, Table
 
 DASH = "\N{EN DASH}"
 DIGITS = 3
-LATEX = {"\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}",
-         "±": r"$\pm$", "·": r"$\cdot$", DASH: "--", "<": r"\textless{}", ">": r"\textgreater{}",
-         **{mark: f"\\{mark}" for mark in "&%$#_{}"}}
+LATEX = {
+    "\\": r"\textbackslash{}",
+    "~": r"\textasciitilde{}",
+    "^": r"\textasciicircum{}",
+    "±": r"$\pm$",
+    "·": r"$\cdot$",
+    DASH: "--",
+    "<": r"\textless{}",
+    ">": r"\textgreater{}",
+    **{mark: f"\\{mark}" for mark in "&%$#_{}"},
+}
 
 
 class Shown(NamedTuple):
@@ -25,10 +33,14 @@ class Shown(NamedTuple):
 def show(table: Table) -> Shown:
     """The Shown of a table: every cell in the unit of its column, equal decimals in a column."""
     heads = ["", *map(_head, table.columns)]
-    decimals = [_decimals(column, [row[place] for row in table.rows])
-                for place, column in enumerate(table.columns)]
-    rows = [[label, *(_cell(*each) for each in zip(row, table.columns, decimals, strict=True))]
-            for label, row in zip(table.labels, table.rows, strict=True)]
+    decimals = [
+        _decimals(column, [row[place] for row in table.rows])
+        for place, column in enumerate(table.columns)
+    ]
+    rows = [
+        [label, *(_cell(*each) for each in zip(row, table.columns, decimals, strict=True))]
+        for label, row in zip(table.labels, table.rows, strict=True)
+    ]
     return Shown(heads, rows)
 
 
@@ -43,11 +55,20 @@ def to_markdown(table: Table) -> str:
 def to_latex(table: Table) -> str:
     """The table for LaTeX with the package booktabs, notes in its caption."""
     shown = show(table)
-    lines = [r"% \usepackage{booktabs}", r"\begin{table}", r"\centering",
-             rf"\caption{{{_latex(' '.join(table.notes))}}}",
-             rf"\begin{{tabular}}{{l{'r' * len(table.columns)}}}", r"\toprule",
-             _latex_line(shown.heads), r"\midrule", *map(_latex_line, shown.rows),
-             r"\bottomrule", r"\end{tabular}", r"\end{table}"]
+    lines = [
+        r"% \usepackage{booktabs}",
+        r"\begin{table}",
+        r"\centering",
+        rf"\caption{{{_latex(' '.join(table.notes))}}}",
+        rf"\begin{{tabular}}{{l{'r' * len(table.columns)}}}",
+        r"\toprule",
+        _latex_line(shown.heads),
+        r"\midrule",
+        *map(_latex_line, shown.rows),
+        r"\bottomrule",
+        r"\end{tabular}",
+        r"\end{table}",
+    ]
     return "\n".join(lines) + "\n"
 
 
@@ -57,6 +78,7 @@ def to_csv(table: Table) -> str:
     An estimate has columns for its mean, for half of the 95% interval, and for the number of seeds
     that have the value.
     """
+
     def is_estimated(place):
         return any(isinstance(row[place], Estimate) for row in table.rows)
 
@@ -85,16 +107,14 @@ def _head(column):
 
 def _decimals(column, cells):
     """Decimals that show the middle one of a column's means with `DIGITS` digits."""
-    known = [cell for cell in cells
-             if isinstance(cell, Estimate) and cell.mean / column.unit.size]
+    known = [cell for cell in cells if isinstance(cell, Estimate) and cell.mean / column.unit.size]
     sizes = sorted(abs(cell.mean) / column.unit.size for cell in known)
     are_whole = all(size == round(size) for size in sizes)
     if are_whole and not any(math.isfinite(cell.half) for cell in known):
         return 0
     digits = DIGITS + (column.unit.name == "%")
     middle = sizes[(len(sizes) - 1) // 2]
-    return min(max(digits - 1 - math.floor(math.log10(middle)), 0),
-               column.most_decimals)
+    return min(max(digits - 1 - math.floor(math.log10(middle)), 0), column.most_decimals)
 
 
 def _cell(cell, column, decimals):

@@ -7,7 +7,7 @@ that changes results.
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
-from cefl_jax.config_unread import find_unread
+from cefl_jax.config.readers import find_unread
 from cefl_jax.reports.runs import Run
 from cefl_jax.reports.settings import changes_results, differences, key, text
 
@@ -36,27 +36,41 @@ class Section(NamedTuple):
 
 def by_section(runs: Sequence[Run]) -> list[Section]:
     """The runs in sections and groups, in the order of their settings; [] without runs."""
-    sections = _gather(runs, lambda path: path in ("data.name", "model.name")
-                       or path.startswith("data.partition."))
+    sections = _gather(
+        runs, lambda path: path in ("data.name", "model.name") or path.startswith("data.partition.")
+    )
     titles = _titles([section[0].config for section in sections])
-    return [_make_section(title, members)
-            for title, members in zip(titles, sections, strict=True)]
+    return [_make_section(title, members) for title, members in zip(titles, sections, strict=True)]
 
 
 def _make_section(title, runs):
     groups = _gather(runs, changes_results)
     configs = [group[0].config for group in groups]
-    partition = {path.removeprefix("data.partition."): value
-                 for path, value in _read(configs[0]).items()
-                 if path.startswith("data.partition.") and value is not None}
+    partition = {
+        path.removeprefix("data.partition."): value
+        for path, value in _read(configs[0]).items()
+        if path.startswith("data.partition.") and value is not None
+    }
     named = {"data.name", "model.name", "method.name"}
-    common = {path: value for path, value in differences(configs[0]).items()
-              if changes_results(path) and path not in named
-              and not path.startswith("data.partition.")
-              and all(config.get(path) == value for config in configs)}
-    return Section(title, partition, common, [
-        Group(str(config["method.name"]), apart, sorted(group, key=lambda run: _order(run.seed)))
-        for config, apart, group in zip(configs, tell_apart(configs), groups, strict=True)])
+    common = {
+        path: value
+        for path, value in differences(configs[0]).items()
+        if changes_results(path)
+        and path not in named
+        and not path.startswith("data.partition.")
+        and all(config.get(path) == value for config in configs)
+    }
+    return Section(
+        title,
+        partition,
+        common,
+        [
+            Group(
+                str(config["method.name"]), apart, sorted(group, key=lambda run: _order(run.seed))
+            )
+            for config, apart, group in zip(configs, tell_apart(configs), groups, strict=True)
+        ],
+    )
 
 
 def _gather(runs, belongs):
@@ -64,8 +78,12 @@ def _gather(runs, belongs):
     gathered: dict[frozenset, list[Run]] = {}
     for run in runs:
         gathered.setdefault(key(run.config, belongs), []).append(run)
-    in_order = sorted(gathered, key=lambda fields: sorted(
-        (path != "method.name", path, _order(value)) for path, value in fields))
+    in_order = sorted(
+        gathered,
+        key=lambda fields: sorted(
+            (path != "method.name", path, _order(value)) for path, value in fields
+        ),
+    )
     return [gathered[fields] for fields in in_order]
 
 
@@ -76,8 +94,11 @@ def _titles(configs):
     titles = []
     for config in configs:
         read = _read(config)
-        fields = [f"{short[path]}={text(read[path])}" for path in varying
-                  if path != "data.partition.name" and path in read]
+        fields = [
+            f"{short[path]}={text(read[path])}"
+            for path in varying
+            if path != "data.partition.name" and path in read
+        ]
         parts = [config["data.name"], config["data.partition.name"], *fields, config["model.name"]]
         titles.append(" · ".join(map(str, parts)))
     return titles
@@ -93,12 +114,15 @@ def tell_apart(configs: Sequence[Mapping[str, Any]]) -> list[tuple[str, ...]]:
     Returns:
       Texts NAME=VALUE of each; with its method each is different from all others.
     """
-    varying = [path for path in _varying(configs) if changes_results(path)
-               and path != "method.name"]
+    varying = [
+        path for path in _varying(configs) if changes_results(path) and path != "method.name"
+    ]
     short = _short_names(varying, set().union(*configs))
     reads = [_read(config) for config in configs]
-    return [tuple(f"{short[path]}={text(read[path])}" for path in varying
-                  if read.get(path) is not None) for read in reads]
+    return [
+        tuple(f"{short[path]}={text(read[path])}" for path in varying if read.get(path) is not None)
+        for read in reads
+    ]
 
 
 def _read(config):
@@ -118,8 +142,14 @@ def _short_names(paths, known):
     for path in paths:
         parts = path.split(".")
         ends = [".".join(parts[-length:]) for length in range(1, len(parts) + 1)]
-        names[path] = next((end for end in ends if not any(
-            other != path and f".{other}".endswith(f".{end}") for other in known)), path)
+        names[path] = next(
+            (
+                end
+                for end in ends
+                if not any(other != path and f".{other}".endswith(f".{end}") for other in known)
+            ),
+            path,
+        )
     return names
 
 

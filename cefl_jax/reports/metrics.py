@@ -8,8 +8,8 @@ from typing import NamedTuple
 import duckdb
 import numpy as np
 
-from cefl_jax.outside import MissingError, OutsideError, check_file, one_line, show
 from cefl_jax.runtime.records import MOST_BYTES, MOST_VALUE
+from cefl_jax.safe_read import InputFileError, MissingError, check_file, one_line, show
 
 MOST_METRICS = 500  # each is an array as long as there are rounds
 MOST_NAME = 100  # characters
@@ -70,12 +70,12 @@ def read_metrics(files: Sequence[str]) -> tuple[dict[str, Metrics], dict[str, st
             faults[file] = "is missing"
         except UnicodeEncodeError:
             faults[file] = "is in a folder whose name is not UTF-8"
-        except OutsideError as error:
+        except InputFileError as error:
             faults[file] = str(error)
     files = [file for file in files if file not in faults]
     try:
         series, found = _query(files)
-    except duckdb.Error:                                       # it does not say of which
+    except duckdb.Error:  # it does not say of which
         series, found = {}, {}
         for file in files:
             try:

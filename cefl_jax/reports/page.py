@@ -25,13 +25,21 @@ def render(sections: list[Section], left_out: list[LeftOut], target: float) -> s
     Returns:
       HTML.
     """
-    templates = jinja2.Environment(loader=jinja2.PackageLoader("cefl_jax.reports"),
-                                   autoescape=True, trim_blocks=True, lstrip_blocks=True,
-                                   undefined=jinja2.StrictUndefined)
+    templates = jinja2.Environment(
+        loader=jinja2.PackageLoader("cefl_jax.reports"),
+        autoescape=True,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        undefined=jinja2.StrictUndefined,
+    )
     return templates.get_template("page.html").render(
-        sections=[_describe(section, target) for section in sections], left_out=left_out,
-        target=target, bundle=jinja2.utils.markupsafe.Markup(_bundle()), text=settings.text,
-        num_runs=sum(len(group.runs) for section in sections for group in section.groups))
+        sections=[_describe(section, target) for section in sections],
+        left_out=left_out,
+        target=target,
+        bundle=jinja2.utils.markupsafe.Markup(_bundle()),
+        text=settings.text,
+        num_runs=sum(len(group.runs) for section in sections for group in section.groups),
+    )
 
 
 @functools.cache
@@ -58,8 +66,11 @@ def _describe(section, target):
 
 
 def _describe_table(table):
-    texts = {"csv": formats.to_csv(table), "md": formats.to_markdown(table),
-             "tex": formats.to_latex(table)}
+    texts = {
+        "csv": formats.to_csv(table),
+        "md": formats.to_markdown(table),
+        "tex": formats.to_latex(table),
+    }
     return {"shown": formats.show(table), "notes": table.notes, "texts": texts}
 
 
@@ -72,8 +83,10 @@ def chart_data(section: Section, target: float) -> dict[str, Any]:
     """
     metrics, axes = charts.metrics_of(section), charts.axes_of(section)
     looks = charts.looks(section)
-    drawn = {metric.key: {axis.key: charts.points(section, metric, axis) for axis in axes}
-             for metric in metrics}
+    drawn = {
+        metric.key: {axis.key: charts.points(section, metric, axis) for axis in axes}
+        for metric in metrics
+    }
     shown = [metric for metric in metrics if any(drawn[metric.key].values())]
     if not shown:
         return {}
@@ -81,8 +94,15 @@ def chart_data(section: Section, target: float) -> dict[str, Any]:
     return {
         "looks": [look._asdict() for look in looks],
         "axes": [{"key": axis.key, "title": axis.title} for axis in axes],
-        "metrics": [{"key": metric.key, "title": metric.title, "format": metric.format,
-                     "clusters": metric.key.startswith(CLUSTER)} for metric in shown],
+        "metrics": [
+            {
+                "key": metric.key,
+                "title": metric.title,
+                "format": metric.format,
+                "clusters": metric.key.startswith(CLUSTER),
+            }
+            for metric in shown
+        ],
         "points": drawn,
         "target": ACCURACY,
         "spec": charts.specification(looks, accuracy, axes[0], target),
@@ -91,17 +111,26 @@ def chart_data(section: Section, target: float) -> dict[str, Any]:
 
 def _describe_group(group):
     first = group.runs[0].config
-    changed = {path: value for path, value in settings.differences(first).items()
-               if settings.changes_results(path)}
-    runs = [{
-        "seed": run.seed,
-        "folder": str(run.folder),
-        "final": _percent(quantities.final(run, ACCURACY)),
-        "last": _percent(quantities.last(run, ACCURACY)),
-        "execution": {path: value for path, value in settings.differences(run.config).items()
-                      if path not in changed and path != "seed"},
-        "command": settings.command(run.config, f"{run.folder.absolute().name}_again"),
-    } for run in group.runs]
+    changed = {
+        path: value
+        for path, value in settings.differences(first).items()
+        if settings.changes_results(path)
+    }
+    runs = [
+        {
+            "seed": run.seed,
+            "folder": str(run.folder),
+            "final": _percent(quantities.final(run, ACCURACY)),
+            "last": _percent(quantities.last(run, ACCURACY)),
+            "execution": {
+                path: value
+                for path, value in settings.differences(run.config).items()
+                if path not in changed and path != "seed"
+            },
+            "command": settings.command(run.config, f"{run.folder.absolute().name}_again"),
+        }
+        for run in group.runs
+    ]
     return {"label": group.label, "changed": changed, "runs": runs}
 
 
@@ -112,7 +141,13 @@ def _percent(share):
 def _partitions(section):
     """Pictures of who holds what, as data URIs, and how many more there are."""
     pictures, more = partitions.gather(section, MOST_PARTITIONS)
-    shown = [{"seed": picture.seed, "reason": picture.reason, "uri": picture.png and
-              "data:image/png;base64," + base64.b64encode(picture.png).decode()}
-             for picture in pictures]
+    shown = [
+        {
+            "seed": picture.seed,
+            "reason": picture.reason,
+            "uri": picture.png
+            and "data:image/png;base64," + base64.b64encode(picture.png).decode(),
+        }
+        for picture in pictures
+    ]
     return {"shown": shown, "more": more}

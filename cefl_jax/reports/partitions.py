@@ -9,9 +9,9 @@ import numpy as np
 
 from cefl_jax.data import sources
 from cefl_jax.data.partition_file import from_file
-from cefl_jax.outside import OutsideError, read_bytes
+from cefl_jax.plots.curves import draw_partition
 from cefl_jax.reports.groups import Section
-from cefl_jax.runtime.pictures import draw_partition
+from cefl_jax.safe_read import InputFileError, read_bytes
 
 MOST_BYTES = 2**28  # of a partition
 MOST_PNG_BYTES = 2**24
@@ -50,14 +50,14 @@ def gather(section: Section, most: int) -> tuple[list[Picture], int]:
 def _fingerprint(folder):
     """What is equal where two partitions are; None for a folder that says nothing of its own."""
     for name in ("partition.json", "partition.png"):
-        with contextlib.suppress(OutsideError):
+        with contextlib.suppress(InputFileError):
             return hashlib.sha256(read_bytes(folder / name, MOST_BYTES)).digest()
     return None
 
 
 def _picture(runs):
     for run in runs:
-        with contextlib.suppress(OutsideError):
+        with contextlib.suppress(InputFileError):
             content = read_bytes(run.folder / "partition.png", MOST_PNG_BYTES)
             if content.startswith(PNG):
                 return Picture(run.seed, content)

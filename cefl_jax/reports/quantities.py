@@ -89,7 +89,7 @@ def at_target(run: Run, target: float) -> dict[str, float] | None:
     None when there is no such evaluation; an axis that the run lacks is absent.
     """
     accuracy = run.metrics.get(ACCURACY, np.zeros(0))
-    reached = np.flatnonzero(accuracy >= target)                  # nan never is
+    reached = np.flatnonzero(accuracy >= target)  # nan never is
     if not reached.size:
         return None
     return {axis: float(run.metrics[axis][reached[0]]) for axis in AXES if axis in run.metrics}

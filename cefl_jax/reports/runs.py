@@ -9,9 +9,9 @@ from typing import NamedTuple
 import numpy as np
 
 from cefl_jax.data import sources
-from cefl_jax.outside import MissingError, OutsideError, read_json, show
 from cefl_jax.reports import metrics, settings
-from cefl_jax.runtime.logs import STATES
+from cefl_jax.runtime.workdir import STATES
+from cefl_jax.safe_read import InputFileError, MissingError, read_json, show
 
 MOST_BYTES = 2**20  # of config.json and of status.json
 MOST_REASON = 300  # characters
@@ -80,14 +80,18 @@ def find_runs(folder: Path) -> list[Path]:
       ValueError: there is no such folder, or one below cannot be looked into.
     """
     if not folder.is_dir():
-        raise ValueError(f"{folder} is not a folder" if folder.exists() else
-                         f"there is no folder {folder}")
+        raise ValueError(
+            f"{folder} is not a folder" if folder.exists() else f"there is no folder {folder}"
+        )
 
     def refuse(error):
         raise ValueError(f"{error.filename} cannot be searched: {error.strerror}") from error
 
-    return sorted(Path(place) for place, _, files in os.walk(folder, onerror=refuse)
-                  if len(set(MARKS) & set(files)) >= 2)
+    return sorted(
+        Path(place)
+        for place, _, files in os.walk(folder, onerror=refuse)
+        if len(set(MARKS) & set(files)) >= 2
+    )
 
 
 class _NotFinished(Exception):
@@ -117,7 +121,7 @@ def _read_json(file):
         return read_json(file, MOST_BYTES)
     except MissingError as error:
         raise _NotFinished("unreadable", f"{file.name} is missing") from error
-    except OutsideError as error:
+    except InputFileError as error:
         raise _NotFinished("unreadable", f"{file.name} {error}") from error
 
 
@@ -164,7 +168,7 @@ def _data_hash(folder):
     """The first eight digits of the hash of a run's data, or a word where there is none."""
     try:
         summary = read_json(folder / "summary.json", MOST_BYTES)
-    except OutsideError:
+    except InputFileError:
         return "unknown"
     digest = summary.get("data_sha256") if isinstance(summary, dict) else None
     return digest[:8] if isinstance(digest, str) and digest.isalnum() else "unknown"
@@ -181,8 +185,9 @@ def _drop_repeated(runs):
     first: dict = {}
     repeated = []
     for run in runs:
-        key = settings.key(run.config, lambda path: path == "seed"
-                           or settings.changes_results(path))
+        key = settings.key(
+            run.config, lambda path: path == "seed" or settings.changes_results(path)
+        )
         if key in first:
             reason = f"same settings and seed as {first[key].folder}, which is counted"
             repeated.append(LeftOut(run.folder, "repeated", reason))

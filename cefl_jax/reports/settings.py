@@ -9,8 +9,8 @@ from typing import Any
 from flax import traverse_util
 
 from cefl_jax.config import default_config, typed
-from cefl_jax.config_file import NAMING
-from cefl_jax.config_unread import without_unread
+from cefl_jax.config.files import NAMING
+from cefl_jax.config.readers import without_unread
 
 MOST_FIELDS = 1000
 
@@ -61,15 +61,17 @@ def key(config: Mapping[str, Any], belongs: Callable[[str], bool]) -> frozenset:
 
     A field that is missing is as one that is None.
     """
-    return frozenset((path, value) for path, value in config.items()
-                     if value is not None and belongs(path))
+    return frozenset(
+        (path, value) for path, value in config.items() if value is not None and belongs(path)
+    )
 
 
 def differences(config: Mapping[str, Any]) -> dict[str, Any]:
     """The fields of a flat config that are not at their defaults, unknown ones included."""
     known = defaults()
-    return {path: value for path, value in config.items()
-            if path not in known or value != known[path]}
+    return {
+        path: value for path, value in config.items() if path not in known or value != known[path]
+    }
 
 
 def command(config: Mapping[str, Any], workdir: str) -> str:

@@ -89,8 +89,13 @@ def summarize(section: Section, target: float) -> Table:
     columns = [
         _column("final_accuracy", "final accuracy", groups, quantities.final, ACCURACY),
         _column("last_accuracy", "last accuracy", groups, quantities.last, ACCURACY),
-        _column("final_cloud_accuracy", "final accuracy, cloud model", groups, quantities.final,
-                CLOUD_ACCURACY),
+        _column(
+            "final_cloud_accuracy",
+            "final accuracy, cloud model",
+            groups,
+            quantities.final,
+            CLOUD_ACCURACY,
+        ),
         (Column("reached", f"reached {100.0 * target:.4g}%"), [_share(group) for group in hits]),
         *(_cost_column(axis, to_target, hits) for axis in COSTS),
     ]
@@ -123,17 +128,22 @@ def clustering_table(section: Section) -> Table | None:
     """How good the clusters of each group were; None when no group has clusters."""
     columns = []
     for metric, take in CLUSTERING.items():
+
         def take_known(run, metric, take=take):
             values = run.metrics.get(metric, np.zeros(0))
             return take(values) if np.isfinite(values).any() else math.nan
 
         key = quantities.CLUSTER + metric
-        columns.append(_column(f"cluster_{metric}", quantities.name(key), section.groups,
-                               take_known, key))
+        columns.append(
+            _column(f"cluster_{metric}", quantities.name(key), section.groups, take_known, key)
+        )
     if not any(cell for _, cells in columns for cell in cells):
         return None
-    notes = [INTERVAL, "Number and mean KL are means over all evaluations of a run, largest and "
-             "smallest are over its whole length."]
+    notes = [
+        INTERVAL,
+        "Number and mean KL are means over all evaluations of a run, largest and "
+        "smallest are over its whole length.",
+    ]
     return _make_table("clustering", section.groups, columns, notes)
 
 
@@ -145,8 +155,9 @@ def _column(key, title, groups, take, metric):
 
 
 def _cost_column(axis, to_target, hits):
-    cells = [estimate([hit.get(axis, math.nan) if hit else math.nan for hit in group])
-             for group in hits]
+    cells = [
+        estimate([hit.get(axis, math.nan) if hit else math.nan for hit in group]) for group in hits
+    ]
     unit = quantities.unit(axis, [cell.mean for cell in cells if cell])
     key, title = COSTS[axis]
     decimals = 1 if axis == "round" else 6
@@ -157,8 +168,9 @@ def _make_table(name, groups, columns, notes):
     """A table without the columns in which there is nothing."""
     kept = [(column, cells) for column, cells in columns if any(cells)]
     rows = [list(row) for row in zip(*(cells for _, cells in kept), strict=True)]
-    return Table(name, tuple(column for column, _ in kept), [group.label for group in groups],
-                 rows, notes)
+    return Table(
+        name, tuple(column for column, _ in kept), [group.label for group in groups], rows, notes
+    )
 
 
 def _share(hits):
@@ -169,16 +181,20 @@ def _share(hits):
 def _short_note(groups):
     fewest = min(run.metrics["round"].size for group in groups for run in group.runs)
     if fewest < quantities.FINAL_EVALUATIONS:
-        yield (f"The shortest run has {fewest} evaluations only, and its final accuracy is their "
-               "mean: that of most of its training.")
+        yield (
+            f"The shortest run has {fewest} evaluations only, and its final accuracy is their "
+            "mean: that of most of its training."
+        )
 
 
 def _spacing_note(groups):
     spacings = sorted({run.config["run.eval_every"] for group in groups for run in group.runs})
     if len(spacings) > 1:
         listed = ", ".join(map(str, spacings))
-        yield (f"Runs were evaluated every {listed} rounds: final accuracies average over, and "
-               "costs to the target are rounded up to, unequal spans.")
+        yield (
+            f"Runs were evaluated every {listed} rounds: final accuracies average over, and "
+            "costs to the target are rounded up to, unequal spans."
+        )
 
 
 def _skipped_notes(groups):
@@ -186,5 +202,7 @@ def _skipped_notes(groups):
         for run in group.runs:
             if run.skipped:
                 listed = ", ".join(f"{metric} ({count})" for metric, count in run.skipped.items())
-                yield (f"{group.label}, seed {run.seed}: values that were not finite are left "
-                       f"out: {listed}.")
+                yield (
+                    f"{group.label}, seed {run.seed}: values that were not finite are left "
+                    f"out: {listed}."
+                )

@@ -18,7 +18,7 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from cefl_jax.runtime.seal import SEAL, Damaged, read_facts, seal, verify
+from cefl_jax.runtime.seal import SEAL, CorruptCheckpoint, read_facts, seal, verify
 
 
 class Checkpoint(NamedTuple):
@@ -70,12 +70,12 @@ class Checkpoints:
     ) -> Checkpoint | None:
         """The newest checkpoint that is as it was saved; None where there is none at all.
 
-        Damaged ones are told and passed over; those without a seal are told and removed.
+        CorruptCheckpoint ones are told and passed over; those without a seal are told and removed.
 
         Args:
-          accept: called with the facts of a checkpoint; raises Damaged for one that is of no use.
+          accept: called with the facts of a checkpoint; raises CorruptCheckpoint to pass it over.
         Raises:
-          Damaged: when there are checkpoints, and all of them are damaged.
+          CorruptCheckpoint: when there are checkpoints, and all of them are damaged.
         """
         for path in self._own():
             if path.name.isdecimal() and path.is_dir() and not (path / SEAL).exists():
@@ -86,21 +86,19 @@ class Checkpoints:
             try:
                 checkpoint = _load(self._place(round), round)
                 accept(checkpoint.facts)
-            except Damaged as damage:
+            except CorruptCheckpoint as damage:
                 self.warn(f"the checkpoint of round {round} is damaged and passed over: {damage}")
                 continue
             return checkpoint
         if rounds:
-            raise Damaged(f"no checkpoint in {self.folder} can be used")
+            raise CorruptCheckpoint(f"no checkpoint in {self.folder} can be used")
         return None
 
     def load_round(self, round: int) -> Checkpoint:
         """The checkpoint of a round, which another process has found to be sound."""
         return _load(self._place(round), round)
 
-    def keep_failed(
-        self, round: int, leaves: dict[str, np.ndarray], facts: dict[str, Any]
-    ) -> None:
+    def keep_failed(self, round: int, leaves: dict[str, np.ndarray], facts: dict[str, Any]) -> None:
         """Saves the state of a run that cannot go on, beside the checkpoints."""
         self.wait()
         try:
@@ -167,7 +165,7 @@ class Checkpoints:
                 continue
             try:
                 score = read_facts(self._place(round)).get("score")
-            except Damaged:
+            except CorruptCheckpoint:
                 score = None
             scores[round] = -np.inf if score is None else score
         best = max(scores, key=lambda round: (scores[round], -round))
@@ -181,22 +179,22 @@ def _load(place, round):
     facts = verify(place)
     digests = facts.pop("leaves", {})
     if facts.get("round", round) != round:
-        raise Damaged(f"it is of round {facts['round']}")
+        raise CorruptCheckpoint(f"it is of round {facts['round']}")
     try:
         with _orbax() as orbax:
             leaves = orbax.restore(place)
     except Exception as error:  # Orbax raises whatever its readers do
-        raise Damaged(_reason(error)) from error
+        raise CorruptCheckpoint(_reason(error)) from error
     for path in sorted({*digests, *leaves}):
         if path not in leaves or _digest(np.asarray(leaves[path])) != digests.get(path):
-            raise Damaged(f"{path} is not what was saved")
+            raise CorruptCheckpoint(f"{path} is not what was saved")
     return Checkpoint(round, leaves, facts)
 
 
 def _digest(leaf):
     """SHA-256 of an array's type, shape and bytes."""
     digest = hashlib.sha256(f"{leaf.dtype.name}{leaf.shape}".encode())
-    digest.update(np.ascontiguousarray(leaf).view(np.uint8).data)   # bfloat16 has no buffer
+    digest.update(np.ascontiguousarray(leaf).view(np.uint8).data)  # bfloat16 has no buffer
     return digest.hexdigest()
 
 

@@ -6,10 +6,17 @@ from typing import Any
 
 import filelock
 
-from cefl_jax import outside
+from cefl_jax import safe_read
 
-RUN_FILES = ("config.json", "metrics.jsonl", "status.json", "summary.json", "partition.json",
-             "timeline.json", "network_trace.npz")
+RUN_FILES = (
+    "config.json",
+    "metrics.jsonl",
+    "status.json",
+    "summary.json",
+    "partition.json",
+    "timeline.json",
+    "network_trace.npz",
+)
 PICTURES = ("learning_curve.png", "partition.png", "gantt.png", "map.png")
 EVENTS = "events.out.tfevents.*"
 CHECKPOINTS = "checkpoints"
@@ -37,19 +44,27 @@ def check_workdir(
     found = [name for name in (*RUN_FILES, *PICTURES) if os.path.lexists(path / name)]
     folders = [name for name in found if is_folder(path / name)]
     if folders:
-        raise ValueError(f"--workdir={path}: {folders[0]} in it is a folder where the run needs "
-                         "a file; choose another folder")
+        raise ValueError(
+            f"--workdir={path}: {folders[0]} in it is a folder where the run needs "
+            "a file; choose another folder"
+        )
     if os.path.lexists(path / CHECKPOINTS) and not (path / CHECKPOINTS).is_dir():
-        raise ValueError(f"--workdir={path}: {CHECKPOINTS} in it is a file where the run needs a "
-                         "folder; choose another folder")
+        raise ValueError(
+            f"--workdir={path}: {CHECKPOINTS} in it is a file where the run needs a "
+            "folder; choose another folder"
+        )
     if found and found[0] in RUN_FILES and not overwrite:
         if not resume:
-            raise ValueError(f"--workdir={path} holds another run ({found[0]}); pass --overwrite "
-                             "to replace it or choose another folder")
+            raise ValueError(
+                f"--workdir={path} holds another run ({found[0]}); pass --overwrite "
+                "to replace it or choose another folder"
+            )
         if found[0] != "config.json":
-            raise ValueError(f"--workdir={path} holds a run without its config.json, which cannot "
-                             "be gone on with; pass --overwrite to replace it or choose another "
-                             "folder")
+            raise ValueError(
+                f"--workdir={path} holds a run without its config.json, which cannot "
+                "be gone on with; pass --overwrite to replace it or choose another "
+                "folder"
+            )
     if not locked and (path / LOCK).exists():
         lock_folder(path).release()
 
@@ -64,8 +79,8 @@ def read_config(path: str | Path) -> dict[str, Any] | None:
     if not file.exists():
         return None
     try:
-        config = outside.read_json(file, MOST_CONFIG_BYTES, finite=True)
-    except outside.OutsideError as error:
+        config = safe_read.read_json(file, MOST_CONFIG_BYTES, finite=True)
+    except safe_read.InputFileError as error:
         raise ValueError(f"{file}: {error}, or pass --overwrite to replace the run") from error
     if not isinstance(config, dict):
         raise ValueError(f"{file}: is no group of settings; pass --overwrite to replace the run")
@@ -78,11 +93,13 @@ def lock_folder(path: Path) -> filelock.BaseFileLock:
     try:
         lock.acquire(timeout=0)
     except filelock.Timeout as error:
-        raise ValueError(f"--workdir={path} is in use by another process; wait for it or choose "
-                         "another folder") from error
+        raise ValueError(
+            f"--workdir={path} is in use by another process; wait for it or choose another folder"
+        ) from error
     except (OSError, NotImplementedError) as error:
-        raise ValueError(f"--workdir={path} cannot be locked ({error}); choose a folder on another "
-                         "file system") from error
+        raise ValueError(
+            f"--workdir={path} cannot be locked ({error}); choose a folder on another file system"
+        ) from error
     return lock
 
 
@@ -96,9 +113,11 @@ def _check_place(path):
     if exists and not path.is_dir():
         raise ValueError(f"--workdir={path} is not a folder; choose another name")
     if not exists and not path.parent.is_dir():
-        raise ValueError(f"--workdir={path}: there is no folder {path.parent}; create it or "
-                         "choose another place")
+        raise ValueError(
+            f"--workdir={path}: there is no folder {path.parent}; create it or choose another place"
+        )
     place = path if exists else path.parent
     if not os.access(place, os.W_OK | os.X_OK):
-        raise ValueError(f"--workdir={path}: no permission to write in {place}; choose another "
-                         "folder")
+        raise ValueError(
+            f"--workdir={path}: no permission to write in {place}; choose another folder"
+        )

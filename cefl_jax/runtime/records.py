@@ -6,16 +6,33 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from cefl_jax.outside import MissingError, OutsideError, one_line, parse_json, read_bytes, show
+from cefl_jax.safe_read import InputFileError, MissingError, one_line, parse_json, read_bytes, show
 
-CUMULATIVE_KEYS = ("sim/time_s", "sim/energy_j", "comm/client_up_bytes",
-                   "comm/client_down_bytes", "comm/edge_cloud_bytes")
+CUMULATIVE_KEYS = (
+    "sim/time_s",
+    "sim/energy_j",
+    "comm/client_up_bytes",
+    "comm/client_down_bytes",
+    "comm/edge_cloud_bytes",
+)
 MOST_BYTES = 2**28  # of a file of metrics
 MOST_VALUE = 1e100  # of one in it
-METRIC_KEYS = ("round", "train/loss", "test/accuracy", "test/loss", "test/cloud_accuracy",
-               "test/cloud_loss", "cluster/count", "cluster/kl_mean", "cluster/kl_max",
-               "cluster/size_min", "cluster/size_max", "offload/cost", *CUMULATIVE_KEYS,
-               "wall/round_ms")
+METRIC_KEYS = (
+    "round",
+    "train/loss",
+    "test/accuracy",
+    "test/loss",
+    "test/cloud_accuracy",
+    "test/cloud_loss",
+    "cluster/count",
+    "cluster/kl_mean",
+    "cluster/kl_max",
+    "cluster/size_min",
+    "cluster/size_max",
+    "offload/cost",
+    *CUMULATIVE_KEYS,
+    "wall/round_ms",
+)
 
 
 def ordered(record: Mapping[str, Any]) -> dict[str, float]:
@@ -28,8 +45,9 @@ def ordered(record: Mapping[str, Any]) -> dict[str, float]:
         raise ValueError(f"a record of metrics needs 'round'; it has {sorted(record)}")
     for key, value in record.items():
         if not isinstance(value, (int, float)):
-            raise ValueError(f"metric {key} is a {type(value).__name__}; convert it to a Python "
-                             "number")
+            raise ValueError(
+                f"metric {key} is a {type(value).__name__}; convert it to a Python number"
+            )
     known = [key for key in METRIC_KEYS if key in record]
     return {key: record[key] for key in dict.fromkeys([*known, *record])}
 
@@ -57,7 +75,7 @@ def read_metrics(file: str | Path) -> list[dict[str, Any]]:
         content = read_bytes(file, MOST_BYTES)
     except MissingError:
         return []
-    except OutsideError as error:
+    except InputFileError as error:
         raise ValueError(one_line(f"{file}: {error}")) from error
     records = []
     for number, line in enumerate(io.BytesIO(content), 1):

@@ -5,13 +5,13 @@ import json
 from pathlib import Path
 from typing import Any
 
-from cefl_jax.outside import OutsideError, one_line, read_bytes
+from cefl_jax.safe_read import InputFileError, one_line, read_bytes
 
 SEAL = "seal.json"
 MOST_BYTES = 2**28  # of a seal
 
 
-class Damaged(ValueError):
+class CorruptCheckpoint(ValueError):
     """A folder that is not what was sealed; one line says what is wrong with it."""
 
     def __init__(self, line):
@@ -38,7 +38,7 @@ def read_facts(folder: Path) -> dict[str, Any]:
     """The facts of a folder's seal, whose own digest is verified, and not yet the files.
 
     Raises:
-      Damaged: when the seal is missing or not as it was written.
+      CorruptCheckpoint: when the seal is missing or not as it was written.
     """
     return _read(folder)["facts"]
 
@@ -47,39 +47,39 @@ def verify(folder: Path) -> dict[str, Any]:
     """The facts of a folder that is bit for bit as it was sealed.
 
     Raises:
-      Damaged: when the seal or any file is missing, changed, or was not there.
+      CorruptCheckpoint: when the seal or any file is missing, changed, or was not there.
     """
     content = _read(folder)
     try:
         found, sealed = _digests(folder), content["files"]
     except OSError as error:
-        raise Damaged(f"{error.filename} cannot be read ({error.strerror})") from error
+        raise CorruptCheckpoint(f"{error.filename} cannot be read ({error.strerror})") from error
     for name in sorted({*found, *sealed}):
         if name not in found:
-            raise Damaged(f"{name} is missing")
+            raise CorruptCheckpoint(f"{name} is missing")
         if name not in sealed:
-            raise Damaged(f"{name} was not there when it was sealed")
+            raise CorruptCheckpoint(f"{name} was not there when it was sealed")
         if found[name] != sealed[name]:
-            raise Damaged(f"{name} has changed")
+            raise CorruptCheckpoint(f"{name} has changed")
     return content["facts"]
 
 
 def _read(folder):
     try:
         whole = read_bytes(folder / SEAL, MOST_BYTES)
-    except OutsideError as error:
-        raise Damaged(f"{SEAL}: {error}") from error
+    except InputFileError as error:
+        raise CorruptCheckpoint(f"{SEAL}: {error}") from error
     text, _, rest = whole.partition(b"\n")
     if rest != f"{_digest(text)}\n".encode():
-        raise Damaged(f"{SEAL} has changed")
+        raise CorruptCheckpoint(f"{SEAL} has changed")
     try:
         content = json.loads(text)
     except (ValueError, RecursionError) as error:
-        raise Damaged(f"{SEAL} is not JSON") from error
+        raise CorruptCheckpoint(f"{SEAL} is not JSON") from error
     if not isinstance(content, dict) or not all(
         isinstance(content.get(name), dict) for name in ("facts", "files")
     ):
-        raise Damaged(f"{SEAL} lacks facts or files")
+        raise CorruptCheckpoint(f"{SEAL} lacks facts or files")
     return content
 
 

@@ -3,12 +3,14 @@
 import contextlib
 import importlib.metadata
 import math
+import os
+import pathlib
 import platform
+import subprocess
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from cefl_jax.runtime.records import CUMULATIVE_KEYS
-from cefl_jax.runtime.revision import read_revision
 
 ACCURACY_KEYS = ("test/accuracy", "test/cloud_accuracy")
 PACKAGES = ("jax", "jaxlib", "flax", "optax", "numpy", "orbax-checkpoint", "cefl_jax")
@@ -77,8 +79,9 @@ def rounds_per_second(records: Sequence[Mapping[str, Any]]) -> float | None:
 def _best(records):
     best = {}
     for key in ACCURACY_KEYS:
-        values = [(record[key], record["round"]) for record in records
-                  if _is_finite(record.get(key))]
+        values = [
+            (record[key], record["round"]) for record in records if _is_finite(record.get(key))
+        ]
         if values:
             value, round = max(values, key=lambda pair: (pair[0], -pair[1]))
             best[key] = {"value": value, "round": round}
@@ -96,3 +99,39 @@ def _versions():
 
 def _is_finite(value):
     return value is not None and math.isfinite(value)
+
+
+ROOT = pathlib.Path(__file__).parents[2]
+
+
+def read_revision() -> dict[str, Any] | None:
+    """Commit and whether tracked files differ from it; None where there is no checkout or no git.
+
+    Returns:
+      `commit`, 40 hexadecimal digits, and `dirty`.
+    """
+    if not (ROOT / ".git").exists():
+        return None
+    commit = _git("rev-parse", "HEAD")
+    changed = _git("status", "--porcelain", "--untracked-files=no")
+    if commit is None or changed is None:
+        return None
+    return {"commit": commit, "dirty": bool(changed)}
+
+
+def _git(*words):
+    # Within a hook of git, these name the checkout that the hook is of.
+    elsewhere = ("GIT_DIR", "GIT_WORK_TREE", "GIT_INDEX_FILE", "GIT_COMMON_DIR")
+    environment = {name: text for name, text in os.environ.items() if name not in elsewhere}
+    try:
+        done = subprocess.run(
+            ["git", "-C", str(ROOT), *words],
+            env=environment | {"GIT_OPTIONAL_LOCKS": "0"},
+            capture_output=True,
+            text=True,
+            timeout=10,
+            check=True,
+        )
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return done.stdout.strip()

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float32, PyTree
 
 from cefl_jax import parallel
-from cefl_jax.stages.planning import Plan
+from cefl_jax.stages.round_plan import Plan
 from cefl_jax.types import Halves
 
 
@@ -40,7 +40,7 @@ def aggregate(
     if mesh.deterministic:
         halves_of = parallel.gather_items(halves_of, num_clusters)
     else:
-        weights = parallel.take_own(weights, num_clusters)
+        weights = parallel.take_local(weights, num_clusters)
     new = Halves(*(weighted_sum(*pair) for pair in zip(halves_of, weights, strict=True)))
     if not mesh.deterministic:
         new = parallel.total(new)

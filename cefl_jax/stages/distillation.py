@@ -24,7 +24,7 @@ TEACHES = {  # rule: whether the cloud teaches the edge model, and the edge mode
 }
 
 
-class Uploads(NamedTuple):
+class FeatureBuffer(NamedTuple):
     """The smashed data of a round, filled rows first."""
 
     features: Float[Array, "R ..."]  # cut-layer features
@@ -33,7 +33,7 @@ class Uploads(NamedTuple):
     count: Int32[Array, ""]  # type: ignore[assignment]  # for tuple.count; filled rows
 
 
-class Learner(NamedTuple):
+class TrainState(NamedTuple):
     """A model that learns by distillation, and the state of its optimizer."""
 
     apply: Callable  # from parameters and features f32[B, ...] to logits f32[B, Y]
@@ -41,7 +41,7 @@ class Learner(NamedTuple):
     state: Any
 
 
-class Lesson(NamedTuple):
+class DistillTarget(NamedTuple):
     """What a teacher gives."""
 
     logits: Float32[Array, "R Y"] | None  # of every row; None to train on hard labels only
@@ -49,13 +49,13 @@ class Lesson(NamedTuple):
     temperature: Number
 
 
-def make_uploads(
+def make_feature_buffer(
     features: Float[Array, "K U B *F"], labels: Int32[Array, "K U B"], filled: Bool[Array, "K U B"]
-) -> Uploads:
-    """Uploads of features `[K, U, B, ...]`, labels i32[K, U, B] and bool[K, U, B], all by row."""
+) -> FeatureBuffer:
+    """Returns the FeatureBuffer of features, labels and mask `[K, U, B, ...]`, all by row."""
     features = features.reshape(-1, *features.shape[3:])
     order = jnp.argsort(~filled.ravel(), stable=True)
-    return Uploads(features, labels.ravel(), order, filled.sum(dtype=jnp.int32))
+    return FeatureBuffer(features, labels.ravel(), order, filled.sum(dtype=jnp.int32))
 
 
 def distillation_loss(
@@ -117,22 +117,22 @@ class Distillation:
 
     def distil_mutually(
         self,
-        edge: Learner,
-        cloud: Learner,
-        uploads: Uploads,
+        edge: TrainState,
+        cloud: TrainState,
+        uploads: FeatureBuffer,
         keys: Sequence[PRNGKeyArray],
         hparams: HParams,
         round_index: Int[ArrayLike, ""],
-    ) -> tuple[Learner, Learner]:
+    ) -> tuple[TrainState, TrainState]:
         """The edge model learns from the cloud's predictions, then the cloud from its new ones.
 
         Where the rule names no teacher, a model trains on hard labels alone, as long as it would
         with one. lambda_edge grows linearly from 0 over the first `lambda_warmup_rounds` rounds.
 
         Args:
-          edge: Learner of the aggregated back half.
-          cloud: Learner of the cloud model.
-          uploads: Uploads.
+          edge: TrainState of the aggregated back half.
+          cloud: TrainState of the cloud model.
+          uploads: FeatureBuffer.
           keys: of the two orders of the samples.
           hparams: HParams.
           round_index: i32[], from 0.
@@ -147,16 +147,16 @@ class Distillation:
         if spec.lambda_warmup_rounds:
             ramp = jnp.minimum(1.0, round_index / spec.lambda_warmup_rounds)
         first = self.predict(cloud, uploads) if cloud_teaches else None
-        lesson = Lesson(first, ramp * hparams.lambda_edge, hparams.temperature)
+        lesson = DistillTarget(first, ramp * hparams.lambda_edge, hparams.temperature)
         edge = self.learn(edge, uploads, lesson, keys[0], rate)
         second = self.predict(edge, uploads) if edge_teaches else None
         weight = hparams.lambda_cloud if spec.cloud_hard_labels else 1.0
-        lesson = Lesson(second, weight, hparams.temperature_cloud)
+        lesson = DistillTarget(second, weight, hparams.temperature_cloud)
         cloud = self.learn(cloud, uploads, lesson, keys[1], rate)
         return edge, cloud
 
-    def predict(self, teacher: Learner, uploads: Uploads) -> Float32[Array, "R Y"]:
-        """Logits f32[R, Y] of a Learner for every filled row, zero in the empty rows."""
+    def predict(self, teacher: TrainState, uploads: FeatureBuffer) -> Float32[Array, "R Y"]:
+        """Logits f32[R, Y] of a TrainState for every filled row, zero in the empty rows."""
         size, (num_rows,) = self.spec.batch_size, uploads.order.shape
         logits = jax.eval_shape(teacher.apply, teacher.params, uploads.features[:1])
         order = jnp.where(jnp.arange(num_rows) < uploads.count, uploads.order, num_rows)
@@ -168,29 +168,29 @@ class Distillation:
             return predictions.at[rows].set(teacher.apply(teacher.params, features), mode="drop")
 
         start = jnp.zeros((num_rows, logits.shape[1]))
-        return parallel.merge_rows(parallel.for_own(batch, -(-uploads.count // size), start))
+        return parallel.psum_rows(parallel.local_loop(batch, -(-uploads.count // size), start))
 
     def learn(
         self,
-        learner: Learner,
-        uploads: Uploads,
-        lesson: Lesson,
+        learner: TrainState,
+        uploads: FeatureBuffer,
+        lesson: DistillTarget,
         key: PRNGKeyArray,
         learning_rate: Number,
-    ) -> Learner:
+    ) -> TrainState:
         """Trains one model on hard labels and a teacher's predictions, which stay as they are.
 
         Every pass takes the filled rows once in a new random order; the last batch may be smaller.
         The gradient of a batch is the sum of its parts', in their order.
 
         Args:
-          learner: Learner.
-          uploads: Uploads.
-          lesson: Lesson.
+          learner: TrainState.
+          uploads: FeatureBuffer.
+          lesson: DistillTarget.
           key: of the order.
           learning_rate: f32[].
         Returns:
-          Learner. Unchanged when nothing was uploaded.
+          TrainState. Unchanged when nothing was uploaded.
         """
         spec, (num_rows,) = self.spec, uploads.order.shape
         batches = -(-uploads.count // spec.batch_size)
@@ -232,7 +232,7 @@ def _take(x, rows):
 
 
 def batch_rows(
-    uploads: Uploads, key: PRNGKeyArray, step: int | Int[Array, ""], batch_size: int
+    uploads: FeatureBuffer, key: PRNGKeyArray, step: int | Int[Array, ""], batch_size: int
 ) -> tuple[Int[AnyArray, "B"], Bool[Array, "B"]]:
     """Rows i32[B] of a distillation step, counted over all passes, and bool[B], which count."""
     batches = jnp.maximum(-(-uploads.count // batch_size), 1)

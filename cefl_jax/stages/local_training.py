@@ -12,9 +12,9 @@ from jaxtyping import Array, Bool, Float32, Int, Int32, PRNGKeyArray, PyTree
 
 from cefl_jax import parallel
 from cefl_jax.data.federated import FederatedData
+from cefl_jax.stages.masking import finite_rows, where_rows
 from cefl_jax.stages.optimizers import descend
-from cefl_jax.stages.planning import Plan, draw_batch
-from cefl_jax.stages.soundness import finite_rows, where_rows
+from cefl_jax.stages.round_plan import Plan, draw_batch
 from cefl_jax.types import AnyArray, Number
 
 
@@ -135,7 +135,7 @@ class LocalTraining:
         run = _Run(self, *shared)
         num_clients = run.plan.clients.shape[0]
         num_chunks = -(-num_clients // self.chunk)
-        results = parallel.map_own(run.train_chunk, num_chunks)
+        results = parallel.local_map(run.train_chunk, num_chunks)
         counted = results.weight, results.loss, results.samples
         of_clients = results.models, results.out
         counted, of_clients = parallel.gather_items((counted, of_clients), num_chunks)
@@ -145,9 +145,7 @@ class LocalTraining:
         sums, counted = map(parallel.sum_in_order, (sums, counted))
         if not self.mesh.deterministic:
             sums = parallel.total(sums)
-        of_clients = jax.tree.map(
-            lambda x: x.reshape(-1, *x.shape[2:])[:num_clients], of_clients
-        )
+        of_clients = jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:])[:num_clients], of_clients)
         return Trained(sums, *counted, *of_clients)
 
 
@@ -193,9 +191,7 @@ class _Run(NamedTuple):
                 lambda g, state, p: descend(training.direction, g, state, p, self.learning_rate)
             )(grads, states, models)
             if correction is not None:
-                moved = jax.tree.map(
-                    lambda p, c: p - self.learning_rate * c, moved, correction
-                )
+                moved = jax.tree.map(lambda p, c: p - self.learning_rate * c, moved, correction)
             models, states = where_rows(valid.any(1), (moved, new_states), (models, states))
             return models, states, loss + total(losses), samples + total(valid.sum(1))
 
@@ -209,7 +205,7 @@ class _Run(NamedTuple):
             sound = finite_rows((models, loss))
             out, models = here & ~sound, where_rows(sound, models, start)
             weight, loss, samples = (jnp.where(sound, x, 0) for x in (weight, loss, samples))
-        share = jnp.where(group == jnp.arange(num_groups)[:, None], weight, 0.0)   # [G, C]
+        share = jnp.where(group == jnp.arange(num_groups)[:, None], weight, 0.0)  # [G, C]
         summed = models if training.sum_models else None
         sums = jax.tree.map(lambda x: jnp.tensordot(share, x, axes=1), summed)
         kept = models if training.keep_models else None

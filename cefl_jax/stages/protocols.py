@@ -69,9 +69,7 @@ def settings_of(spec: Spec) -> Spec:
     if protocol is None:
         cefl = dataclasses.replace(spec.cefl, distill=DistillSpec(rule="none"))
         return dataclasses.replace(spec, cefl=cefl)
-    offload = dataclasses.replace(
-        spec.cefl.offload, include_cloud=protocol.server == "cloud"
-    )
+    offload = dataclasses.replace(spec.cefl.offload, include_cloud=protocol.server == "cloud")
     cefl = dataclasses.replace(
         spec.cefl,
         clustering=protocol.clustering or spec.cefl.clustering,

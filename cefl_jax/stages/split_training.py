@@ -11,13 +11,13 @@ from jaxtyping import Array, ArrayLike, Bool, Float, Float32, Int, Int32, PRNGKe
 
 from cefl_jax.data.federated import FederatedData
 from cefl_jax.models.split import SplitModel
-from cefl_jax.parallel import for_own, take_own
-from cefl_jax.stages.exchange import exchange, exchange_soundly
+from cefl_jax.parallel import local_loop, take_local
+from cefl_jax.stages.link import CutLink
 from cefl_jax.stages.local_training import read_examples
+from cefl_jax.stages.masking import finite_leaves, finite_rows, where_rows
 from cefl_jax.stages.optimizers import descend
-from cefl_jax.stages.planning import Plan, draw_batch
-from cefl_jax.stages.soundness import finite_leaves, finite_rows, where_rows
-from cefl_jax.stages.wire import Wire
+from cefl_jax.stages.round_plan import Plan, draw_batch
+from cefl_jax.stages.split_step import exchange, split_step_dropping_nonfinite
 from cefl_jax.types import Halves
 
 
@@ -69,7 +69,7 @@ class SplitTraining:
     """
 
     model: SplitModel
-    wire: Wire
+    wire: CutLink
     direction: optax.GradientTransformation  # of both halves, started anew in each round
     data: FederatedData
     plan: Plan
@@ -99,7 +99,7 @@ class SplitTraining:
           cluster formed; and bool[K], which of this device's clients are out, or None.
         """
         num_clients, num_clusters = self.plan.clients.shape[0], self.plan.first.shape[0]
-        padded = num_clients + self.client_chunk        # a chunk's rows may run over the last
+        padded = num_clients + self.client_chunk  # a chunk's rows may run over the last
         fronts = _repeat(halves.front, padded)
         shape = (padded, self.upload_slots, self.batch_size, *self.model.feature_shape)
         smashed = jnp.zeros(shape, self.archive_dtype)
@@ -108,9 +108,7 @@ class SplitTraining:
         state = self.direction.init(halves.back)
         start = Node(halves.back, state, jnp.float32(0), jnp.int32(0))
         nothing = Outcome(halves.front, start.back, start.loss, start.samples)
-        outcomes = jax.tree.map(
-            lambda x: jnp.zeros((num_clusters, *x.shape), x.dtype), nothing
-        )
+        outcomes = jax.tree.map(lambda x: jnp.zeros((num_clusters, *x.shape), x.dtype), nothing)
 
         def train(m, carry):
             rows, outcomes = carry
@@ -122,13 +120,11 @@ class SplitTraining:
             return rows, jax.tree.map(lambda all, one: all.at[m].set(one), outcomes, outcome)
 
         formed = jnp.where(self.plan.members > 0, 1 + jnp.arange(num_clusters), 0).max()
-        rows, outcomes = for_own(train, formed, (rows, outcomes))
+        rows, outcomes = local_loop(train, formed, (rows, outcomes))
         smashed, out = jax.tree.map(lambda x: x[:num_clients], (rows.smashed, rows.out))
-        return smashed, take_own(outcomes, num_clusters), out
+        return smashed, take_local(outcomes, num_clusters), out
 
-    def train_cluster(
-        self, m: int | Int32[Array, ""], rows: Rows, node: Node
-    ) -> tuple[Rows, Node]:
+    def train_cluster(self, m: int | Int32[Array, ""], rows: Rows, node: Node) -> tuple[Rows, Node]:
         """All local steps of cluster m; its clients' rows and its node afterwards."""
         steps = jnp.where(self.plan.cluster == m, self.plan.steps, 0).max()
         step = functools.partial(self._local_step, m)
@@ -201,7 +197,7 @@ class SplitTraining:
         if self.skips:
             valid &= ~out[:, None]
         with jax.named_scope("gradients"):
-            send = exchange_soundly if self.skips else exchange
+            send = split_step_dropping_nonfinite if self.skips else exchange
             sent = send(self.model, self.wire, keys, fronts, back, images, labels, valid)
         step_front = functools.partial(descend, self.direction, learning_rate=self.learning_rate)
         moved = jax.vmap(step_front)(sent.front_grads, states, fronts)
@@ -236,9 +232,7 @@ class SplitTraining:
 
     def _slice(self, at, tree):
         """A chunk of the rows of a tree, from row `at` on."""
-        return jax.tree.map(
-            lambda x: jax.lax.dynamic_slice_in_dim(x, at, self.client_chunk), tree
-        )
+        return jax.tree.map(lambda x: jax.lax.dynamic_slice_in_dim(x, at, self.client_chunk), tree)
 
 
 def draw_key(

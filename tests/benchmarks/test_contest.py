@@ -5,8 +5,8 @@ import io
 
 import pytest
 
-from benchmarks import contest
-from benchmarks.alternate import Contender
+from benchmarks import timing as timing_module
+from benchmarks.timing import Contender
 
 READY = '{"prepare_s": 1.0, "first_round_s": 2.0}\n'
 
@@ -18,11 +18,14 @@ class Process:
         self.stdout = io.StringIO(words)
 
 
-@pytest.mark.parametrize(("answers", "timed", "left_out"), [
-    ([[9.0, 4.0], [9.0, 5.0, 6.0]], [4.0, 5.0, 6.0], []),
-    ([[9.0, 4.0], None], [4.0], ["ours"]),
-    ([None], [], ["ours"]),
-])
+@pytest.mark.parametrize(
+    ("answers", "timed", "left_out"),
+    [
+        ([[9.0, 4.0], [9.0, 5.0, 6.0]], [4.0, 5.0, 6.0], []),
+        ([[9.0, 4.0], None], [4.0], ["ours"]),
+        ([None], [], ["ours"]),
+    ],
+)
 def test_a_contender_that_ends_keeps_the_rounds_of_its_earlier_turns(
     monkeypatch, answers, timed, left_out
 ):
@@ -31,12 +34,12 @@ def test_a_contender_that_ends_keeps_the_rounds_of_its_earlier_turns(
         yield Process({"ours": READY, "silent": ""}[contender.name]), None
 
     left = iter(answers)
-    monkeypatch.setattr(contest, "_started", started)
-    monkeypatch.setattr(contest, "_ask", lambda *_: next(left))
-    monkeypatch.setattr(contest, "_end", lambda process: None)
-    monkeypatch.setattr(contest, "_last_words", lambda started: "ended")
-    monkeypatch.setattr(contest, "PAUSE_S", 0.0)
+    monkeypatch.setattr(timing_module, "_started", started)
+    monkeypatch.setattr(timing_module, "_ask", lambda *_: next(left))
+    monkeypatch.setattr(timing_module, "_end", lambda process: None)
+    monkeypatch.setattr(timing_module, "_last_words", lambda started: "ended")
+    monkeypatch.setattr(timing_module, "PAUSE_S", 0.0)
     contenders = [Contender(name, ()) for name in ("ours", "silent")]
-    timings, why = contest.compete(contenders, 2, 5, 60.0, float("inf"))
+    timings, why = timing_module.compete(contenders, 2, 5, 60.0, float("inf"))
     assert [timing.rounds_ms for timing in timings] == ([timed] if timed else [])
     assert why == dict.fromkeys([*left_out, "silent"], "ended")

@@ -6,18 +6,18 @@ import re
 import numpy as np
 import pytest
 
-from benchmarks import alternate
 from benchmarks.peers import __main__ as driver
 from benchmarks.peers import setting, setup
 from benchmarks.peers.stepping import SteppedLoop
 from benchmarks.settings import make_spec
+from benchmarks.timing import Timing
 from cefl_jax import build
 from cefl_jax.data import sources
 
 
 def timing(name, parameters, ms=1.0):
     about = {"prepare_s": 1.0, "first_round_s": 1.0, "parameters": parameters}
-    return alternate.Timing(name, about, [ms])
+    return Timing(name, about, [ms])
 
 
 def ours(parameters=setting.PARAMETERS):
@@ -35,10 +35,14 @@ def test_examples_are_the_extract_normalised_and_each_is_used_once():
     dataset = sources.load("fashion_mnist_12k")
     images, labels = setting.load_clients()
     pixels = np.rint((np.float64(images) * setting.STD + setting.MEAN) * 255).astype(np.uint8)
-    given = {(pixel.tobytes(), label) for pixel, label in
-             zip(pixels.reshape(-1, 28, 28), labels.ravel().tolist(), strict=True)}
-    known = {(image.tobytes(), label) for image, label in
-             zip(dataset.train_images, dataset.train_labels.tolist(), strict=True)}
+    given = {
+        (pixel.tobytes(), label)
+        for pixel, label in zip(pixels.reshape(-1, 28, 28), labels.ravel().tolist(), strict=True)
+    }
+    known = {
+        (image.tobytes(), label)
+        for image, label in zip(dataset.train_images, dataset.train_labels.tolist(), strict=True)
+    }
     assert given == known
     assert labels.size == len(dataset.train_labels)
 

@@ -8,7 +8,7 @@ import pytest
 
 from cefl_jax.models.split import make_model
 from cefl_jax.specs import ModelSpec
-from cefl_jax.stages import planning
+from cefl_jax.stages import round_plan
 from tests.quick import quick_jit
 from tests.world import make_setup, make_spec
 
@@ -71,11 +71,14 @@ def test_the_comparison_sees_another_learning_rate(monkeypatch):
     assert apart(PASSES, "split", "loop") > TOLERANCE
 
 
-@pytest.mark.parametrize(("name", "cut", "shape"), [
-    ("mlp", 1, (8, 6, 3)),
-    ("lenet5", 2, (28, 20, 1)),
-    ("cnn", 1, (9, 8, 3)),
-])
+@pytest.mark.parametrize(
+    ("name", "cut", "shape"),
+    [
+        ("mlp", 1, (8, 6, 3)),
+        ("lenet5", 2, (28, 20, 1)),
+        ("cnn", 1, (9, 8, 3)),
+    ],
+)
 def test_parameters_come_back_as_they_went(name, cut, shape):
     ours = make_model(ModelSpec(name, cut), shape, 4)
     params = jax.device_get(quick_jit(ours.init)(jax.random.key(1)))
@@ -96,19 +99,22 @@ def test_parameters_come_back_as_they_went(name, cut, shape):
         assert_close(got.numpy(), want, 1e-4)
 
 
-@pytest.mark.parametrize("changes", [
-    {},
-    {"cefl.distill.upload_steps": 2},
-    {"train.local_steps": None, "train.local_epochs": 2},
-])
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {},
+        {"cefl.distill.upload_steps": 2},
+        {"train.local_steps": None, "train.local_epochs": 2},
+    ],
+)
 def test_a_drawn_client_has_as_much_to_do_as_ours(changes):
     spec = make_spec(changes)
     sizes = np.array([1, 3, 4, 9, 17])
-    plan = planning.make_plan(
+    plan = round_plan.make_plan(
         np.arange(5), np.zeros(5, int), sizes, 1, spec.train, spec.cefl.distill.upload_steps
     )
-    samples = planning.step_samples(plan, spec.train.batch_size, 10)
-    uploaded = planning.uploaded_samples(plan, samples)
+    samples = round_plan.step_samples(plan, spec.train.batch_size, 10)
+    uploaded = round_plan.uploaded_samples(plan, samples)
     for k, size in enumerate(sizes):
         client = draws.draw_client(spec, torch.arange(size))
         drawn = [len(batch) for batch in client.batches]

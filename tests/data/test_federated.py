@@ -22,8 +22,9 @@ def make_dataset():
     images = rng.integers(0, 256, (NUM_EXAMPLES + NUM_TEST, 2, 3, 2), dtype=np.uint8)
     labels = rng.integers(0, 4, NUM_EXAMPLES + NUM_TEST)
     train, test = slice(None, NUM_EXAMPLES), slice(NUM_EXAMPLES, None)
-    return Dataset("noise", images[train], labels[train], images[test], labels[test],
-                   (0, 1, 2, 3, 4))
+    return Dataset(
+        "noise", images[train], labels[train], images[test], labels[test], (0, 1, 2, 3, 4)
+    )
 
 
 def make_parts():

@@ -31,8 +31,12 @@ def test_what_was_written_is_read(tmp_path_factory, array, zipped):
 
 
 @quick
-@given(st.lists(st.integers(0, 4) | st.integers(0, 2**32 - 1), max_size=4), st.integers(0, 255),
-       st.binary(max_size=30), st.booleans())
+@given(
+    st.lists(st.integers(0, 4) | st.integers(0, 2**32 - 1), max_size=4),
+    st.integers(0, 255),
+    st.binary(max_size=30),
+    st.booleans(),
+)
 def test_any_header_is_right_or_refused_in_one_line(tmp_path_factory, lengths, kind, data, zipped):
     kind = 8 if kind < 200 else kind
     content = struct.pack(f">4B{len(lengths)}I", 0, 0, kind, 3, *lengths) + data
@@ -104,8 +108,12 @@ def test_a_gzip_file_with_any_bit_flipped_is_refused_or_read_right(tmp_path):
 
 def test_what_is_no_regular_file_is_refused(tmp_path):
     os.mkfifo(tmp_path / "pipe")
-    for name, told in (("pipe", "is a pipe or a device"), ("", "is a folder"),
-                       ("absent", "there is no such file"), ("a\nb", "there is no such file")):
+    for name, told in (
+        ("pipe", "is a pipe or a device"),
+        ("", "is a folder"),
+        ("absent", "there is no such file"),
+        ("a\nb", "there is no such file"),
+    ):
         with pytest.raises(DataError, match=told) as error:
             idx.read_idx(tmp_path / name, 3)
         assert str(error.value).isprintable()
@@ -113,15 +121,18 @@ def test_what_is_no_regular_file_is_refused(tmp_path):
 
 def test_a_file_larger_than_any_is_not_read(tmp_path):
     with (tmp_path / "large").open("wb") as file:
-        file.truncate(idx.MAX_FILE_BYTES + 1)                   # takes no room on the disk
+        file.truncate(idx.MAX_FILE_BYTES + 1)  # takes no room on the disk
     with pytest.raises(DataError, match="has 1074790401 bytes, and 1074790400 is the most"):
         idx.read_idx(tmp_path / "large", 3)
 
 
-@pytest.mark.parametrize("content", [
-    pytest.param(WHOLE + bytes(100_000_000), id="a small promise, a flood of zeros"),
-    pytest.param(with_lengths(2**15, 2**15, 1), id="the largest promise, 24 bytes"),
-])
+@pytest.mark.parametrize(
+    "content",
+    [
+        pytest.param(WHOLE + bytes(100_000_000), id="a small promise, a flood of zeros"),
+        pytest.param(with_lengths(2**15, 2**15, 1), id="the largest promise, 24 bytes"),
+    ],
+)
 def test_memory_follows_neither_a_false_header_nor_a_flood(tmp_path, content):
     file = tmp_path / "bomb.gz"
     file.write_bytes(gzip.compress(content, compresslevel=1))

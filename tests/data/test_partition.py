@@ -50,7 +50,8 @@ def test_iid_is_even(labels, data, seed):
 @given(label_lists, st.data(), alphas, seeds)
 @pytest.mark.parametrize("build", [partition.dirichlet, partition.quantity_skew])
 def test_a_dirichlet_ends_for_every_alpha_with_clients_large_enough(
-        build, labels, data, alpha, seed):
+    build, labels, data, alpha, seed
+):
     num_clients = data.draw(st.integers(1, len(labels)))
     min_size = data.draw(st.integers(1, len(labels) // num_clients))
     clients = build(labels, num_clients, alpha, seed, min_size)
@@ -73,7 +74,7 @@ def test_shards_are_even_and_hold_few_labels(labels, data, seed):
 
 
 def test_shards_that_divide_the_labels_hold_one_label_each():
-    clients = partition.shards(TEN_LABELS, 50, 2, seed=3)           # 100 shards of 20, 10 a label
+    clients = partition.shards(TEN_LABELS, 50, 2, seed=3)  # 100 shards of 20, 10 a label
     assert {len(indices) for indices in clients} == {40}
     counts = label_counts(clients, TEN_LABELS)
     assert set(np.unique(counts)) == {0, 20, 40}
@@ -114,8 +115,9 @@ def test_labels_are_mixed_where_only_sizes_are_skewed(name):
 @pytest.mark.parametrize("name", ["dirichlet", "extended"])
 def test_a_clients_examples_of_a_label_come_from_anywhere_among_them(name):
     labels = np.sort(TEN_LABELS)
-    place = np.concatenate([indices % 200 - (indices % 200).mean()
-                            for indices in BUILDERS[name](labels, 0)])
+    place = np.concatenate(
+        [indices % 200 - (indices % 200).mean() for indices in BUILDERS[name](labels, 0)]
+    )
     # Shuffled, places spread as 0..199 do; cut in runs, each client would hold neighbours.
     assert_close(place.std(), 200 / np.sqrt(12), 0.1)
 
@@ -124,7 +126,7 @@ def test_a_tiny_alpha_gives_each_label_to_one_client_all_equally_likely():
     winners = []
     for seed in range(200):
         counts = label_counts(partition.dirichlet(TEN_LABELS, 4, 1e-6, seed, 1), TEN_LABELS)
-        assert (counts.max(axis=0) >= 200 - 3).all()                # 3: the most that repair takes
+        assert (counts.max(axis=0) >= 200 - 3).all()  # 3: the most that repair takes
         winners.extend(counts.argmax(axis=0))
     assert stats.chisquare(np.bincount(winners)).pvalue > 1e-3
 

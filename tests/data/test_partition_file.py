@@ -54,14 +54,16 @@ WRONG_FILES = {
     "nobody": ("[]", "is neither a list with one list"),
     "nobody_by_id": ("{}", "is neither a list with one list"),
     "null": ("null", "is neither a list with one list"),
-    "ids_that_are_no_numbers": ('{"a": [0]}', r'nor a mapping such as .*; .*json\.dump'),
+    "ids_that_are_no_numbers": ('{"a": [0]}', r"nor a mapping such as .*; .*json\.dump"),
     "a_negative_id": ('{"-1": [0]}', "nor a mapping such as"),
     "an_id_without_end": (f'{{"{"9" * 5000}": [0]}}', "nor a mapping such as"),
     "an_id_twice": ('{"1": [0], "01": [1]}', "names client 1 twice, as '1' and '01'"),
     "an_id_with_nothing": ('{"7": []}', "has no examples for client 7"),
     "twice_by_id": ('{"7": [0], "3": [0]}', "gives example 0 twice, to clients 3 and 7"),
-    "leaf": ('{"users": ["f0"], "user_data": {"f0": {"x": [[0.5]], "y": [1]}}}',
-             r"nor a mapping such as .*json\.dump"),
+    "leaf": (
+        '{"users": ["f0"], "user_data": {"f0": {"x": [[0.5]], "y": [1]}}}',
+        r"nor a mapping such as .*json\.dump",
+    ),
     "npz": (b"PK\x03\x04\xff", r"is not UTF-8 text at byte 4; .*json\.dump"),
     "pickle": (b"\x80\x04\x95", r"is not UTF-8 text at byte 0; .*json\.dump"),
     "flat": ("[0, 1]", "has 0 in place of a list for client 0"),
@@ -114,14 +116,25 @@ def test_a_file_far_larger_than_a_partition_is_not_read(tmp_path):
         partition.from_file(file, 9)
 
 
-items = st.one_of(st.integers(-2, 12), st.integers(), st.floats(), st.none(), st.booleans(),
-                  st.text(max_size=3), st.lists(st.integers(0, 9), max_size=2), st.just(10**400))
+items = st.one_of(
+    st.integers(-2, 12),
+    st.integers(),
+    st.floats(),
+    st.none(),
+    st.booleans(),
+    st.text(max_size=3),
+    st.lists(st.integers(0, 9), max_size=2),
+    st.just(10**400),
+)
 
 
 @quick
-@given(st.lists(st.lists(items | st.integers(0, 9), max_size=3) | items, max_size=5)
-       | st.permutations(range(10)).map(lambda order: [order[:4], order[4:]]),
-       st.binary(max_size=2), st.data())
+@given(
+    st.lists(st.lists(items | st.integers(0, 9), max_size=3) | items, max_size=5)
+    | st.permutations(range(10)).map(lambda order: [order[:4], order[4:]]),
+    st.binary(max_size=2),
+    st.data(),
+)
 def test_any_file_is_a_partition_or_is_refused_in_one_line(tmp_path_factory, made, patch, data):
     text = json.dumps(made).encode()
     at = data.draw(st.integers(0, len(text)))

@@ -42,8 +42,10 @@ def test_shares_of_a_label_have_the_moments_of_a_dirichlet(build, alpha):
 def test_sizes_under_quantity_skew_follow_a_beta_distribution():
     # One of N shares ~ Dirichlet(alpha) is Beta(alpha, (N - 1) alpha); here N = 4, alpha = 2.
     labels = np.zeros(4000, int)
-    share = [len(partition.quantity_skew(labels, 4, 2.0, seed, min_size=1)[1]) / 4000
-             for seed in range(2000)]
+    share = [
+        len(partition.quantity_skew(labels, 4, 2.0, seed, min_size=1)[1]) / 4000
+        for seed in range(2000)
+    ]
     assert stats.kstest(share, stats.beta(2, 6).cdf).pvalue > 1e-3
     assert stats.kstest(share, stats.beta(3, 9).cdf).pvalue < 1e-6
 
@@ -73,10 +75,13 @@ def test_repair_takes_from_the_largest_and_only_what_is_missing(sizes, data, see
 @settings(max_examples=300, deadline=None)
 @given(st.integers(1, 8), st.integers(1, 6), st.data(), seeds)
 def test_labels_are_allocated_within_every_bound_that_can_be_met(
-        num_clients, num_labels, data, seed):
+    num_clients, num_labels, data, seed
+):
     per_client = data.draw(st.integers(1, num_labels))
-    bounds = [data.draw(st.lists(st.integers(0, num_clients), min_size=num_labels,
-                                 max_size=num_labels)) for _ in range(2)]
+    bounds = [
+        data.draw(st.lists(st.integers(0, num_clients), min_size=num_labels, max_size=num_labels))
+        for _ in range(2)
+    ]
     fewest, most = np.minimum(*bounds), np.maximum(*bounds)
     assume(fewest.sum() <= num_clients * per_client <= most.sum())
     holds = skew.allocate_labels(np.random.default_rng(seed), num_clients, per_client, fewest, most)
@@ -87,8 +92,13 @@ def test_labels_are_allocated_within_every_bound_that_can_be_met(
 
 def test_labels_are_allocated_uniformly_when_nothing_binds():
     num_clients, num_labels, per_client = 3000, 6, 2
-    holds = skew.allocate_labels(np.random.default_rng(5), num_clients, per_client,
-                                 np.zeros(num_labels, int), np.full(num_labels, num_clients))
+    holds = skew.allocate_labels(
+        np.random.default_rng(5),
+        num_clients,
+        per_client,
+        np.zeros(num_labels, int),
+        np.full(num_labels, num_clients),
+    )
     pairs = np.unique(holds, axis=0, return_counts=True)[1]
-    assert len(pairs) == 15                                         # 6 choose 2
+    assert len(pairs) == 15  # 6 choose 2
     assert stats.chisquare(pairs).pvalue > 1e-3

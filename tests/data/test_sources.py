@@ -21,21 +21,33 @@ from tests.compare import assert_close
 from tests.data.examples import idx_bytes
 
 FASHION_MNIST = Path(sources.INSTALLED_FOLDERS["fashion_mnist"])
-needs_fashion_mnist = pytest.mark.skipif(not FASHION_MNIST.is_dir(),
-                                         reason=f"{FASHION_MNIST} is absent")
+needs_fashion_mnist = pytest.mark.skipif(
+    not FASHION_MNIST.is_dir(), reason=f"{FASHION_MNIST} is absent"
+)
 
 
-def write_set(folder, mark="-", pack=bytes, end="", num_train=30, num_test=10, *, labels=range(10),
-              parts=("train", "t10k")):
+def write_set(
+    folder,
+    mark="-",
+    pack=bytes,
+    end="",
+    num_train=30,
+    num_test=10,
+    *,
+    labels=range(10),
+    parts=("train", "t10k"),
+):
     """Writes four small files; returns their arrays under the names of the files."""
     rng = np.random.default_rng(0)
     folder.mkdir(exist_ok=True, parents=True)
     content = {}
     for part, count in zip(parts, (num_train, num_test), strict=True):
         content[f"{part}-images{mark}idx3-ubyte{end}"] = rng.integers(
-            0, 256, (count, 5, 4), np.uint8)
+            0, 256, (count, 5, 4), np.uint8
+        )
         content[f"{part}-labels{mark}idx1-ubyte{end}"] = rng.permutation(
-            np.resize(np.uint8(labels), count))
+            np.resize(np.uint8(labels), count)
+        )
     for name, array in content.items():
         (folder / name).write_bytes(pack(idx_bytes(array)))
     return content
@@ -49,8 +61,10 @@ def fails_in_one_line(name, path=None, match=None):
 
 
 def assert_is_dataset(dataset, shape, num_train, num_test):
-    for images, labels, count in ((dataset.train_images, dataset.train_labels, num_train),
-                                  (dataset.test_images, dataset.test_labels, num_test)):
+    for images, labels, count in (
+        (dataset.train_images, dataset.train_labels, num_train),
+        (dataset.test_images, dataset.test_labels, num_test),
+    ):
         assert (images.dtype, images.shape) == (np.uint8, (count, *shape, 1))
         assert (labels.dtype, labels.shape) == (np.int32, (count,))
         assert set(np.unique(labels)) == set(range(dataset.num_classes))
@@ -77,9 +91,12 @@ def test_the_extract_is_the_beginning_of_fashion_mnist():
 
 
 @needs_fashion_mnist
-@pytest.mark.skipif(not zlib.ZLIB_RUNTIME_VERSION.startswith(("1.2.", "1.3."))
-                    or "ng" in zlib.ZLIB_RUNTIME_VERSION or sys.platform == "win32",
-                    reason="another zlib compresses into other bytes")
+@pytest.mark.skipif(
+    not zlib.ZLIB_RUNTIME_VERSION.startswith(("1.2.", "1.3."))
+    or "ng" in zlib.ZLIB_RUNTIME_VERSION
+    or sys.platform == "win32",
+    reason="another zlib compresses into other bytes",
+)
 def test_the_extract_can_be_made_again_byte_for_byte():
     assert make_fashion_mnist_12k.make_extract() == sources.EXTRACT.read_bytes()
 
@@ -112,13 +129,12 @@ class Trap:
 def test_nothing_is_unpickled_even_from_an_extract_with_the_right_hash(tmp_path, monkeypatch):
     content, sprung = io.BytesIO(), tmp_path / "sprung"
     np.savez(content, train_images=np.array([Trap(sprung)], object))
-    pickle.loads(pickle.dumps(Trap(sprung)))         # or the trap would not be one
+    pickle.loads(pickle.dumps(Trap(sprung)))  # or the trap would not be one
     sprung.unlink()
     file = tmp_path / "trap.npz"
     file.write_bytes(content.getvalue())
     monkeypatch.setattr(sources, "EXTRACT", file)
-    monkeypatch.setattr(sources, "EXTRACT_SHA256", hashlib.sha256(
-        content.getvalue()).hexdigest())
+    monkeypatch.setattr(sources, "EXTRACT_SHA256", hashlib.sha256(content.getvalue()).hexdigest())
     with pytest.raises(ValueError, match="allow_pickle=False"):
         sources.load("fashion_mnist_12k")
     assert not sprung.exists()
@@ -129,14 +145,22 @@ def test_the_extract_loads_from_a_package_that_is_no_folder(tmp_path):
     archive = tmp_path / "package.zip"
     with zipfile.ZipFile(archive, "w") as package:
         package.writestr("cefl_jax/__init__.py", "")
-        package.write(data.parent / "outside.py", "cefl_jax/outside.py")
+        package.write(data.parent / "outside.py", "cefl_jax/safe_read.py")
         for file in [*data.glob("*.py"), *(data / "assets").iterdir()]:
             if file.is_file():
                 package.write(file, Path("cefl_jax/data") / file.relative_to(data))
-    program = ("import cefl_jax.data.sources as s; assert '.zip' in s.__file__; "
-               "print(s.load('fashion_mnist_12k').train_images.shape)")
-    done = subprocess.run([sys.executable, "-c", program], env={"PYTHONPATH": str(archive)},
-                          cwd=tmp_path, capture_output=True, text=True, check=False)
+    program = (
+        "import cefl_jax.data.sources as s; assert '.zip' in s.__file__; "
+        "print(s.load('fashion_mnist_12k').train_images.shape)"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program],
+        env={"PYTHONPATH": str(archive)},
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
     assert (done.stdout.strip(), done.stderr) == ("(10000, 28, 28, 1)", "")
 
 
@@ -168,8 +192,9 @@ def test_a_path_that_nothing_would_read_is_refused(name):
 
 @pytest.mark.parametrize("name", ["mnist", "fashion_mnist"])
 @pytest.mark.parametrize("mark", ["-", "."])
-@pytest.mark.parametrize(("pack", "end"), [(bytes, ""), (gzip.compress, ".gz"),
-                                           (gzip.compress, ""), (bytes, ".gz")])
+@pytest.mark.parametrize(
+    ("pack", "end"), [(bytes, ""), (gzip.compress, ".gz"), (gzip.compress, ""), (bytes, ".gz")]
+)
 def test_a_folder_is_read_under_all_its_names(tmp_path, name, mark, pack, end):
     content = write_set(tmp_path, mark, pack, end)
     dataset = sources.load(name, str(tmp_path))
@@ -177,8 +202,10 @@ def test_a_folder_is_read_under_all_its_names(tmp_path, name, mark, pack, end):
     assert_is_dataset(dataset, (5, 4), 30, 10)
     fields = ("train_images", "train_labels", "test_images", "test_labels")
     for field, array in zip(fields, content.values(), strict=True):
-        np.testing.assert_array_equal(getattr(dataset, field).squeeze(-1) if array.ndim == 3
-                                      else getattr(dataset, field), array)
+        np.testing.assert_array_equal(
+            getattr(dataset, field).squeeze(-1) if array.ndim == 3 else getattr(dataset, field),
+            array,
+        )
 
 
 def test_mnist_without_a_path_and_folders_without_files_name_the_remedy(tmp_path, monkeypatch):
@@ -192,8 +219,15 @@ def test_mnist_without_a_path_and_folders_without_files_name_the_remedy(tmp_path
     fails_in_one_line("fashion_mnist", match="install Debian's dataset-fashion-mnist or set data")
 
 
-@pytest.mark.parametrize("missing", ["train-images-idx3-ubyte", "train-labels-idx1-ubyte",
-                                     "t10k-images-idx3-ubyte", "t10k-labels-idx1-ubyte"])
+@pytest.mark.parametrize(
+    "missing",
+    [
+        "train-images-idx3-ubyte",
+        "train-labels-idx1-ubyte",
+        "t10k-images-idx3-ubyte",
+        "t10k-labels-idx1-ubyte",
+    ],
+)
 def test_each_of_the_four_files_is_needed(tmp_path, missing):
     write_set(tmp_path)
     (tmp_path / missing).unlink()
@@ -242,18 +276,25 @@ def test_emnist_is_found_under_its_own_names(tmp_path, split, end):
 
 def test_under_another_name_emnist_is_named(tmp_path):
     write_set(tmp_path, parts=("emnist-letters-train", "emnist-letters-test"))
-    fails_in_one_line("mnist", tmp_path, match=r"lacks train-images-idx3-ubyte, plain or \.gz; set "
-                                               "data.name='emnist_letters' for the files there")
+    fails_in_one_line(
+        "mnist",
+        tmp_path,
+        match=r"lacks train-images-idx3-ubyte, plain or \.gz; set "
+        "data.name='emnist_letters' for the files there",
+    )
     fails_in_one_line("emnist_digits", tmp_path, match="lacks emnist-digits-train-images")
     (tmp_path / "emnist-letters-test-labels-idx1-ubyte").unlink()
     fails_in_one_line("emnist_letters", tmp_path, match="test-labels-idx1-ubyte, .*; set data.path")
 
 
-@pytest.mark.parametrize(("name", "below", "parts"), [
-    ("mnist", "MNIST/raw", ("train", "t10k")),
-    ("fashion_mnist", "FashionMNIST/raw", ("train", "t10k")),
-    ("emnist_letters", "EMNIST/raw", ("emnist-letters-train", "emnist-letters-test")),
-])
+@pytest.mark.parametrize(
+    ("name", "below", "parts"),
+    [
+        ("mnist", "MNIST/raw", ("train", "t10k")),
+        ("fashion_mnist", "FashionMNIST/raw", ("train", "t10k")),
+        ("emnist_letters", "EMNIST/raw", ("emnist-letters-train", "emnist-letters-test")),
+    ],
+)
 def test_a_folder_of_torchvision_is_read(tmp_path, name, below, parts):
     """That which it was given, that of the data set in it, or the innermost."""
     folder = tmp_path / below

@@ -14,8 +14,15 @@ from scipy import stats
 from cefl_jax import config
 from experiments import offloading, outcomes, reproduce_sequential_fl, runs
 
-NAMES = ("main_comparison", "ablation", "heterogeneity", "cut_layer", "cloud_depth", "privacy",
-         "reproduce_niid_bench")
+NAMES = (
+    "main_comparison",
+    "ablation",
+    "heterogeneity",
+    "cut_layer",
+    "cloud_depth",
+    "privacy",
+    "reproduce_niid_bench",
+)
 EXPERIMENTS = {name: importlib.import_module(f"experiments.{name}").EXPERIMENT for name in NAMES}
 EXPERIMENTS["reproduce_sequential_fl"] = reproduce_sequential_fl.make("partition.json")
 TINY = runs.Experiment(
@@ -40,8 +47,14 @@ TINY = runs.Experiment(
 def line(round, accuracy, **more):
     """A record of an evaluation."""
     costs = dict.fromkeys(outcomes.LINKS, 10.0 * round)
-    return {"round": round, "test/accuracy": accuracy, "sim/time_s": 2.0 * round,
-            "sim/energy_j": 1e3 * round, **costs, **more}
+    return {
+        "round": round,
+        "test/accuracy": accuracy,
+        "sim/time_s": 2.0 * round,
+        "sim/energy_j": 1e3 * round,
+        **costs,
+        **more,
+    }
 
 
 @pytest.mark.parametrize("name", EXPERIMENTS)
@@ -57,8 +70,10 @@ def test_every_cell_at_every_scale_is_a_run_that_can_be_made(name):
 
 @pytest.mark.parametrize("scale", offloading.SCALES)
 def test_every_setting_of_the_offloading_experiment_is_a_run_that_can_be_made(scale):
-    clusterings = [*offloading.CLUSTERINGS.values(), *(
-        {"cefl.clustering.network_weight": weight} for weight in offloading.WEIGHTS)]
+    clusterings = [
+        *offloading.CLUSTERINGS.values(),
+        *({"cefl.clustering.network_weight": weight} for weight in offloading.WEIGHTS),
+    ]
     for clustering, offload in itertools.product(clusterings, offloading.OFFLOADS.values()):
         config.to_spec(offloading.make_config(scale, 0, clustering, offload))
 
@@ -74,9 +89,11 @@ def test_cells_differ_in_what_their_names_say():
 def test_runs_are_made_once_and_again_when_their_settings_change(tmp_path, capsys):
     records = runs.run_all(TINY, "smoke", 2, tmp_path)
     assert {cell: [len(one) for one in seeds] for cell, seeds in records.items()} == {
-        "slow": [1, 1], "a long/one": [2, 2]}
+        "slow": [1, 1],
+        "a long/one": [2, 2],
+    }
     assert records["slow"][0][0]["test/accuracy"] != records["slow"][1][0]["test/accuracy"]
-    assert capsys.readouterr().out.count("compiling") == 2          # of four runs
+    assert capsys.readouterr().out.count("compiling") == 2  # of four runs
     folder = tmp_path / "a_long-one-1"
     assert json.loads((folder / "status.json").read_text())["state"] == "finished"
     assert runs.run_all(TINY, "smoke", 2, tmp_path) == records
@@ -113,15 +130,22 @@ def test_final_accuracy_is_the_mean_of_the_last_evaluations():
 def test_costs_are_those_of_the_first_evaluation_at_the_target():
     records = [line(1, 0.4), line(2, 0.6), line(3, 0.5), line(4, 0.9)]
     assert outcomes.cost_to(records, 0.6) == {
-        "round": 2, "sim/time_s": 4.0, "sim/energy_j": 2e3, "bytes": 60.0}
+        "round": 2,
+        "sim/time_s": 4.0,
+        "sim/energy_j": 2e3,
+        "bytes": 60.0,
+    }
     assert outcomes.cost_to(records, 0.95) is None
     assert outcomes.cost_to([line(1, None)], 0.1) is None
 
 
 def test_the_table_has_means_intervals_and_who_got_there():
     values = [0.5, 0.6, 0.9]
-    text = outcomes.table({"one": [[line(3, value)] for value in values],
-                           "none": [[line(3, 0.1)]]}, target=0.6, more={"x": "X"})
+    text = outcomes.table(
+        {"one": [[line(3, value)] for value in values], "none": [[line(3, 0.1)]]},
+        target=0.6,
+        more={"x": "X"},
+    )
     first, second = text.splitlines()[2:]
     half = stats.t.ppf(0.975, 2) * np.std(values, ddof=1) / np.sqrt(3)
     assert f"| one | {100 * np.mean(values):.2f} ± {100 * half:.2f} | - | 2 of 3 | 3 ± 0" in first
@@ -137,8 +161,7 @@ def test_published_values_stand_beside_ours(tmp_path):
 
 
 def _plain(records):
-    return [{key: value for key, value in one.items() if key != "wall/round_ms"}
-            for one in records]
+    return [{key: value for key, value in one.items() if key != "wall/round_ms"} for one in records]
 
 
 def _differences(a, b, prefix=""):

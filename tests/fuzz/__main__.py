@@ -38,21 +38,31 @@ def parse():
     parser.add_argument("file", nargs="?", type=pathlib.Path, help="one input to read again")
     parser.add_argument("--runs", type=int, default=100_000, help="inputs to try (100000)")
     parser.add_argument("--seed", type=int, default=0, help="of the changes; 0: another each time")
-    parser.add_argument("--folder", type=pathlib.Path, default=pathlib.Path("fuzz_run"),
-                        help="for inputs that reach new code, and those that fail (fuzz_run)")
+    parser.add_argument(
+        "--folder",
+        type=pathlib.Path,
+        default=pathlib.Path("fuzz_run"),
+        help="for inputs that reach new code, and those that fail (fuzz_run)",
+    )
     return parser.parse_args()
 
 
 def fuzz_all(options):
-    """Fuzzes one reader after another in processes of their own; how many have failed, at most 1.
-    """
+    """Fuzzes one reader after another in processes of their own; 1 where any has failed."""
     found = load()
     total = sum(reader.share for reader in found.values())
     failed = []
     for name, reader in found.items():
         runs = max(int(options.runs * reader.share / total), 1)
-        command = [sys.executable, "-m", "tests.fuzz", name, f"--runs={runs}",
-                   f"--seed={options.seed}", f"--folder={options.folder}"]
+        command = [
+            sys.executable,
+            "-m",
+            "tests.fuzz",
+            name,
+            f"--runs={runs}",
+            f"--seed={options.seed}",
+            f"--folder={options.folder}",
+        ]
         if subprocess.run(command, check=False).returncode:
             failed.append(name)
     print(f"failed: {', '.join(failed) or 'none'}")
@@ -74,8 +84,10 @@ def fuzz(options):
         import atheris
     except ImportError:
         sys.exit(INSTALL)
-    with atheris.instrument_imports(include=["cefl_jax", "yaml"]), \
-            contextlib.redirect_stderr(io.StringIO()):
+    with (
+        atheris.instrument_imports(include=["cefl_jax", "yaml"]),
+        contextlib.redirect_stderr(io.StringIO()),
+    ):
         found = load()
     reader = choose(found, options.reader)
     place = options.folder / options.reader
@@ -89,11 +101,22 @@ def fuzz(options):
 
     corpus = prepare(place, reader)
     tally = Tally(options, reader, place)
-    atheris.Setup([
-        sys.argv[0], str(corpus), f"-dict={place / 'tokens.txt'}", f"-artifact_prefix={place}/",
-        f"-max_len={2 * max(4096, *map(len, reader.seeds))}", f"-rss_limit_mb={MOST_MB}",
-        f"-timeout={MOST_S}", f"-seed={options.seed}", "-mutate_depth=3", "-verbosity=0",
-    ], tally.run, custom_mutator=change)
+    atheris.Setup(
+        [
+            sys.argv[0],
+            str(corpus),
+            f"-dict={place / 'tokens.txt'}",
+            f"-artifact_prefix={place}/",
+            f"-max_len={2 * max(4096, *map(len, reader.seeds))}",
+            f"-rss_limit_mb={MOST_MB}",
+            f"-timeout={MOST_S}",
+            f"-seed={options.seed}",
+            "-mutate_depth=3",
+            "-verbosity=0",
+        ],
+        tally.run,
+        custom_mutator=change,
+    )
     atheris.Fuzz()
 
 
@@ -114,9 +137,12 @@ class Tally:
             self.fail(data)
         self.count += 1
         if self.count == self.options.runs:
-            print(f"{self.options.reader}: {self.count} inputs, {self.taken} taken, "
-                  f"{self.count - self.taken} refused, none failed, "
-                  f"{time.monotonic() - self.began:.0f} s", flush=True)
+            print(
+                f"{self.options.reader}: {self.count} inputs, {self.taken} taken, "
+                f"{self.count - self.taken} refused, none failed, "
+                f"{time.monotonic() - self.began:.0f} s",
+                flush=True,
+            )
             self.end(0)
 
     def fail(self, data):
@@ -124,8 +150,11 @@ class Tally:
         traceback.print_exc()
         file = self.place / f"failed-{hashlib.sha256(data).hexdigest()[:16]}"
         file.write_bytes(data)
-        print(f"{self.options.reader}: input {self.count + 1} failed: {data!r:.300}\n"
-              f"again: python -m tests.fuzz {self.options.reader} {file}", flush=True)
+        print(
+            f"{self.options.reader}: input {self.count + 1} failed: {data!r:.300}\n"
+            f"again: python -m tests.fuzz {self.options.reader} {file}",
+            flush=True,
+        )
         self.end(1)
 
     def end(self, status):

@@ -16,12 +16,13 @@ import zipfile
 import numpy as np
 
 from cefl_jax import config
-from cefl_jax.config_checks import SettingError
+from cefl_jax.config.validate import SettingError
 from cefl_jax.data import idx, partition_file
 from cefl_jax.data.dataset import DataError
 from cefl_jax.network.sources import network_file, trace_file
+from cefl_jax.plots import timeline
 from cefl_jax.reports import formats, groups, metrics, runs, settings, tables
-from cefl_jax.runtime import records, seal, timeline
+from cefl_jax.runtime import records, seal
 from cefl_jax.specs import Spec
 from tests.network.sources.test_network_file import check_network
 
@@ -69,6 +70,7 @@ def put(folder, name, content):
 
 # Settings.
 
+
 def read_overrides(data, folder):
     """Lines of FIELD=TEXT, as on a command line."""
     texts = [line.partition("=")[::2] for line in data.decode(errors="surrogateescape").split("\n")]
@@ -102,6 +104,7 @@ def check_spec(spec):
 
 # Files that a run takes.
 
+
 def read_partition(data, folder):
     """A partition of 10 examples."""
     path = put(folder, "partition.json", data)
@@ -132,8 +135,9 @@ def read_network(suffix):
 
 def read_trace(path):
     """Whether a file is a trace."""
-    trace = refuses(lambda: trace_file.read_trace(path, ROUNDS, CLIENTS, EDGES), ValueError,
-                    r"network\.trace=")
+    trace = refuses(
+        lambda: trace_file.read_trace(path, ROUNDS, CLIENTS, EDGES), ValueError, r"network\.trace="
+    )
     if trace is None:
         return False
     demand(trace.shadow_db.shape[1:] in ((1, 1), (CLIENTS, 1), (CLIENTS, EDGES + 1)), "shadows fit")
@@ -161,9 +165,9 @@ def read_trace_npz(data, folder):
         packing = zipfile.ZIP_DEFLATED if data[0] % 2 else zipfile.ZIP_STORED
         parts = data[1:].split(MARK)
         with warnings.catch_warnings(), zipfile.ZipFile(stream, "w", packing) as archive:
-            warnings.simplefilter("ignore")                    # of a name that is given twice
+            warnings.simplefilter("ignore")  # of a name that is given twice
             for name, content in zip(parts[::2], parts[1::2], strict=False):
-                with contextlib.suppress(ValueError):          # no name for zipfile
+                with contextlib.suppress(ValueError):  # no name for zipfile
                     archive.writestr(zipfile.ZipInfo(name.decode("latin-1")), content)
         data = b"\0" + stream.getvalue()
     return read_trace(put(folder, "trace.npz", data[1:]))
@@ -182,6 +186,7 @@ def read_idx(data, folder):
 
 # Files that a run leaves.
 
+
 def read_records(data, folder):
     """The metrics of a run, as it reads them itself."""
     path = put(folder, "metrics.jsonl", data)
@@ -198,8 +203,10 @@ def read_metrics(data, folder):
     path = put(folder, "metrics.jsonl", data)
     whole, faults = metrics.read_metrics([path])
     demand({*whole, *faults} == {path} and len(whole) + len(faults) == 1, "a file is whole or not")
-    demand(all(fault.isprintable() and len(fault) < MOST_LINE for fault in faults.values()),
-           "a fault is one line")
+    demand(
+        all(fault.isprintable() and len(fault) < MOST_LINE for fault in faults.values()),
+        "a fault is one line",
+    )
     for found in whole.values():
         demand((np.diff(found.values["round"]) > 0).all(), "rounds ascend")
         demand(len({values.shape for values in found.values.values()}) == 1, "metrics are aligned")
@@ -245,6 +252,6 @@ def read_seal(data, folder):
     put(folder, "leaf", b"1")
     put(folder, seal.SEAL, data[1:])
     read = (seal.read_facts, seal.verify)
-    facts = [refuses(lambda call=call: call(folder), seal.Damaged, "") for call in read]
+    facts = [refuses(lambda call=call: call(folder), seal.CorruptCheckpoint, "") for call in read]
     demand(facts[1] is None or facts[0] == facts[1], "what is verified is read")
     return facts[1] is not None

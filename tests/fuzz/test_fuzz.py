@@ -44,14 +44,21 @@ def test_changed_seeds_are_taken_or_refused(tmp_path, name, ready):
 def damage(data, rng):
     """The bytes with a few of them replaced by a token."""
     at = rng.randrange(len(data) + 1)
-    return data[:at] + bytes([rng.randrange(256)]) + data[at + rng.randrange(3):]
+    return data[:at] + bytes([rng.randrange(256)]) + data[at + rng.randrange(3) :]
 
 
-@pytest.mark.parametrize("error", [
-    KeyError("x"), RecursionError(), UnicodeDecodeError("utf-8", b"\xff", 0, 1, "x"),
-    ValueError("someone else's"), ValueError("data.partition.path: two\nlines"),
-    ValueError(f"data.partition.path: {'x' * 9999}"), MemoryError(),
-])
+@pytest.mark.parametrize(
+    "error",
+    [
+        KeyError("x"),
+        RecursionError(),
+        UnicodeDecodeError("utf-8", b"\xff", 0, 1, "x"),
+        ValueError("someone else's"),
+        ValueError("data.partition.path: two\nlines"),
+        ValueError(f"data.partition.path: {'x' * 9999}"),
+        MemoryError(),
+    ],
+)
 def test_what_a_reader_must_not_raise_goes_on(tmp_path, monkeypatch, error):
     def fail(*_):
         raise error
@@ -82,8 +89,9 @@ def run(*arguments, blocked=()):
     """The fuzzer in a process of its own, which cannot import some libraries."""
     block = f"import sys; sys.modules.update(dict.fromkeys({blocked!r})); sys.argv[1:] = "
     program = f"{block}{arguments!r}; from tests.fuzz.__main__ import main; main()"
-    return subprocess.run([sys.executable, "-c", program], capture_output=True, text=True,
-                          check=False)
+    return subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, check=False
+    )
 
 
 def test_one_input_is_read_again_without_atheris(tmp_path):

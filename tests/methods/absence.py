@@ -8,8 +8,8 @@ import jax
 import numpy as np
 
 from cefl_jax import program
-from cefl_jax.stages import planning
-from cefl_jax.stages.orchestration import Orchestrator
+from cefl_jax.stages import round_plan
+from cefl_jax.stages.round_planner import RoundPlanner
 from tests import world
 from tests.quick import quick_jit
 
@@ -46,8 +46,8 @@ def compile_round(changes, jit=quick_jit, wrap=lambda model: model):
     setup = setup._replace(data=data, model=wrap(setup.model))
 
     def step(state, hparams, data, network, gone):
-        decide = functools.partialmethod(decide_without, Orchestrator.decide, gone)
-        with mock.patch.object(Orchestrator, "decide", decide):
+        decide = functools.partialmethod(decide_without, RoundPlanner.decide, gone)
+        with mock.patch.object(RoundPlanner, "decide", decide):
             return program.make_method(setup, data, network).round(state, hparams)
 
     start, _, arrays = world.compile_round(setup, quick_jit)
@@ -58,7 +58,7 @@ def decide_without(self, decide, gone, *args):
     """A Decision in which some clients of the population, bool[N], do nothing."""
     decision = decide(self, *args)
     out = gone.at[decision.plan.clients].get(mode="fill", fill_value=False)
-    return decision._replace(plan=planning.without(decision.plan, out))
+    return decision._replace(plan=round_plan.without(decision.plan, out))
 
 
 def decided(run):

@@ -3,8 +3,8 @@
 import numpy as np
 
 from cefl_jax.network import topology
-from cefl_jax.stages import clustering, planning, sampling
-from cefl_jax.stages.distillation import Uploads, batch_rows
+from cefl_jax.stages import clustering, round_plan, sampling
+from cefl_jax.stages.distillation import FeatureBuffer, batch_rows
 from cefl_jax.types import Purpose, round_key
 from tests.oracles.dense_net import Sgd
 from tests.oracles.round_ledger import Terms
@@ -20,9 +20,9 @@ TEACHES = {  # rule: (the cloud the edge model, the edge model the cloud)
 
 sample_clients = quick_jit(sampling.sample_clients, static_argnums=(1, 2))
 cluster_clients = quick_jit(clustering.cluster_clients, static_argnums=2)
-make_plan = quick_jit(planning.make_plan, static_argnums=(3, 4, 5))
+make_plan = quick_jit(round_plan.make_plan, static_argnums=(3, 4, 5))
 see_network = quick_jit(topology.of_clients, static_argnums=3)
-draw_batch = quick_jit(planning.draw_batch, static_argnums=4)
+draw_batch = quick_jit(round_plan.draw_batch, static_argnums=4)
 draw_rows = quick_jit(batch_rows, static_argnums=3)
 
 
@@ -59,9 +59,7 @@ def settings(spec, index):
 def terms(setup, state, clients):
     """What the reference ledger is told of a round of these clients."""
     offload, distill = setup.spec.cefl.offload, setup.spec.cefl.distill
-    network = see_network(
-        setup.network, state.conditions, np.array(clients), offload.include_cloud
-    )
+    network = see_network(setup.network, state.conditions, np.array(clients), offload.include_cloud)
     return Terms(
         network,
         setup.work,
@@ -80,14 +78,10 @@ def draws(setup, state, index, broken=None):
     spec, data = setup.spec, setup.data
     key = {purpose: round_key(state.key, index, purpose) for purpose in Purpose}
     clients = np.asarray(
-        sample_clients(
-            key[Purpose.SAMPLING], len(setup.partition), spec.train.clients_per_round
-        )
+        sample_clients(key[Purpose.SAMPLING], len(setup.partition), spec.train.clients_per_round)
     )
     counts = data.label_counts[clients]
-    cluster = np.asarray(
-        cluster_clients(key[Purpose.CLUSTERING], counts, spec.cefl.clustering)
-    )
+    cluster = np.asarray(cluster_clients(key[Purpose.CLUSTERING], counts, spec.cefl.clustering))
     plan = make_plan(
         clients,
         cluster,
@@ -154,7 +148,7 @@ def _order(setup, key, plan, places, batches):
             for b in range(len(batches[place][first + slot])):
                 rows[(k * slots + slot) * width + b] = (place, first + slot, b)
     filled = np.array(sorted(rows))
-    uploads = Uploads(None, None, filled, np.int32(len(filled)))
+    uploads = FeatureBuffer(None, None, filled, np.int32(len(filled)))
     per_epoch = -(-len(filled) // distill.batch_size)
     epochs = []
     for epoch in range(distill.epochs):

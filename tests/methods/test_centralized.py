@@ -11,7 +11,7 @@ import pytest
 
 from cefl_jax import build, config, experiment
 from cefl_jax.data.federated import batch_examples, permute
-from cefl_jax.runtime import logs
+from cefl_jax.runtime import workdir
 from cefl_jax.types import Purpose
 from tests import world
 from tests.compare import assert_close
@@ -113,8 +113,8 @@ def bill(setup, samples, uploads):
             for message, count in size.items():
                 sent[link, message] = sent.get((link, message), 0) + count
         snr = float(network.up_snr[client, -1])
-        radio_s = 8 * sum(size.values()) / (
-            float(network.bandwidth_hz[client]) * math.log2(1 + snr)
+        radio_s = (
+            8 * sum(size.values()) / (float(network.bandwidth_hz[client]) * math.log2(1 + snr))
         )
         whole_s = radio_s + 8 * sum(size.values()) / float(network.backhaul_bps[-1])
         slowest_s = max(slowest_s, whole_s)
@@ -132,13 +132,13 @@ def test_two_devices_give_the_same_bits():
 def test_with_one_client_it_is_that_clients_own_sgd():
     """Through its shuffled epochs, as its own batches are drawn where it trains alone."""
     dataset = world.make_dataset()
-    spec = world.make_spec({
-        "method.name": "centralized", "train.clients_per_round": 1, "train.local_steps": 50
-    })
+    spec = world.make_spec(
+        {"method.name": "centralized", "train.clients_per_round": 1, "train.local_steps": 50}
+    )
     setup = build.build(spec, dataset, [np.arange(160)])
     state, _ = world.run_whole(setup)[-1]
     key = jax.random.fold_in(jax.random.key(spec.seed), int(Purpose.BATCHES))
-    steps = jnp.arange(100)                             # of 40 an epoch
+    steps = jnp.arange(100)  # of 40 an epoch
     data = jax.tree.map(jnp.asarray, setup.data)
 
     def draw(step):
@@ -160,7 +160,7 @@ def test_a_run_has_no_metrics_of_what_it_lacks(tmp_path, monkeypatch):
     assert build.archive_bytes(setup) == 0
     made = None, lambda *_: next(chunks), (), 0.0
     monkeypatch.setattr(experiment, "compile_program", lambda *_: made)
-    experiment.conduct(setup, logs.open_workdir(tmp_path / "run"))
+    experiment.conduct(setup, workdir.open_workdir(tmp_path / "run"))
     names = {path.name for path in (tmp_path / "run").iterdir()}
     assert not names & {"timeline.json", "gantt.png", "map.png"}
     assert json.loads((tmp_path / "run" / "status.json").read_text())["state"] == "finished"
@@ -172,10 +172,21 @@ def test_a_run_has_no_metrics_of_what_it_lacks(tmp_path, monkeypatch):
     assert records[0]["comm/client_up_bytes"] == 160 * 68 == records[-1]["comm/client_up_bytes"]
 
 
-@pytest.mark.parametrize(("field", "text", "line"), [
-    ("network.deadline_s", "2", "network.deadline_s=2.0: not read with method.name='centralize"),
-    ("hierfavg.edge_rounds", "3", "hierfavg.edge_rounds=3: not read with method.name='centralize"),
-])
+@pytest.mark.parametrize(
+    ("field", "text", "line"),
+    [
+        (
+            "network.deadline_s",
+            "2",
+            "network.deadline_s=2.0: not read with method.name='centralize",
+        ),
+        (
+            "hierfavg.edge_rounds",
+            "3",
+            "hierfavg.edge_rounds=3: not read with method.name='centralize",
+        ),
+    ],
+)
 def test_what_it_cannot_honour_is_refused(field, text, line):
     chosen = config.default_config()
     config.set_field(chosen, "method.name", "centralized")

@@ -83,8 +83,9 @@ def test_any_number_of_devices_gives_the_same_bits(rule, devices):
 def test_the_deadline_on_the_moving_network_is_missed_and_met():
     """Or its case above would say nothing of them."""
     _, chunk = on_one_device("moving network")
-    sampled, finished = (np.asarray(x).sum() for x in (chunk.metrics.sampled,
-                                                       chunk.metrics.finished))
+    sampled, finished = (
+        np.asarray(x).sum() for x in (chunk.metrics.sampled, chunk.metrics.finished)
+    )
     assert 0 < finished < sampled
 
 

@@ -11,10 +11,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from cefl_jax import experiment, program, readings
+from cefl_jax import experiment, program, rounds
 from cefl_jax.network import dynamics
-from cefl_jax.runtime import logs
-from cefl_jax.runtime.timeline import read_timeline
+from cefl_jax.plots.timeline import read_timeline
+from cefl_jax.runtime import workdir
 from cefl_jax.types import HParams
 from tests import world
 from tests.compare import assert_close
@@ -50,7 +50,7 @@ def conduct(compiled, tmp_path, monkeypatch, capsys):
 
         made = states[0], remember, arrays, 0.0
         monkeypatch.setattr(experiment, "compile_program", lambda *_: made)
-        experiment.conduct(setup, logs.open_workdir(tmp_path / folder))
+        experiment.conduct(setup, workdir.open_workdir(tmp_path / folder))
         text = (tmp_path / folder / "metrics.jsonl").read_text()
         assert "NaN" not in text
         records = [json.loads(line) for line in text.splitlines()]
@@ -177,7 +177,7 @@ def test_a_mean_loss_is_that_of_the_rounds_with_somebody(compiled):
     twice = jax.tree.map(lambda leaf: np.concatenate([leaf, leaf]), chunk.metrics)
     for losses, mean in (([np.nan, 2], 2), ([3, 2], 2.5), ([np.nan, np.nan], np.nan)):
         metrics = twice._replace(train_loss=np.float32(losses))
-        record = readings.make_record(chunk._replace(metrics=metrics), 2, 2, 1.0)
+        record = rounds.make_record(chunk._replace(metrics=metrics), 2, 2, 1.0)
         np.testing.assert_equal(record["train/loss"], mean)
 
 

@@ -9,9 +9,9 @@ import pytest
 
 from cefl_jax.parallel import AXIS
 from cefl_jax.specs import CompressionSpec, PrivacySpec
-from cefl_jax.stages.exchange import exchange
+from cefl_jax.stages.link import make_link
 from cefl_jax.stages.optimizers import descend, make_direction
-from cefl_jax.stages.wire import make_wire
+from cefl_jax.stages.split_step import exchange
 from cefl_jax.types import Purpose, round_key
 from tests import world
 from tests.compare import assert_close
@@ -36,9 +36,7 @@ def train_alone(setup, params, client, learning_rate, num_steps):
         return jax.tree.map(lambda p, g: p - learning_rate * g, params, jax.grad(loss)(params))
 
     for index in range(num_steps):
-        examples, valid = replay.draw_batch(
-            data, key, client, index, setup.spec.train.batch_size
-        )
+        examples, valid = replay.draw_batch(data, key, client, index, setup.spec.train.batch_size)
         examples = np.minimum(examples, len(data.labels) - 1)
         pixels = data.images[examples] / 255.0
         images = (pixels - data.mean) / data.std
@@ -112,7 +110,7 @@ def test_the_back_half_step_agrees_with_pmap():
     """One step of four clusters, mapped by the mesh and by jax.pmap."""
     setup = world.make_setup({"run.devices": 4})
     model, direction = setup.model, make_direction("sgd", momentum=0.9)
-    wire = make_wire(CompressionSpec(), PrivacySpec())
+    wire = make_link(CompressionSpec(), PrivacySpec())
     halves, _ = quick_jit(model.init)(jax.random.key(0))
     rng = np.random.default_rng(0)
     images = jnp.float32(rng.normal(size=(4, 3, 5, 8, 8, 1)))

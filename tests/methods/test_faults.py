@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from cefl_jax import program
-from cefl_jax.runtime.faults import Fault, find_fault
+from cefl_jax.runtime.nonfinite import Fault, find_fault
 from tests import world
 from tests.quick import quick_jit
 
@@ -46,16 +46,19 @@ def test_a_run_that_is_sound_has_no_fault_though_its_last_chunk_is_shorter():
         assert chunk.metrics.skipped is None
     assert not any(leaf[2] for leaf in jax.tree.leaves(chunk.metrics.finite))
     stages = list(chunk.metrics.finite)
-    assert stages == ["split training", "aggregation", "distillation"]      # as they run
+    assert stages == ["split training", "aggregation", "distillation"]  # as they run
 
 
-@pytest.mark.parametrize(("rates", "fault"), [
-    # The loss is taken before the one step of the round.
-    ({"learning_rate": np.inf}, Fault(0, "aggregation", FRONT)),
-    ({"distill_learning_rate": np.inf}, Fault(0, "distillation", "back[0]['Dense_0']['bias']")),
-    ({"temperature_cloud": 0.0}, Fault(0, "distillation", "cloud[0]['Dense_0']['bias']")),
-    ({"learning_rate": 1e15}, Fault(1, "split training", "loss")),
-])
+@pytest.mark.parametrize(
+    ("rates", "fault"),
+    [
+        # The loss is taken before the one step of the round.
+        ({"learning_rate": np.inf}, Fault(0, "aggregation", FRONT)),
+        ({"distill_learning_rate": np.inf}, Fault(0, "distillation", "back[0]['Dense_0']['bias']")),
+        ({"temperature_cloud": 0.0}, Fault(0, "distillation", "cloud[0]['Dense_0']['bias']")),
+        ({"learning_rate": 1e15}, Fault(1, "split training", "loss")),
+    ],
+)
 def test_a_run_that_diverges_says_where(rates, fault):
     (rounds, chunk), _ = chunks(**rates)
     assert fault_of(chunk, rounds) == fault
@@ -65,7 +68,8 @@ def test_the_round_is_that_in_which_a_broken_example_is_first_seen():
     setup, *_ = compiled()
     clients = world.decide_rounds(setup)[0].plan.clients
     late = {
-        client: seen.min() for client in range(11)
+        client: seen.min()
+        for client in range(11)
         if (seen := np.flatnonzero((clients == client).any(1))).size and seen.min() > 0
     }
     client, index = max(late.items(), key=lambda item: item[1])
@@ -98,10 +102,7 @@ STAGES = {
 
 @pytest.mark.parametrize(
     "method",
-    [
-        name if name == "fedopt" else pytest.param(name, marks=pytest.mark.slow)
-        for name in STAGES
-    ],
+    [name if name == "fedopt" else pytest.param(name, marks=pytest.mark.slow) for name in STAGES],
 )
 def test_every_method_says_of_its_stages_whether_they_are_sound(method):
     """And finds a label that is none in the loss, and an infinite rate in what it moves."""

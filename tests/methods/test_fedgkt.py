@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from cefl_jax import config, experiment, program
-from cefl_jax.runtime import logs
+from cefl_jax.runtime import workdir
 from cefl_jax.stages.protocols import settings_of
 from cefl_jax.types import Purpose, purpose_key
 from tests import world
@@ -47,14 +47,16 @@ AVAILABLE = np.arange(11) >= np.array([6, 0, 4, 1])[:, None]
 
 
 def make_setup(changes=None):
-    return world.make_setup({
-        "method.name": "fedgkt",
-        "fedgkt.server_epochs": 2,
-        "fedgkt.server_batch_size": 16,
-        "fedgkt.server_learning_rate": 0.05,
-        "run.eval_every": 1,
-        **(changes or {}),
-    })
+    return world.make_setup(
+        {
+            "method.name": "fedgkt",
+            "fedgkt.server_epochs": 2,
+            "fedgkt.server_batch_size": 16,
+            "fedgkt.server_learning_rate": 0.05,
+            "run.eval_every": 1,
+            **(changes or {}),
+        }
+    )
 
 
 @functools.cache
@@ -156,8 +158,10 @@ def test_the_cases_come_back_to_clients_that_know_something_and_not_all():
         uploaded = {e for place, s in first.uploads for e in first.batches[place][s]}
         trained = {
             example
-            for place, client in enumerate(second.clients) if client in again
-            for batch in second.batches[place] for example in batch
+            for place, client in enumerate(second.clients)
+            if client in again
+            for batch in second.batches[place]
+            for example in batch
         }
         assert again
         assert trained & uploaded
@@ -186,8 +190,7 @@ def test_without_weight_every_client_trains_alone():
 
 @pytest.mark.parametrize("case", [pytest.param("epochs", marks=pytest.mark.slow), "steps"])
 def test_test_images_are_shared_out_over_the_clients(case):
-    """Image i is scored with the extractor of client i mod N and the server, or with its own model.
-    """
+    """Image i is scored by client i mod N with the server, or with its own model."""
     setup, (state, chunk) = make_setup(CASES[case]), outcomes(case)[-1]
     dataset, clients = world.make_dataset(), clients_of(state.clients)
     x = features_of(dataset.test_images, setup.spec.data.normalization)
@@ -241,7 +244,8 @@ def test_who_leaves_learns_nothing_and_tells_nothing():
         sampled, counted = chunk.metrics.sampled.item(), chunk.metrics.counted.item()
         assert (sampled, counted) == (there.sum(), counts.sum())
         moved = {
-            n for n, layers in clients_of(state.clients).items()
+            n
+            for n, layers in clients_of(state.clients).items()
             if (layers[0][0] != clients_of(before.clients)[n][0][0]).any()
         }
         assert moved == set(plan.clients[counts].tolist())
@@ -281,7 +285,7 @@ def test_a_run_finishes_without_a_timeline(tmp_path, monkeypatch):
     chunks = iter(moving_outcomes())
     made = None, lambda *_: next(chunks), (), 0.0
     monkeypatch.setattr(experiment, "compile_program", lambda *_: made)
-    experiment.conduct(moving_setup(), logs.open_workdir(tmp_path / "run"))
+    experiment.conduct(moving_setup(), workdir.open_workdir(tmp_path / "run"))
     names = {path.name for path in (tmp_path / "run").iterdir()}
     assert not names & {"timeline.json", "gantt.png", "map.png"}
     status = json.loads((tmp_path / "run" / "status.json").read_text())
@@ -290,13 +294,16 @@ def test_a_run_finishes_without_a_timeline(tmp_path, monkeypatch):
     assert all("test/client_accuracy" in json.loads(line) for line in lines)
 
 
-@pytest.mark.parametrize(("field", "text"), [
-    ("network.deadline_s", "2"),
-    ("network.late", "keep"),
-    ("cefl.compression.smashed", "int8"),
-    ("cefl.privacy.noise_std", "0.1"),
-    ("cefl.distill.epochs", "2"),
-])
+@pytest.mark.parametrize(
+    ("field", "text"),
+    [
+        ("network.deadline_s", "2"),
+        ("network.late", "keep"),
+        ("cefl.compression.smashed", "int8"),
+        ("cefl.privacy.noise_std", "0.1"),
+        ("cefl.distill.epochs", "2"),
+    ],
+)
 def test_what_it_cannot_honour_is_refused(field, text):
     chosen = config.default_config()
     config.set_field(chosen, "method.name", "fedgkt")

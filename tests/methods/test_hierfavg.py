@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 
 from cefl_jax import config, experiment
-from cefl_jax.runtime import logs
-from cefl_jax.stages import planning
+from cefl_jax.runtime import workdir
+from cefl_jax.stages import round_plan
 from cefl_jax.types import Purpose, round_key
 from tests import world
 from tests.compare import assert_close
@@ -27,7 +27,8 @@ AVAILABLE = np.ones((ROUNDS + 1, 11), bool)
 AVAILABLE[1, [1, 2, 3, 4, 6]] = AVAILABLE[2, [0, 5, 6, 7, 8, 9, 10]] = AVAILABLE[3, [1, 3]] = False
 EPOCHS = {"train.local_steps": None, "train.local_epochs": 2, "hierfavg.edge_rounds": 3}
 CASES = {
-    "epochs, clients leave": EPOCHS | {
+    "epochs, clients leave": EPOCHS
+    | {
         "network.preset": "device_zoo",
         "train.optimizer.momentum": 0.9,
         "train.optimizer.weight_decay": 0.01,
@@ -41,12 +42,15 @@ CASES = {
 @functools.cache
 def make_setup(case, devices=1):
     """Three rounds with an edge node that nobody is near; in the first case the network empties."""
-    setup = world.make_setup(CASES[case] | {
-        "method.name": "hierfavg",
-        "train.rounds": ROUNDS,
-        "run.eval_every": 1,
-        "run.devices": devices,
-    })
+    setup = world.make_setup(
+        CASES[case]
+        | {
+            "method.name": "hierfavg",
+            "train.rounds": ROUNDS,
+            "run.eval_every": 1,
+            "run.devices": devices,
+        }
+    )
     edge_km = setup.network.edge_km.copy()
     edge_km[2] += 100
     setup = setup._replace(network=setup.network._replace(edge_km=edge_km))
@@ -78,7 +82,7 @@ def clients_of(setup, index, decision):
 @quick_jit
 def draw(data, key, clients):
     """All batches that clients can make in a round: example indices, and which there are."""
-    one = lambda client, s: planning.draw_batch(data, key, client, s, 4)  # noqa: E731
+    one = lambda client, s: round_plan.draw_batch(data, key, client, s, 4)  # noqa: E731
     return jax.vmap(lambda client: jax.vmap(lambda s: one(client, s))(jnp.arange(48)))(clients)
 
 
@@ -87,18 +91,19 @@ def as_trained(setup, batches, stays):
     dataset, scale = world.make_dataset(), setup.spec.data.normalization
     made, done = [], 0
     for steps in batches:
-        made.append([
-            (features_of(dataset.train_images[rows], scale), dataset.train_labels[rows])
-            for rows in steps[: max(stays - done, 0)]
-        ])
+        made.append(
+            [
+                (features_of(dataset.train_images[rows], scale), dataset.train_labels[rows])
+                for rows in steps[: max(stays - done, 0)]
+            ]
+        )
         done += len(steps)
     return made
 
 
 @functools.cache
 def references(case):
-    """Of each round: the model, its mean loss and its Cost, and [node, leaves, steps] of clients.
-    """
+    """Of each round: the model, its mean loss, its Cost, and [node, leaves, steps] of clients."""
     setup, rounds = make_setup(case), []
     decisions, _ = world.decide_rounds(setup)
     optimizer, times = setup.spec.train.optimizer, setup.spec.hierfavg.edge_rounds
@@ -118,12 +123,14 @@ def references(case):
             stays = int(decision.task.stays[k])
             samples = [[len(rows) for rows in steps] for steps in batches]
             charged.append(edge_rounds.Client(k, samples, stays))
-            training.append((
-                node,
-                len(setup.partition[client]),
-                not charged[-1].leaves,
-                as_trained(setup, batches, stays),
-            ))
+            training.append(
+                (
+                    node,
+                    len(setup.partition[client]),
+                    not charged[-1].leaves,
+                    as_trained(setup, batches, stays),
+                )
+            )
         model, loss = edge_rounds.one_round(model, training, times, sgd)
         flops = work.front_forward_flop, work.front_backward_flop
         cost = edge_rounds.cost(
@@ -150,8 +157,7 @@ def test_three_rounds_equal_the_slow_reading(case):
 
 
 def test_the_cases_have_what_they_are_for():
-    """Edge nodes that nobody is near, or whose clients all leave; some leave after an edge round.
-    """
+    """Some edge nodes have no clients, or all leave; some leave after an edge round."""
     rounds = [clients for *_, clients in references("epochs, clients leave")]
     assert [len(clients) for clients in rounds] == [7, 6, 4]
     for clients in rounds:
@@ -179,7 +185,8 @@ def test_two_devices_give_the_same_bits():
 def test_one_edge_node_and_one_edge_round_are_fedavg():
     ends = []
     for changes in (
-        {"method.name": "fedavg"}, {"method.name": "hierfavg", "hierfavg.edge_rounds": 1}
+        {"method.name": "fedavg"},
+        {"method.name": "hierfavg", "hierfavg.edge_rounds": 1},
     ):
         setup = world.make_setup(
             {"network.num_edges": 1, "train.optimizer.momentum": 0.9} | changes
@@ -194,7 +201,7 @@ def test_a_run_leaves_no_timeline_and_no_metrics_of_clusters(tmp_path, monkeypat
     chunks = iter(outcomes("steps"))
     made = None, lambda *_: next(chunks), (), 0.0
     monkeypatch.setattr(experiment, "compile_program", lambda *_: made)
-    experiment.conduct(make_setup("steps"), logs.open_workdir(tmp_path / "run"))
+    experiment.conduct(make_setup("steps"), workdir.open_workdir(tmp_path / "run"))
     names = {path.name for path in (tmp_path / "run").iterdir()}
     assert not names & {"timeline.json", "gantt.png", "map.png"}
     assert json.loads((tmp_path / "run" / "status.json").read_text())["state"] == "finished"
@@ -205,11 +212,23 @@ def test_a_run_leaves_no_timeline_and_no_metrics_of_clusters(tmp_path, monkeypat
     assert not [key for record in records for key in record if key.startswith(absent)]
 
 
-@pytest.mark.parametrize(("fields", "line"), [
-    ({"network.deadline_s": "2"}, "network.deadline_s=2.0: not read with method.name='hierfavg'"),
-    ({"network.dynamics": "markov", "network.late": "keep"}, "network.late='keep': not read with"),
-    ({"hierfavg.edge_rounds": "20000"}, "hierfavg.edge_rounds=20000: with train.local_steps=10 a"),
-])
+@pytest.mark.parametrize(
+    ("fields", "line"),
+    [
+        (
+            {"network.deadline_s": "2"},
+            "network.deadline_s=2.0: not read with method.name='hierfavg'",
+        ),
+        (
+            {"network.dynamics": "markov", "network.late": "keep"},
+            "network.late='keep': not read with",
+        ),
+        (
+            {"hierfavg.edge_rounds": "20000"},
+            "hierfavg.edge_rounds=20000: with train.local_steps=10 a",
+        ),
+    ],
+)
 def test_what_it_cannot_honour_is_refused(fields, line):
     chosen = config.default_config()
     config.set_field(chosen, "method.name", "hierfavg")

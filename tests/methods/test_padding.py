@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 
 from cefl_jax.specs import CompressionSpec, PrivacySpec
+from cefl_jax.stages.link import make_link
 from cefl_jax.stages.optimizers import make_direction
 from cefl_jax.stages.split_training import Node, Rows, SplitTraining
-from cefl_jax.stages.wire import make_wire
 from tests import world
 from tests.compare import assert_close
 from tests.methods.replay import make_plan
@@ -41,7 +41,7 @@ def train():
         def clusters(plan, halves):
             training = SplitTraining(
                 model=model,
-                wire=make_wire(CompressionSpec(), PrivacySpec()),
+                wire=make_link(CompressionSpec(), PrivacySpec()),
                 direction=direction,
                 data=data,
                 plan=plan,

@@ -26,7 +26,7 @@ def test_rounds_in_bfloat16_come_near_and_keep_float32_parameters(whole, changes
     near = [
         np.linalg.norm(np.subtract(a, b)) / np.linalg.norm(b)
         for a, b in zip(*map(jax.tree.leaves, trees), strict=True)
-        if np.ndim(a) > 1       # a bias is a sum of small terms of both signs
+        if np.ndim(a) > 1  # a bias is a sum of small terms of both signs
     ]
     assert {leaf.dtype for leaf in jax.tree.leaves(trees)} == {np.dtype("float32")}
     assert 0 < max(near) < 0.02

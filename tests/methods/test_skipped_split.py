@@ -72,7 +72,7 @@ def mixed(run):
     """Data with a client broken from the first step on, one in each later step, {client: steps}."""
     plan = absence.decided(run)
     assert np.bincount(plan.cluster).tolist() == [3, 2, 2]
-    first, second, third = plan.clients[[1, 0, 6]].tolist()     # these have examples enough
+    first, second, third = plan.clients[[1, 0, 6]].tolist()  # these have examples enough
     data = run.data(
         odd=[*run.setup.partition[first], seen_in(second, 1)],
         unlabelled=[seen_in(third, 2)],
@@ -118,7 +118,7 @@ def test_clients_that_break_in_different_steps_equal_the_slow_reading():
         replay.settings(run.setup.spec, 0),
     )
     moved = np.abs(whole.state.model[0][0] - reference.state.model[0][0]).max()
-    assert moved > 1e-3         # the broken clients would have made a difference
+    assert moved > 1e-3  # the broken clients would have made a difference
 
 
 def test_a_step_too_large_for_the_front_half_ends_a_client_after_it():
@@ -159,9 +159,7 @@ def test_a_round_of_broken_clients_changes_nothing_but_what_it_cost(pixel):
     whole, _ = run.play()
     before, after = plain(run.start), plain(got)
     for name in ("halves", "cloud", "edge_optimizer", "cloud_optimizer"):
-        jax.tree.map(
-            np.testing.assert_array_equal, getattr(after, name), getattr(before, name)
-        )
+        jax.tree.map(np.testing.assert_array_equal, getattr(after, name), getattr(before, name))
     # They have all computed and sent.
     jax.tree.map(np.testing.assert_array_equal, after.ledger, plain(whole).ledger)
     assert (metrics.skipped, metrics.counted, metrics.finished) == (7, 0, 7)

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from cefl_jax.network.hierarchy import nearest_edges
+from cefl_jax.network.costs.hierarchical import nearest_edges
 from cefl_jax.types import Purpose, round_key
 from tests import world
 from tests.compare import assert_close
@@ -33,7 +33,7 @@ def program(method, devices=None):
     """A method's compiled round; on a given number of devices for its bits."""
     changes = {"method.name": method, "train.rounds": 1, "run.devices": devices or 1} | EVERYTHING
     if method == "fedgkt":
-        changes |= {"train.local_steps": 1}         # or nobody learns to upload what is infinite
+        changes |= {"train.local_steps": 1}  # or nobody learns to upload what is infinite
     return absence.compile_round(changes, SAME if devices else quick_jit)
 
 
@@ -120,7 +120,8 @@ def test_a_client_that_breaks_at_last_has_no_part_in_scaffold():
         whole_model.Client(
             client, len(run.setup.partition[client]), [pixels(run, rows) for rows in made]
         )
-        for client, made in batches(run).items() if client != gone
+        for client, made in batches(run).items()
+        if client != gone
     ]
     zeros = [zeros_like(model) for _ in run.setup.partition]
     x, c, c_of, loss = whole_model.scaffold(model, zeros[0], zeros, clients, sgd, 1.0)
@@ -144,9 +145,7 @@ def test_a_client_that_breaks_in_an_edge_round_is_out_of_that_and_what_follows(b
     plan, kappa = decision.plan, setup.spec.train.local_steps
     there = jax.tree.map(jnp.asarray, (decision.task, decision.network))
     nodes = nearest_edges(*there).tolist()
-    gone = max(
-        (k for k in range(7) if nodes.count(nodes[k]) > 1), key=lambda k: int(plan.sizes[k])
-    )
+    gone = max((k for k in range(7) if nodes.count(nodes[k]) > 1), key=lambda k: int(plan.sizes[k]))
     assert len(made[int(plan.clients[gone])]) == 2 * kappa
     got, metrics = run.play(broken_in(run, int(plan.clients[gone]), breaks * kappa + 1))
     optimizer = setup.spec.train.optimizer
@@ -181,7 +180,7 @@ def test_a_client_whose_knowledge_is_not_finite_uploads_nothing():
     assert_same_bits(got, expected)
     assert (metrics.skipped, absent.skipped) == (1, 0)
     assert jax.tree.all(metrics.finite)
-    assert 1e5 < metrics.train_loss < jnp.inf       # what it has lost until then counts
+    assert 1e5 < metrics.train_loss < jnp.inf  # what it has lost until then counts
 
 
 @pytest.mark.slow

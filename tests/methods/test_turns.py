@@ -12,7 +12,7 @@ import pytest
 from cefl_jax import config, experiment, program
 from cefl_jax.network.messages import LINKS, MESSAGES
 from cefl_jax.network.schedule import PHASES
-from cefl_jax.runtime import logs
+from cefl_jax.runtime import workdir
 from cefl_jax.types import Purpose, round_key
 from tests import world
 from tests.compare import assert_close
@@ -31,16 +31,18 @@ AVAILABLE = np.arange(11) >= np.array([0, 6, 10, 4])[:, None]
 
 def make_setup(method, devices=1):
     """Three rounds on a network that empties, with all that an optimizer has."""
-    setup = world.make_setup({
-        "method.name": method,
-        **EPOCHS,
-        "train.rounds": 3,
-        "train.optimizer.momentum": 0.9,
-        "train.optimizer.weight_decay": 0.01,
-        "train.optimizer.clip_norm": 0.5,
-        "run.eval_every": 1,
-        "run.devices": devices,
-    })
+    setup = world.make_setup(
+        {
+            "method.name": method,
+            **EPOCHS,
+            "train.rounds": 3,
+            "train.optimizer.momentum": 0.9,
+            "train.optimizer.weight_decay": 0.01,
+            "train.optimizer.clip_norm": 0.5,
+            "run.eval_every": 1,
+            "run.devices": devices,
+        }
+    )
     return world.follow(setup, world.make_trace(setup, AVAILABLE))
 
 
@@ -129,9 +131,7 @@ def test_two_devices_give_the_same_bits(method):
 def test_a_round_of_one_client_is_centralised_sgd_by_either_method():
     ends = []
     for method in METHODS:
-        setup = world.make_setup(
-            {"method.name": method, **EPOCHS, "train.clients_per_round": 1}
-        )
+        setup = world.make_setup({"method.name": method, **EPOCHS, "train.clients_per_round": 1})
         start, _, arrays = world.compile_round(setup)
 
         def step(state, hparams, data, network, setup=setup):
@@ -148,16 +148,18 @@ def test_a_round_of_one_client_is_centralised_sgd_by_either_method():
 
 @pytest.mark.parametrize("late", ["drop", "keep"])
 def test_the_ledger_of_turns_is_their_sum(late):
-    setup = world.make_setup({
-        "method.name": "sequential_split",
-        "train.rounds": 6,
-        "train.local_steps": None,
-        "train.local_epochs": 1,
-        "network.preset": "device_zoo",
-        "network.dynamics": "markov",
-        "network.leave_probability": 0.4,
-        "network.late": late,
-    })
+    setup = world.make_setup(
+        {
+            "method.name": "sequential_split",
+            "train.rounds": 6,
+            "train.local_steps": None,
+            "train.local_epochs": 1,
+            "network.preset": "device_zoo",
+            "network.dynamics": "markov",
+            "network.leave_probability": 0.4,
+            "network.late": late,
+        }
+    )
     decided, ledgers = world.decide_rounds(setup)
     network, size = setup.network, setup.spec.train.batch_size
     width = setup.work.feature_bytes // turns.NUMBER
@@ -169,15 +171,17 @@ def test_the_ledger_of_turns_is_their_sum(late):
         for k, client in enumerate(clients.tolist()):
             device = [float(leaf[client]) for leaf in network.clients]
             batches, rest = divmod(len(setup.partition[client]), size)
-            own.append(turns.Turn(
-                [size] * batches + [rest] * (rest > 0),
-                int(decision.task.stays[k]),
-                device[0],
-                tuple(device[1:4]),
-                int(device[4]),
-                float(decision.network.front_up_bps[k]),
-                float(decision.network.front_down_bps[k]),
-            ))
+            own.append(
+                turns.Turn(
+                    [size] * batches + [rest] * (rest > 0),
+                    int(decision.task.stays[k]),
+                    device[0],
+                    tuple(device[1:4]),
+                    int(device[4]),
+                    float(decision.network.front_up_bps[k]),
+                    float(decision.network.front_down_bps[k]),
+                )
+            )
         phase_s, bytes_sent, energy_j, counted = turns.charge(
             own, setup.work, network, width, late == "keep", len(joules)
         )
@@ -221,7 +225,7 @@ def test_a_run_of_turns_leaves_no_timeline(tmp_path, monkeypatch):
     chunks = iter(outcomes("sequential_split"))
     made = None, lambda *_: next(chunks), (), 0.0
     monkeypatch.setattr(experiment, "compile_program", lambda *_: made)
-    experiment.conduct(setup, logs.open_workdir(tmp_path / "run"))
+    experiment.conduct(setup, workdir.open_workdir(tmp_path / "run"))
     names = {path.name for path in (tmp_path / "run").iterdir()}
     assert not names & {"timeline.json", "gantt.png", "map.png"}
     assert {"config.json", "metrics.jsonl", "summary.json", "learning_curve.png"} <= names
@@ -231,11 +235,26 @@ def test_a_run_of_turns_leaves_no_timeline(tmp_path, monkeypatch):
     assert [json.loads(line)["clients/sampled"] for line in lines] == [7, 5, 1]
 
 
-@pytest.mark.parametrize(("field", "text", "line"), [
-    ("network.deadline_s", "2", "network.deadline_s=2.0: not read with method.name='sequential_sp"),
-    ("cefl.compression.smashed", "int8", "cefl.compression.smashed='int8': not read with method."),
-    ("cefl.privacy.noise_std", "0.1", "cefl.privacy.noise_std=0.1: not read with method.name='se"),
-])
+@pytest.mark.parametrize(
+    ("field", "text", "line"),
+    [
+        (
+            "network.deadline_s",
+            "2",
+            "network.deadline_s=2.0: not read with method.name='sequential_sp",
+        ),
+        (
+            "cefl.compression.smashed",
+            "int8",
+            "cefl.compression.smashed='int8': not read with method.",
+        ),
+        (
+            "cefl.privacy.noise_std",
+            "0.1",
+            "cefl.privacy.noise_std=0.1: not read with method.name='se",
+        ),
+    ],
+)
 def test_what_turns_cannot_honour_is_refused(field, text, line):
     chosen = config.default_config()
     config.set_field(chosen, "method.name", "splitfed_v2")

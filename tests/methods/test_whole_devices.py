@@ -23,8 +23,11 @@ def outcome(method, devices, deterministic=True, chunk=3):
 
     In chunks of 3 there are three, the last of one client: no number of devices fits.
     """
-    settings = {"run.devices": devices, "run.deterministic": deterministic,
-                "run.client_chunk": chunk}
+    settings = {
+        "run.devices": devices,
+        "run.deterministic": deterministic,
+        "run.client_chunk": chunk,
+    }
     setup = world.make_setup(CHANGES | settings | {"method.name": method})
     state, step, arrays = world.compile_round(setup, once_jit)
     for _ in range(2):

@@ -147,7 +147,9 @@ def test_ledger_of_splitfed_v1():
     conditions = jax.device_get(dynamics.start(jax.random.key(0), network, setup.spec.network))
     up_bps, down_bps = rates(setup, conditions)
     wire_bps, front, cloud = (
-        float(network.backhaul_bps[-1]), device(network.front), device(network.cloud)
+        float(network.backhaul_bps[-1]),
+        device(network.front),
+        device(network.cloud),
     )
     ways, energy_j, sent = [], np.zeros(len(setup.device_names)), {}
     loads_s = gradients_s = served_s = 0.0

@@ -81,9 +81,7 @@ def follow_fedopt(run):
     moments = server.start(x)
     for index, metrics in enumerate(run.metrics):
         clients = clients_of(run, index)
-        x, moments, loss = whole_model.fedopt(
-            x, moments, clients, sgd_of(run.setup.spec), server
-        )
+        x, moments, loss = whole_model.fedopt(x, moments, clients, sgd_of(run.setup.spec), server)
         check(run, index, x, loss, metrics)
         first, second = moments
         assert_close(layers(run.states[index + 1].memory.first), first, CLOSE)
@@ -112,8 +110,7 @@ def everybody_finishes(run):
 
 
 def some_leave(run):
-    """Of the emptying network: some leave after a part of their steps, in the end nobody is there.
-    """
+    """Some leave after a part of their steps; in the end nobody is there."""
     steps, counts = (
         np.stack([getattr(metrics.course.schedule, name) for metrics in run.metrics])
         for name in ("steps", "counts")
@@ -221,9 +218,7 @@ def test_steps_of_the_server(optimizer):
         delta = [(scale * w, scale * b) for w, b in drawn_network(3, 2, seed=step)]
         moments, update = server_update(spec, moments, delta)
         after, first, second = server.step(x, first, second, delta)
-        moved = [
-            (w + 0.3 * dw, b + 0.3 * db) for (w, b), (dw, db) in zip(x, update, strict=True)
-        ]
+        moved = [(w + 0.3 * dw, b + 0.3 * db) for (w, b), (dw, db) in zip(x, update, strict=True)]
         assert_close(moved, after)
         assert_close(moments.first, first)
         assert_close(moments.second, second)

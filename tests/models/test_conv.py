@@ -112,7 +112,7 @@ def test_the_zoo_makes_the_convolutions_that_its_page_names():
     assert ((28, 28, 1), (5, 5, 1, 6), "VALID", True) in ZOO
     assert ((32, 32, 3), (5, 5, 3, 32), "SAME", True) in ZOO
     assert {kernel[:2] for _, kernel, _, _ in ZOO} == {(5, 5), (3, 3)}
-    assert min(image[0] for image, *_ in ZOO) == 2     # deep cloud model after lenet5's last
+    assert min(image[0] for image, *_ in ZOO) == 2  # deep cloud model after lenet5's last
     assert {pool for *_, pool in ZOO} == {False, True}
 
 
@@ -201,13 +201,13 @@ def test_blocks_only_where_there_are_caches_to_fit(monkeypatch):
         ((5, 5, 6, 16), (8, 8), Lowering("tiles", 2)),
         ((3, 3, 16, 32), (4, 4), Lowering("tiles", 2)),
         ((2, 5, 64, 64), (9, 9), Lowering("tiles", 2)),
-        ((5, 5, 32, 64), (14, 14), Lowering("winograd", 4)),    # 36 x 49, 49 x 25, 64 x 16
-        ((5, 5, 32, 64), (6, 6), Lowering("winograd", 3)),      # 36 x 9, 49 x 4, 64 x 4
-        ((3, 3, 64, 64), (6, 6), Lowering("winograd", 3)),      # 16 x 9, 25 x 4, 36 x 4
-        ((3, 3, 32, 64), (7, 7), Lowering("winograd", 4)),      # 16 x 16, 25 x 9, 36 x 4
-        ((3, 3, 64, 64), (2, 2), Lowering("winograd", 2)),      # 16, 25, 36
-        ((3, 3, 64, 64), (3, 3), Lowering("winograd", 3)),      # 16 x 4, 25, 36
-        ((6, 6, 64, 64), (9, 9), Lowering("winograd", 3)),      # no window of 9 x 9
+        ((5, 5, 32, 64), (14, 14), Lowering("winograd", 4)),  # 36 x 49, 49 x 25, 64 x 16
+        ((5, 5, 32, 64), (6, 6), Lowering("winograd", 3)),  # 36 x 9, 49 x 4, 64 x 4
+        ((3, 3, 64, 64), (6, 6), Lowering("winograd", 3)),  # 16 x 9, 25 x 4, 36 x 4
+        ((3, 3, 32, 64), (7, 7), Lowering("winograd", 4)),  # 16 x 16, 25 x 9, 36 x 4
+        ((3, 3, 64, 64), (2, 2), Lowering("winograd", 2)),  # 16, 25, 36
+        ((3, 3, 64, 64), (3, 3), Lowering("winograd", 3)),  # 16 x 4, 25, 36
+        ((6, 6, 64, 64), (9, 9), Lowering("winograd", 3)),  # no window of 9 x 9
         ((7, 3, 64, 64), (9, 9), Lowering("winograd", 2)),
         ((8, 8, 64, 64), (9, 9), Lowering("tiles", 2)),
     ],

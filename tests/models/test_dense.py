@@ -5,7 +5,7 @@ import jax
 import numpy as np
 import pytest
 
-from cefl_jax.models.dense import dot_general
+from cefl_jax.models.zoo import dot_general
 from tests.quick import quick_jit
 
 
@@ -13,9 +13,7 @@ def drawn(batch, inputs, outputs, num_clients=3):
     """Inputs, kernels and gradients by the outputs of every client; integers, so sums are exact."""
     rng = np.random.default_rng(0)
     shapes = (batch, inputs), (inputs, outputs), (batch, outputs)
-    return [
-        rng.integers(-9, 10, (num_clients, *shape)).astype(np.float32) for shape in shapes
-    ]
+    return [rng.integers(-9, 10, (num_clients, *shape)).astype(np.float32) for shape in shapes]
 
 
 @pytest.mark.parametrize("sizes", [(4, 7, 5), (1, 6, 3), (5, 1, 1)], ids=str)

@@ -13,17 +13,17 @@ from cefl_jax.models import zoo
 from cefl_jax.models.conv import XLA, conv_block
 from cefl_jax.models.split import make_model
 from cefl_jax.specs import CompressionSpec, ModelSpec, PrivacySpec
-from cefl_jax.stages.exchange import exchange
-from cefl_jax.stages.wire import make_wire
+from cefl_jax.stages.link import make_link
+from cefl_jax.stages.split_step import exchange
 from tests.compare import assert_close
 from tests.oracles import conv_net as oracle
 from tests.quick import quick_jit
 
 NUM_CLASSES = 5
-SAMPLE = {"mlp": (5, 4, 1), "lenet5": (16, 17, 1), "cnn": (6, 7, 3)}     # small, sides unequal
+SAMPLE = {"mlp": (5, 4, 1), "lenet5": (16, 17, 1), "cnn": (6, 7, 3)}  # small, sides unequal
 DEPTH = {"mlp": 3, "lenet5": 5, "cnn": 4}
 CUTS = [(name, cut) for name in zoo.NAMES for cut in range(1, DEPTH[name])]
-VALID = np.array([[1, 1, 1, 1], [1, 0, 1, 0], [0, 0, 0, 0]], bool)       # full, gaps, absent
+VALID = np.array([[1, 1, 1, 1], [1, 0, 1, 0], [0, 0, 0, 0]], bool)  # full, gaps, absent
 
 
 def made(name, cut):
@@ -89,7 +89,7 @@ def test_gradient_through_the_cut_is_end_to_end_autodiff(name, cut):
     backs = jax.tree.map(lambda x: np.stack([x] * len(VALID)), halves.back)
     unsplit = unsplit_gradients(name)(fronts + backs, images, labels, VALID)
     losses, grads = jax.device_get(unsplit)
-    wire = make_wire(CompressionSpec(), PrivacySpec())
+    wire = make_link(CompressionSpec(), PrivacySpec())
     keys = jax.random.split(jax.random.key(0), len(VALID))
     step = quick_jit(functools.partial(exchange, model, wire, keys))
     got = step(fronts, halves.back, images, labels, VALID)
@@ -206,6 +206,6 @@ def test_bfloat16_computes_alike_to_its_precision_and_leaves_float32(name, platf
         return np.linalg.norm(np.subtract(a, b)) / np.linalg.norm(b)
 
     values, gradients = (jax.tree.leaves(x) for x in jax.tree.map(distance, half, whole))
-    assert 1e-4 < max(values) < 0.03    # at all, or nothing was computed in it
-    assert max(gradients) < 0.4         # four samples, each with pools
+    assert 1e-4 < max(values) < 0.03  # at all, or nothing was computed in it
+    assert max(gradients) < 0.4  # four samples, each with pools
     np.testing.assert_array_equal(*[half[0][1][0].astype(t) for t in ("float32", "bfloat16")])

@@ -9,7 +9,7 @@ from cefl_jax.models import tiling
 from tests.compare import assert_close
 from tests.quick import quick_jit
 
-MOST = len(tiling.POINTS) + 1           # rows of a window: one for each point, and infinity
+MOST = len(tiling.POINTS) + 1  # rows of a window: one for each point, and infinity
 FILTERS = [(size, tile) for size in range(1, MOST) for tile in range(1, MOST + 2 - size)]
 
 
@@ -23,7 +23,7 @@ def test_transforms_reproduce_correlation(size, tile):
     rng = np.random.default_rng(0)
     of_window, of_kernel, of_tile = tiling._transforms_1d(size, tile)
     assert of_window.shape == (size + tile - 1, size + tile - 1)
-    assert of_kernel.shape == (size + tile - 1, size)           # so many multiplications
+    assert of_kernel.shape == (size + tile - 1, size)  # so many multiplications
     assert of_tile.shape == (size + tile - 1, tile)
     for _ in range(20):
         window = rng.integers(-9, 10, size + tile - 1)
@@ -49,7 +49,7 @@ WINDOWS = [  # size, stride, windows down and across
     ((4, 4), 2, (3, 2)),
     ((6, 4), 2, (2, 4)),
     ((7, 5), 3, (3, 1)),
-    ((2, 2), 2, (2, 3)),    # no overlap
+    ((2, 2), 2, (2, 3)),  # no overlap
     ((1, 1), 1, (3, 4)),
     ((8, 8), 4, (1, 1)),
 ]

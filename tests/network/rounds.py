@@ -8,11 +8,11 @@ import numpy as np
 from hypothesis import strategies as st
 
 from cefl_jax.models.cost import Workload
-from cefl_jax.network.bill import make_bill
+from cefl_jax.network.costs.pair_costs import client_seconds, pair_costs
+from cefl_jax.network.costs.split import make_bill
 from cefl_jax.network.messages import LINKS, MESSAGES, Payload, Sizes
-from cefl_jax.network.pace import Task
-from cefl_jax.network.pairs import client_seconds, pair_costs
 from cefl_jax.network.schedule import PHASES, simulate
+from cefl_jax.network.step_times import Task
 from cefl_jax.network.topology import Devices, RoundNetwork
 from tests.oracles import round_bill, round_course
 from tests.quick import quick_jit

@@ -22,12 +22,29 @@ KEY = jax.random.key(0)
 MANY = 4000
 ROUNDS = 50
 SIZES = [(1, 1), (7, 4), (130, 5)]
-NORMALS = {"shadow_correlation": 0.0, "shadow_std_db": 1.0, "load_correlation": 0.0,
-           "load_std": 1.0, "load_mean": 0.0, "leave_probability": 0.5, "return_probability": 0.5}
+NORMALS = {
+    "shadow_correlation": 0.0,
+    "shadow_std_db": 1.0,
+    "load_correlation": 0.0,
+    "load_std": 1.0,
+    "load_mean": 0.0,
+    "leave_probability": 0.5,
+    "return_probability": 0.5,
+}
 """With these a run is the standard normals and the luck that it draws."""
-WORLDS = [NORMALS, {}, {"shadow_correlation": 0.5, "shadow_std_db": 3.0, "load_correlation": 0.7,
-                        "load_std": 0.5, "load_mean": 0.9,
-                        "leave_probability": 1.0, "return_probability": 0.3}]
+WORLDS = [
+    NORMALS,
+    {},
+    {
+        "shadow_correlation": 0.5,
+        "shadow_std_db": 3.0,
+        "load_correlation": 0.7,
+        "load_std": 0.5,
+        "load_mean": 0.9,
+        "leave_probability": 1.0,
+        "return_probability": 0.3,
+    },
+]
 
 
 def network_of(num_clients, num_edges, trace=None):

@@ -15,7 +15,7 @@ from cefl_jax.models.split import make_model
 from cefl_jax.network.messages import LINKS, MESSAGES, Payload, Sizes, Traffic, count_bytes
 from cefl_jax.specs import CompressionSpec, ModelSpec, PrivacySpec
 from cefl_jax.stages.compression import NAMES
-from cefl_jax.stages.wire import make_wire
+from cefl_jax.stages.link import make_link
 from tests.network import rounds
 from tests.quick import quick_jit
 
@@ -82,7 +82,7 @@ def make_parts():
 def test_bytes_are_those_of_the_arrays_that_cross(rule):
     """Each rule one way, and the one after it the other way, so that a mix-up shows."""
     other = NAMES[(NAMES.index(rule) + 1) % len(NAMES)]
-    wire = make_wire(CompressionSpec(rule, other, 0.1), PrivacySpec())
+    wire = make_link(CompressionSpec(rule, other, 0.1), PrivacySpec())
     model, halves, work = make_parts()
     sizes = wire.measure(model, work)
     expected = collections.Counter()

@@ -84,10 +84,12 @@ def test_clients_see_what_the_equations_say(size, include_cloud, seed):
     near = functools.partial(assert_close, each=True)
     front = num_edges
     rates = {
-        direction: np.array([
-            [rate(network, conditions, client, server, snr) for server in range(num_edges + 1)]
-            for client in clients
-        ])
+        direction: np.array(
+            [
+                [rate(network, conditions, client, server, snr) for server in range(num_edges + 1)]
+                for client in clients
+            ]
+        )
         for direction, snr in (("up", network.up_snr), ("down", network.down_snr))
     }
     near(seen.front_up_bps, rates["up"][:, front])
@@ -162,9 +164,17 @@ def test_fading_moves_a_faint_link_in_proportion():
         assert_close(getattr(after, front) / getattr(before, front), times[:, 2])
 
 
-@pytest.mark.parametrize(("load", "left"), [
-    (-1.0, 1.0), (0.0, 1.0), (0.3, 0.7), (0.95, 0.05), (1.0, 0.05), (7.0, 0.05),
-])
+@pytest.mark.parametrize(
+    ("load", "left"),
+    [
+        (-1.0, 1.0),
+        (0.0, 1.0),
+        (0.3, 0.7),
+        (0.95, 0.05),
+        (1.0, 0.05),
+        (7.0, 0.05),
+    ],
+)
 def test_a_loaded_node_is_slower_and_never_stands_still(load, left):
     network, clear = draw_network(np.random.default_rng(2), 4, 2), nominal(4, 2)
     loaded = clear._replace(edge_load=np.array([0.0, load], np.float32))

@@ -43,7 +43,7 @@ def max_pool2d_gradient(images, d_pooled):
     d_images = np.zeros(images.shape)
     for i, j in np.ndindex(d_pooled.shape[1:3]):
         places = [images[:, 2 * i + r, 2 * j + s] for r, s in np.ndindex(2, 2)]
-        first = np.argmax(places, axis=0)                       # of equal ones, row by row
+        first = np.argmax(places, axis=0)  # of equal ones, row by row
         for place, (r, s) in enumerate(np.ndindex(2, 2)):
             d_images[:, 2 * i + r, 2 * j + s] = d_pooled[:, i, j] * (first == place)
     return d_images

@@ -1,5 +1,4 @@
-"""What a round costs in float64 and whole bytes: each message that was sent, each device's joules.
-"""
+"""Costs of a round in float64 and whole bytes: each message sent, each device's joules."""
 
 import math
 from typing import NamedTuple

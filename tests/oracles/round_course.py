@@ -155,8 +155,7 @@ def _close(clusters, network, sizes):
 
 
 def _phases(clusters, deadline, margins):
-    """Seconds of each phase on the slowest cluster's path; without anything that counts, waiting.
-    """
+    """Seconds of each phase on the slowest cluster's path; waiting where nothing counts."""
     waits = math.isfinite(deadline) and not any(
         client.counts for cluster in clusters.values() for client in cluster.clients
     )

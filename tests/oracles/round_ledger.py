@@ -13,7 +13,7 @@ import numpy as np
 from scipy.optimize import linear_sum_assignment
 
 from cefl_jax.network.messages import Payload, Sizes
-from cefl_jax.network.pace import Task
+from cefl_jax.network.step_times import Task
 from tests.oracles import round_bill, round_course
 
 NUMBER = 4  # bytes of an f32, and of the i32 label

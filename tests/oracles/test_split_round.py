@@ -142,6 +142,4 @@ class TestRound:
         assert_close(
             later.state.edge_buffer, each(lambda m: m + 0.9, once.state.edge_buffer), rtol=1e-12
         )
-        assert_close(
-            later.state.model[1:], each(lambda p: p - 0.09, once.state.model[1:]), 1e-12
-        )
+        assert_close(later.state.model[1:], each(lambda p: p - 0.09, once.state.model[1:]), 1e-12)

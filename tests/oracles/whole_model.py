@@ -93,17 +93,17 @@ def scaffold(x, c, c_of, clients, sgd, server_rate):
     loss, models, changes, new_c_of = Loss(), [], [], list(c_of)
     for client in clients:
         c_i = c_of[client.index]
-        correction = each(np.subtract, c, c_i)                              # equation 3
+        correction = each(np.subtract, c, c_i)  # equation 3
         y_i = descend(x, client.batches, sgd, loss, correction=correction)
         models.append(y_i)
-        if client.weight > 0:                                               # equation 4
+        if client.weight > 0:  # equation 4
             pace = 1 / (len(client.batches) * sgd.learning_rate)
             c_plus = each(lambda c_i, c, x, y: c_i - c + pace * (x - y), c_i, c, x, y_i)  # noqa: B023
             changes.append(each(np.subtract, c_plus, c_i))
             new_c_of[client.index] = c_plus
     mean = average(models, clients, x)
-    new_x = each(lambda x, y: x + server_rate * (y - x), x, mean)           # equation 5
-    for change in changes:          # c <- c + |S|/N times the mean change over S
+    new_x = each(lambda x, y: x + server_rate * (y - x), x, mean)  # equation 5
+    for change in changes:  # c <- c + |S|/N times the mean change over S
         c = each(lambda c, d: c + d / len(c_of), c, change)
     return new_x, c, new_c_of, loss
 

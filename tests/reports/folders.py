@@ -5,10 +5,10 @@ import json
 import numpy as np
 
 from cefl_jax import config
-from cefl_jax.config_unread import without_unread
+from cefl_jax.config.readers import without_unread
 from cefl_jax.reports.runs import Run
 from cefl_jax.reports.settings import defaults
-from cefl_jax.runtime.logs import open_workdir
+from cefl_jax.runtime.workdir import open_workdir
 from tests.runtime.examples import make_record
 
 
@@ -17,7 +17,8 @@ def make_config(**changes):
     settings = config.default_config()
     with settings.unlocked(), settings.ignore_type():
         settings.update_from_flattened_dict(
-            {path.replace("__", "."): value for path, value in changes.items()})
+            {path.replace("__", "."): value for path, value in changes.items()}
+        )
     return settings.to_dict()
 
 
@@ -54,8 +55,12 @@ def make_run(seed=0, rounds=(), skipped=None, folder="run", **parts):
     """
     changes = {path.replace("__", "."): value for path, value in parts.items() if "/" not in path}
     metrics = {name: np.array(values, float) for name, values in parts.items() if "/" in name}
-    return Run(folder, without_unread({**defaults(), "seed": seed, **changes}),
-               {"round": np.array(rounds, float), **metrics}, skipped or {})
+    return Run(
+        folder,
+        without_unread({**defaults(), "seed": seed, **changes}),
+        {"round": np.array(rounds, float), **metrics},
+        skipped or {},
+    )
 
 
 def status(**parts):

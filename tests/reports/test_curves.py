@@ -31,7 +31,8 @@ def between(points, place):
 
 
 POINTS = st.dictionaries(st.integers(1, 30), st.floats(0.0, 1.0), min_size=1, max_size=8).map(
-    lambda points: sorted(points.items()))
+    lambda points: sorted(points.items())
+)
 
 
 @given(st.lists(POINTS, min_size=1, max_size=4))
@@ -71,9 +72,16 @@ def test_values_that_are_missing_are_passed_over():
     assert trace(both, METRIC, "round").count == 1
 
 
-@pytest.mark.parametrize("runs", [
-    [], [run(0, [])], [run(0, [(1, math.nan)])], [make_run(0, [1, 2])],
-    [run(0, [(1, 0.1), (2, 0.2)]), run(1, [(3, 0.1), (4, 0.2)])]])
+@pytest.mark.parametrize(
+    "runs",
+    [
+        [],
+        [run(0, [])],
+        [run(0, [(1, math.nan)])],
+        [make_run(0, [1, 2])],
+        [run(0, [(1, 0.1), (2, 0.2)]), run(1, [(3, 0.1), (4, 0.2)])],
+    ],
+)
 def test_what_has_no_common_place_has_no_curve(runs):
     assert trace(runs, METRIC, "round") is None
     assert trace(runs, METRIC, TIME) is None

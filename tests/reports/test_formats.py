@@ -15,10 +15,16 @@ from cefl_jax.reports.tables import Column, Estimate, Table
 
 NAN = math.nan
 SECONDS = Column("time_s", "time", Unit("min", 60.0))
-TABLE = Table("summary", (Column("final", "accuracy", PERCENT), Column("reached", "reached"),
-                          SECONDS), ["cefl", "fedavg"],
-              [[Estimate(0.85123, 0.0123, 3, 3), "2 of 3 seeds", Estimate(1200.0, 60.0, 2, 3)],
-               [Estimate(0.7, NAN, 1, 1), "0 of 1 seed", None]], ["A note.", "Another."])
+TABLE = Table(
+    "summary",
+    (Column("final", "accuracy", PERCENT), Column("reached", "reached"), SECONDS),
+    ["cefl", "fedavg"],
+    [
+        [Estimate(0.85123, 0.0123, 3, 3), "2 of 3 seeds", Estimate(1200.0, 60.0, 2, 3)],
+        [Estimate(0.7, NAN, 1, 1), "0 of 1 seed", None],
+    ],
+    ["A note.", "Another."],
+)
 NASTY = r"a|b & 100% #1 $x$ _y_ {z} ~^ \end <script> `code` *bold* [link](x) ±"
 
 
@@ -29,29 +35,38 @@ def test_markdown():
         "| cefl | 85.12 ± 1.23 | 2 of 3 seeds | 20.0 ± 1.0 (2 of 3) |\n"
         "| fedavg | 70.00 | 0 of 1 seed | \N{EN DASH} |\n"
         "\n"
-        "A note.\nAnother.\n")
+        "A note.\nAnother.\n"
+    )
 
 
 def test_latex():
-    assert formats.to_latex(TABLE) == "\n".join([
-        r"% \usepackage{booktabs}",
-        r"\begin{table}",
-        r"\centering",
-        r"\caption{A note. Another.}",
-        r"\begin{tabular}{lrrr}",
-        r"\toprule",
-        r" & accuracy (\%) & reached & time (min) \\",
-        r"\midrule",
-        r"cefl & 85.12 $\pm$ 1.23 & 2 of 3 seeds & 20.0 $\pm$ 1.0 (2 of 3) \\",
-        r"fedavg & 70.00 & 0 of 1 seed & -- \\",
-        r"\bottomrule",
-        r"\end{tabular}",
-        r"\end{table}", ""])
+    assert formats.to_latex(TABLE) == "\n".join(
+        [
+            r"% \usepackage{booktabs}",
+            r"\begin{table}",
+            r"\centering",
+            r"\caption{A note. Another.}",
+            r"\begin{tabular}{lrrr}",
+            r"\toprule",
+            r" & accuracy (\%) & reached & time (min) \\",
+            r"\midrule",
+            r"cefl & 85.12 $\pm$ 1.23 & 2 of 3 seeds & 20.0 $\pm$ 1.0 (2 of 3) \\",
+            r"fedavg & 70.00 & 0 of 1 seed & -- \\",
+            r"\bottomrule",
+            r"\end{tabular}",
+            r"\end{table}",
+            "",
+        ]
+    )
 
 
 ESTIMATES = st.none() | st.builds(
-    Estimate, st.floats(-1e12, 1e12), st.just(NAN) | st.floats(0, 1e9), st.integers(1, 3),
-    st.just(3))
+    Estimate,
+    st.floats(-1e12, 1e12),
+    st.just(NAN) | st.floats(0, 1e9),
+    st.integers(1, 3),
+    st.just(3),
+)
 
 
 @given(st.lists(st.tuples(st.text(min_size=1), ESTIMATES), min_size=1, max_size=5))
@@ -89,12 +104,26 @@ def test_text_is_no_latex():
     assert not re.search(r"[%$#_{}~^\\<>]", plain)
 
 
-@pytest.mark.parametrize(("means", "shown"), [
-    ([18.84], "18.8"), ([0.0123456], "0.0123"), ([123456.0], "123,456"), ([0.0], "0"),
-    ([12.0], "12"), ([1e-12], "0.000000"), ([999.6, 2.5, 18.0], "999.6")])
+@pytest.mark.parametrize(
+    ("means", "shown"),
+    [
+        ([18.84], "18.8"),
+        ([0.0123456], "0.0123"),
+        ([123456.0], "123,456"),
+        ([0.0], "0"),
+        ([12.0], "12"),
+        ([1e-12], "0.000000"),
+        ([999.6, 2.5, 18.0], "999.6"),
+    ],
+)
 def test_three_digits_of_the_middle_of_a_column(means, shown):
-    table = Table("t", (Column("x", "x"),), ["a"] * len(means),
-                  [[Estimate(mean, NAN, 1, 1)] for mean in means], [])
+    table = Table(
+        "t",
+        (Column("x", "x"),),
+        ["a"] * len(means),
+        [[Estimate(mean, NAN, 1, 1)] for mean in means],
+        [],
+    )
     assert formats.show(table).rows[0][1] == shown
 
 
@@ -108,4 +137,7 @@ def test_columns_have_equal_decimals():
     cells = [Estimate(mean, 0.001, 3, 3) for mean in (0.5, 33.3333, 700.0)]
     table = Table("t", (Column("x", "x"),), list("abc"), [[cell] for cell in cells], [])
     assert [row[1] for row in formats.show(table).rows] == [
-        "0.5 ± 0.0", "33.3 ± 0.0", "700.0 ± 0.0"]
+        "0.5 ± 0.0",
+        "33.3 ± 0.0",
+        "700.0 ± 0.0",
+    ]

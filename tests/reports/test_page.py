@@ -54,19 +54,34 @@ class Parsed(html.parser.HTMLParser):
 
 def run(seed, folder, **changes):
     rounds = [2, 4, 6]
-    return make_run(seed, rounds, folder=folder, **{
-        "test/accuracy": [0.2, 0.5 + 0.1 * seed, 0.7], "train/loss": [2.0, 1.5, 1.0],
-        "cluster/kl_mean": [0.1, 0.2, 0.1], "sim/time_s": [10.0, 20.0, 30.0 + seed],
-        "sim/energy_j": [1e3, 2e3, 3e3], "comm/bytes": [1e6, 2e6, 3e6]}, **changes)
+    return make_run(
+        seed,
+        rounds,
+        folder=folder,
+        **{
+            "test/accuracy": [0.2, 0.5 + 0.1 * seed, 0.7],
+            "train/loss": [2.0, 1.5, 1.0],
+            "cluster/kl_mean": [0.1, 0.2, 0.1],
+            "sim/time_s": [10.0, 20.0, 30.0 + seed],
+            "sim/energy_j": [1e3, 2e3, 3e3],
+            "comm/bytes": [1e6, 2e6, 3e6],
+        },
+        **changes,
+    )
 
 
 @pytest.fixture(scope="module")
 def sections(tmp_path_factory):
     folder = tmp_path_factory.mktemp(NASTY.replace("/", "_"))
     (folder / "partition.png").write_bytes(b"\x89PNG\r\n\x1a\n")
-    return by_section([run(0, folder), run(1, folder), run(0, folder, method__name=NASTY),
-                       run(0, pathlib.Path(NASTY), data__name="mnist", data__path=NASTY,
-                           model__name=NASTY)])
+    return by_section(
+        [
+            run(0, folder),
+            run(1, folder),
+            run(0, folder, method__name=NASTY),
+            run(0, pathlib.Path(NASTY), data__name="mnist", data__path=NASTY, model__name=NASTY),
+        ]
+    )
 
 
 @pytest.fixture(scope="module")
@@ -87,16 +102,18 @@ def test_nothing_is_loaded_from_anywhere(parsed):
 
 def test_no_text_is_taken_for_markup(parsed):
     assert len(parsed.texts("script")) == len(by_kind(parsed)) + 2
-    assert not any("alert(" in text for text in parsed.texts("script")
-                   if not text.startswith("{"))
+    assert not any("alert(" in text for text in parsed.texts("script") if not text.startswith("{"))
     assert "onerror" not in {name for _, attributes, _ in parsed.elements for name in attributes}
     assert NASTY in parsed.texts("td")
 
 
 def by_kind(parsed):
     """The data of the charts of the page's sections."""
-    return [json.loads("".join(text)) for tag, attributes, text in parsed.elements
-            if tag == "script" and attributes.get("type") == "application/json"]
+    return [
+        json.loads("".join(text))
+        for tag, attributes, text in parsed.elements
+        if tag == "script" and attributes.get("type") == "application/json"
+    ]
 
 
 def test_every_number_of_the_tables_is_on_the_page(parsed, sections):
@@ -108,8 +125,11 @@ def test_every_number_of_the_tables_is_on_the_page(parsed, sections):
 
 
 def test_tables_can_be_taken_from_the_page(parsed, sections):
-    taken = [urllib.parse.unquote(value.split(",", 1)[1]) for value in parsed.values("href")
-             if value.startswith("data:text")]
+    taken = [
+        urllib.parse.unquote(value.split(",", 1)[1])
+        for value in parsed.values("href")
+        if value.startswith("data:text")
+    ]
     for section in sections:
         table = tables.summarize(section, 0.6)
         for write in (formats.to_csv, formats.to_markdown, formats.to_latex):
@@ -119,8 +139,10 @@ def test_tables_can_be_taken_from_the_page(parsed, sections):
 def test_commands_are_whole(parsed):
     commands = [shlex.split(text) for text in parsed.texts("pre")]
     assert len(commands) == 4
-    assert all(words[:4] == ["python", "-m", "cefl_jax.main", "--config=configs/default.py"]
-               for words in commands)
+    assert all(
+        words[:4] == ["python", "-m", "cefl_jax.main", "--config=configs/default.py"]
+        for words in commands
+    )
     assert sum(f"--config.data.path={NASTY}" in words for words in commands) == 1
 
 
@@ -134,19 +156,27 @@ def test_charts_have_the_points_of_the_runs(parsed):
     assert {look["method"] for look in data["looks"]} == {"cefl", NASTY}
     (place,) = [place for place, look in enumerate(data["looks"]) if look["method"] == "cefl"]
     points = data["points"]["test/accuracy"]["round"]
-    assert [(x, y) for at, x, y, _, _ in points if at == place] == [
-        (2, 0.2), (4, 0.55), (6, 0.7)]
+    assert [(x, y) for at, x, y, _, _ in points if at == place] == [(2, 0.2), (4, 0.55), (6, 0.7)]
     assert [axis["title"] for axis in data["axes"]] == [
-        "round", "simulated time (s)", "energy (kJ)", "bytes over all links (MB)"]
+        "round",
+        "simulated time (s)",
+        "energy (kJ)",
+        "bytes over all links (MB)",
+    ]
     assert [metric["key"] for metric in data["metrics"]] == [
-        "test/accuracy", "train/loss", "cluster/kl_mean"]
+        "test/accuracy",
+        "train/loss",
+        "cluster/kl_mean",
+    ]
 
 
 def test_specifications_are_vega_lites(parsed):
     for data in by_kind(parsed):
         alt.LayerChart.from_dict(data["spec"], validate=True)
-        rows = [{"label": data["looks"][place]["label"], "x": x, "y": y, "low": low, "high": high}
-                for place, x, y, low, high in data["points"]["test/accuracy"]["round"]]
+        rows = [
+            {"label": data["looks"][place]["label"], "x": x, "y": y, "low": low, "high": high}
+            for place, x, y, low, high in data["points"]["test/accuracy"]["round"]
+        ]
         datasets = data["spec"].get("datasets", {}) | {"rows": rows}
         picture = vl_convert.vegalite_to_svg({**data["spec"], "datasets": datasets})
         assert picture.count("mark-line") >= 1
@@ -154,8 +184,9 @@ def test_specifications_are_vega_lites(parsed):
 
 
 def test_the_page_says_what_is_missing():
-    parsed = Parsed(page.render(by_section([make_run(0, [1, 2], folder=pathlib.Path("x"))]),
-                                [], 0.8))
+    parsed = Parsed(
+        page.render(by_section([make_run(0, [1, 2], folder=pathlib.Path("x"))]), [], 0.8)
+    )
     assert by_kind(parsed) == []
     assert "No run here has a partition.json or a partition.png." in parsed.texts("p")
     assert "No run here is finished." in Parsed(page.render([], [], 0.8)).texts("p")
@@ -174,12 +205,15 @@ UNLIKE = {frozenset(record): name for name, record in reversed(SOME.items())}.va
 def made_run(name, **changes):
     """A run of one evaluation by its name in `SOME`."""
     metrics = {key: [value] for key, value in SOME[name].items() if key != "round"}
-    return make_run(0, [5], folder=pathlib.Path(name), **metrics, **changes,
-                    method__name=name.split()[0])
+    return make_run(
+        0, [5], folder=pathlib.Path(name), **metrics, **changes, method__name=name.split()[0]
+    )
 
 
-@pytest.mark.parametrize("size", [
-    1, 2, *(pytest.param(size, marks=pytest.mark.slow) for size in range(3, len(UNLIKE) + 1))])
+@pytest.mark.parametrize(
+    "size",
+    [1, 2, *(pytest.param(size, marks=pytest.mark.slow) for size in range(3, len(UNLIKE) + 1))],
+)
 def test_a_section_of_any_runs_is_shown_with_the_parts_that_some_of_them_have(size, monkeypatch):
     monkeypatch.setattr(page, "_bundle", str)
     for names in itertools.combinations(UNLIKE, size):
@@ -217,8 +251,12 @@ def test_figures_are_pdf_with_bands_within_what_a_share_can_be(sections):
     section = next(each for each in sections if len(each.groups) == 2)
     drawn = charts.figures(section, 0.6)
     assert sorted(drawn) == [
-        "cluster_kl_mean-by-round", "test_accuracy-by-comm_bytes", "test_accuracy-by-round",
-        "test_accuracy-by-sim_energy_j", "test_accuracy-by-sim_time_s"]
+        "cluster_kl_mean-by-round",
+        "test_accuracy-by-comm_bytes",
+        "test_accuracy-by-round",
+        "test_accuracy-by-sim_energy_j",
+        "test_accuracy-by-sim_time_s",
+    ]
     assert all(content.startswith(b"%PDF") for content in drawn.values())
     metric, axis = charts.metrics_of(section)[0], charts.axes_of(section)[0]
     wide = [low for _, _, _, low, _ in charts.points(section, metric, axis)]

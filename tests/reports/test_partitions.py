@@ -29,16 +29,25 @@ def folder(tmp_path, name, indices, png=None):
 
 
 def test_a_partition_of_several_runs_is_shown_once(tmp_path):
-    runs = [make_run(seed, folder=folder(tmp_path, f"{name}{seed}", [[seed]], PNG + bytes([seed])),
-                     method__name=name) for name in ("cefl", "fedavg") for seed in (0, 1, 2)]
+    runs = [
+        make_run(
+            seed,
+            folder=folder(tmp_path, f"{name}{seed}", [[seed]], PNG + bytes([seed])),
+            method__name=name,
+        )
+        for name in ("cefl", "fedavg")
+        for seed in (0, 1, 2)
+    ]
     pictures, more = partitions.gather(section_of(*runs), 2)
     assert pictures == [(0, PNG + b"\0", ""), (1, PNG + b"\1", "")]
     assert more == 1
 
 
 def test_any_run_with_the_partition_may_have_the_picture(tmp_path):
-    runs = [make_run(0, folder=folder(tmp_path, "a", [[1]])),
-            make_run(0, folder=folder(tmp_path, "b", [[1]], PNG), method__name="fedavg")]
+    runs = [
+        make_run(0, folder=folder(tmp_path, "a", [[1]])),
+        make_run(0, folder=folder(tmp_path, "b", [[1]], PNG), method__name="fedavg"),
+    ]
     assert partitions.gather(section_of(*runs), 9) == ([(0, PNG, "")], 0)
 
 
@@ -46,14 +55,18 @@ def test_any_run_with_the_partition_may_have_the_picture(tmp_path):
 def test_a_missing_picture_is_drawn_from_indices_and_labels(tmp_path, monkeypatch, share):
     """Indices of what is left to train on, where examples were held out."""
     seen = []
-    monkeypatch.setattr(partitions, "draw_partition",
-                        lambda file, *given: (seen.append(given), file.write(b"drawn")))
+    monkeypatch.setattr(
+        partitions,
+        "draw_partition",
+        lambda file, *given: (seen.append(given), file.write(b"drawn")),
+    )
     labels = sources.hold_out(sources.load("fashion_mnist_12k"), share, seed=3).train_labels
     parts = [[5, 0, 1], [7, 6000]]
     run = make_run(3, folder=folder(tmp_path, "a", parts), data__validation_share=share)
     assert partitions.gather(section_of(run), 1) == ([(3, b"drawn", "")], 0)
-    expected = [[sum(labels[index] == label for index in part) for label in range(10)]
-                for part in parts]
+    expected = [
+        [sum(labels[index] == label for index in part) for label in range(10)] for part in parts
+    ]
     np.testing.assert_array_equal(seen[0][0], expected)
 
 
@@ -63,7 +76,7 @@ def test_a_drawn_picture_names_the_classes_that_the_data_have(tmp_path, monkeypa
     whole = make_dataset("letters", *2 * (np.zeros((3, 2, 2), np.uint8), [7, 5, 26]))
     monkeypatch.setattr(sources, "load", lambda *_: whole)
     partitions.gather(section_of(make_run(0, folder=folder(tmp_path, "a", [[0], [1]]))), 1)
-    (counts, names), = seen
+    ((counts, names),) = seen
     assert names == ["5", "7", "26"]
     np.testing.assert_array_equal(counts, [[0, 1, 0], [1, 0, 0]])
 
@@ -75,10 +88,14 @@ def test_what_is_drawn_is_a_picture(tmp_path):
     assert matplotlib.image.imread(tmp_path / "drawn.png").ndim == 3
 
 
-@pytest.mark.parametrize(("indices", "data", "reason"), [
-    ([[10**9]], "fashion_mnist_12k", "10,000|10000 examples"),
-    ("text", "fashion_mnist_12k", "neither a list"),
-    ([[0]], "invented", "data.name is 'invented'")])
+@pytest.mark.parametrize(
+    ("indices", "data", "reason"),
+    [
+        ([[10**9]], "fashion_mnist_12k", "10,000|10000 examples"),
+        ("text", "fashion_mnist_12k", "neither a list"),
+        ([[0]], "invented", "data.name is 'invented'"),
+    ],
+)
 def test_what_cannot_be_drawn_is_told(tmp_path, indices, data, reason):
     run = make_run(0, folder=folder(tmp_path, "a", indices, b"no PNG"), data__name=data)
     (picture,), _ = partitions.gather(section_of(run), 1)

@@ -57,37 +57,62 @@ def test_a_run_that_is_not_finished_is_left_out(tmp_path, state):
     assert told(left_out) == [("part", state, error or "after round 10")]
 
 
-@pytest.mark.parametrize(("file", "text", "reason"), [
-    ("status.json", "{", "status.json cannot be read as JSON: "),
-    ("status.json", "[" * 100_000, "status.json is nested too deeply"),
-    ("status.json", f"{' ' * 2**20}{status()}", "status.json has 10486"),
-    ("status.json", '{"state": "failed", "state": "finished"}', "status.json cannot be read as"),
-    ("status.json", "[]", "status.json names no state"),
-    ("status.json", status(state=["finished"]), "status.json names no state"),
-    ("status.json", status(round=[10, 10]), "status.json has the round [10, 10]"),
-    ("status.json", status(round=True), "status.json has the round True"),
-    ("status.json", status(round=10.0), "status.json has the round 10.0"),
-    ("status.json", status(round=10**4000), "status.json has the round 1000"),
-    ("status.json", status(state="asleep"), "status.json names no state"),
-    ("status.json", None, "status.json is missing"),
-    ("status.json", status(round=15), "metrics.jsonl ends with round 10, and status.json with 15"),
-    ("config.json", "{", "config.json cannot be read as JSON: "),
-    ("config.json", "[" * 100_000, "config.json is nested too deeply"),
-    ("config.json", '{"seed":' * 60 + "1" + "}" * 60, "config.json is nested too deeply"),
-    ("config.json", CONFIG.replace('"seed"', '"seed": 1, "seed"'), "config.json cannot be read as"),
-    ("config.json", CONFIG.replace('"eval_every": 5', '"eval_every": "5"'),
-     "config.json: run.eval_every='5': needs a whole number"),
-    ("config.json", CONFIG.replace('"seed": 0', '"seed": [0]'), "config.json: seed=(0,): needs a"),
-    ("config.json", CONFIG.replace('"seed": 0', f'"seed": 0, "x": {json.dumps(MANY)}'),
-     "config.json: it has "),
-    ("config.json", "[]", "config.json: it holds a list"),
-    ("config.json", "{}", "config.json: it has no seed"),
-    ("config.json", None, "config.json is missing"),
-    ("metrics.jsonl", "", "metrics.jsonl is empty"),
-    ("metrics.jsonl", "{\n", "metrics.jsonl has a line that is not JSON"),
-    ("metrics.jsonl", " \n\n", "metrics.jsonl is empty"),
-    ("metrics.jsonl", None, "metrics.jsonl is missing"),
-])
+@pytest.mark.parametrize(
+    ("file", "text", "reason"),
+    [
+        ("status.json", "{", "status.json cannot be read as JSON: "),
+        ("status.json", "[" * 100_000, "status.json is nested too deeply"),
+        ("status.json", f"{' ' * 2**20}{status()}", "status.json has 10486"),
+        (
+            "status.json",
+            '{"state": "failed", "state": "finished"}',
+            "status.json cannot be read as",
+        ),
+        ("status.json", "[]", "status.json names no state"),
+        ("status.json", status(state=["finished"]), "status.json names no state"),
+        ("status.json", status(round=[10, 10]), "status.json has the round [10, 10]"),
+        ("status.json", status(round=True), "status.json has the round True"),
+        ("status.json", status(round=10.0), "status.json has the round 10.0"),
+        ("status.json", status(round=10**4000), "status.json has the round 1000"),
+        ("status.json", status(state="asleep"), "status.json names no state"),
+        ("status.json", None, "status.json is missing"),
+        (
+            "status.json",
+            status(round=15),
+            "metrics.jsonl ends with round 10, and status.json with 15",
+        ),
+        ("config.json", "{", "config.json cannot be read as JSON: "),
+        ("config.json", "[" * 100_000, "config.json is nested too deeply"),
+        ("config.json", '{"seed":' * 60 + "1" + "}" * 60, "config.json is nested too deeply"),
+        (
+            "config.json",
+            CONFIG.replace('"seed"', '"seed": 1, "seed"'),
+            "config.json cannot be read as",
+        ),
+        (
+            "config.json",
+            CONFIG.replace('"eval_every": 5', '"eval_every": "5"'),
+            "config.json: run.eval_every='5': needs a whole number",
+        ),
+        (
+            "config.json",
+            CONFIG.replace('"seed": 0', '"seed": [0]'),
+            "config.json: seed=(0,): needs a",
+        ),
+        (
+            "config.json",
+            CONFIG.replace('"seed": 0', f'"seed": 0, "x": {json.dumps(MANY)}'),
+            "config.json: it has ",
+        ),
+        ("config.json", "[]", "config.json: it holds a list"),
+        ("config.json", "{}", "config.json: it has no seed"),
+        ("config.json", None, "config.json is missing"),
+        ("metrics.jsonl", "", "metrics.jsonl is empty"),
+        ("metrics.jsonl", "{\n", "metrics.jsonl has a line that is not JSON"),
+        ("metrics.jsonl", " \n\n", "metrics.jsonl is empty"),
+        ("metrics.jsonl", None, "metrics.jsonl is missing"),
+    ],
+)
 def test_a_broken_run_is_left_out_and_harms_no_other(tmp_path, file, text, reason):
     write_run(tmp_path / "sound", seed=1)
     broken = write_run(tmp_path / "broken", seed=2)
@@ -112,13 +137,21 @@ def test_pipes_and_folders_in_place_of_files_are_left_alone(tmp_path, file):
     runs, left_out = read_runs([tmp_path])
     assert [run.folder.name for run in runs] == ["sound"]
     assert [reason.removeprefix(f"{file} ") for _, _, reason in told(left_out)] == [
-        "is a pipe or a device; name a regular file", "is a folder; name a file"]
+        "is a pipe or a device; name a regular file",
+        "is a folder; name a file",
+    ]
 
 
-@pytest.mark.parametrize(("error", "reason"), [
-    ("x" * 1000, "x" * 300), ({"a": [1]}, "after round 10"), (7, "after round 10"),
-    ("", "after round 10"), ("<b>\n", "<b>\n"),
-])
+@pytest.mark.parametrize(
+    ("error", "reason"),
+    [
+        ("x" * 1000, "x" * 300),
+        ({"a": [1]}, "after round 10"),
+        (7, "after round 10"),
+        ("", "after round 10"),
+        ("<b>\n", "<b>\n"),
+    ],
+)
 def test_what_ended_a_run_is_told_in_few_words(tmp_path, error, reason):
     add_file(write_run(tmp_path / "run"), "status.json", status(state="failed", error=error))
     assert told(read_runs([tmp_path])[1]) == [("run", "failed", reason)]
@@ -141,8 +174,9 @@ def test_any_values_in_a_folder_harm_no_other(tmp_path_factory, name, data):
         add_file(folder / place, "status.json", status())
         add_file(folder / place, "config.json", CONFIG.replace('"seed": 0', f'"seed": {seed}'))
     changed = json.loads((folder / "changed" / name).read_text())
-    group = data.draw(st.sampled_from([changed, *(one for one in changed.values()
-                                                  if isinstance(one, dict))]))
+    group = data.draw(
+        st.sampled_from([changed, *(one for one in changed.values() if isinstance(one, dict))])
+    )
     group[data.draw(st.sampled_from([*group, "new"]))] = data.draw(values)
     add_file(folder / "changed", name, json.dumps(changed))
     found = Metrics({"round": np.array([5.0, 10.0]), "test/accuracy": np.array([0.5, 0.9])}, {})
@@ -176,8 +210,9 @@ def test_a_repetition_is_no_second_sample(tmp_path):
     write_run(tmp_path / "other", seed=1, run__compute_dtype="bfloat16")
     runs, left_out = read_runs([tmp_path])
     assert [run.folder.name for run in runs] == ["first", "other"]
-    assert told(left_out) == [("second", "repeated", f"same settings and seed as "
-                               f"{tmp_path / 'first'}, which is counted")]
+    assert told(left_out) == [
+        ("second", "repeated", f"same settings and seed as {tmp_path / 'first'}, which is counted")
+    ]
 
 
 def test_a_repetition_of_what_is_left_out_is_counted(tmp_path):
@@ -191,9 +226,11 @@ def test_a_repetition_of_what_is_left_out_is_counted(tmp_path):
 def test_a_folder_without_runs_is_refused(tmp_path):
     write_run(tmp_path / "runs" / "one")
     add_file(tmp_path / "other", "config.json", "{}")
-    for folder, message in ((tmp_path / "nowhere", "there is no folder"),
-                            (tmp_path / "other", "holds no run"),
-                            (tmp_path / "other" / "config.json", "is not a folder")):
+    for folder, message in (
+        (tmp_path / "nowhere", "there is no folder"),
+        (tmp_path / "other", "holds no run"),
+        (tmp_path / "other" / "config.json", "is not a folder"),
+    ):
         with pytest.raises(ValueError, match=message):
             read_runs([tmp_path / "runs", folder])
 

@@ -56,16 +56,22 @@ def test_the_differences_are_the_changes(changes):
     default = settings.flatten(config.default_config().to_dict())
     wanted = {path.replace("__", "."): value for path, value in changes.items()}
     if wanted.get("cefl.clustering.rule") != "patent":
-        wanted.pop("cefl.clustering.max_size", None)            # which nothing reads
+        wanted.pop("cefl.clustering.max_size", None)  # which nothing reads
     if "data.name" not in wanted:
         wanted.pop("data.path", None)
     assert settings.differences(flat) == {
-        path: value for path, value in wanted.items() if value != default[path]}
+        path: value for path, value in wanted.items() if value != default[path]
+    }
 
 
 def test_the_command_says_no_default():
     assert settings.command(settings.defaults(), "again").split() == [
-        "python", "-m", "cefl_jax.main", "--config=configs/default.py", "--workdir=again"]
+        "python",
+        "-m",
+        "cefl_jax.main",
+        "--config=configs/default.py",
+        "--workdir=again",
+    ]
 
 
 def test_a_field_that_is_newer_than_the_run_has_its_default():
@@ -78,7 +84,10 @@ def test_a_field_that_is_newer_than_the_run_has_its_default():
 def test_a_field_that_is_unknown_is_a_difference():
     newer = make_config(method__name="fedprox") | {"fedprox": {"mu": 0.1, "schedule": [1, 2]}}
     assert settings.differences(settings.complete(newer)) == {
-        "method.name": "fedprox", "fedprox.mu": 0.1, "fedprox.schedule": (1, 2)}
+        "method.name": "fedprox",
+        "fedprox.mu": 0.1,
+        "fedprox.schedule": (1, 2),
+    }
 
 
 def test_what_nothing_has_read_is_no_difference():
@@ -89,16 +98,28 @@ def test_what_nothing_has_read_is_no_difference():
     assert chosen == flat
 
 
-@pytest.mark.parametrize("nested", [[], "text", None, {}, {"seed": 1},
-                                    {"seed": 1, "method": {"name": "cefl"}, "data": 3}])
+@pytest.mark.parametrize(
+    "nested",
+    [[], "text", None, {}, {"seed": 1}, {"seed": 1, "method": {"name": "cefl"}, "data": 3}],
+)
 def test_what_is_no_config_is_refused(nested):
     with pytest.raises(ValueError, match="it h"):
         settings.complete(nested)
 
 
-@pytest.mark.parametrize(("path", "changes"), [
-    ("seed", False), ("run.devices", False), ("run.eval_every", False), ("run.invented", False),
-    ("run.compute_dtype", True), ("run.archive_dtype", True), ("train.rounds", True),
-    ("invented.field", True), ("data.partition.alpha", True)])
+@pytest.mark.parametrize(
+    ("path", "changes"),
+    [
+        ("seed", False),
+        ("run.devices", False),
+        ("run.eval_every", False),
+        ("run.invented", False),
+        ("run.compute_dtype", True),
+        ("run.archive_dtype", True),
+        ("train.rounds", True),
+        ("invented.field", True),
+        ("data.partition.alpha", True),
+    ],
+)
 def test_which_fields_make_another_experiment(path, changes):
     assert settings.changes_results(path) == changes

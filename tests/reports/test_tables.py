@@ -19,8 +19,13 @@ def curve(seed, accuracies, **more):
     """A run that is evaluated every second round, and pays 3 s, 50 J and 70 bytes a round."""
     rounds = [2 * place + 2 for place in range(len(accuracies))]
     costs = {"sim/time_s": 3.0, "sim/energy_j": 50.0, "comm/bytes": 70.0}
-    return make_run(seed, rounds, **{"test/accuracy": accuracies}, **more,
-                    **{key: [each * round for round in rounds] for key, each in costs.items()})
+    return make_run(
+        seed,
+        rounds,
+        **{"test/accuracy": accuracies},
+        **more,
+        **{key: [each * round for round in rounds] for key, each in costs.items()},
+    )
 
 
 def cells_of(table, row=0):
@@ -45,8 +50,11 @@ def test_the_summary_is_that_of_plain_loops(seeds, target):
                 hits.append(2 * place + 2)
                 break
     costs = {"rounds": 1, "time_s": 3, "energy_j": 50, "bytes": 70}
-    expected = {"final_accuracy": finals, "last_accuracy": lasts,
-                **{f"{key}_to_target": [each * hit for hit in hits] for key, each in costs.items()}}
+    expected = {
+        "final_accuracy": finals,
+        "last_accuracy": lasts,
+        **{f"{key}_to_target": [each * hit for hit in hits] for key, each in costs.items()},
+    }
     for key, values in expected.items():
         check(cells.get(key), values, len(seeds))
     assert cells["reached"] == f"{len(hits)} of {len(seeds)} seed{'s' if len(seeds) > 1 else ''}"
@@ -73,8 +81,9 @@ def test_the_final_accuracy_is_neither_the_best_nor_the_last():
 
 
 def test_costs_are_means_over_those_that_reached_the_target_and_say_so():
-    table = summary_table([curve(0, [0.5, 0.8, 0.7]), curve(1, [0.8, 0.9, 0.9]),
-                           curve(2, [0.1, 0.2, 0.79999])], 0.8)
+    table = summary_table(
+        [curve(0, [0.5, 0.8, 0.7]), curve(1, [0.8, 0.9, 0.9]), curve(2, [0.1, 0.2, 0.79999])], 0.8
+    )
     cells = cells_of(table)
     assert cells["reached"] == "2 of 3 seeds"
     rounds = cells["rounds_to_target"]
@@ -98,10 +107,12 @@ def test_a_run_that_measures_nothing_has_a_row():
 
 
 def test_values_that_were_not_finite_are_flagged():
-    table = summary_table([curve(3, [0.5, NAN], skipped={"test/accuracy": 1}),
-                           curve(4, [0.5, 0.5])], 0.8)
+    table = summary_table(
+        [curve(3, [0.5, NAN], skipped={"test/accuracy": 1}), curve(4, [0.5, 0.5])], 0.8
+    )
     assert [note for note in table.notes if "not finite" in note] == [
-        "cefl, seed 3: values that were not finite are left out: test/accuracy (1)."]
+        "cefl, seed 3: values that were not finite are left out: test/accuracy (1)."
+    ]
 
 
 def test_runs_too_short_for_a_final_accuracy_are_flagged():
@@ -131,8 +142,9 @@ def test_units_are_those_of_the_largest_mean():
     assert cells_of(table)["time_s_to_target"].mean == 600.0  # seconds all the same
 
 
-@pytest.mark.parametrize("change", [{"data__name": "digits"}, {"model__name": "cnn"},
-                                    {"data__partition__alpha": 1.0}])
+@pytest.mark.parametrize(
+    "change", [{"data__name": "digits"}, {"model__name": "cnn"}, {"data__partition__alpha": 1.0}]
+)
 def test_a_table_of_what_cannot_be_compared_is_refused(change):
     with pytest.raises(ValueError, match="one dataset, partition and model"):
         summary_table([curve(0, [0.5]), curve(1, [0.5], **change)], 0.8)
@@ -144,15 +156,23 @@ def test_a_table_of_nothing_is_refused():
 
 
 def test_clusters_are_averaged_and_their_extremes_kept():
-    clusters = {"cluster/count": [4, 3], "cluster/kl_mean": [0.1, NAN],
-                "cluster/kl_max": [0.5, 0.2], "cluster/size_min": [3, 2],
-                "cluster/size_max": [7, 9]}
+    clusters = {
+        "cluster/count": [4, 3],
+        "cluster/kl_mean": [0.1, NAN],
+        "cluster/kl_max": [0.5, 0.2],
+        "cluster/size_min": [3, 2],
+        "cluster/size_max": [7, 9],
+    }
     runs = [make_run(0, [5, 10], **clusters), make_run(0, [5, 10], method__name="fedavg")]
     (section,) = by_section(runs)
     table = clustering_table(section)
     assert {key: cell.mean for key, cell in cells_of(table).items()} == {
-        "cluster_count": 3.5, "cluster_kl_mean": 0.1, "cluster_kl_max": 0.5,
-        "cluster_size_min": 2, "cluster_size_max": 9}
+        "cluster_count": 3.5,
+        "cluster_kl_mean": 0.1,
+        "cluster_kl_max": 0.5,
+        "cluster_size_min": 2,
+        "cluster_size_max": 9,
+    }
     assert set(cells_of(table, 1).values()) == {None}
 
 

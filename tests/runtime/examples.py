@@ -1,6 +1,6 @@
 """Records of runs that never were, with the keys of runs that were; `test_effects` checks that."""
 
-from cefl_jax.config_checks import CHOICES
+from cefl_jax.config.validate import CHOICES
 
 METHODS = CHOICES["method.name"]
 OF_METHODS = {  # beginning of keys: the methods that have them; others all have
@@ -15,8 +15,7 @@ OPTIONAL = ("test/cloud_", "privacy/")  # beginnings of keys that settings take 
 
 
 def make_record(round, method="cefl", **changes):
-    """One evaluation with every key of a method, all values different and growing with the round.
-    """
+    """One evaluation with every key of a method; values differ and grow with the round."""
     record = {
         "round": round,
         "train/loss": 2.0 / (1.0 + round),

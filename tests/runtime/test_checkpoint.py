@@ -16,7 +16,7 @@ import pytest
 from cefl_jax.runtime import checkpoint
 from cefl_jax.runtime.checkpoint import Checkpoints
 from cefl_jax.runtime.leaves import flatten, restore
-from cefl_jax.runtime.seal import SEAL, Damaged
+from cefl_jax.runtime.seal import SEAL, CorruptCheckpoint
 
 HERE = jax.sharding.SingleDeviceSharding(jax.devices()[0])
 
@@ -36,8 +36,18 @@ def bits(patterns, kind):
 
 def make_state():
     """Numbers that a way through text, or through fewer bits, would change."""
-    strange = [0, 0x80000000, 1, 0x807FFFFF, 0x7F800000, 0xFF800000, 0x7FC00000, 0x7FC12345,
-               0xFFD54321, 0x3F800001]
+    strange = [
+        0,
+        0x80000000,
+        1,
+        0x807FFFFF,
+        0x7F800000,
+        0xFF800000,
+        0x7FC00000,
+        0x7FC12345,
+        0xFFD54321,
+        0x3F800001,
+    ]
     strange64 = [0x8000000000000000, 1, 0x7FF8000000ABCDEF, 0x3FF0000000000001]
     with jax.enable_x64(True):
         return State(
@@ -72,6 +82,7 @@ def is_key(leaf):
 
 def bits_of(state):
     """Type, shape and bytes of every leaf, and how the keys are made."""
+
     def of(leaf):
         made = str(jax.random.key_impl(leaf)) if is_key(leaf) else ""
         data = np.asarray(jax.random.key_data(leaf) if made else leaf)
@@ -106,8 +117,11 @@ def rounds_in(folder):
 
 
 def contents(folder):
-    return {str(path.relative_to(folder)): path.read_bytes()
-            for path in sorted(folder.rglob("*")) if path.is_file()}
+    return {
+        str(path.relative_to(folder)): path.read_bytes()
+        for path in sorted(folder.rglob("*"))
+        if path.is_file()
+    }
 
 
 @pytest.fixture(scope="module")
@@ -129,15 +143,15 @@ def saved_state(tmp_path_factory):
     """Everything, saved and loaded again."""
     folder, said = tmp_path_factory.mktemp("state") / "checkpoints", []
     Checkpoints(folder, background=False, warn=said.append).save(
-        1, flatten(make_state()), {"round": 1, "note": "é", "list": [None, 0.1]})
+        1, flatten(make_state()), {"round": 1, "note": "é", "list": [None, 0.1]}
+    )
     loaded, told = load(folder)
     assert said == told == []
     return loaded
 
 
 def test_every_bit_comes_back(saved_state):
-    zeros = jax.tree.map(
-        lambda leaf: leaf if is_key(leaf) else jnp.zeros_like(leaf), make_state())
+    zeros = jax.tree.map(lambda leaf: leaf if is_key(leaf) else jnp.zeros_like(leaf), make_state())
     restored = restore(saved_state, zeros, HERE)
     assert jax.tree.structure(restored) == jax.tree.structure(make_state())
     assert bits_of(restored) == bits_of(make_state())
@@ -233,16 +247,19 @@ def test_no_save_is_dropped_for_another(tmp_path):
         assert (saver.load_round(round).leaves["['a']"] == round).all()
 
 
-@pytest.mark.parametrize(("keep", "scores", "kept"), [
-    (1, [1, 5, 2, 3], [2, 4]),
-    (2, [1, 5, 2, 3], [2, 3, 4]),
-    (2, [1, 2, 3, 5], [3, 4]),
-    (1, [5, 5, 5, 5], [1, 4]),  # the first of the best
-    (1, [1, 5, 5, 4], [2, 4]),
-    (1, [None, -3, None, -9], [2, 4]),  # no score is less than any
-    (3, [9, None], [1, 2]),
-    (1, [0.1, 0.1 + 1e-15, 0.1], [2, 3]),
-])
+@pytest.mark.parametrize(
+    ("keep", "scores", "kept"),
+    [
+        (1, [1, 5, 2, 3], [2, 4]),
+        (2, [1, 5, 2, 3], [2, 3, 4]),
+        (2, [1, 2, 3, 5], [3, 4]),
+        (1, [5, 5, 5, 5], [1, 4]),  # the first of the best
+        (1, [1, 5, 5, 4], [2, 4]),
+        (1, [None, -3, None, -9], [2, 4]),  # no score is less than any
+        (3, [9, None], [1, 2]),
+        (1, [0.1, 0.1 + 1e-15, 0.1], [2, 3]),
+    ],
+)
 def test_the_newest_and_the_best_are_kept(tmp_path, keep, scores, kept):
     save(tmp_path / "checkpoints", range(1, len(scores) + 1), scores, keep=keep)
     assert rounds_in(tmp_path / "checkpoints") == kept
@@ -304,8 +321,15 @@ def fail_rename(patch, error):
     patch.setattr(pathlib.Path, "replace", raiser(error))
 
 
-FAILURES = [fail_before, fail_after, fail_within, fail_at_the_end, fail_mkdir, fail_seal,
-            fail_rename]
+FAILURES = [
+    fail_before,
+    fail_after,
+    fail_within,
+    fail_at_the_end,
+    fail_mkdir,
+    fail_seal,
+    fail_rename,
+]
 
 
 @pytest.mark.parametrize("background", [True, False])
@@ -344,8 +368,16 @@ def test_a_save_again_of_a_round_is_the_last_one(folder):
     assert (load(folder)[0].leaves["['a']"] == 60).all()
 
 
-@pytest.mark.parametrize("name", ["000009", "000009.orbax-checkpoint-tmp", "000009.failed",
-                                  "000009.orbax-checkpoint-tmp-17", "1234567"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        "000009",
+        "000009.orbax-checkpoint-tmp",
+        "000009.failed",
+        "000009.orbax-checkpoint-tmp-17",
+        "1234567",
+    ],
+)
 def test_what_has_no_seal_was_never_finished(folder, name):
     shutil.copytree(folder / "000006", folder / name)
     (folder / name / SEAL).unlink()
@@ -364,6 +396,7 @@ def test_what_was_being_saved_when_it_was_killed_is_not_loaded(folder, monkeypat
         def copy(*_, **__):
             seen.append(shutil.copytree(folder, folder.parent / stage))
             raise OSError(28, "No space left on device")
+
         return copy
 
     for name, of in (("within", "save"), ("end", "finalize")):
@@ -434,8 +467,10 @@ def test_a_link_is_removed_and_not_what_it_points_to(folder, tmp_path):
 
 def damage(place):
     """Changes the largest file of a checkpoint."""
-    file = max((path for path in place.rglob("*") if path.is_file()),
-               key=lambda path: (path.name != SEAL, path.stat().st_size))
+    file = max(
+        (path for path in place.rglob("*") if path.is_file()),
+        key=lambda path: (path.name != SEAL, path.stat().st_size),
+    )
     content = bytearray(file.read_bytes())
     content[len(content) // 2] ^= 1
     file.write_bytes(content)
@@ -457,7 +492,7 @@ def test_when_all_are_damaged_it_does_not_start_anew(folder):
     damage(folder / "000003")
     damage(folder / "000006")
     said = []
-    with pytest.raises(Damaged, match=str(folder)):
+    with pytest.raises(CorruptCheckpoint, match=str(folder)):
         Checkpoints(folder, warn=said.append).load()
     assert len(said) == 2
     assert rounds_in(folder) == [3, 6]
@@ -481,7 +516,7 @@ def test_one_that_is_of_no_use_is_passed_over(folder):
     def accept(facts):
         asked.append(facts["round"])
         if facts["round"] == 6:
-            raise Damaged("of no use")
+            raise CorruptCheckpoint("of no use")
 
     loaded = Checkpoints(folder, warn=said.append).load(accept)
     assert (loaded.round, asked, len(said)) == (3, [6, 3], 1)
@@ -502,8 +537,11 @@ def test_one_under_the_number_of_another_round_is_damaged(folder):
 
 def test_a_hundred_flipped_bits(two, tmp_path):
     draw, missed = random.Random(1), []
-    files = [path.relative_to(two / "000006") for path in sorted((two / "000006").rglob("*"))
-             if path.is_file()]
+    files = [
+        path.relative_to(two / "000006")
+        for path in sorted((two / "000006").rglob("*"))
+        if path.is_file()
+    ]
     folder = shutil.copytree(two, tmp_path / "checkpoints")
     for at in range(100):
         file = folder / "000006" / files[at % len(files)]
@@ -519,15 +557,18 @@ def test_a_hundred_flipped_bits(two, tmp_path):
     assert load(folder)[0].round == 6
 
 
-@pytest.mark.parametrize("alter", [
-    lambda leaves: leaves | {"['a']": np.nextafter(leaves["['a']"], np.float32(9))},
-    lambda leaves: leaves | {"['a']": leaves["['a']"].astype(np.float64)},
-    lambda leaves: leaves | {"['a']": leaves["['a']"].view(np.int32)},
-    lambda leaves: leaves | {"['a']": leaves["['a']"][None]},
-    lambda leaves: leaves | {"['b']": leaves["['a']"]},
-    lambda leaves: {"['a']": leaves["['a']"]},
-    lambda leaves: {},
-])
+@pytest.mark.parametrize(
+    "alter",
+    [
+        lambda leaves: leaves | {"['a']": np.nextafter(leaves["['a']"], np.float32(9))},
+        lambda leaves: leaves | {"['a']": leaves["['a']"].astype(np.float64)},
+        lambda leaves: leaves | {"['a']": leaves["['a']"].view(np.int32)},
+        lambda leaves: leaves | {"['a']": leaves["['a']"][None]},
+        lambda leaves: leaves | {"['b']": leaves["['a']"]},
+        lambda leaves: {"['a']": leaves["['a']"]},
+        lambda leaves: {},
+    ],
+)
 def test_what_orbax_gives_back_has_to_be_what_it_was_given(folder, monkeypatch, alter):
     """The files are sound; every leaf is looked at nevertheless."""
     real = ocp.Checkpointer.restore
@@ -556,15 +597,18 @@ def test_what_orbax_cannot_read_is_damaged(folder, monkeypatch):
     assert "\n" not in said[0]
 
 
-@pytest.mark.parametrize(("state", "words"), [
-    ({"a": jnp.zeros(3)}, r"\['n'\]"),
-    (small() | {"more": jnp.zeros(2)}, r"\['more'\]"),
-    (small() | {"a": jnp.zeros(4)}, r"\['a'\]"),
-    (small() | {"a": jnp.zeros((3, 1))}, r"\['a'\]"),
-    (small() | {"a": jnp.zeros(3, jnp.int32)}, r"\['a'\]"),
-    (small() | {"a": jnp.zeros(3, jnp.bfloat16)}, r"\['a'\]"),
-    ({"b": jnp.zeros(3), "n": jnp.int32(0)}, r"\['b'\]"),
-])
+@pytest.mark.parametrize(
+    ("state", "words"),
+    [
+        ({"a": jnp.zeros(3)}, r"\['n'\]"),
+        (small() | {"more": jnp.zeros(2)}, r"\['more'\]"),
+        (small() | {"a": jnp.zeros(4)}, r"\['a'\]"),
+        (small() | {"a": jnp.zeros((3, 1))}, r"\['a'\]"),
+        (small() | {"a": jnp.zeros(3, jnp.int32)}, r"\['a'\]"),
+        (small() | {"a": jnp.zeros(3, jnp.bfloat16)}, r"\['a'\]"),
+        ({"b": jnp.zeros(3), "n": jnp.int32(0)}, r"\['b'\]"),
+    ],
+)
 def test_the_state_of_another_program_is_refused(two, state, words):
     loaded, _ = load(two)
     with pytest.raises(ValueError, match=words) as refusal:
@@ -582,4 +626,5 @@ def test_the_digest_of_a_leaf_is_of_type_shape_and_bytes():
     arrays += [np.zeros((2, 2), np.int32), np.zeros((4, 1), np.int32), np.float32([0, 0, 0, -0.0])]
     assert len({checkpoint._digest(array) for array in arrays}) == len(arrays)
     assert checkpoint._digest(np.arange(6).reshape(2, 3).T) == checkpoint._digest(
-        np.arange(6).reshape(2, 3).T.copy())
+        np.arange(6).reshape(2, 3).T.copy()
+    )

@@ -6,9 +6,9 @@ import sys
 
 import pytest
 
-from cefl_jax.runtime import logs
+from cefl_jax.runtime import workdir as folders
 from cefl_jax.runtime.claim import LOCK, check_workdir, lock_folder, read_config
-from cefl_jax.runtime.logs import open_workdir
+from cefl_jax.runtime.workdir import open_workdir
 
 ROOT = pathlib.Path(__file__).parents[2]
 HOLD = """
@@ -21,14 +21,20 @@ sys.stdin.readline()
 
 
 def contents(folder):
-    return {str(path.relative_to(folder)): path.read_bytes() if path.is_file() else None
-            for path in sorted(folder.rglob("*"))}
+    return {
+        str(path.relative_to(folder)): path.read_bytes() if path.is_file() else None
+        for path in sorted(folder.rglob("*"))
+    }
 
 
 def hold(folder):
     """Another process that has the lock of a folder."""
-    process = subprocess.Popen([sys.executable, "-c", HOLD, str(folder)], cwd=ROOT,
-                               stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+    process = subprocess.Popen(
+        [sys.executable, "-c", HOLD, str(folder)],
+        cwd=ROOT,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+    )
     assert process.stdout.readline() == b"held\n"
     return process
 
@@ -44,8 +50,9 @@ def run(tmp_path):
     return folder
 
 
-@pytest.mark.parametrize("options", [{"resume": True}, {"overwrite": True},
-                                     {"resume": True, "overwrite": True}])
+@pytest.mark.parametrize(
+    "options", [{"resume": True}, {"overwrite": True}, {"resume": True, "overwrite": True}]
+)
 @pytest.mark.parametrize("claim", [check_workdir, open_workdir])
 def test_a_folder_in_use_is_refused_and_left_as_it_is(run, options, claim, holder):
     holder(run)
@@ -110,16 +117,17 @@ def test_looking_does_not_take_it(run):
 
 def test_a_run_that_came_between_the_look_and_the_lock_is_refused(tmp_path, monkeypatch):
     """Another process may have had the folder, and be done with it, after it was looked at."""
-    def lock_late(path, real=logs.lock_folder):
+
+    def lock_late(path, real=folders.lock_folder):
         (path / "status.json").write_text("another run")
         return real(path)
 
-    monkeypatch.setattr(logs, "lock_folder", lock_late)
+    monkeypatch.setattr(folders, "lock_folder", lock_late)
     with pytest.raises(ValueError, match="holds another run"):
-        logs.open_workdir(tmp_path / "run")
+        folders.open_workdir(tmp_path / "run")
     monkeypatch.undo()
     assert (tmp_path / "run" / "status.json").read_text() == "another run"
-    with logs.open_workdir(tmp_path / "run", overwrite=True):      # and the lock is given back
+    with folders.open_workdir(tmp_path / "run", overwrite=True):  # and the lock is given back
         pass
 
 
@@ -141,13 +149,16 @@ def test_a_file_system_without_locks_is_told(run, monkeypatch):
     assert contents(run) == before
 
 
-@pytest.mark.parametrize(("content", "words"), [
-    ("[1]", "no group of settings"),
-    ("{", "--overwrite"),
-    ('{"seed": NaN}', "--overwrite"),
-    ("\0\xff", "--overwrite"),
-    ("[" * 100_000, "--overwrite"),
-])
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        ("[1]", "no group of settings"),
+        ("{", "--overwrite"),
+        ('{"seed": NaN}', "--overwrite"),
+        ("\0\xff", "--overwrite"),
+        ("[" * 100_000, "--overwrite"),
+    ],
+)
 def test_a_config_that_cannot_be_read_is_told(run, content, words):
     (run / "config.json").write_text(content)
     with pytest.raises(ValueError, match=words) as refusal:

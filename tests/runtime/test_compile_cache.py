@@ -133,12 +133,15 @@ def test_where_nothing_can_be_written_jax_is_left_as_it_was(tmp_path, monkeypatc
     assert [getattr(jax.config, name) for name in SETTINGS] == before
 
 
-@pytest.mark.parametrize(("variable", "base"), [
-    (None, "home/.cache"),
-    ("", "home/.cache"),
-    ("not/absolute", "home/.cache"),  # is to be ignored, says the XDG specification
-    ("{}/elsewhere", "elsewhere"),
-])
+@pytest.mark.parametrize(
+    ("variable", "base"),
+    [
+        (None, "home/.cache"),
+        ("", "home/.cache"),
+        ("not/absolute", "home/.cache"),  # is to be ignored, says the XDG specification
+        ("{}/elsewhere", "elsewhere"),
+    ],
+)
 def test_the_folder_is_the_users(tmp_path, monkeypatch, variable, base):
     monkeypatch.setenv("HOME", str(tmp_path / "home"))
     monkeypatch.delenv("XDG_CACHE_HOME", raising=False)

@@ -42,7 +42,11 @@ def share_rounded(made_ready):
     environment = {name: value for name, value in os.environ.items() if name != "XLA_FLAGS"}
     script = SUMS.format(made_ready=made_ready)
     done = subprocess.run(
-        [sys.executable, "-c", script], cwd=ROOT, env=environment, capture_output=True, text=True,
+        [sys.executable, "-c", script],
+        cwd=ROOT,
+        env=environment,
+        capture_output=True,
+        text=True,
         check=True,
     )
     return float(done.stdout)
@@ -78,9 +82,7 @@ def test_the_flags_of_xla_are_added_to_and_never_changed(
     ("chosen", "flags", "after"),
     [(-1, "", 3), (5, "", 5), (-1, "--xla_force_host_platform_device_count=4", -1)],
 )
-def test_the_number_of_devices_stays_where_it_was_chosen(
-    monkeypatch, unused, chosen, flags, after
-):
+def test_the_number_of_devices_stays_where_it_was_chosen(monkeypatch, unused, chosen, flags, after):
     unused["jax_num_cpu_devices"] = chosen
     monkeypatch.setenv("XLA_FLAGS", flags)
     cpu.set_up(3, pytest.fail)

@@ -5,7 +5,7 @@ import subprocess
 
 import pytest
 
-from cefl_jax.runtime import revision
+from cefl_jax.runtime import summary
 
 git = shutil.which("git")
 pytestmark = pytest.mark.skipif(git is None, reason="needs git")
@@ -13,8 +13,9 @@ pytestmark = pytest.mark.skipif(git is None, reason="needs git")
 
 def call(folder, *words):
     names = ["-c", "user.name=a", "-c", "user.email=a@b", "-c", "commit.gpgsign=false"]
-    done = subprocess.run([git, "-C", str(folder), *names, *words], check=True,
-                          capture_output=True, text=True)
+    done = subprocess.run(
+        [git, "-C", str(folder), *names, *words], check=True, capture_output=True, text=True
+    )
     return done.stdout.strip()
 
 
@@ -24,7 +25,7 @@ def checkout(tmp_path, monkeypatch):
     folder = tmp_path / "checkout"
     folder.mkdir()
     monkeypatch.setenv("GIT_CONFIG_GLOBAL", "/dev/null")
-    monkeypatch.setattr(revision, "ROOT", folder)
+    monkeypatch.setattr(summary, "ROOT", folder)
     call(folder, "init", "-q")
     (folder / "code.py").write_text("one")
     call(folder, "add", ".")
@@ -33,40 +34,42 @@ def checkout(tmp_path, monkeypatch):
 
 
 def test_a_clean_one(checkout):
-    assert revision.read_revision() == {"commit": call(checkout, "rev-parse", "HEAD"),
-                                        "dirty": False}
+    assert summary.read_revision() == {
+        "commit": call(checkout, "rev-parse", "HEAD"),
+        "dirty": False,
+    }
     (checkout / "notes").write_text("not tracked, and no part of the program")
-    assert not revision.read_revision()["dirty"]
+    assert not summary.read_revision()["dirty"]
 
 
 def test_one_that_differs_from_its_commit(checkout):
     (checkout / "code.py").write_text("two")
-    assert revision.read_revision()["dirty"]
+    assert summary.read_revision()["dirty"]
     call(checkout, "add", ".")
-    assert revision.read_revision()["dirty"]
+    assert summary.read_revision()["dirty"]
     call(checkout, "commit", "-q", "-m", "two")
-    assert not revision.read_revision()["dirty"]
+    assert not summary.read_revision()["dirty"]
     (checkout / "code.py").unlink()
-    assert revision.read_revision()["dirty"]
+    assert summary.read_revision()["dirty"]
 
 
 def test_a_second_working_tree(checkout, tmp_path, monkeypatch):
     call(checkout, "worktree", "add", "-q", str(tmp_path / "second"), "-b", "second")
-    monkeypatch.setattr(revision, "ROOT", tmp_path / "second")
-    assert revision.read_revision()["commit"] == call(checkout, "rev-parse", "HEAD")
+    monkeypatch.setattr(summary, "ROOT", tmp_path / "second")
+    assert summary.read_revision()["commit"] == call(checkout, "rev-parse", "HEAD")
 
 
 def test_none_around_it_is_meant(checkout, monkeypatch):
     """A program that is installed below somebody's repository is not of it."""
     installed = checkout / "site-packages"
     installed.mkdir()
-    monkeypatch.setattr(revision, "ROOT", installed)
-    assert revision.read_revision() is None
+    monkeypatch.setattr(summary, "ROOT", installed)
+    assert summary.read_revision() is None
 
 
 def test_none_that_the_environment_names_is_meant(checkout, tmp_path, monkeypatch):
     """As within a hook of git, or of another program that git has started."""
-    mine = revision.read_revision()
+    mine = summary.read_revision()
     other = tmp_path / "other"
     other.mkdir()
     call(other, "init", "-q")
@@ -76,7 +79,7 @@ def test_none_that_the_environment_names_is_meant(checkout, tmp_path, monkeypatc
     monkeypatch.setenv("GIT_DIR", str(other / ".git"))
     monkeypatch.setenv("GIT_WORK_TREE", str(other))
     monkeypatch.setenv("GIT_INDEX_FILE", str(other / ".git" / "index"))
-    assert revision.read_revision() == mine
+    assert summary.read_revision() == mine
 
 
 def test_without_git_or_a_commit_there_is_none(checkout, tmp_path, monkeypatch):
@@ -84,7 +87,7 @@ def test_without_git_or_a_commit_there_is_none(checkout, tmp_path, monkeypatch):
     empty.mkdir()
     call(empty, "init", "-q")
     with monkeypatch.context() as patch:
-        patch.setattr(revision, "ROOT", empty)
-        assert revision.read_revision() is None
+        patch.setattr(summary, "ROOT", empty)
+        assert summary.read_revision() is None
     monkeypatch.setenv("PATH", str(tmp_path))
-    assert revision.read_revision() is None
+    assert summary.read_revision() is None

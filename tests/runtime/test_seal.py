@@ -5,7 +5,7 @@ import shutil
 
 import pytest
 
-from cefl_jax.runtime.seal import SEAL, Damaged, read_facts, seal, verify
+from cefl_jax.runtime.seal import SEAL, CorruptCheckpoint, read_facts, seal, verify
 
 FACTS = {"round": 7, "score": None, "of": {"a": [1, 2.5, "é"]}}
 
@@ -29,7 +29,7 @@ def files_of(folder):
 def is_damaged(folder):
     try:
         verify(folder)
-    except Damaged as damage:
+    except CorruptCheckpoint as damage:
         line = str(damage)
         assert line.isprintable()
         return True
@@ -95,7 +95,7 @@ def test_every_file_counts(sealed):
 @pytest.mark.parametrize("name", ["more", "deep/more", f"deep/{SEAL}", f"{SEAL}.old"])
 def test_a_file_too_many_counts(sealed, name):
     (sealed / name).write_bytes(b"")
-    with pytest.raises(Damaged, match="was not there"):
+    with pytest.raises(CorruptCheckpoint, match="was not there"):
         verify(sealed)
 
 
@@ -113,7 +113,7 @@ def test_the_seal_of_another_folder_is_none(sealed, tmp_path):
     (other / "one").write_bytes(b"other")
     seal(other, FACTS)
     shutil.copy(other / SEAL, sealed / SEAL)
-    with pytest.raises(Damaged, match="one has changed"):
+    with pytest.raises(CorruptCheckpoint, match="one has changed"):
         verify(sealed)
 
 
@@ -132,7 +132,7 @@ def test_what_cannot_be_sealed_keeps_the_seal_before(sealed):
 
 def test_without_a_folder_there_is_no_seal(tmp_path):
     for look in (verify, read_facts):
-        with pytest.raises(Damaged, match=r"seal\.json"):
+        with pytest.raises(CorruptCheckpoint, match=r"seal\.json"):
             look(tmp_path / "nothing")
 
 
@@ -146,5 +146,5 @@ def test_what_the_disk_cannot_read_is_damaged(sealed, monkeypatch):
         return real(file, *args, **options)
 
     monkeypatch.setattr("builtins.open", failing)
-    with pytest.raises(Damaged, match=r"two.*Input/output error"):
+    with pytest.raises(CorruptCheckpoint, match=r"two.*Input/output error"):
         verify(sealed)

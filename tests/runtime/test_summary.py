@@ -20,15 +20,18 @@ def test_last_and_totals_share_the_last_record():
     assert summary["rounds"] == 20
     assert summary["last"] | summary["totals"] == last
     assert set(summary["last"]) & set(summary["totals"]) == set()
-    assert set(summary["totals"]) == {key for key in METRIC_KEYS
-                                      if key.startswith(("sim/", "comm/"))}
+    assert set(summary["totals"]) == {
+        key for key in METRIC_KEYS if key.startswith(("sim/", "comm/"))
+    }
 
 
 def test_best_is_the_first_highest_finite_accuracy_of_each_model():
     accuracy = [0.25, 0.75, math.nan, 0.75, None, 0.5]
     cloud = [0.5, 0.25, 0.25, 0.25, math.inf, 0.625]
-    records = [make_record(10 + i, **{"test/accuracy": a, "test/cloud_accuracy": c})
-               for i, (a, c) in enumerate(zip(accuracy, cloud, strict=True))]
+    records = [
+        make_record(10 + i, **{"test/accuracy": a, "test/cloud_accuracy": c})
+        for i, (a, c) in enumerate(zip(accuracy, cloud, strict=True))
+    ]
     assert summarize(records, **FACTS)["best"] == {
         "test/accuracy": {"value": 0.75, "round": 11},
         "test/cloud_accuracy": {"value": 0.625, "round": 15},
@@ -59,8 +62,10 @@ def test_facts_and_versions_are_told():
 
 def test_speed_weights_each_evaluation_by_its_rounds():
     # 10 rounds of 100 ms and 30 of 20 ms are 40 rounds in 1.6 s; the untimed 5 do not count.
-    records = [make_record(10, **{"wall/round_ms": 100.0}),
-               without(make_record(15), "wall/"),
-               make_record(45, **{"wall/round_ms": 20.0})]
+    records = [
+        make_record(10, **{"wall/round_ms": 100.0}),
+        without(make_record(15), "wall/"),
+        make_record(45, **{"wall/round_ms": 20.0}),
+    ]
     assert rounds_per_second(records) == pytest.approx(40 / 1.6)
     assert rounds_per_second([]) is None

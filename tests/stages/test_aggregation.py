@@ -6,7 +6,7 @@ import pytest
 
 from cefl_jax import parallel
 from cefl_jax.stages.aggregation import aggregate
-from cefl_jax.stages.planning import Plan
+from cefl_jax.stages.round_plan import Plan
 from cefl_jax.types import Halves
 from tests.compare import assert_close
 from tests.quick import quick_jit
@@ -40,7 +40,7 @@ def averaged(devices, deterministic, shared_plan=PLAN):
     mesh = parallel.make_mesh(devices, deterministic)
 
     def on_device(front_sums, backs, plan):
-        halves = parallel.take_own((front_sums, backs), NUM_CLUSTERS)
+        halves = parallel.take_local((front_sums, backs), NUM_CLUSTERS)
         return aggregate(BEFORE, *halves, plan, mesh)
 
     fronts, backs = drawn()

@@ -17,9 +17,7 @@ from tests.quick import quick_jit
 
 encode = quick_jit(lambda codec, *message: codec.encode(*message), static_argnums=0)
 transmit = quick_jit(lambda codec, *message: codec.transmit(*message), static_argnums=0)
-vmapped = quick_jit(
-    lambda codec, *messages: jax.vmap(codec.transmit)(*messages), static_argnums=0
-)
+vmapped = quick_jit(lambda codec, *messages: jax.vmap(codec.transmit)(*messages), static_argnums=0)
 
 INT8 = Codec("int8", 0.5)
 KEY = jax.random.key(3)
@@ -31,8 +29,9 @@ def messages(shape):
     values = st.floats(-4, 4, width=32) | st.sampled_from([0.0, 1.0, -1.0, 3.0])
     scale = st.sampled_from([1e-20, 1e-3, 1.0, 1e6])
     whole = st.tuples(hnp.arrays(np.float32, shape, elements=values), scale)
-    return st.tuples(whole.map(lambda drawn: drawn[0] * np.float32(drawn[1])),
-                     hnp.arrays(bool, shape[:1]))
+    return st.tuples(
+        whole.map(lambda drawn: drawn[0] * np.float32(drawn[1])), hnp.arrays(bool, shape[:1])
+    )
 
 
 def rounded_to_bf16(x):
@@ -146,18 +145,20 @@ def test_topk_sends_the_largest_magnitudes_of_each_sample(message, share):
     np.testing.assert_array_equal(transmit(codec, KEY, x, valid), kept)
 
 
-@pytest.mark.parametrize(("share", "num_values"), [
-    (0.07, 100), (0.1, 30), (0.1, 31), (0.1, 1), (1e-5, 3), (0.3, 10), (0.5, 3), (1.0, 5), (1, 5)
-])
+@pytest.mark.parametrize(
+    ("share", "num_values"),
+    [(0.07, 100), (0.1, 30), (0.1, 31), (0.1, 1), (1e-5, 3), (0.3, 10), (0.5, 3), (1.0, 5), (1, 5)],
+)
 def test_topk_takes_the_share_as_it_is_written(share, num_values):
     """0.07 of 100 is 7, though 0.07 * 100 is above 7 in binary."""
     count = math.ceil(decimal.Decimal(str(share)) * num_values)
     assert Codec("topk", share).size((num_values,)) == (count * (4 + 1), 0)
 
 
-@pytest.mark.parametrize(("num_values", "dtype"), [
-    (1, "uint8"), (256, "uint8"), (257, "uint16"), (65536, "uint16"), (65537, "uint32")
-])
+@pytest.mark.parametrize(
+    ("num_values", "dtype"),
+    [(1, "uint8"), (256, "uint8"), (257, "uint16"), (65536, "uint16"), (65537, "uint32")],
+)
 def test_topk_indices_are_of_the_smallest_type(num_values, dtype):
     x = jax.ShapeDtypeStruct((2, num_values), jnp.float32)
     _, index = jax.eval_shape(Codec("topk", 0.1).encode, KEY, x, np.ones(2, bool))
@@ -168,9 +169,7 @@ def test_topk_reaches_the_last_value_of_each_index_type():
     for num_values in (256, 257):
         x = np.zeros((2, num_values), np.float32)
         x[:, -1] = 5
-        np.testing.assert_array_equal(
-            transmit(Codec("topk", 0.001), KEY, x, np.ones(2, bool)), x
-        )
+        np.testing.assert_array_equal(transmit(Codec("topk", 0.001), KEY, x, np.ones(2, bool)), x)
 
 
 @EVERY
@@ -188,7 +187,10 @@ def test_size_is_that_of_the_arrays_sent(codec, shape):
 def test_sizes_worked_out_by_hand():
     """Of 300 values: 4, 2 or 1 bytes each, and 30 values of 4 bytes with indices of 2."""
     assert [Codec(rule, 0.1).size((3, 100)) for rule in NAMES] == [
-        (1200, 0), (600, 0), (300, 4), (180, 0)
+        (1200, 0),
+        (600, 0),
+        (300, 4),
+        (180, 0),
     ]
 
 
@@ -216,9 +218,7 @@ def test_a_client_gets_the_same_bits_beside_any_others(codec, shape):
     def one_after_another(i, sent):
         return sent.at[i].set(codec.transmit(keys[i], jnp.asarray(x)[i], jnp.asarray(valid)[i]))
 
-    looped = quick_jit(
-        lambda: jax.lax.fori_loop(0, 5, one_after_another, jnp.zeros(x.shape))
-    )()
+    looped = quick_jit(lambda: jax.lax.fori_loop(0, 5, one_after_another, jnp.zeros(x.shape)))()
     np.testing.assert_array_equal(vmapped(codec, keys, x, valid), alone)
     np.testing.assert_array_equal(vmapped(codec, keys[3:], x[3:], valid[3:]), alone[3:])
     np.testing.assert_array_equal(looped, alone)
@@ -250,13 +250,16 @@ def test_decode_undoes_encode_as_transmit_does(codec):
         np.testing.assert_array_equal(again, arrived)
 
 
-@pytest.mark.parametrize(("rule", "share", "message"), [
-    ("fp8", 0.1, r"^compression rule='fp8' is unknown; known: none, bf16, int8, topk$"),
-    ("topk", 0.0, r"^compression topk_share=0\.0 is the share .* above 0 and at most 1$"),
-    ("topk", 1.01, r"^compression topk_share=1\.01 "),
-    ("none", -0.1, r"^compression topk_share=-0\.1 "),
-    ("topk", math.nan, r"^compression topk_share=nan "),
-])
+@pytest.mark.parametrize(
+    ("rule", "share", "message"),
+    [
+        ("fp8", 0.1, r"^compression rule='fp8' is unknown; known: none, bf16, int8, topk$"),
+        ("topk", 0.0, r"^compression topk_share=0\.0 is the share .* above 0 and at most 1$"),
+        ("topk", 1.01, r"^compression topk_share=1\.01 "),
+        ("none", -0.1, r"^compression topk_share=-0\.1 "),
+        ("topk", math.nan, r"^compression topk_share=nan "),
+    ],
+)
 def test_bad_settings_are_refused(rule, share, message):
     with pytest.raises(ValueError, match=message):
         Codec(rule, share)

@@ -9,7 +9,7 @@ import pytest
 from cefl_jax import parallel
 from cefl_jax.specs import DistillSpec
 from cefl_jax.stages import distillation
-from cefl_jax.stages.distillation import Distillation, Learner, Lesson
+from cefl_jax.stages.distillation import Distillation, DistillTarget, TrainState
 from cefl_jax.stages.optimizers import make_direction
 from tests.compare import assert_close
 from tests.quick import quick_jit
@@ -19,7 +19,7 @@ FILLED = np.array([[[1, 1, 1, 0], [1, 0, 0, 0]], [[0, 0, 0, 0], [1, 1, 1, 1]]], 
 ROWS, COUNT = FILLED.size, int(FILLED.sum())  # 16 rows, 8 filled
 SHORT = np.array([[[1, 1, 1, 0], [1, 0, 0, 0]], [[0, 0, 0, 0], [1, 1, 0, 0]]], bool)  # 6 filled
 direction = make_direction("sgd", momentum=0.9)
-make_uploads = quick_jit(distillation.make_uploads)
+make_feature_buffer = quick_jit(distillation.make_feature_buffer)
 
 
 def linear(params, features):
@@ -35,7 +35,9 @@ def on(devices, parts):
 @functools.partial(quick_jit, static_argnames="devices")
 def predict(params, uploads, devices=1):
     drill, mesh = on(devices, 1)
-    run = mesh.spread(lambda params, uploads: drill.predict(Learner(linear, params, None), uploads))
+    run = mesh.spread(
+        lambda params, uploads: drill.predict(TrainState(linear, params, None), uploads)
+    )
     return run(params, uploads)
 
 
@@ -45,11 +47,11 @@ def learn(params, uploads, logits, weight, temperature, devices=1, parts=1):
     drill, mesh = on(devices, parts)
 
     def on_device(params, uploads, lesson):
-        learner = Learner(linear, params, direction.init(params))
+        learner = TrainState(linear, params, direction.init(params))
         taught = drill.learn(learner, uploads, lesson, jax.random.key(2), np.float32(RATE))
         return taught.params, taught.state
 
-    return mesh.spread(on_device)(params, uploads, Lesson(logits, weight, temperature))
+    return mesh.spread(on_device)(params, uploads, DistillTarget(logits, weight, temperature))
 
 
 def softmax(logits):
@@ -86,7 +88,7 @@ def test_loss_and_gradient_are_those_of_the_equation(weight, temperature):
 
 def uploads_of(features, labels, filled=FILLED):
     shaped = features.reshape(*filled.shape, -1), labels.reshape(filled.shape)
-    return make_uploads(*shaped, filled)
+    return make_feature_buffer(*shaped, filled)
 
 
 def poisoned(filled=FILLED):

@@ -171,9 +171,11 @@ def probe():
 
 def test_leakage_falls_as_noise_grows():
     params, images = probe()
-    measure = quick_jit(lambda std: leakage.measure_leakage(
-        front, params, images, noise_std=std, codec=NONE, key=KEY
-    ))
+    measure = quick_jit(
+        lambda std: leakage.measure_leakage(
+            front, params, images, noise_std=std, codec=NONE, key=KEY
+        )
+    )
     values = [float(measure(std)) for std in (0.0, 0.5, 1.5, 5.0)]
     assert values == sorted(values, reverse=True)
     assert values[0] > values[-1] + 0.2

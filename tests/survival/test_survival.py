@@ -63,8 +63,12 @@ def test_a_signal_leaves_a_run_that_goes_on(tmp_path, name):
 
 def test_the_number_of_devices_changes_no_bit_not_even_on_the_way(tmp_path):
     """1, 2, 4 and 8 devices; and a run that is on another number each time it goes on."""
-    clusters = {"train__clients_per_round": 8, "cefl__clustering__num_clusters": 8,
-                "network__num_edges": 8, "train__rounds": 12}
+    clusters = {
+        "train__clients_per_round": 8,
+        "cefl__clustering__num_clusters": 8,
+        "network__num_edges": 8,
+        "train__rounds": 12,
+    }
     results = []
     for devices in (1, 2, 4, 8):
         workdir = tmp_path / f"on{devices}"
@@ -92,7 +96,7 @@ def test_two_processes_leave_after_the_same_round_and_go_on(tmp_path):
     while not (workdir / "metrics.jsonl").exists():
         assert all(process.poll() is None for process in processes)
         time.sleep(0.01)
-    processes[1].send_signal(signal.SIGTERM)            # not the one that writes
+    processes[1].send_signal(signal.SIGTERM)  # not the one that writes
     for code, output in map(small.finish, processes):
         assert code == 75, output
     left = small.status(workdir)

@@ -11,7 +11,7 @@ from typing import Any
 
 import yaml
 
-from cefl_jax.outside import OutsideError, decode, parse_json, read_bytes, show
+from cefl_jax.safe_read import InputFileError, decode, parse_json, read_bytes, show
 
 MOST_BYTES = 50_000_000
 MOST_YAML_BYTES = 5_000_000  # a minute to read
@@ -44,7 +44,7 @@ def read_document(path: str | Path) -> Any:
         if kind == ".json":
             return parse_json(read_bytes(path, MOST_BYTES))
         return _parse_yaml(decode(read_bytes(path, MOST_YAML_BYTES)))
-    except OutsideError as error:
+    except InputFileError as error:
         raise DocumentError(str(error)) from error
 
 
@@ -88,11 +88,11 @@ def check_list(value: Any, where: str, length: int | None = None) -> None:
 
 def check_number(value: Any, where: str, zero: bool = False) -> None:
     """Raises DocumentError for anything but a number from LEAST to MOST, or 0 where it may be."""
-    if type(value) not in (int, float):                        # true is an int, but no number
+    if type(value) not in (int, float):  # true is an int, but no number
         raise DocumentError(f"{where}={show(value)} needs to be a number")
     if zero and value == 0:
         return
-    if not LEAST <= value <= MOST:                             # nor is nan
+    if not LEAST <= value <= MOST:  # nor is nan
         wanted = "0, or " if zero else ""
         raise DocumentError(
             f"{where}={show(value)} needs to be {wanted}from {LEAST:g} to {MOST:g}; correct it"
@@ -120,7 +120,7 @@ class _PlainLoader(yaml.SafeLoader):
             line = key.start_mark.line + 1
             if key.tag == "tag:yaml.org,2002:merge":
                 raise yaml.YAMLError(f"merge key in line {line}: write it out")
-            if key.tag != "tag:yaml.org,2002:str":             # others can be made to hash alike
+            if key.tag != "tag:yaml.org,2002:str":  # others can be made to hash alike
                 raise yaml.YAMLError(f"the key in line {line} is no text: put it in quotes")
 
     def construct_mapping(self, node, deep=False):
@@ -148,6 +148,7 @@ _PlainLoader.add_constructor(
     "tag:yaml.org,2002:float", _number(yaml.SafeLoader.construct_yaml_float)
 )
 _PlainLoader.add_implicit_resolver(  # YAML 1.1 takes 5e9 for text
-    "tag:yaml.org,2002:float", re.compile(r"[-+]?[0-9]+(\.[0-9]*)?[eE][-+]?[0-9]+$"),
+    "tag:yaml.org,2002:float",
+    re.compile(r"[-+]?[0-9]+(\.[0-9]*)?[eE][-+]?[0-9]+$"),
     [*"-+0123456789"],
 )

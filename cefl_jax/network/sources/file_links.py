@@ -73,7 +73,7 @@ def _snr_of_rates(rows, where, plan):
         for server, rate in enumerate(row):
             check_number(rate, f"{where}[{client}][{server}]")
     bits_per_hz = np.array(rows, np.float64) / _bandwidth_hz(plan)
-    with np.errstate(over="ignore"):                           # infinite is outside too
+    with np.errstate(over="ignore"):  # infinite is outside too
         snr = np.expm1(bits_per_hz * np.log(2))
     if (wrong := _outside(snr)) is not None:
         client, server = wrong

@@ -19,7 +19,7 @@ from cefl_jax.network.sources.document import (
 )
 from cefl_jax.network.sources.file_links import measured_snr, modelled_snr
 from cefl_jax.network.topology import Network
-from cefl_jax.outside import expand_user, one_line, show
+from cefl_jax.safe_read import expand_user, one_line, show
 
 MOST_CLIENTS = 10_000_000
 MOST_KM = 1e6  # of a coordinate
@@ -80,7 +80,9 @@ def read_network(
     try:
         document = read_document(path)
         check_keys(
-            document, "", ("clients", "edges", "front", "cloud"),
+            document,
+            "",
+            ("clients", "edges", "front", "cloud"),
             ("devices", "noise_w_per_hz", "links"),
         )
         plan = _plan(path, document, num_clients, num_edges)

@@ -47,9 +47,7 @@ HIERFAVG = {  # the paper counts neither time nor energy of servers; cellular's 
 }
 
 
-def make_network(
-    spec: NetworkSpec, num_clients: int, seed: int
-) -> tuple[Network, tuple[str, ...]]:
+def make_network(spec: NetworkSpec, num_clients: int, seed: int) -> tuple[Network, tuple[str, ...]]:
     """The network that the settings name.
 
     `cellular`: clients and edge nodes uniform in a disc of `CELL_RADIUS_KM`, the front aggregation

@@ -11,7 +11,14 @@ from pathlib import Path
 
 import numpy as np
 
-from cefl_jax.outside import MissingError, OutsideError, check_file, decode, one_line, read_bytes
+from cefl_jax.safe_read import (
+    InputFileError,
+    MissingError,
+    check_file,
+    decode,
+    one_line,
+    read_bytes,
+)
 
 MOST_DIRECTORY_BYTES = 2**17  # of an npz file's table of its arrays
 
@@ -43,9 +50,10 @@ def read_arrays(
         if is_csv:
             return {"available": _read_csv(path, decode(read_bytes(place, most_csv_bytes)))}
     except MissingError as error:
-        raise refusal(path, "there is no such file; record one with run.save_trace=True, or name "
-                      "another") from error
-    except OutsideError as error:
+        raise refusal(
+            path, "there is no such file; record one with run.save_trace=True, or name another"
+        ) from error
+    except InputFileError as error:
         raise refusal(path, error) from error
     return _read_npz(path, known, most_bytes, check)
 
@@ -64,12 +72,18 @@ def _read_csv(path, text):
         cells = [cell.strip() for cell in line.split(",")]
         other = next((column for column, cell in enumerate(cells) if cell not in ("0", "1")), None)
         if other is not None:
-            raise refusal(path, f"available is {cells[other]!r:.40} in line {number}, column "
-                          f"{other + 1}; write 1 for available, 0 for away, and no header")
+            raise refusal(
+                path,
+                f"available is {cells[other]!r:.40} in line {number}, column "
+                f"{other + 1}; write 1 for available, 0 for away, and no header",
+            )
         columns = columns or len(cells)
         if len(cells) != columns:
-            raise refusal(path, f"available has {len(cells)} clients in line {number}, and "
-                          f"{columns} in the first; give each line a column for each")
+            raise refusal(
+                path,
+                f"available has {len(cells)} clients in line {number}, and "
+                f"{columns} in the first; give each line a column for each",
+            )
         found += bytes(cell == "1" for cell in cells)
         rows += 1
     return np.frombuffer(found, bool).reshape(rows, columns)
@@ -94,18 +108,26 @@ def _read_npz(path, known, most_bytes, check):
         try:
             archive = zipfile.ZipFile(file)
         except Exception as error:  # zipfile has a dozen kinds for damaged files
-            raise refusal(path, f"is not an npz file: {error!s:.200}; write it with "
-                          "numpy.savez_compressed, or name a *.csv") from error
+            raise refusal(
+                path,
+                f"is not an npz file: {error!s:.200}; write it with "
+                "numpy.savez_compressed, or name a *.csv",
+            ) from error
         file.most = sys.maxsize - 1
         infos = archive.infolist()
         names = [info.filename.removesuffix(".npy") for info in infos]
         _check_names(path, names, known)
         size = sum(info.file_size for info in infos)
         if size > most_bytes:
-            raise refusal(path, f"would take {size} bytes, and a trace may take {most_bytes}; "
-                          "record one of fewer rounds")
-        return {name: _read_array(path, archive, name, info, check)
-                for name, info in zip(names, infos, strict=True)}
+            raise refusal(
+                path,
+                f"would take {size} bytes, and a trace may take {most_bytes}; "
+                "record one of fewer rounds",
+            )
+        return {
+            name: _read_array(path, archive, name, info, check)
+            for name, info in zip(names, infos, strict=True)
+        }
 
 
 def _read_array(path, archive, name, info, check):
@@ -115,13 +137,13 @@ def _read_array(path, archive, name, info, check):
     except Exception as error:  # zipfile, zlib and NumPy likewise
         raise _unreadable(path, name, error) from error
     with stream:
-        check(name, dtype, shape)                        # objects end here, never unpickled
+        check(name, dtype, shape)  # objects end here, never unpickled
         try:
             size = math.prod(shape) * dtype.itemsize
             held = info.file_size - stream.tell()
             if size != held:
                 raise ValueError(f"its header promises {size} bytes, and it has {held}")
-            data = stream.read(size)                     # no more, whatever it would unpack to
+            data = stream.read(size)  # no more, whatever it would unpack to
             return np.frombuffer(data, dtype).reshape(shape, order="F" if in_columns else "C")
         except Exception as error:
             raise _unreadable(path, name, error) from error
@@ -133,9 +155,9 @@ def _open_array(archive, info):
         raise ValueError("packed in a way that NumPy does not write")
     stream = archive.open(info)
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")                  # a damaged header may parse as Python 2's
+        warnings.simplefilter("ignore")  # a damaged header may parse as Python 2's
         version = np.lib.format.read_magic(stream)
-        if version != (1, 0):                            # all that NumPy writes of such arrays
+        if version != (1, 0):  # all that NumPy writes of such arrays
             raise ValueError(f"version {version} of the npy format")
         return stream, np.lib.format.read_array_header_1_0(stream)
 

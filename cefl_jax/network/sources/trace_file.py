@@ -7,7 +7,7 @@ import numpy as np
 
 from cefl_jax.network.dynamics import Trace
 from cefl_jax.network.sources.trace_arrays import read_arrays, refusal
-from cefl_jax.outside import expand_user
+from cefl_jax.safe_read import expand_user
 
 MAX_BYTES = 2**30
 """Most that an npz file may unpack to, unless the run needs more."""
@@ -62,8 +62,13 @@ def read_trace(path: str | Path | None, rounds: int, num_clients: int, num_edges
         _check_kind(path, name, dtype)
         _check_shape(path, name, shape, rounds, sides[name])
 
-    arrays = read_arrays(path, tuple(_AXES), max(MAX_BYTES, 8 * cells * (num_edges + 2)),
-                         max(MAX_CSV_BYTES, 8 * cells), check)
+    arrays = read_arrays(
+        path,
+        tuple(_AXES),
+        max(MAX_BYTES, 8 * cells * (num_edges + 2)),
+        max(MAX_CSV_BYTES, 8 * cells),
+        check,
+    )
     for name, array in arrays.items():
         check(name, array.dtype, array.shape)
         _check_values(path, name, array)
@@ -92,26 +97,35 @@ def _check_kind(path, name, dtype):
     kinds = _NUMBERS + "b" * (name == "available")
     if dtype.kind not in kinds:
         wanted = "booleans, or 0 and 1" if name == "available" else "numbers"
-        raise refusal(path, f"{name} has values of type {str(dtype)!r:.40}, and needs {wanted}; "
-                      "save it as such")
+        raise refusal(
+            path,
+            f"{name} has values of type {str(dtype)!r:.40}, and needs {wanted}; save it as such",
+        )
 
 
 def _check_shape(path, name, shape, rounds, sides):
     if not 2 <= len(shape) <= 1 + len(sides):
-        raise refusal(path, f"{name} has {len(shape)} axes, and needs to be {_AXES[name]}; "
-                      "save it as such")
+        raise refusal(
+            path, f"{name} has {len(shape)} axes, and needs to be {_AXES[name]}; save it as such"
+        )
     if shape[0] < max(rounds, 1):
-        raise refusal(path, f"{name} has {shape[0]} rounds, and train.rounds={rounds}; record a "
-                      "longer one or lower train.rounds")
+        raise refusal(
+            path,
+            f"{name} has {shape[0]} rounds, and train.rounds={rounds}; record a "
+            "longer one or lower train.rounds",
+        )
     for found, (what, needed) in zip(shape[1:], sides, strict=False):
         if found != needed:
-            raise refusal(path, f"{name} has {found} {what}, and the run has {needed}; record one "
-                          "of this network, or change the network to fit")
+            raise refusal(
+                path,
+                f"{name} has {found} {what}, and the run has {needed}; record one "
+                "of this network, or change the network to fit",
+            )
 
 
 def _check_values(path, name, array):
     if name == "available":
-        plain = array.view(np.uint8) if array.dtype == bool else array     # any byte can be there
+        plain = array.view(np.uint8) if array.dtype == bool else array  # any byte can be there
         bad, wanted = (plain != 0) & (plain != 1), "0 or 1"
     else:
         plain, most = array, _MOST[name]
@@ -120,5 +134,7 @@ def _check_values(path, name, array):
         wanted = f"a number from {-most:g} to {most:g}"
     if bad.any():
         place = tuple(int(i) for i in np.unravel_index(bad.argmax(), bad.shape))
-        raise refusal(path, f"{name}{list(place)} is {plain[place]}, and needs to be {wanted}; "
-                      "correct the file")
+        raise refusal(
+            path,
+            f"{name}{list(place)} is {plain[place]}, and needs to be {wanted}; correct the file",
+        )

@@ -8,10 +8,15 @@ from jaxtyping import Array, Bool, Float, Float32, Int, Int32, PRNGKeyArray, Rea
 
 from cefl_jax.specs import ClusteringSpec
 from cefl_jax.stages.clustering.balanced import balanced_clusters, balanced_start
-from cefl_jax.stages.clustering.divergence import TIE_NATS, cluster_kl, target_distribution
+from cefl_jax.stages.clustering.divergence import (
+    TIE_NATS,
+    cluster_kl,
+    counts_of_present,
+    number_present,
+    target_distribution,
+)
 from cefl_jax.stages.clustering.greedy import astraea_clusters, patent_clusters
 from cefl_jax.stages.clustering.joint import ClientSeconds, joint_clusters
-from cefl_jax.stages.clustering.presence import counts_of_present, number_present
 from cefl_jax.types import AnyArray
 
 __all__ = [
@@ -119,8 +124,10 @@ def measure_quality(
     target: Float[AnyArray, "Y"],
 ) -> Quality:
     """The Quality of a clustering; arguments as in `cluster_kl`."""
-    sizes = jnp.zeros(num_clusters, jnp.int32).at[cluster].add(
-        1, mode="drop", wrap_negative_indices=False
+    sizes = (
+        jnp.zeros(num_clusters, jnp.int32)
+        .at[cluster]
+        .add(1, mode="drop", wrap_negative_indices=False)
     )
     formed = sizes > 0
     count = formed.sum(dtype=jnp.int32)

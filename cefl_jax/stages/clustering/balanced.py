@@ -3,10 +3,9 @@
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int32, Real
 
-from cefl_jax.stages.clustering.divergence import target_distribution
-from cefl_jax.stages.clustering.presence import counts_of_present
+from cefl_jax.stages.clustering.divergence import counts_of_present, target_distribution
+from cefl_jax.stages.clustering.greedy import clusters_of, greedy_fill
 from cefl_jax.stages.clustering.swaps import swap_until_none_helps
-from cefl_jax.stages.clustering.turns import clusters_of, take_turns
 from cefl_jax.types import AnyArray
 
 
@@ -68,7 +67,7 @@ def _seat(label_counts, num_clusters, target, present):
     target = target_distribution(counts, "global") if target is None else target
     num_clients = counts.shape[0]
     owner = jnp.arange(num_clients) % num_clusters
-    taken = take_turns(counts, target, num_clusters, owner, present)
+    taken = greedy_fill(counts, target, num_clusters, owner, present)
     empty = -num_clients % num_clusters
     turns = jnp.pad(taken, (0, empty), constant_values=num_clients)
     return counts, target, turns.reshape(-1, num_clusters).T.ravel()

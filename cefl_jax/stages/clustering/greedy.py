@@ -7,9 +7,14 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Float32, Int32, Real
 
-from cefl_jax.stages.clustering.divergence import TIE_NATS, divergence, first_smallest
-from cefl_jax.stages.clustering.presence import close_places, counts_of_present, open_places
-from cefl_jax.stages.clustering.turns import clusters_of, take_turns
+from cefl_jax.stages.clustering.divergence import (
+    TIE_NATS,
+    close_places,
+    counts_of_present,
+    divergence,
+    first_smallest,
+    open_places,
+)
 from cefl_jax.types import AnyArray
 
 
@@ -105,7 +110,7 @@ def astraea_clusters(
         owner = turns // jnp.maximum(-(-num_present // num_clusters), 1)
     else:
         owner = turns // max_size
-    taken = take_turns(counts, target, num_clusters, owner, present)
+    taken = greedy_fill(counts, target, num_clusters, owner, present)
     return clusters_of(taken, owner, num_clients)
 
 
@@ -124,12 +129,12 @@ def _place_next(counts, target, min_size, most, walk):
     num_clients, num_clusters = counts.shape[0], walk.pooled.shape[0]
     clients, clusters = jnp.arange(num_clients), jnp.arange(num_clusters)
     free, size = walk.cluster < 0, (walk.cluster == walk.m).sum()
-    joined = divergence(walk.pooled[walk.m] + counts, target, empty=jnp.inf)      # [K]
+    joined = divergence(walk.pooled[walk.m] + counts, target, empty=jnp.inf)  # [K]
     joins = free & (clients >= walk.here) & (joined < walk.current - TIE_NATS) & (size < most)
     walking, left_over = joins.any(), walk.m == num_clusters
     k = jnp.where(walking, jnp.argmax(joins), first_smallest(joined, free))
     k = jnp.where(left_over, jnp.argmax(free), k)
-    before = divergence(walk.pooled, target, empty=jnp.inf)                       # [M]
+    before = divergence(walk.pooled, target, empty=jnp.inf)  # [M]
     after = divergence(walk.pooled + counts[k], target, empty=jnp.inf)
     change = jnp.where(before == after, 0.0, jnp.abs(after - before))
     least = first_smallest(change, jnp.ones(num_clusters, bool))
@@ -143,3 +148,46 @@ def _place_next(counts, target, min_size, most, walk):
         here=jnp.where(placed, jnp.where(walking, k + 1, num_clients), 0),
         current=jnp.where(placed, joined[k], jnp.inf),
     )
+
+
+def greedy_fill(
+    counts: Float32[Array, "K Y"],
+    target: Float[AnyArray, "Y"],
+    num_clusters: int,
+    owner: Int32[Array, "K"],
+    present: Bool[AnyArray, "K"] | None,
+) -> Int32[Array, "K"]:
+    """Each turn's cluster takes the free client that gives it the smallest divergence.
+
+    Ties (within `TIE_NATS`) go to the first client.
+
+    Args:
+      counts: f32[K, Y] examples of each label at each client, 0 where nobody is.
+      target: f32[Y] distribution with no zero where any client has examples.
+      num_clusters: static M.
+      owner: i32[K] cluster whose turn it is, for every turn.
+      present: bool[K] places that a client takes; None for all.
+    Returns:
+      i32[K] client that each turn takes; K once nobody is free.
+    """
+    num_clients, num_labels = counts.shape
+    clients = jnp.arange(num_clients)
+
+    def take(carry, m):
+        free, pooled = carry
+        joined = divergence(pooled[m] + counts, target, empty=jnp.inf)
+        k = first_smallest(joined, free)
+        taken = free & (clients == k)
+        pooled = pooled.at[m].add(jnp.where(free[k], counts[k], 0.0), mode="drop")
+        return (free & ~taken, pooled), jnp.where(free[k], k, num_clients)
+
+    free = jnp.ones(num_clients, bool) if present is None else jnp.asarray(present)
+    start = free, jnp.zeros((num_clusters, num_labels))
+    return jax.lax.scan(take, start, owner)[1]
+
+
+def clusters_of(
+    client: Int32[Array, "seats"], owner: Int32[Array, "seats"], num_clients: int
+) -> Int32[Array, "K"]:
+    """i32[K] cluster of each client, -1 for none, of clients and the cluster that each is in."""
+    return jnp.full(num_clients, -1, jnp.int32).at[client].set(owner, mode="drop")

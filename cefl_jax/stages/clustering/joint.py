@@ -9,9 +9,14 @@ from jaxtyping import Array, Bool, Float, Float32, Int32, Real
 
 from cefl_jax.indexing import at_pairs
 from cefl_jax.stages.clustering.balanced import balanced_clusters
-from cefl_jax.stages.clustering.divergence import TIE_NATS, divergence, pool, target_distribution
-from cefl_jax.stages.clustering.exchanges import best_pair, exchange, kl_gain, replaced_kl
-from cefl_jax.stages.clustering.presence import counts_of_present
+from cefl_jax.stages.clustering.divergence import (
+    TIE_NATS,
+    counts_of_present,
+    divergence,
+    pool,
+    target_distribution,
+)
+from cefl_jax.stages.clustering.swaps import best_pair, exchange, kl_gain, replaced_kl
 from cefl_jax.stages.offload import match
 from cefl_jax.types import AnyArray, Number
 
@@ -95,7 +100,7 @@ def slowest_after_swaps(
     Returns:
       f32[K, K] seconds; of no meaning for two clients that cannot be exchanged.
     """
-    client_s, node_s = (s.T[node[cluster]] for s in seconds)      # [K, K]: of j at the node of i
+    client_s, node_s = (s.T[node[cluster]] for s in seconds)  # [K, K]: of j at the node of i
     same = cluster[:, None] == cluster[None]
     others = same & ~jnp.eye(cluster.shape[0], dtype=bool)
     longest = jnp.where(others, client_s, 0.0).max(1, keepdims=True)
@@ -148,7 +153,7 @@ def _swap_until_none_helps(problem, cluster):
 
 def _match_nodes(problem, cluster):
     """Edge node of each cluster, i32[M], by bottleneck matching."""
-    pair_s = _pair_seconds(problem, cluster)                                      # [M, E]
+    pair_s = _pair_seconds(problem, cluster)  # [M, E]
     num_clusters, num_edges = pair_s.shape
     slot = match(jnp.tile(pair_s, (1, -(-num_clusters // num_edges))), "bottleneck")
     # A cluster left with nodes that cannot serve it stays with one of these.
@@ -157,19 +162,19 @@ def _match_nodes(problem, cluster):
 
 def _pair_seconds(problem, cluster):
     """Seconds of each cluster on each node, f32[M, E]; 0 for a cluster without members."""
-    member = cluster[None] == jnp.arange(problem.num_clusters)[:, None]           # [M, K]
+    member = cluster[None] == jnp.arange(problem.num_clusters)[:, None]  # [M, K]
     client_s, node_s = (jnp.where(member[:, :, None], s, 0.0) for s in problem.seconds)
     return client_s.max(1) + node_s.sum(1)
 
 
 def _score_swaps(problem, node, cluster, replaced, rows):
     counts, target, num_clusters, _, weight = problem
-    pooled = pool(counts, cluster, num_clusters)                                  # [M, Y]
+    pooled = pool(counts, cluster, num_clusters)  # [M, Y]
     replaced = replaced_kl(counts, target, pooled, cluster, replaced, rows)
-    kl = divergence(pooled, target, empty=0.0)                                    # [M]
+    kl = divergence(pooled, target, empty=0.0)  # [M]
     now_s = at_pairs(_pair_seconds(problem, cluster), jnp.arange(num_clusters), node)
     after_s = slowest_after_swaps(problem.seconds, node, cluster, now_s)
-    saved_s = jnp.where(after_s == now_s.max(), 0.0, now_s.max() - after_s)       # inf - inf
+    saved_s = jnp.where(after_s == now_s.max(), 0.0, now_s.max() - after_s)  # inf - inf
     gain = kl_gain(kl, cluster, replaced) + weight * saved_s
     value = kl.sum() + weight * now_s.max()
     return _Swaps(cluster, replaced, value, *best_pair(gain, cluster))

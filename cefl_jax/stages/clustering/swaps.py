@@ -43,12 +43,12 @@ def swap_until_none_helps(
     """
     num_seats, num_clients = client.shape[0], counts.shape[0]
     seats = jnp.arange(num_seats)
-    own = seats // (num_seats // num_clusters)                                    # cluster
+    own = seats // (num_seats // num_clusters)  # cluster
     taken = client < num_clients
 
     def gains(replaced, rows):
         """Of exchanging seats i32[R] with all, f32[R, M W]; -inf for no swap, inf: not scored."""
-        kl = at_pairs(replaced, seats, seats)                         # of each seat's cluster
+        kl = at_pairs(replaced, seats, seats)  # of each seat's cluster
         gain = (kl[rows][:, None] + kl) - (replaced[rows] + replaced[:, rows].T)
         apart = (own[rows][:, None] != own) & taken[rows][:, None] & taken
         return jnp.where(apart, gain, -jnp.inf)
@@ -86,7 +86,7 @@ def _score(counts, target, num_clusters, replaced, pair):
     width = num_seats // num_clusters
     rows = (pair[:, None] * width + jnp.arange(width)).ravel()
     pooled = counts.reshape(num_labels, num_clusters, width).sum(-1)
-    without = jnp.repeat(pooled[:, pair], width, axis=1) - counts[:, rows]        # [Y, 2 W]
+    without = jnp.repeat(pooled[:, pair], width, axis=1) - counts[:, rows]  # [Y, 2 W]
     fresh = divergence(without.T[:, :, None] + counts, target, empty=0.0, axis=-2)
     return replaced.at[rows].set(fresh), rows
 
@@ -94,7 +94,54 @@ def _score(counts, target, num_clusters, replaced, pair):
 def _best_by_cluster(fresh, gain, pair):
     """`gain` f32[M, M W] after those of the seats of two clusters i32[2] became f32[2 W, M W]."""
     num_clusters, num_seats = gain.shape
-    fresh = fresh.reshape(2, -1, num_clusters, num_seats // num_clusters)         # [2, W, M, W]
+    fresh = fresh.reshape(2, -1, num_clusters, num_seats // num_clusters)  # [2, W, M, W]
     gain = gain.at[pair].set(fresh.max(1).reshape(2, num_seats))
     seats = gain.reshape(num_clusters, *fresh.shape[2:])
     return seats.at[:, pair].set(jnp.moveaxis(fresh.max(3), 2, 0)).reshape(gain.shape)
+
+
+def replaced_kl(
+    counts: Float32[Array, "K Y"],
+    target: Float[AnyArray, "Y"],
+    pooled: Float32[Array, "M Y"],
+    cluster: Int32[Array, "K"],
+    replaced: Float32[Array, "K K"],
+    rows: Int32[Array, "R"],
+) -> Float32[Array, "K K"]:
+    """`replaced` f32[K, K] with the rows i32[R] scored again.
+
+    `replaced[i, j]` is the divergence of client i's cluster with client j in i's place.
+    """
+    without = pooled[cluster[rows]] - counts[rows]  # [R, Y]
+    fresh = divergence(without[:, None] + counts[None], target, empty=0.0)  # [R, K]
+    return replaced.at[rows].set(fresh, mode="drop")
+
+
+def kl_gain(
+    kl: Float32[Array, "M"], cluster: Int32[Array, "K"], replaced: Float32[Array, "K K"]
+) -> Float32[Array, "K K"]:
+    """What every exchange lowers the sum of the clusters' divergences kl f32[M] by, f32[K, K]."""
+    now = kl[cluster]
+    return now[:, None] + now[None] - replaced - replaced.T
+
+
+def best_pair(
+    gain: Float32[Array, "K K"], cluster: Int32[Array, "K"]
+) -> tuple[tuple[Int32[Array, ""], Int32[Array, ""]], Float32[Array, ""]]:
+    """The first pair of greatest gain in two different clusters, and its gain."""
+    placed = cluster >= 0
+    apart = (cluster[:, None] != cluster[None]) & placed[:, None] & placed[None]
+    gain = jnp.where(apart, gain, -jnp.inf)
+    i, j = jnp.unravel_index(jnp.argmax(gain), gain.shape)
+    return (i, j), gain[i, j]
+
+
+def exchange(
+    cluster: Int32[Array, "K"], pair: tuple[Int32[Array, ""], Int32[Array, ""]], width: int
+) -> tuple[Int32[Array, "K"], Int32[Array, "touched"]]:
+    """The clusters after an exchange, and the members, at most 2 * width, of the two touched."""
+    i, j = pair
+    a, b = cluster[i], cluster[j]
+    cluster = cluster.at[i].set(b).at[j].set(a)
+    touched = (cluster == a) | (cluster == b)
+    return cluster, jnp.nonzero(touched, size=2 * width, fill_value=cluster.shape[0])[0]

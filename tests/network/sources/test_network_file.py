@@ -123,8 +123,8 @@ def test_rates_follow_the_path_loss(tmp_path, noise):
     description = VALID if noise is None else VALID | {"noise_w_per_hz": noise}
     network, _ = read(tmp_path, description)
     km = np.hypot(
-        np.array([0.1, 0.1, -0.3])[:, None] - [0.2, -0.3, 0], np.array([0.2, 0.2, 0])[:, None]
-        - [0.1, 0, 0],
+        np.array([0.1, 0.1, -0.3])[:, None] - [0.2, -0.3, 0],
+        np.array([0.2, 0.2, 0])[:, None] - [0.1, 0, 0],
     )
     km[2, 1] = 0.035
     bandwidth_hz, client_w, server_w = [5e6, 5e6, 20e6], [0.1, 0.1, 0.2], [1.0, 1.0, 1.0]
@@ -152,8 +152,10 @@ def test_measured_rates_are_the_rates(tmp_path):
 
 def test_the_documented_example_is_read(tmp_path):
     lines = inspect.getdoc(read_network).split("\n")
-    start, end = (next(i for i, line in enumerate(lines) if line.lstrip().startswith(mark))
-                  for mark in ("devices:", "`device` names"))
+    start, end = (
+        next(i for i, line in enumerate(lines) if line.lstrip().startswith(mark))
+        for mark in ("devices:", "`device` names")
+    )
     example = textwrap.dedent("\n".join(lines[start:end]))
     network, names = read(tmp_path, example, "example.yaml", num_edges=1)
     check_network(network, names, num_edges=1)
@@ -218,8 +220,11 @@ WRONG = {
     "too_large": ("devices.camera.flop_per_s", 10**400, "devices.camera.flop_per_s=1000"),
     "no_rate": ("devices.camera.bandwidth_hz", 1e-25, "client 0 has a link"),
     "noisy": ("noise_w_per_hz", 1e20, "client 0 has a link to edges[0] with the signal-to-noise"),
-    "endless_band": ("devices.camera", CAMERA | {"bandwidth_hz": 1e25, "transmit_w": 1e16},
-                     "client 0 has a link to edges[0] with the rate in bit/s"),
+    "endless_band": (
+        "devices.camera",
+        CAMERA | {"bandwidth_hz": 1e25, "transmit_w": 1e16},
+        "client 0 has a link to edges[0] with the rate in bit/s",
+    ),
     # Positions and counts.
     "flat": ("clients.0.position_km", 1, "clients[0].position_km=1 needs to be a pair [x, y]"),
     "three": ("edges.0.position_km", [1, 2, 3], "edges[0].position_km=[1, 2, 3] needs to be a p"),
@@ -235,8 +240,11 @@ WRONG = {
     "no_count": ("clients.0.count", 0, "clients[0].count=0 needs to be a whole number from 1"),
     "true_count": ("clients.0.count", True, "clients[0].count=True needs to be a whole number"),
     "many": ("clients.0.count", 10**12, "clients[0].count=1000000000000 needs to be a whole"),
-    "many_together": ("clients", [VALID["clients"][0] | {"count": 6_000_000}] * 2,
-                      "describes 12000000 clients, and 10000000 is the most"),
+    "many_together": (
+        "clients",
+        [VALID["clients"][0] | {"count": 6_000_000}] * 2,
+        "describes 12000000 clients, and 10000000 is the most",
+    ),
     # Shapes.
     "nobody": ("clients", [], "clients has 0 entries, and needs at least one"),
     "no_edges": ("edges", [], "edges has 0 entries, and needs at least one"),
@@ -329,14 +337,17 @@ def test_an_unreadable_file_is_one_line_that_says_why(tmp_path, name, case):
     assert len(str(error.value)) < len(str(file)) + 500
 
 
-@pytest.mark.parametrize(("entry", "message"), [
-    ("*l", "clients[0] is [["),
-    ("[*l]", "clients[0] is [["),
-    ("[{device: *l, position_km: [0, 0]}]", "clients[0].device=[["),
-    ("[{device: phone, position_km: *l}]", "clients[0].position_km=[["),
-    ("[{device: phone, position_km: [*l, *l]}]", "clients[0].position_km=[["),
-    ("[{device: phone, position_km: [0, 0], count: *l}]", "clients[0].count=[["),
-])
+@pytest.mark.parametrize(
+    ("entry", "message"),
+    [
+        ("*l", "clients[0] is [["),
+        ("[*l]", "clients[0] is [["),
+        ("[{device: *l, position_km: [0, 0]}]", "clients[0].device=[["),
+        ("[{device: phone, position_km: *l}]", "clients[0].position_km=[["),
+        ("[{device: phone, position_km: [*l, *l]}]", "clients[0].position_km=[["),
+        ("[{device: phone, position_km: [0, 0], count: *l}]", "clients[0].count=[["),
+    ],
+)
 def test_a_bomb_is_refused_without_setting_it_off(tmp_path, entry, message):
     """The file holds 9^12 numbers; the message shows no more of them than a line."""
     levels = [line.partition(": ")[2] for line in BOMB.splitlines()]
@@ -361,9 +372,12 @@ def test_a_file_must_be_there_and_be_one(tmp_path):
     (tmp_path / "folder.json").mkdir()
     os.mkfifo(tmp_path / "pipe.yaml")
     for name, told in (
-        ("absent.json", "there is no such file"), ("folder.json", "is a folder"),
-        ("nul\0.json", "cannot be read"), ("x" * 300 + ".json", "cannot be read"),
-        ("pipe.yaml", "is a pipe or a device"), ("two\nlines.json", "there is no such file"),
+        ("absent.json", "there is no such file"),
+        ("folder.json", "is a folder"),
+        ("nul\0.json", "cannot be read"),
+        ("x" * 300 + ".json", "cannot be read"),
+        ("pipe.yaml", "is a pipe or a device"),
+        ("two\nlines.json", "there is no such file"),
     ):
         path = str(tmp_path / name)
         with pytest.raises(ValueError, match=told) as error:
@@ -394,8 +408,10 @@ def test_the_numbers_of_clients_and_edge_nodes_are_the_settings(tmp_path):
 
 def test_the_settings_bound_what_is_built(tmp_path, monkeypatch):
     """A file of many clients is refused by its counts, before it takes memory."""
+
     def build(*_):
         raise AssertionError("built")
+
     monkeypatch.setattr(network_file, "Plan", build)
     with pytest.raises(ValueError, match="describes 10000000 clients"):
         read(tmp_path, changed("clients.0.count", 9_999_999))
@@ -423,14 +439,33 @@ def test_aliases_and_a_byte_order_mark_are_read(tmp_path):
 
 
 leaves = st.one_of(
-    st.none(), st.booleans(), st.integers(-3, 3), st.integers(), st.floats(),
-    st.sampled_from([0, 1e-40, 1e-25, 1e25, 1e39, 10**400, -0.0]), st.text(max_size=5),
-    st.sampled_from([*CLASSES]), st.lists(st.floats(-2, 2), min_size=2, max_size=2),
+    st.none(),
+    st.booleans(),
+    st.integers(-3, 3),
+    st.integers(),
+    st.floats(),
+    st.sampled_from([0, 1e-40, 1e-25, 1e25, 1e39, 10**400, -0.0]),
+    st.text(max_size=5),
+    st.sampled_from([*CLASSES]),
+    st.lists(st.floats(-2, 2), min_size=2, max_size=2),
 )
-keys = st.sampled_from([*VALID, "links", "noise_w_per_hz", "device", "position_km", "count",
-                        "backhaul_bps", "up_bps", "down_bps", *CAMERA]) | st.text(max_size=4)
+keys = st.sampled_from(
+    [
+        *VALID,
+        "links",
+        "noise_w_per_hz",
+        "device",
+        "position_km",
+        "count",
+        "backhaul_bps",
+        "up_bps",
+        "down_bps",
+        *CAMERA,
+    ]
+) | st.text(max_size=4)
 trees = st.recursive(
-    leaves, lambda tree: st.lists(tree, max_size=4) | st.dictionaries(keys, tree, max_size=5),
+    leaves,
+    lambda tree: st.lists(tree, max_size=4) | st.dictionaries(keys, tree, max_size=5),
     max_leaves=12,
 )
 
@@ -497,8 +532,9 @@ def test_nothing_else_comes_out_of_any_text(tmp_path_factory, data, is_json):
     text = json.dumps(VALID) if is_json else yaml.safe_dump(VALID)
     start = data.draw(st.integers(0, len(text)))
     end = data.draw(st.integers(start, min(len(text), start + 10)))
-    patch = data.draw(st.binary(max_size=6) | st.text("{}[]:,-&*!<#'\"\n 19e", max_size=6).map(
-        str.encode))
+    patch = data.draw(
+        st.binary(max_size=6) | st.text("{}[]:,-&*!<#'\"\n 19e", max_size=6).map(str.encode)
+    )
     file = tmp_path_factory.getbasetemp() / f"patched.{'json' if is_json else 'yaml'}"
     file.write_bytes(text[:start].encode() + patch + text[end:].encode())
     check_reading(file)

@@ -96,8 +96,14 @@ def test_a_network_is_its_seed(preset):
     (network, names), (again, _), (other, others) = make(preset), make(preset), make(preset, 1)
     assert names == others
     drawn = {
-        "cellular": {"client_km", "edge_km", "up_snr", "down_snr", "clients.flop_per_s",
-                     "edges.flop_per_s"},
+        "cellular": {
+            "client_km",
+            "edge_km",
+            "up_snr",
+            "down_snr",
+            "clients.flop_per_s",
+            "edges.flop_per_s",
+        },
         "device_zoo": {"client_km", "edge_km"},
     }.get(preset, set())
     for (name, leaf), (_, same), (_, another) in zip(
@@ -146,7 +152,8 @@ def test_rates_follow_from_places_by_the_path_loss(preset):
         for e, (at, sender) in enumerate(zip(server_km, senders, strict=True)):
             distance = max(math.dist(place, at), 0.035)
             for rate, power_w in (
-                (up[k, e], CLASSES[name].transmit_w), (down[k, e], CLASSES[sender].transmit_w)
+                (up[k, e], CLASSES[name].transmit_w),
+                (down[k, e], CLASSES[sender].transmit_w),
             ):
                 wanted = oracle.shannon_rate(distance, power_w=power_w, **radio)
                 assert_close(rate, wanted)
@@ -206,7 +213,8 @@ def test_a_zoo_has_its_shares_by_largest_remainder(num_clients, num_edges, seed)
     """No class is off by one device, all are given out, and who rounds up has the most left."""
     network, names = make("device_zoo", seed, num_clients, num_edges)
     for role, mix, count in (
-        ("clients", presets.CLIENT_MIX, num_clients), ("edges", presets.EDGE_MIX, num_edges)
+        ("clients", presets.CLIENT_MIX, num_clients),
+        ("edges", presets.EDGE_MIX, num_edges),
     ):
         assert sum(mix.values()) == 100
         held = collections.Counter(class_names(network, names, role))
@@ -259,10 +267,18 @@ def test_classes_are_possible():
         assert (device.bandwidth_hz > 0) == (device.transmit_w > 0)
         # The most efficient float32 hardware of these years reaches some 100 GFLOP/s a watt.
         assert 1e8 < device.flop_per_s / device.busy_w < 1e11
-    speeds = [CLASSES[name].flop_per_s for name in (
-        "microcontroller", "raspberry_pi_4", "jetson_nano", "jetson_xavier_nx", "workstation",
-        "edge_server", "cloud_accelerator",
-    )]
+    speeds = [
+        CLASSES[name].flop_per_s
+        for name in (
+            "microcontroller",
+            "raspberry_pi_4",
+            "jetson_nano",
+            "jetson_xavier_nx",
+            "workstation",
+            "edge_server",
+            "cloud_accelerator",
+        )
+    ]
     assert speeds == sorted(speeds)
 
 

@@ -130,8 +130,12 @@ class TestReads:
 
     @pytest.mark.parametrize(
         "text",
-        ["1,0\n0,0\n1,1\n", "1,0\r\n0,0\r\n1,1", "\ufeff1, 0\n\n0 ,0\n1,1\n\n",
-         "1,0\n0,0\n1,1\n0,0"],
+        [
+            "1,0\n0,0\n1,1\n",
+            "1,0\r\n0,0\r\n1,1",
+            "\ufeff1, 0\n\n0 ,0\n1,1\n\n",
+            "1,0\n0,0\n1,1\n0,0",
+        ],
     )
     def test_csv(self, tmp_path, text):
         trace = read_trace(written(tmp_path, text), 3, 2, E)
@@ -175,8 +179,12 @@ class TestRefuses:
 
     @pytest.mark.parametrize(
         ("name", "hint"),
-        [("avialable", "did you mean available? "), ("shadow", "did you mean shadow_db? "),
-         ("zzz", ""), ("a\nb", "")],
+        [
+            ("avialable", "did you mean available? "),
+            ("shadow", "did you mean shadow_db? "),
+            ("zzz", ""),
+            ("a\nb", ""),
+        ],
     )
     def test_unknown_arrays(self, tmp_path, name, hint):
         line = refusal(zipped(tmp_path, npy(np.ones(1)), f"{name}.npy"))
@@ -215,8 +223,10 @@ class TestRefuses:
     @pytest.mark.parametrize("rows", [0, 1, R - 1])
     def test_too_few_rounds_in_any_array(self, tmp_path, name, rows):
         line = refusal(saved(tmp_path, **{**GOOD, name: GOOD[name][:rows]}))
-        assert line == (f"{name} has {rows} rounds, and train.rounds=3; record a longer one or "
-                        "lower train.rounds")
+        assert line == (
+            f"{name} has {rows} rounds, and train.rounds=3; record a longer one or "
+            "lower train.rounds"
+        )
 
     @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf, 100.1, -100.1])
     @pytest.mark.parametrize("where", [(0, 0, 0), (R - 1, N - 1, E)])
@@ -224,8 +234,10 @@ class TestRefuses:
         shadow = GOOD["shadow_db"].copy()
         shadow[where] = value
         line = refusal(saved(tmp_path, shadow_db=shadow))
-        assert line == (f"shadow_db{list(where)} is {value}, and needs to be a number from -100 to "
-                        "100; correct the file")
+        assert line == (
+            f"shadow_db{list(where)} is {value}, and needs to be a number from -100 to "
+            "100; correct the file"
+        )
 
     @pytest.mark.parametrize("value", [np.nan, np.inf, 10.1, -10.1, np.iinfo(np.int64).min])
     def test_loads_that_are_no_loads(self, tmp_path, value):
@@ -263,9 +275,10 @@ class TestRefuses:
         monkeypatch.setattr(trace_file, "MAX_BYTES", 2**20)
         path = zipped(tmp_path, bytes(2**22), compression=zipfile.ZIP_DEFLATED)
         assert path.stat().st_size < 2**16
-        assert refusal(path) == ("would take 4194304 bytes, and a trace may take 1048576; record "
-                                 "one of fewer rounds")
-        assert "would take 4194304" not in refusal(path, (400, 200, 10))    # such a run needs more
+        assert refusal(path) == (
+            "would take 4194304 bytes, and a trace may take 1048576; record one of fewer rounds"
+        )
+        assert "would take 4194304" not in refusal(path, (400, 200, 10))  # such a run needs more
 
     @pytest.mark.parametrize("name", ["trace.npz", "trace.csv"])
     def test_a_file_that_is_too_much(self, tmp_path, monkeypatch, name):
@@ -347,9 +360,15 @@ class TestRefuses:
 
     @pytest.mark.parametrize(
         "data",
-        [b"", b"\x93NUMPY", header("(3, 4"), header("[[[["),
-         header((R, 4), "'nonsense'"),
-         header("(3L, 4L)") + bytes(5), header("(" * 3000)],
+        [
+            b"",
+            b"\x93NUMPY",
+            header("(3, 4"),
+            header("[[[["),
+            header((R, 4), "'nonsense'"),
+            header("(3L, 4L)") + bytes(5),
+            header("(" * 3000),
+        ],
     )
     def test_a_broken_header(self, tmp_path, data):
         with warnings.catch_warnings():
@@ -387,7 +406,7 @@ class Loud:
 
 
 class TestBelievesNothing:
-    """Damaged files are refused in one line, or what is left of them is a valid trace."""
+    """CorruptCheckpoint files are refused in one line, or what is left of them is a valid trace."""
 
     def check(self, path, run=RUN):
         trace, said = None, ""

@@ -1,0 +1,1 @@
+"""What a round costs, by traffic pattern."""

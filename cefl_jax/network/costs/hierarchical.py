@@ -1,0 +1,184 @@
+"""What a round costs in which edge nodes average their own clients' models several times."""
+
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Bool, Float32, Int32
+
+from cefl_jax.indexing import at_pairs
+from cefl_jax.network.ledger import Bill
+from cefl_jax.network.messages import Sizes, tabulate
+from cefl_jax.network.schedule import PHASES, Schedule
+from cefl_jax.network.step_times import Task, members, own_server, step_times
+from cefl_jax.network.topology import RoundNetwork
+
+
+class Course(NamedTuple):
+    """What clients and edge nodes do in R edge rounds; nothing where they take no part."""
+
+    loads: Bool[Array, "K R"]  # the client loads its edge node's model
+    delivers: Bool[Array, "K R"]  # and delivers its own
+    ways_s: Float32[Array, "4 K R"]  # loading, forward, backward, delivering
+    path_s: Float32[Array, "4 E R"]  # those of each edge node's last client
+    average_s: Float32[Array, "E"]  # the edge node averages, in each edge round
+    begin_s: Float32[Array, "E R"]  # when an edge round begins
+    down_s: Float32[Array, "E"]  # until the edge node has the cloud's model
+    up_s: Float32[Array, "E"]  # until the cloud has the edge node's
+    closed_s: Float32[Array, "E"]  # when it has
+
+
+def nearest_edges(task: Task, network: RoundNetwork) -> Int32[Array, "K"]:
+    """The edge node i32[K] that is nearest to each client of a Task; the first of equals.
+
+    E for a client that takes no part.
+    """
+    taking_part = own_server(task) >= 0
+    return jnp.where(taking_part, network.distance_km.argmin(1), network.distance_km.shape[1])
+
+
+def steps_per_edge_round(task: Task, edge_rounds: int) -> Int32[Array, "K"]:
+    """Local steps i32[K] of each client's every edge round, of a Task of the whole round."""
+    return (task.samples > 0).sum(1, dtype=jnp.int32) // edge_rounds
+
+
+def make_bill(
+    task: Task,
+    schedule: Schedule,
+    network: RoundNetwork,
+    work: Any,
+    sizes: Sizes,
+    edge_rounds: int,
+    num_kinds: int,
+) -> Bill:
+    """What a round of edge rounds cost.
+
+    The edge nodes of clients that start get the model from the cloud. In an edge round each client
+    loads it from its edge node, makes its local steps and delivers; when the last one has, the edge
+    node averages, at 2 FLOPs a parameter and client. After the last edge round it sends its model
+    to the cloud, which averages when the slowest edge node has.
+
+    Who leaves has delivered in the edge rounds that it made all steps of, and the edge node waited
+    for it until it left; its models are in no average. An edge node without others sends nothing.
+
+    Devices draw what `energy.round_energy` says: a client idles until the end of the round or until
+    it leaves, an edge node until the cloud has its model.
+
+    Args:
+      task: pace.Task of the whole round; its clusters are not read but for who takes part.
+      schedule: schedule.Schedule, of which is read who starts, makes how many steps, and finishes.
+      network: RoundNetwork.
+      work: Workload, of whole models.
+      sizes: messages.Sizes, likewise.
+      edge_rounds: static R.
+      num_kinds: static number of device classes.
+    Returns:
+      ledger.Bill.
+    """
+    node = nearest_edges(task, network)
+    own = _on_edges(task, node, network.distance_km.shape[1])
+    counting = (members(own) & schedule.finished).sum(1)  # [E]
+    course = _run(own, schedule, counting, network, work, sizes, edge_rounds)
+    m, num_nodes = course.closed_s.argmax(), (counting > 0).sum()
+    cloud_s = 2.0 * num_nodes * work.front_params / network.cloud.flop_per_s
+    load_s, forward_s, backward_s, deliver_s = course.path_s[:, m].sum(1)
+    spent_s = {
+        "model_download": course.down_s[m] + load_s,
+        "front_forward": forward_s,
+        "front_backward": backward_s,
+        "model_upload": deliver_s + course.up_s[m],
+        "averaging": edge_rounds * course.average_s[m] + cloud_s,
+    }
+    phase_s = jnp.stack([jnp.float32(spent_s.get(name, 0.0)) for name in PHASES])
+    energy_j = _joules(own, schedule, course, network, phase_s.sum(), cloud_s, num_kinds)
+    started = (members(own) & schedule.started).any(1).sum()
+    counts = course.delivers.sum(), course.loads.sum(), num_nodes, started
+    return Bill(phase_s, _count_bytes(*counts, sizes.front), energy_j)
+
+
+def _on_edges(task, node, num_edges):
+    """The Task with a cluster for each edge node, of its own clients."""
+    return task._replace(cluster=node, placement=jnp.arange(num_edges))
+
+
+def _own_links(own, network):
+    """The RoundNetwork in which clients load from, and deliver to, their own edge nodes."""
+    k, e = jnp.arange(own.cluster.shape[0]), jnp.maximum(own_server(own), 0)
+    return network._replace(
+        front_up_bps=at_pairs(network.up_bps, k, e),
+        front_down_bps=at_pairs(network.down_bps, k, e),
+    )
+
+
+def _run(own, schedule, counting, network, work, sizes, edge_rounds):
+    """The Course of clients at their own edge nodes, of which i32[E] count at each."""
+    pace = step_times(own, _own_links(own, network), work, sizes)
+    block = jnp.maximum(steps_per_edge_round(own, edge_rounds), 1)[:, None]
+    r = jnp.arange(edge_rounds)
+    whole = schedule.steps[:, None] // block  # [K, 1]
+    loads = schedule.started[:, None] & (r <= whole)
+    delivers = schedule.started[:, None] & (r < whole)
+    ways_s = _ways(pace, schedule.steps, block, loads, delivers)
+    at_node = members(own)[..., None]  # [E, K, 1]
+    last = jnp.where(at_node, ways_s.sum(0), -1.0).argmax(1)  # [E, R]
+    path_s = jnp.where(at_node.any(1), at_pairs(ways_s, last, r), 0.0)
+    average_s = 2.0 * counting * work.front_params / network.servers.flop_per_s
+    edge_round_s = path_s.sum(0) + average_s[:, None]  # [E, R]
+    model_s = 8.0 * sizes.front / network.backhaul_bps
+    down_s = jnp.where((members(own) & schedule.started).any(1), model_s, 0.0)
+    up_s = jnp.where(counting > 0, model_s, 0.0)
+    end_s = down_s[:, None] + jnp.cumsum(edge_round_s, 1)
+    closed_s = end_s[:, -1] + up_s
+    begin_s = end_s - edge_round_s
+    return Course(loads, delivers, ways_s, path_s, average_s, begin_s, down_s, up_s, closed_s)
+
+
+def _ways(pace, steps, block, loads, delivers):
+    """Seconds f32[4, K, R] of each client's loading, forward, backward and delivering."""
+    s, k = jnp.arange(pace.forward.shape[1]), jnp.arange(steps.shape[0])[:, None]
+    edge_round = jnp.where(s < steps[:, None], s // block, loads.shape[1])  # [K, S]
+    computing = [
+        jnp.zeros(loads.shape).at[k, edge_round].add(of_step, mode="drop")
+        for of_step in (pace.forward, pace.backward)
+    ]
+    load_s = jnp.where(loads, pace.load[:, None], 0.0)
+    return jnp.stack([load_s, *computing, jnp.where(delivers, pace.deliver[:, None], 0.0)])
+
+
+def _joules(own, schedule, course, network, round_s, cloud_s, num_kinds):
+    """Joules f32[num_kinds] of a round of so many seconds, the cloud's averaging among them."""
+    clients, servers, cloud = network.clients, network.servers, network.cloud
+    load_s, forward_s, backward_s, deliver_s = course.ways_s.sum(2)  # [K]
+    # Who leaves does so in the last edge round that it has loaded for, after what it did in it.
+    k = jnp.arange(load_s.shape[0])
+    e, r = jnp.maximum(own_server(own), 0), jnp.maximum(course.loads.sum(1) - 1, 0)
+    left_s = at_pairs(course.begin_s, e, r) + at_pairs(course.ways_s, k, r).sum(0)
+    present_s = jnp.where(schedule.finished, round_s, jnp.where(schedule.started, left_s, 0.0))
+    client_j = (
+        clients.idle_w * present_s
+        + (clients.busy_w - clients.idle_w) * (forward_s + backward_s)
+        + clients.transmit_w * deliver_s
+    )
+    edge_rounds = course.loads.shape[1]
+    server_j = (
+        servers.idle_w * course.closed_s
+        + (servers.busy_w - servers.idle_w) * edge_rounds * course.average_s
+        + servers.transmit_w * jnp.where(members(own), load_s, 0.0).sum(1)
+    )
+    joules = jnp.zeros(num_kinds).at[clients.kind].add(client_j)
+    joules = joules.at[servers.kind].add(server_j)
+    return joules.at[cloud.kind].add(cloud.busy_w * cloud_s)
+
+
+def _count_bytes(from_clients, to_clients, from_edges, to_edges, model):
+    """Bytes of so many models i32[] over each link, each of `model` bytes: i64[LINKS, MESSAGES]."""
+    with jax.enable_x64(True):
+        counts = {
+            "client_up": from_clients,
+            "client_down": to_clients,
+            "edge_up": from_edges,
+            "edge_down": to_edges,
+        }
+        return tabulate(
+            {link: {"model": count.astype(jnp.int64) * model} for link, count in counts.items()}
+        )

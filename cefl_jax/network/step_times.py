@@ -1,0 +1,138 @@
+"""How fast the clients of a round are at their own servers, and what they share there."""
+
+from typing import Any, NamedTuple
+
+import jax.numpy as jnp
+from jaxtyping import Array, Bool, Float32, Int32, Shaped
+
+from cefl_jax.indexing import at_pairs
+from cefl_jax.network.messages import Sizes
+from cefl_jax.network.topology import RoundNetwork
+
+
+class Task(NamedTuple):
+    """What the clients of a round are to do, and where."""
+
+    samples: Int32[Array, "K S"]  # samples of each client's local steps, 0 where it makes none
+    cluster: Int32[Array, "K"]  # M for none
+    placement: Int32[Array, "M"]  # server of each cluster, -1 for none
+    stays: Int32[Array, "K"]  # local steps after which a client leaves; S or more: it does not
+    uploads: Int32[Array, "K"]  # last local steps whose smashed data goes on to the cloud
+
+
+class StepTimes(NamedTuple):
+    """Seconds of what the clients do at their own servers; 0 for clients of none."""
+
+    load: Float32[Array, "K"]  # the front half
+    forward: Float32[Array, "K S"]  # of each local step
+    send: Float32[Array, "K S"]  # smashed data and labels
+    serve: Float32[Array, "K S"]  # the server's training on the client's samples, as it is shared
+    receive: Float32[Array, "K S"]  # gradients at the cut
+    backward: Float32[Array, "K S"]
+    deliver: Float32[Array, "K"]  # the front half
+
+
+def step_times(task: Task, network: RoundNetwork, work: Any, sizes: Sizes) -> StepTimes:
+    """The StepTimes of a Task on a RoundNetwork, by a Workload and messages.Sizes.
+
+    Clusters on one server share its computing evenly.
+    """
+    placed = own_server(task)
+    server, k = jnp.maximum(placed, 0), jnp.arange(placed.shape[0])
+    samples = jnp.where(placed[:, None] < 0, 0, task.samples).astype(jnp.float32)
+    sends = (samples > 0).astype(jnp.float32)
+    up_bps, down_bps = (at_pairs(bps, k, server) for bps in (network.up_bps, network.down_bps))
+    client_s = samples / network.clients.flop_per_s[:, None]
+    server_s = of_client(task, sample_service(task, network, work))
+    front_bits = jnp.where(placed < 0, 0.0, 8.0 * sizes.front)
+    return StepTimes(
+        load=front_bits / network.front_down_bps,
+        forward=client_s * work.front_forward_flop,
+        send=sizes.upward_bits(samples, sends) / up_bps[:, None],
+        serve=samples * server_s[:, None],
+        receive=sizes.downward_bits(samples, sends) / down_bps[:, None],
+        backward=client_s * work.front_backward_flop,
+        deliver=front_bits / network.front_up_bps,
+    )
+
+
+def sample_service(task: Task, network: RoundNetwork, work: Any) -> Float32[Array, "M"]:
+    """Seconds that a cluster's server, as it is shared, trains on a sample; 0 for none."""
+    each_s = work.back_train_flop / network.servers.flop_per_s
+    return _tenants(task.placement, network) * _at_server(each_s, task.placement)
+
+
+def back_loading(task: Task, network: RoundNetwork, sizes: Sizes) -> Float32[Array, "M"]:
+    """Seconds f32[M] until a cluster's server has the back halves of all clusters on it."""
+    each_s = 8.0 * sizes.back / network.backhaul_bps
+    return _tenants(task.placement, network) * _at_server(each_s, task.placement)
+
+
+def back_delivery(
+    task: Task,
+    counting: Bool[Array, "M K"],
+    steps: Int32[Array, "K"],
+    network: RoundNetwork,
+    sizes: Sizes,
+) -> Float32[Array, "M"]:
+    """Seconds f32[M] until back half and smashed data of each cluster are in the cloud.
+
+    Clusters on one server share its link, and are done when all of it is. Sent are the back halves
+    of clusters with clients that count, bool[M, K], and what these upload of their steps i32[K].
+    """
+    sent = last_steps(steps, task.uploads, task.samples.shape[1])  # [K, S]
+    # Not in integers, whose 32 bits the bits of an epoch can exceed.
+    samples, messages = (x.sum(1).astype(jnp.float32) for x in (sent * task.samples, sent))
+    bits = jnp.where(counting, sizes.upward_bits(samples, messages), 0.0).sum(1)
+    bits += jnp.where(counting.any(1), 8.0 * sizes.back, 0.0)  # [M]
+    num_servers = network.backhaul_bps.shape[0]
+    server = jnp.where(task.placement < 0, num_servers, task.placement)
+    through = jnp.zeros(num_servers).at[server].add(bits, mode="drop")
+    return _at_server(through / network.backhaul_bps, task.placement)
+
+
+def _tenants(placement, network):
+    """Clusters on each cluster's own server, itself included, f32[M]; 0 for those of none."""
+    num_servers = network.backhaul_bps.shape[0]
+    server = jnp.where(placement < 0, num_servers, placement)
+    return _at_server(jnp.zeros(num_servers).at[server].add(1.0, mode="drop"), placement)
+
+
+def _at_server(values, placement):
+    """Values f32[E] of each cluster's server, f32[M]; 0 for those of none."""
+    return jnp.where(placement < 0, 0.0, values[jnp.maximum(placement, 0)])
+
+
+def last_steps(
+    steps: Int32[Array, "K"], count: Int32[Array, "K"], num_steps: int
+) -> Bool[Array, "K S"]:
+    """Which local steps are the last `count` i32[K] of `steps` i32[K] made, bool[K, num_steps]."""
+    s = jnp.arange(num_steps)
+    return (s < steps[:, None]) & (s >= (steps - count)[:, None])
+
+
+def own_server(task: Task) -> Int32[Array, "K"]:
+    """The server of each client's cluster, i32[K]; -1 for none."""
+    return task.placement.at[task.cluster].get(mode="fill", fill_value=-1)
+
+
+def members(task: Task) -> Bool[Array, "M K"]:
+    """Whether each client is in each cluster, bool[M, K]."""
+    return task.cluster == jnp.arange(task.placement.shape[0])[:, None]
+
+
+def slowest(
+    task: Task, among: Bool[Array, "K"], values: Float32[Array, "K *more"]
+) -> Float32[Array, "M *more"]:
+    """Largest of values f32[K, ...] >= 0 in each cluster among clients bool[K], f32[M, ...].
+
+    0 among none.
+    """
+    nothing = jnp.zeros((task.placement.shape[0], *values.shape[1:]))
+    among = jnp.expand_dims(among, range(1, values.ndim))
+    return nothing.at[task.cluster].max(jnp.where(among, values, 0.0), mode="drop")
+
+
+def of_client(task: Task, values: Shaped[Array, "M"]) -> Shaped[Array, "K"]:
+    """Values [M] of each client's cluster, [K]; 0 for clients of none."""
+    return values.at[task.cluster].get(mode="fill", fill_value=0)

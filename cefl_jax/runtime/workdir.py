@@ -1,0 +1,310 @@
+"""The files of one run, and how each of them is written.
+
+Files are written so that a run killed at any moment leaves only whole ones: small files go to a
+temporary neighbour that then takes their name, and a line of metrics is one write.
+"""
+
+import contextlib
+import errno
+import hashlib
+import json
+import math
+import os
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from cefl_jax.runtime.checkpoint import Checkpoint, Checkpoints
+from cefl_jax.runtime.claim import (
+    CHECKPOINTS,
+    EVENTS,
+    PICTURES,
+    RUN_FILES,
+    check_workdir,
+    is_folder,
+    lock_folder,
+)
+from cefl_jax.runtime.preemption import Preempted
+from cefl_jax.runtime.records import json_safe, ordered, read_metrics
+from cefl_jax.runtime.seal import CorruptCheckpoint
+from cefl_jax.safe_read import InputFileError, MissingError, read_json
+
+MOST_BYTES = 2**20  # of status.json and of summary.json
+STATES = ("running", "finished", "preempted", "failed")
+
+
+def open_workdir(
+    path: str | Path,
+    overwrite: bool = False,
+    resume: bool = False,
+    keep: int = 2,
+    background: bool = True,
+    warn: Callable[[str], object] = print,
+) -> "Workdir":
+    """Checks as `check_workdir` does, then takes the folder for this run.
+
+    Replacing an earlier run removes its `RUN_FILES`, `PICTURES`, TensorBoard event files and
+    checkpoints, by these names and directly in the folder. Nothing else is removed. Until the
+    Workdir is closed, or its process has ended, no other may open the folder.
+
+    Args:
+      path, overwrite, resume: as in `check_workdir`.
+      keep, background, warn: as in `Checkpoints`.
+    Returns:
+      Workdir, ready to be written to.
+    """
+    check_workdir(path, overwrite, resume)
+    path = Path(path)
+    path.mkdir(exist_ok=True)
+    workdir = Workdir(path, lock_folder(path), keep, background, warn)
+    with contextlib.ExitStack() as refused:
+        refused.callback(workdir.close)
+        check_workdir(path, overwrite, resume, locked=True)  # another may have had it meanwhile
+        if overwrite:
+            workdir.clear()
+        refused.pop_all()
+    return workdir
+
+
+class Workdir:
+    """The folder of one run, and every file of it.
+
+    A context: what ends it early, an interrupt included, is written to `status.json` as failed, or
+    as preempted where it can be gone on with, and goes on to the caller.
+    """
+
+    def __init__(self, path, lock=None, keep=2, background=True, warn=print):
+        self.path = Path(path)
+        folder = self.path.absolute() / CHECKPOINTS
+        self.checkpoints = Checkpoints(folder, keep, background, warn)
+        self._lock = lock
+        self._events = None
+        self._round = self._recalled = 0
+        self._metrics = hashlib.sha256()
+        self._metrics_bytes = 0
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, _, error, __):
+        if error is not None:
+            left = isinstance(error, Preempted)
+            state = "preempted" if left else "failed"
+            reason = str(error) if left else f"{type(error).__name__}: {error}"
+            with contextlib.suppress(OSError):  # a full disk should not hide what ended the run
+                self.set_status(state, self._round, reason)
+        self.close()
+
+    def clear(self) -> None:
+        """Removes the files of an earlier run."""
+        named = [self.path / name for name in (*RUN_FILES, *PICTURES)]
+        for file in [*named, *self.path.glob(EVENTS)]:
+            if not is_folder(file):
+                file.unlink(missing_ok=True)
+        self.checkpoints.remove_all()
+
+    def recall(
+        self, accept: Callable[[dict[str, Any]], object] = lambda facts: None
+    ) -> Checkpoint | None:
+        """The Checkpoint to go on from, None where nothing was saved.
+
+        The metrics up to it have to be those that were written, line for line; what came after
+        them is cut off, so that there will be neither a gap nor a repeat.
+
+        Args:
+          accept: called with the facts of a checkpoint before it is used; raises what it likes.
+        Raises:
+          ValueError: when there are checkpoints, but none of them can be used.
+        """
+        file = self.path / "metrics.jsonl"
+
+        def check(facts):
+            with contextlib.suppress(FileNotFoundError):
+                if _digest_start(file, facts["metrics_bytes"]) == facts["metrics_sha256"]:
+                    return accept(facts)
+            raise CorruptCheckpoint("metrics.jsonl is not what it was then")
+
+        try:
+            checkpoint = self.checkpoints.load(check)
+        except CorruptCheckpoint as damage:
+            raise ValueError(
+                f"--workdir={self.path}: {damage}; pass --overwrite to start anew"
+            ) from damage
+        if checkpoint is None and self.is_finished():
+            raise ValueError(
+                f"--workdir={self.path} holds a finished run without checkpoints; pass --overwrite "
+                "to replace it, or choose another folder"
+            )
+        length = checkpoint.facts["metrics_bytes"] if checkpoint else 0
+        if file.exists():
+            os.truncate(file, length)
+            self._metrics.update(file.read_bytes())
+        self._metrics_bytes = length
+        self._round = self._recalled = checkpoint.round if checkpoint else 0
+        return checkpoint
+
+    def save(self, round: int, leaves: dict[str, np.ndarray], facts: dict[str, Any]) -> None:
+        """Saves a checkpoint, as `Checkpoints.save`, and which metrics were written before it."""
+        metrics = self._metrics.hexdigest()
+        written = {"metrics_bytes": self._metrics_bytes, "metrics_sha256": metrics}
+        self.checkpoints.save(round, leaves, facts | written)
+
+    def read_metrics(self) -> list[dict[str, float]]:
+        """The records written so far; not a number where the file says null."""
+        records = read_metrics(self.path / "metrics.jsonl")
+        return [
+            {key: math.nan if value is None else value for key, value in record.items()}
+            for record in records
+        ]
+
+    def read_summary(self) -> dict[str, Any] | None:
+        """What `write_summary` has written; None where it has not.
+
+        Raises:
+          ValueError: one line, the file and what is wrong with it.
+        """
+        file = self.path / "summary.json"
+        try:
+            summary = read_json(file, MOST_BYTES)
+        except MissingError:
+            return None
+        except InputFileError as error:
+            raise ValueError(f"{file}: {error}") from error
+        if not isinstance(summary, dict):
+            raise ValueError(f"{file}: is no summary of a run; remove it or pass --overwrite")
+        return summary
+
+    def write_config(self, config: dict[str, Any]) -> None:
+        """Writes `config.json`; refuses a number that is not finite: JSON cannot repeat it."""
+        self._put("config.json", json.dumps(config, indent=2, allow_nan=False) + "\n")
+
+    def write_partition(self, text: str) -> None:
+        """Writes `partition.json` from its JSON text, byte for byte."""
+        self._put("partition.json", text)
+
+    def set_status(self, state: str, round: int, error: str | None = None) -> None:
+        """Writes `status.json`.
+
+        Args:
+          state: one of `STATES`.
+          round: rounds done.
+          error: text of what ended the run, None when nothing did.
+        """
+        if state not in STATES:
+            raise ValueError(f"status is {state!r}; it must be one of {', '.join(STATES)}")
+        self._round = round
+        status = {"state": state, "round": round, "error": error}
+        self._put("status.json", json.dumps(status) + "\n")
+
+    def write_summary(self, summary: dict[str, Any]) -> None:
+        """Writes `summary.json`; a number that is not finite becomes null."""
+        text = json.dumps(json_safe(summary), indent=2, allow_nan=False)
+        self._put("summary.json", text + "\n")
+
+    def write_timeline(self, timeline: dict[str, Any]) -> None:
+        """Writes `timeline.json`, the course of one simulated round."""
+        self._put("timeline.json", json.dumps(timeline, allow_nan=False) + "\n")
+
+    def write_trace(self, arrays: dict[str, Any]) -> None:
+        """Writes `network_trace.npz` from arrays."""
+        file = self.path / "network_trace.npz"
+        temporary = file.with_name(f".{file.name}.tmp")
+        with open(temporary, "wb") as stream:
+            np.savez_compressed(stream, **arrays)
+        os.replace(temporary, file)
+
+    def append_metrics(self, record: Mapping[str, Any]) -> None:
+        """Adds one evaluation to `metrics.jsonl` and to the TensorBoard events.
+
+        Keys come in the order of `METRIC_KEYS`; further keys follow in their own order. A number
+        that is not finite becomes null: the value was measured, and JSON has no word for it.
+        TensorBoard gets the finite values only.
+
+        Args:
+          record: Python numbers, with `round`; anything else is refused.
+        """
+        values = ordered(record)
+        line = (json.dumps(json_safe(values), allow_nan=False) + "\n").encode()
+        place = self.path / "metrics.jsonl"
+        with _named(place), open(place, "ab", buffering=0) as file:
+            try:
+                if file.write(line) < len(line):
+                    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+            except OSError:
+                file.truncate(self._metrics_bytes)
+                raise
+        self._metrics.update(line)
+        self._metrics_bytes += len(line)
+        events = self._open_events()
+        for key, value in values.items():
+            if key != "round" and math.isfinite(value):
+                events.add_scalar(key, value, values["round"])
+        events.flush()
+
+    def close(self) -> None:
+        """Ends saves and the TensorBoard file, and gives the folder back."""
+        self.checkpoints.wait()
+        if self._events is not None:
+            self._events.close()
+            self._events = None
+        if self._lock is not None:
+            self._lock.release()
+
+    def _open_events(self):
+        if self._events is None:
+            # Imported here: it takes a tenth of a second, and check_workdir should not.
+            from tensorboardX import SummaryWriter
+
+            # What an earlier process wrote of the rounds to come is not shown.
+            purge = self._recalled + 1 if self._recalled else None
+            self._events = SummaryWriter(logdir=str(self.path), purge_step=purge)
+        return self._events
+
+    def is_finished(self) -> bool:
+        """Whether the folder says of its run that it is finished."""
+        with contextlib.suppress(InputFileError):
+            status = read_json(self.path / "status.json", MOST_BYTES)
+            return isinstance(status, dict) and status.get("state") == "finished"
+        return False
+
+    def _put(self, name, text):
+        """Writes a small file, whole or not at all."""
+        temporary = self.path / f".{name}.tmp"
+        with _named(temporary):
+            temporary.write_text(text, encoding="utf-8")
+            os.replace(temporary, self.path / name)
+
+
+class ReadOnlyWorkdir(Workdir):
+    """The folder for a process that writes nothing: of several of a run, the first one writes."""
+
+    def save(self, round: int, leaves: dict[str, np.ndarray], facts: dict[str, Any]) -> None:
+        """Nothing."""
+
+    def write_trace(self, arrays: dict[str, Any]) -> None:
+        """Nothing."""
+
+    def append_metrics(self, record: Mapping[str, Any]) -> None:
+        """Nothing."""
+
+    def _put(self, name, text):
+        """Nothing."""
+
+
+@contextlib.contextmanager
+def _named(path):
+    """Errors of the system name the file, which those of a write do not."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno is None or error.filename is not None:
+            raise
+        raise OSError(error.errno, error.strerror, str(path)) from error
+
+
+def _digest_start(file, length):
+    """SHA-256 of the first bytes of a file; of all, where there are fewer."""
+    with open(file, "rb") as opened:
+        return hashlib.sha256(opened.read(length)).hexdigest()

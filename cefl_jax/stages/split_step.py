@@ -1,0 +1,111 @@
+"""One local step of clients with their edge node: features up, the gradient at the cut down."""
+
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+from jaxtyping import Array, Bool, Float32, Int32, Key, PyTree
+
+from cefl_jax.models.split import SplitModel
+from cefl_jax.stages.link import CutLink
+from cefl_jax.stages.masking import finite_rows, like, where_rows
+from cefl_jax.types import AnyArray
+
+
+class Exchange(NamedTuple):
+    """What one local step of some clients with their edge node yields."""
+
+    loss: Float32[Array, ""]  # summed over the samples
+    smashed: Float32[AnyArray, "C B ..."]  # cut-layer features as the server gets them
+    front_grads: Any  # leaves [C, ...], of each client's own mean loss
+    back_grad: Any  # of the summed loss
+    sound: Bool[Array, "C"]  # whether a client's features, loss and gradient are all finite
+
+
+def exchange(
+    model: SplitModel,
+    wire: CutLink,
+    keys: Key[Array, "C"],
+    fronts: PyTree,
+    back: PyTree,
+    images: Float32[AnyArray, "C B *sample"],
+    labels: Int32[Array, "C B"],
+    valid: Bool[Array, "C B"],
+) -> Exchange:
+    """One local step's gradients: features up, gradient at the cut down.
+
+    What the wire does to either is no part of the gradient: the back half's is taken at the
+    features that arrive, and a client goes on with the gradient that it gets.
+
+    Args:
+      model: SplitModel.
+      wire: CutLink.
+      keys: key[C] of what each client and its server send.
+      fronts: leaves f32[C, ...], the clients' front halves.
+      back: the edge node's back half.
+      images: f32[C, B, ...] normalised.
+      labels: i32[C, B].
+      valid: bool[C, B], which samples count.
+    Returns:
+      Exchange. A client without samples has gradient 0.
+    """
+    features, pull = jax.vjp(lambda fronts: jax.vmap(model.front)(fronts, images), fronts)
+    up, down = jax.vmap(jax.random.split, out_axes=1)(keys)
+    smashed = jax.vmap(wire.send_features)(up, features, valid)
+
+    def summed_loss(back, smashed):
+        logits = model.back(back, smashed)
+        losses = optax.losses.softmax_cross_entropy_with_integer_labels(logits, labels.ravel())
+        losses = jnp.where(valid.ravel(), losses, 0.0)
+        return losses.sum(), losses
+
+    arrived = smashed.reshape(-1, *smashed.shape[2:])
+    (loss, losses), (back_grad, cut_grad) = jax.value_and_grad(summed_loss, (0, 1), has_aux=True)(
+        back, arrived
+    )
+    share = 1.0 / jnp.maximum(valid.sum(1), 1)
+    cut_grads = cut_grad.reshape(smashed.shape) * like(share, smashed)
+    (front_grads,) = pull(jax.vmap(wire.send_gradient)(down, cut_grads, valid))
+    sound = finite_rows((smashed, losses.reshape(valid.shape), front_grads))
+    return Exchange(loss, smashed, front_grads, back_grad, sound)
+
+
+def split_step_dropping_nonfinite(
+    model: SplitModel,
+    wire: CutLink,
+    keys: Key[Array, "C"],
+    fronts: PyTree,
+    back: PyTree,
+    images: Float32[AnyArray, "C B *sample"],
+    labels: Int32[Array, "C B"],
+    valid: Bool[Array, "C B"],
+) -> Exchange:
+    """The `exchange` of those clients alone who are sound in it.
+
+    The others' front halves and images are zero, and none of their samples counts: what is not
+    finite does not go away when it is multiplied by 0. Where everybody is sound, one pass shows it.
+
+    Args:
+      As of `exchange`.
+    Returns:
+      Exchange, its `sound` of all clients: False for those who are left out.
+    """
+
+    def without_unsound(sound):
+        nothing = jax.tree.map(jnp.zeros_like, (fronts, images))
+        kept = where_rows(sound, (fronts, images), nothing)
+        return exchange(model, wire, keys, kept[0], back, kept[1], labels, valid & sound[:, None])
+
+    def attempt(carry):
+        _, sent = carry
+        new = without_unsound(sent.sound)
+        sound = sent.sound & new.sound
+        return (sound != sent.sound).any(), new._replace(sound=sound)
+
+    everybody = jnp.ones(valid.shape[0], bool)
+    shapes = jax.eval_shape(without_unsound, everybody)
+    start = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), shapes)._replace(sound=everybody)
+    # A loop, and not a branch: the step is compiled once, and has the same bits in both passes.
+    _, sent = jax.lax.while_loop(lambda carry: carry[0], attempt, (jnp.bool_(True), start))
+    return sent
