@@ -50,7 +50,7 @@ def claim(
     Returns:
       The folder, and the Checkpoint with which the run in it goes on, or None.
     Raises:
-      ValueError: one line, as `logs.check_workdir`, and where the folder holds another run, or one
+      ValueError: one line, as `claim.check_workdir`, and where the folder holds another run, or one
         that has gone further than this is to go. Nothing has been changed then.
     """
     run = setup.spec.run
@@ -196,12 +196,12 @@ def run(
 
     Args:
       setup: Setup.
-      workdir: logs.Workdir, or what does as it does; with config and partition written.
+      workdir: workdir.Workdir, or what does as it does; with config and partition written.
       display: progress.Display, or what does as it does.
       meanwhile: called once, while the compiler is at work.
       compile: in place of `compile_program`, with its arguments and results.
       past: from which it goes on, from `claim`.
-      watch: signals.PreemptionGuard, or what does as it does; asked after every chunk.
+      watch: preemption.PreemptionGuard, or what does as it does; asked after every chunk.
     Returns:
       The records, flat dicts as in `metrics.jsonl`, and the summary.
     Raises:

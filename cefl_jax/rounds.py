@@ -26,10 +26,10 @@ class Rounds:
 
     Args:
       setup: Setup.
-      workdir: logs.Workdir.
+      workdir: workdir.Workdir.
       display: progress.Display.
       past: Checkpoint from which it goes on, or None.
-      watch: signals.PreemptionGuard.
+      watch: preemption.PreemptionGuard.
     """
 
     def __init__(self, setup, workdir, display, past, watch):

@@ -46,7 +46,7 @@ class Course(NamedTuple):
     """What became of a round on the simulated network, enough to draw it."""
 
     clients: Int32[Array, "K"]  # indices into the population
-    task: Any  # network.pace.Task
+    task: Any  # network.step_times.Task
     schedule: Any  # network.schedule.Schedule
     phase_s: Float32[Array, "phases"]  # seconds
 

@@ -80,7 +80,7 @@ def run_all(of, scale, seeds, folder, only="", watch=None):
       seeds: how many, from 0.
       folder: pathlib.Path; a run is in `CELL-SEED` in it.
       only: cells with this in their names.
-      watch: signals.PreemptionGuard; a signal ends it with Preempted.
+      watch: preemption.PreemptionGuard; a signal ends it with Preempted.
     """
     records, compiler = {}, Compiler()
     for cell in filter(lambda name: only in name, of.cells_of(scale)):
@@ -125,13 +125,13 @@ def is_finished(place, spec):
 
 
 class Compiler:
-    """Compiles like `compilation.compile_program`, but programs that are the same only once."""
+    """Compiles like `program.compile_program`, but programs that are the same only once."""
 
     def __init__(self):
         self._known = {}
 
     def __call__(self, setup, display, meanwhile=lambda: None):
-        """As `compilation.compile_program`."""
+        """As `program.compile_program`."""
         began, inputs = time.monotonic(), program.put_inputs(setup)
         shapes = jax.tree.map(lambda x: (x.shape, x.dtype), inputs)
         # Seed and examples come in with the inputs.

@@ -69,7 +69,7 @@ def count_clients(
     Who is left out has computed and sent like everybody else: the ledger charges for it.
 
     Args:
-      decision: orchestration.Decision.
+      decision: round_planner.Decision.
       out: bool[K], who is left out; or None.
     """
     finished, counts = (x.ravel() for x in (decision.schedule.finished, decision.schedule.counts))

@@ -244,7 +244,7 @@ def make_cefl(*parts) -> Method:
     """The method as a pair of pure functions and its predictors.
 
     Args:
-      *parts: those of `parts.MethodContext`.
+      *parts: those of `base.MethodContext`.
     Returns:
       Method.
     """

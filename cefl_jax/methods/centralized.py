@@ -123,7 +123,7 @@ def make_centralized(*parts) -> Method:
     round to round, and so does the optimizer.
 
     Args:
-      *parts: those of `parts.MethodContext`.
+      *parts: those of `base.MethodContext`.
     Returns:
       Method.
     """

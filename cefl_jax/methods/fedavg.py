@@ -8,7 +8,7 @@ def make_fedavg(*parts) -> Method:
     """FedAvg, clients weighted by their examples.
 
     Args:
-      *parts: those of `parts.MethodContext`.
+      *parts: those of `base.MethodContext`.
     Returns:
       Method.
     Reference:

@@ -38,7 +38,7 @@ class FedgktState(NamedTuple):
 
 
 class Upload(NamedTuple):
-    """What the clients of a round upload, in the slots of `planning.upload_examples`."""
+    """What the clients of a round upload, in the slots of `round_plan.upload_examples`."""
 
     examples: Int32[Array, "K U B"]
     filled: Bool[Array, "K U B"]  # which there are
@@ -234,7 +234,7 @@ def make_fedgkt(*parts) -> Method:
     model. Memory is N times the small model, and Y numbers an example.
 
     Args:
-      *parts: those of `parts.MethodContext`, the model `split.with_head`'s.
+      *parts: those of `base.MethodContext`, the model `split.with_head`'s.
     Returns:
       Method.
     Reference:

@@ -25,7 +25,7 @@ def make_fedopt(*parts) -> Method:
     leaves the optimizer as it was.
 
     Args:
-      *parts: those of `parts.MethodContext`.
+      *parts: those of `base.MethodContext`.
     Returns:
       Method.
     Reference:

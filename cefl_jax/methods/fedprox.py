@@ -10,7 +10,7 @@ def make_fedprox(*parts) -> Method:
     """FedProx: clients descend F_k(w) + mu/2 |w - w_t|^2; with mu = 0 this is FedAvg.
 
     Args:
-      *parts: those of `parts.MethodContext`.
+      *parts: those of `base.MethodContext`.
     Returns:
       Method.
     Reference:

@@ -25,7 +25,7 @@ def make_hierfavg(*parts) -> Method:
     With one edge node and one edge round this is FedAvg.
 
     Args:
-      *parts: those of `parts.MethodContext`.
+      *parts: those of `base.MethodContext`.
     Returns:
       Method.
     Reference:

@@ -29,7 +29,7 @@ def make_scaffold(*parts) -> Method:
     as a correction of one gradient it would make the method diverge.
 
     Args:
-      *parts: those of `parts.MethodContext`.
+      *parts: those of `base.MethodContext`.
     Returns:
       Method.
     Reference:

@@ -61,7 +61,7 @@ def make_sequential_split(spec: Spec, *parts) -> Method:
 
     Args:
       spec: Spec.
-      *parts: the others of `parts.MethodContext`.
+      *parts: the others of `base.MethodContext`.
     Returns:
       Method.
     Reference:

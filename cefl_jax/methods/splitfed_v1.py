@@ -13,7 +13,7 @@ def make_splitfed_v1(spec: Spec, *parts) -> Method:
 
     Args:
       spec: Spec.
-      *parts: the others of `parts.MethodContext`.
+      *parts: the others of `base.MethodContext`.
     Returns:
       Method.
     Reference:

@@ -16,7 +16,7 @@ def make_splitfed_v2(spec: Spec, *parts) -> Method:
 
     Args:
       spec: Spec.
-      *parts: the others of `parts.MethodContext`.
+      *parts: the others of `base.MethodContext`.
     Returns:
       Method.
     Reference:

@@ -216,7 +216,7 @@ class RoundPlanner:
 def make_round_planner(
     spec: Spec, model: SplitModel, work: Workload, extent: round_plan.StaticBounds
 ) -> RoundPlanner:
-    """The RoundPlanner of a Spec, its SplitModel and Workload, and planning.StaticBounds."""
+    """The RoundPlanner of a Spec, its SplitModel and Workload, and round_plan.StaticBounds."""
     protocol = protocols.PROTOCOLS[spec.method.name]
     if protocol.whole:
         sizes = whole_sizes(work, protocol.control)

@@ -25,7 +25,7 @@ class Way(NamedTuple):
 
 
 def charge(task, network, work, width, num_classes, server_flop_per_sample, num_kinds):
-    """The Cost of a pace.Task in which client k is cluster k, or has no place at all.
+    """The Cost of a step_times.Task in which client k is cluster k, or has no place at all.
 
     `width` numbers are the features of a sample; the cloud is the last server.
     """

@@ -31,7 +31,7 @@ def round_energy(
     Clients that never started, servers without a cluster, and wires draw nothing.
 
     Args:
-      task: pace.Task.
+      task: step_times.Task.
       schedule: schedule.Schedule.
       round_s: f32[] seconds of the whole round.
       network: RoundNetwork.

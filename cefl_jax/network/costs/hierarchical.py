@@ -65,7 +65,7 @@ def make_bill(
     it leaves, an edge node until the cloud has its model.
 
     Args:
-      task: pace.Task of the whole round; its clusters are not read but for who takes part.
+      task: step_times.Task of the whole round; its clusters are not read but for who takes part.
       schedule: schedule.Schedule, of which is read who starts, makes how many steps, and finishes.
       network: RoundNetwork.
       work: Workload, of whole models.

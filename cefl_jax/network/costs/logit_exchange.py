@@ -37,7 +37,7 @@ def bill_transfer(
     aggregation server's radio sends the logits.
 
     Args:
-      task: pace.Task, every client in a cluster of its own on the cloud, the last server.
+      task: step_times.Task, every client in a cluster of its own on the cloud, the last server.
       schedule: schedule.Schedule.
       network: RoundNetwork.
       work: Workload, the client's model its front half.

@@ -30,7 +30,7 @@ def make_bill(
     variates are among them), one after the other, and the cloud distils.
 
     Args:
-      task: pace.Task.
+      task: step_times.Task.
       schedule: schedule.Schedule.
       network: RoundNetwork.
       work: Workload.
