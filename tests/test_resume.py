@@ -12,6 +12,7 @@ from absl.testing import flagsaver
 
 from cefl_jax import config, experiment, main, program, rounds
 from cefl_jax.runtime import seal
+from cefl_jax.runtime.checkpoint import Checkpoints
 from cefl_jax.runtime.claim import LOCK
 from cefl_jax.runtime.nonfinite import Fault, NotFinite
 from cefl_jax.runtime.preemption import Preempted, PreemptionGuard
@@ -179,7 +180,7 @@ def records(path):
 def final(path):
     """Round, facts and bytes of every leaf of the newest checkpoint."""
     newest = max(place for place in (path / "checkpoints").iterdir() if place.name.isdecimal())
-    loaded = experiment.logs.Checkpoints(newest.parent, warn=pytest.fail).load()
+    loaded = Checkpoints(newest.parent, warn=pytest.fail).load()
     leaves = {
         name: (str(leaf.dtype), leaf.shape, leaf.tobytes()) for name, leaf in loaded.leaves.items()
     }
@@ -316,14 +317,14 @@ def test_killed_after_any_chunk(setup, peace, tmp_path, chunks, every):
 @pytest.mark.parametrize("background", [True, False])
 def test_it_is_saved_when_it_is_to_be(setup, tmp_path, background):
     seen, path = [], tmp_path / "run"
-    real = experiment.logs.Checkpoints.save
+    real = Checkpoints.save
 
     def save(self, round, *args):
         seen.append(round)
         real(self, round, *args)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(experiment.logs.Checkpoints, "save", save)
+        patch.setattr(Checkpoints, "save", save)
         go(changed(setup, checkpoint_every=3, checkpoint_async=background), path)
     assert seen == [4, 6, 7]
     assert rounds_in(path)[-2:] == [6, 7]
@@ -532,14 +533,14 @@ def test_overwriting_starts_anew(setup, peace, run):
 
 
 def test_a_disk_that_is_full_for_a_while_costs_no_round(setup, peace, tmp_path, monkeypatch):
-    real, said = experiment.logs.Checkpoints._write, []
+    real, said = Checkpoints._write, []
 
     def write(self, place, *args):
         if place.name == "000004":
             raise OSError(28, "No space left on device")
         real(self, place, *args)
 
-    monkeypatch.setattr(experiment.logs.Checkpoints, "_write", write)
+    monkeypatch.setattr(Checkpoints, "_write", write)
     go(setup, tmp_path / "run", said=said)
     assert len(said) == 1
     assert is_same(tmp_path / "run", peace)
@@ -587,7 +588,7 @@ def test_the_number_of_devices_counts_where_results_depend_on_it(setup, killed):
     fast = changed(setup, deterministic=False)
     refuse(fast, killed, "run.deterministic")
     for place in (killed / "checkpoints").iterdir():
-        facts = experiment.logs.Checkpoints(place.parent).load_round(int(place.name)).facts
+        facts = Checkpoints(place.parent).load_round(int(place.name)).facts
         assert facts["settings"]["run"]["devices"] == 1
     experiment.check_facts(changed(setup, devices=2), killed, facts)
     facts["settings"]["run"]["deterministic"] = False
