@@ -1,4 +1,4 @@
-"""Elements at pairs of indices, and that a round reads them in no other way."""
+"""Elements at pairs of indices, and what a round reads without chains of them."""
 
 import jax
 import jax.extend.core as core
@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from cefl_jax import program
+from cefl_jax.data.federated import permute
 from cefl_jax.indexing import at_pairs
 from cefl_jax.stages.round_planner import make_round_planner
 from tests import world
@@ -72,3 +73,11 @@ def test_no_gather_of_a_round_has_two_indices(trace, changes):
     assert len(found) > 20
     indices = [equation.params["dimension_numbers"].start_index_map for equation in found]
     assert max(map(len, indices)) == 1
+
+
+def test_the_rounds_of_a_shuffle_are_not_fused_with_what_reads_it():
+    """A gather by 24 rounds of it takes some compilers for CPUs minutes."""
+    made = jax.make_jaxpr(permute)(jax.random.key(0), jnp.arange(4), 100)
+    last = made.eqns[-1]
+    assert str(last.primitive) == "optimization_barrier"
+    assert last.outvars == made.jaxpr.outvars

@@ -165,7 +165,9 @@ def permute(
     for total, salt in zip(sums, salts, strict=True):
         partner = total - x + jnp.where(x > total, size, 0)
         x = jnp.where(_coin(jnp.maximum(x, partner), salt), partner, x)
-    return x.astype(jnp.int32)
+    # And this one: fused with what reads the elements, the rounds take the compiler of jaxlib 0.11
+    # and later exponentially long.
+    return jax.lax.optimization_barrier(x.astype(jnp.int32))
 
 
 def _coin(x, salt):
