@@ -145,7 +145,7 @@ def test_the_extract_loads_from_a_package_that_is_no_folder(tmp_path):
     archive = tmp_path / "package.zip"
     with zipfile.ZipFile(archive, "w") as package:
         package.writestr("cefl_jax/__init__.py", "")
-        package.write(data.parent / "outside.py", "cefl_jax/safe_read.py")
+        package.write(data.parent / "safe_read.py", "cefl_jax/safe_read.py")
         for file in [*data.glob("*.py"), *(data / "assets").iterdir()]:
             if file.is_file():
                 package.write(file, Path("cefl_jax/data") / file.relative_to(data))
