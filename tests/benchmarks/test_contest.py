@@ -5,7 +5,7 @@ import io
 
 import pytest
 
-from benchmarks import timing as timing_module
+from benchmarks import timing
 from benchmarks.timing import Contender
 
 READY = '{"prepare_s": 1.0, "first_round_s": 2.0}\n'
@@ -34,12 +34,12 @@ def test_a_contender_that_ends_keeps_the_rounds_of_its_earlier_turns(
         yield Process({"ours": READY, "silent": ""}[contender.name]), None
 
     left = iter(answers)
-    monkeypatch.setattr(timing_module, "_started", started)
-    monkeypatch.setattr(timing_module, "_ask", lambda *_: next(left))
-    monkeypatch.setattr(timing_module, "_end", lambda process: None)
-    monkeypatch.setattr(timing_module, "_last_words", lambda started: "ended")
-    monkeypatch.setattr(timing_module, "PAUSE_S", 0.0)
+    monkeypatch.setattr(timing, "_started_apart", started)
+    monkeypatch.setattr(timing, "_ask", lambda *_: next(left))
+    monkeypatch.setattr(timing, "_end", lambda process: None)
+    monkeypatch.setattr(timing, "_last_words", lambda started: "ended")
+    monkeypatch.setattr(timing, "PAUSE_S", 0.0)
     contenders = [Contender(name, ()) for name in ("ours", "silent")]
-    timings, why = timing_module.compete(contenders, 2, 5, 60.0, float("inf"))
-    assert [timing.rounds_ms for timing in timings] == ([timed] if timed else [])
+    timings, why = timing.compete(contenders, 2, 5, 60.0, float("inf"))
+    assert [one.rounds_ms for one in timings] == ([timed] if timed else [])
     assert why == dict.fromkeys([*left_out, "silent"], "ended")
