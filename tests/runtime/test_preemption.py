@@ -131,6 +131,23 @@ with PreemptionGuard() as watch:
 """
 
 
+@pytest.fixture(autouse=True)
+def _nothing_is_ignored():
+    """The tests may run under nohup, or in the background of a shell, whose children ignore some.
+
+    What a process ignores, its children ignore too.
+    """
+    numbers = [getattr(signal, name) for name in ASK if hasattr(signal, name)]
+    earlier = {
+        number: signal.signal(number, signal.SIG_DFL)
+        for number in numbers
+        if signal.getsignal(number) == signal.SIG_IGN
+    }
+    yield
+    for number, handler in earlier.items():
+        signal.signal(number, handler)
+
+
 def start(program, **pipes):
     """A process of a small program that has said that it is ready."""
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE} | pipes
