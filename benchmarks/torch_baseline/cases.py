@@ -1,6 +1,11 @@
 """What is timed: settings of ours, and the method that does the same in PyTorch."""
 
+import argparse
 import dataclasses
+import os
+
+METHODS = ("fedavg", "split")
+VARIANTS = ("loop", "vmap", "compiled_vmap")
 
 FEDAVG = (  # each client a cluster of one, and nothing distilled
     "cefl.clustering.rule=singleton",
@@ -18,7 +23,7 @@ SMALL = (  # the round in which peers were measured; equal clients, so that ever
 class Case:
     """A round."""
 
-    method: str  # of `worker.METHODS`
+    method: str  # of `METHODS`
     fields: tuple[str, ...]  # other than those of `configs/default.py`
 
     def shrink(self, fields, clustered):
@@ -40,3 +45,14 @@ CASES = {
     "mlp_fedavg": Case("fedavg", (*FEDAVG, *SMALL, "model.name=mlp")),
     "lenet5_splitfed": Case("split", FEDAVG),
 }
+
+
+def make_parser():
+    """Returns the parser of a worker's command line."""
+    parser = argparse.ArgumentParser(description="Serves rounds in PyTorch to benchmarks.timing.")
+    parser.add_argument("--method", choices=METHODS, required=True)
+    parser.add_argument("--variant", choices=VARIANTS, default="loop")
+    parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
+    parser.add_argument("--threads", type=int, default=len(os.sched_getaffinity(0)))
+    parser.add_argument("fields", nargs="*", metavar="FIELD=VALUE")
+    return parser

@@ -56,8 +56,8 @@ def compare(setup, played, method, variant):
     Args:
       setup: build.Setup.
       played: Played.
-      method: of `worker.METHODS`.
-      variant: of `worker.VARIANTS`.
+      method: of `cases.METHODS`.
+      variant: of `cases.VARIANTS`.
     Returns:
       The largest difference of any parameter array, as a share of how far the rounds have moved it
       (both as Euclidean norms), or of any round's mean loss, as a share of it.

@@ -5,22 +5,17 @@
 Fields are those of `configs/default.py`, such as model.name=cnn.
 """
 
-import argparse
-import os
-
 import torch
 
 from benchmarks.settings import make_spec
 from benchmarks.torch_baseline import draws, models
+from benchmarks.torch_baseline.cases import make_parser
 from benchmarks.torch_baseline.distillation import Distillation
 from benchmarks.torch_baseline.rounds import FedAvg, Split
 from benchmarks.torch_baseline.stacked import Stacked
 from benchmarks.worker import serve
 from cefl_jax import build
 from cefl_jax.data import sources
-
-METHODS = ("fedavg", "split")
-VARIANTS = ("loop", "vmap", "compiled_vmap")
 
 
 def make_rounds(method, variant, model, examples, spec):
@@ -83,17 +78,6 @@ def prepare(method, variant, spec, threads, device="cpu"):
         "torch": torch.__version__,
     }
     return advance, facts
-
-
-def make_parser():
-    """Returns the parser of the command line."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--method", choices=METHODS, required=True)
-    parser.add_argument("--variant", choices=VARIANTS, default="loop")
-    parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
-    parser.add_argument("--threads", type=int, default=len(os.sched_getaffinity(0)))
-    parser.add_argument("fields", nargs="*", metavar="FIELD=VALUE")
-    return parser
 
 
 def main():

@@ -9,8 +9,7 @@ import benchmarks
 from benchmarks import gpu_cases, network_cost, scaling
 from benchmarks.settings import make_spec
 from benchmarks.torch_baseline import __main__ as baseline
-from benchmarks.torch_baseline import worker
-from benchmarks.torch_baseline.cases import CASES
+from benchmarks.torch_baseline.cases import CASES, make_parser
 from cefl_jax import config
 
 NAMES = sorted(file.stem for file in pathlib.Path(benchmarks.__path__[0]).glob("[a-z]*.py"))
@@ -38,7 +37,7 @@ def test_contenders_on_an_accelerator(small, backend):
         for contender in contenders:
             _, module, *words = contender.arguments
             if module == gpu_cases.TORCH[1]:
-                words = worker.make_parser().parse_args(words).fields
+                words = make_parser().parse_args(words).fields
             make_spec(words)
 
 
