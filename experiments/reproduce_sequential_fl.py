@@ -18,7 +18,6 @@ itself.
 """
 
 import argparse
-import sys
 
 from experiments import outcomes, runs
 
@@ -81,12 +80,12 @@ def tell(records, of, scale):
 
 
 def main():
-    """Takes the partition's file off the command line, and runs."""
+    """Runs on the partition's file that the command line names."""
     parser = argparse.ArgumentParser(add_help=False)
-    parser.add_argument("--partition", required=True)
-    options, rest = parser.parse_known_args()
-    sys.argv[1:] = rest
-    runs.main(make(options.partition), __doc__, tell)
+    partition = parser.add_argument("--partition", help="JSON file of the published partition")
+    options, _ = parser.parse_known_args()
+    partition.required = True  # not before: `--help` needs none
+    runs.main(make(options.partition), __doc__, tell, parents=[parser])
 
 
 if __name__ == "__main__":
