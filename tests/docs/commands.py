@@ -28,9 +28,8 @@ from cefl_jax.data import sources
 from cefl_jax.runtime import distributed
 from tests.docs.pages import ROOT, read_commands
 
-MODEL = ("--config.model.name=mlp",)
-LENGTH = ("--config.train.rounds=2", "--config.train.local_steps=1", "--config.run.eval_every=1")
-"""What makes a run small, before and after the options that a page gives it."""
+SMALL = ("--config.train.rounds=2", "--config.train.local_steps=1", "--config.run.eval_every=1")
+MODEL = "--config.model.name=mlp"  # in place of the default one
 
 
 def check_page(page, mode="check"):
@@ -79,9 +78,9 @@ def check_run(options, mode):
     """Checks the settings of a run, and leaves what commands after it read."""
     if mode == "run" and not any("--coordinator" in option for option in options):
         with flagsaver.flagsaver():
-            main.main(main.parse(["main", *MODEL, *options, *LENGTH]))
+            main.main(main.parse(["main", *options, *make_small(options)]))
         return
-    options = [*MODEL, *options, *LENGTH] if mode == "trace" else options
+    options = [*options, *make_small(options)] if mode == "trace" else options
     with flagsaver.flagsaver(), mock.patch.object(distributed, "join"):
         setup = main.check(main.parse(["main", *options]))
         folder = pathlib.Path(main._WORKDIR.value)
@@ -91,6 +90,13 @@ def check_run(options, mode):
     (folder / "config.json").write_text(json.dumps(config.to_dict(setup.spec)))
     if setup.spec.run.save_trace:
         np.savez(folder / "network_trace.npz", **experiment.record_trace(setup))
+
+
+def make_small(options):
+    """Returns the options that make a run small; a model of a page's own stays."""
+    (location,) = (one.partition("=")[2] for one in options if one.startswith("--config="))
+    is_default = config.load(location).model.name == config.default_config().model.name
+    return (MODEL, *SMALL) if is_default else SMALL
 
 
 def trace_rounds(setup):

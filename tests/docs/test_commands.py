@@ -14,7 +14,7 @@ from tests.docs.commands import check_page
 from tests.docs.pages import PAGES, ROOT, add_to, read_blocks
 
 EXTENDING = ROOT / "docs" / "extending.md"
-LANGUAGES = {"", "sh", "python", "diff", "json", "yaml", "bibtex"}
+LANGUAGES = {"", "sh", "python", "diff", "json", "yaml", "bibtex", "math"}
 
 
 @pytest.fixture

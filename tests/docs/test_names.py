@@ -9,13 +9,17 @@ from cefl_jax import config
 from cefl_jax.config.readers import DEFAULTS
 from cefl_jax.config.validate import CHOICES
 from cefl_jax.runtime.records import METRIC_KEYS
-from tests.docs.pages import PAGES, ROOT, read_prose
+from tests.docs.pages import PAGES, ROOT, read_blocks, read_prose
 from tests.test_main import FILES, MORE_KEYS
 
 LEFT = FILES | {"network_trace.npz", "checkpoints/", ".lock", "report.html", "report_files/"}
 """What runs and reports leave."""
 
-GIVEN = {"partition.json", "chunk_size_results/smoke/chunk_size.md"}
+GIVEN = {
+    "partition.json",
+    "chunk_size_results/smoke/chunk_size.md",
+    "cefl_jax/methods/relaxed.py",
+}
 """Files of a reader, as examples name them."""
 
 METRICS = {*METRIC_KEYS, *MORE_KEYS, "clients/skipped"}
@@ -96,6 +100,17 @@ def test_every_method_is_in_the_table():
     rows = re.findall(r"^\| (`.*?`) \|.*\|.*\|$", read_prose(ROOT / "README.md"), re.MULTILINE)
     named = [name for row in rows for name in re.findall(r"`(\w+)`", row)]
     assert {*CHOICES["method.name"]} <= {*named}
+
+
+def test_the_tree_of_the_package_is_whole():
+    """Every file and folder of the package's top level, and every folder beside it."""
+    (tree, *_) = read_blocks(ROOT / "docs" / "architecture.md", "")
+    package, _, beside = tree.text.partition("\nconfigs/")
+    tops = [*(ROOT / "cefl_jax").glob("[a-z]*.py"), *(ROOT / "cefl_jax").glob("[a-z]*/__init__.py")]
+    names = {f"{top.parent.name}/" if top.stem == "__init__" else top.name for top in tops}
+    named = {word for line in package.splitlines()[1:] for word in re.findall(r"^  (\S+)", line)}
+    assert names - {"report.py"} == named
+    assert all((ROOT / f"{name}/").is_dir() for name in re.findall(r"^(\w+)/", beside, re.M))
 
 
 def test_every_page_is_linked_from_the_readme():
