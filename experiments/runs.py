@@ -63,12 +63,8 @@ class Quiet:
 
 def make_spec(of, scale, cell, seed):
     """The checked settings of one run."""
-    settings = config.default_config()
-    for change in (of.common, of.scales[scale], of.cells[cell], {"seed": seed}):
-        with settings.unlocked(), settings.ignore_type():
-            settings.update_from_flattened_dict(change)
-    settings.train.rounds *= of.stretch.get(cell, 1)
-    return config.to_spec(settings)
+    spec = config.make_spec(of.common, of.scales[scale], of.cells[cell], {"seed": seed})
+    return spec.replace({"train.rounds": spec.train.rounds * of.stretch.get(cell, 1)})
 
 
 def run_all(of, scale, seeds, folder, only="", watch=None):
@@ -136,7 +132,7 @@ class Compiler:
         shapes = jax.tree.map(lambda x: (x.shape, x.dtype), inputs)
         # Seed and examples come in with the inputs.
         same = dataclasses.replace(setup.spec, seed=0, data=DataSpec())
-        key = same, setup.work, setup.extent, setup.device_names, str(shapes)
+        key = same, setup.planner.work, setup.planner.extent, setup.device_names, str(shapes)
         if key not in self._known:
             display.note("compiling")
             self._known[key] = program.compile_both(setup, inputs, meanwhile)

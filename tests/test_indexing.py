@@ -9,7 +9,6 @@ import pytest
 from cefl_jax import program
 from cefl_jax.data.federated import permute
 from cefl_jax.indexing import at_pairs
-from cefl_jax.stages.round_planner import make_round_planner
 from tests import world
 
 
@@ -42,7 +41,7 @@ def trace_round(setup):
 
 def trace_decision(setup):
     """Everything of a round but training."""
-    orchestrator = make_round_planner(setup.spec, setup.model, setup.work, setup.extent)
+    orchestrator = setup.planner
 
     def decide(key, data, network):
         start = orchestrator.start(key, network)

@@ -13,7 +13,6 @@ from benchmarks.torch_baseline.worker import make_rounds
 from cefl_jax import compiler
 from cefl_jax.stages import round_plan
 from cefl_jax.stages.distillation import batch_rows, make_feature_buffer
-from cefl_jax.stages.round_planner import make_round_planner
 from cefl_jax.types import Purpose, round_key
 
 
@@ -83,9 +82,9 @@ def compare(setup, played, method, variant):
 
 def draw_ours(setup, state, data, network):
     """The Drawn of the next round of a CeflState."""
-    spec, extent = setup.spec, setup.extent
+    spec, extent = setup.spec, setup.planner.extent
     distill, size = spec.cefl.distill, spec.train.batch_size
-    orchestrator = make_round_planner(spec, setup.model, setup.work, extent)
+    orchestrator = setup.planner
     plan = orchestrator.decide(state.key, state.round, state.conditions, data, network).plan
     key = round_key(state.key, state.round, Purpose.BATCHES)
     batch = lambda client, step: round_plan.draw_batch(data, key, client, step, size)  # noqa: E731

@@ -8,9 +8,9 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float32, Int32, PRNGKeyArray, PyTree
 
 from cefl_jax import parallel
-from cefl_jax.methods.base import Method, MethodContext, chosen, count_clients
+from cefl_jax.methods.base import Method, MethodContext, MethodInfo, chosen, count_clients
 from cefl_jax.network import ledger, topology
-from cefl_jax.stages import round_plan
+from cefl_jax.stages import round_plan, traffic
 from cefl_jax.stages.aggregation import aggregate
 from cefl_jax.stages.distillation import (
     Distillation,
@@ -23,8 +23,8 @@ from cefl_jax.stages.link import make_link
 from cefl_jax.stages.masking import examine
 from cefl_jax.stages.optimizers import make_direction, named_direction
 from cefl_jax.stages.round_plan import Plan
-from cefl_jax.stages.round_planner import make_round_planner
 from cefl_jax.stages.split_training import SplitTraining
+from cefl_jax.stages.traits import MethodTraits
 from cefl_jax.types import Course, Halves, HParams, Purpose, RoundMetrics, purpose_key, round_key
 
 
@@ -58,20 +58,20 @@ class Cefl(MethodContext):
         """The state before the first round."""
         halves, cloud = self.model.init(purpose_key(key, Purpose.MODEL))
         edge, of_cloud = (self._kept_state(params) for params in (halves.back, cloud))
-        conditions = self._orchestrator.start(key, self.network)
+        conditions = self.planner.start(key, self.network)
         start = ledger.empty_ledger(self.num_kinds)
         return CeflState(key, jnp.int32(0), halves, cloud, edge, of_cloud, conditions, start)
 
     def round(self, state: CeflState, hparams: HParams) -> tuple[CeflState, RoundMetrics]:
         """One round: the next state and RoundMetrics."""
-        decision = self._orchestrator.decide(
+        decision = self.planner.decide(
             state.key, state.round, state.conditions, self.data, self.network
         )
         trained = self.split_train(state, decision.plan, hparams)
         with jax.named_scope("distillation"):
             state = self.distil(state._replace(halves=trained.halves), trained.uploads, hparams)
         with jax.named_scope("ledger"):
-            bill = self._orchestrator.bill(decision, self.num_kinds)
+            bill = self.planner.bill(decision, self.num_kinds)
         state = state._replace(
             round=state.round + 1,
             conditions=decision.conditions,
@@ -128,7 +128,7 @@ class Cefl(MethodContext):
         Who is left out weighs nothing in either average, and its features are not uploaded.
         """
         train, slots = self.spec.train, self._slots
-        in_turn = self._orchestrator.protocol.back_in_turn
+        in_turn = self.planner.traits.sequential_server
         direction = named_direction(train.optimizer)
         keys = [
             round_key(state.key, state.round, purpose)
@@ -217,16 +217,12 @@ class Cefl(MethodContext):
         return make_link(self.spec.cefl.compression, self.spec.cefl.privacy)
 
     @property
-    def _orchestrator(self):
-        return make_round_planner(self.spec, self.model, self.work, self.extent)
-
-    @property
     def _distils(self):
         return self.spec.cefl.distill.rule != "none"
 
     @property
     def _slots(self):
-        return self.extent.uploads if self._distils else 0
+        return self.planner.extent.uploads if self._distils else 0
 
     @property
     def _persists(self):
@@ -240,13 +236,10 @@ class Cefl(MethodContext):
         return make_direction("sgd", self.spec.cefl.distill.momentum)
 
 
-def make_cefl(*parts) -> Method:
-    """The method as a pair of pure functions and its predictors.
-
-    Args:
-      *parts: those of `base.MethodContext`.
-    Returns:
-      Method.
-    """
-    cefl = Cefl(*parts)
+def make_cefl(context: MethodContext) -> Method:
+    """Makes the method of the source."""
+    cefl = Cefl.of(context)
     return Method(cefl.init, cefl.round, cefl.predictors, cefl.measures)
+
+
+METHOD = MethodInfo(make_cefl, MethodTraits(server="matched"), traffic=lambda spec: traffic.SPLIT)

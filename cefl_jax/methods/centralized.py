@@ -8,13 +8,14 @@ import jax.numpy as jnp
 from jaxtyping import Array, Int32, PRNGKeyArray
 
 from cefl_jax.data.federated import batch_examples, steps_per_epoch
-from cefl_jax.methods.base import Method, MethodContext, chosen
+from cefl_jax.methods.base import Method, MethodContext, MethodInfo, chosen
 from cefl_jax.network import dynamics, ledger, topology
 from cefl_jax.network.costs import centralized
 from cefl_jax.stages.link import LABEL_BYTES
 from cefl_jax.stages.local_training import mean_loss, read_examples
 from cefl_jax.stages.masking import examine
 from cefl_jax.stages.optimizers import descend, named_direction
+from cefl_jax.stages.traits import MethodTraits
 from cefl_jax.types import HParams, Purpose, RoundMetrics, purpose_key
 
 
@@ -105,7 +106,9 @@ class Centralized(MethodContext):
         counts = jnp.where(state.round == 0, self.data.sizes, 0)
         images = self.data.images
         example_bytes = math.prod(images.shape[1:]) * images.dtype.itemsize
-        flop = samples * (self.work.front_forward_flop + self.work.front_backward_flop)
+        flop = samples * (
+            self.planner.work.front_forward_flop + self.planner.work.front_backward_flop
+        )
         return centralized.make_bill(
             counts, network, example_bytes, LABEL_BYTES, flop, self.num_kinds
         )
@@ -115,22 +118,21 @@ class Centralized(MethodContext):
         return named_direction(self.spec.train.optimizer)
 
 
-def make_centralized(*parts) -> Method:
-    """Centralized training, an upper reference for methods that keep examples where they are.
+def make_centralized(context: MethodContext) -> Method:
+    """Makes centralized training, an upper reference for methods that keep examples where they are.
 
     All clients upload their examples in the first round, and take no further part. A round makes
     as many steps as those of its clients together would; epochs, each in a new order, go on from
     round to round, and so does the optimizer.
 
-    Args:
-      *parts: those of `base.MethodContext`.
-    Returns:
-      Method.
     """
-    central = Centralized(*parts)
+    central = Centralized.of(context)
     return Method(
         central.init,
         central.round,
         lambda state, images, _: {"": central.model.whole(state.params, images)},
         lambda state: {},
     )
+
+
+METHOD = MethodInfo(make_centralized, MethodTraits(server="none", pools_data=True))

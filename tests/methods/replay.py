@@ -62,7 +62,7 @@ def terms(setup, state, clients):
     network = see_network(setup.network, state.conditions, np.array(clients), offload.include_cloud)
     return Terms(
         network,
-        setup.work,
+        setup.planner.work,
         len(setup.device_names),
         offload.objective,
         offload.edge_capacity,
@@ -139,7 +139,7 @@ def _batch(setup, key, client, step):
 
 def _order(setup, key, plan, places, batches):
     """Epochs of minibatches of (position, step, slot)."""
-    distill, slots = setup.spec.cefl.distill, setup.extent.uploads
+    distill, slots = setup.spec.cefl.distill, setup.planner.extent.uploads
     width = setup.spec.train.batch_size
     rows = {}
     for k, place in enumerate(places):

@@ -101,7 +101,7 @@ def test_rounds_are_pieces_of_one_run_of_plain_sgd(case):
 
 def bill(setup, samples, uploads):
     """What a round that trains on so many samples costs."""
-    network, work, cloud = setup.network, setup.work, setup.network.cloud
+    network, work, cloud = setup.network, setup.planner.work, setup.network.cloud
     flop = samples * (work.front_forward_flop + work.front_backward_flop)
     train_s = flop / float(cloud.flop_per_s)
     joules = [0.0] * len(setup.device_names)

@@ -30,7 +30,7 @@ def compiled(method="cefl"):
 def chunks(method="cefl", data=None, **hparams):
     """Number of rounds and the Chunk of each evaluation."""
     _, state, advance, (values, own, network) = compiled(method)
-    values = values._replace(**{name: np.float32(value) for name, value in hparams.items()})
+    values = world.change_hparams(values, hparams)
     for rounds in (3, 2):
         state, chunk = advance(state, values, own if data is None else data, network)
         yield rounds, jax.device_get(chunk)

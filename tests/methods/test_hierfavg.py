@@ -113,7 +113,7 @@ def references(case):
     halves, _ = quick_jit(setup.model.init)(
         jax.random.fold_in(jax.random.key(setup.spec.seed), int(Purpose.MODEL))
     )
-    model, work = replay.layers(halves.front + halves.back), setup.work
+    model, work = replay.layers(halves.front + halves.back), setup.planner.work
     params = sum(w.size + b.size for w, b in model)
     for index in range(ROUNDS):
         decision, training, charged = world.row_of(decisions, index), [], []

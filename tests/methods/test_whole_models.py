@@ -7,8 +7,7 @@ import jax
 import numpy as np
 import pytest
 
-from cefl_jax.methods.fedopt import Moments, server_update
-from cefl_jax.specs import FedoptSpec
+from cefl_jax.methods.fedopt import FedoptSpec, Moments, server_update
 from cefl_jax.types import Purpose, round_key
 from tests.compare import assert_close
 from tests.methods.replay import sample_clients
@@ -138,14 +137,14 @@ def test_fedavg_of_clients_that_leave():
 
 @pytest.mark.parametrize("mu", [pytest.param(0.01, marks=pytest.mark.slow), 1.5])
 def test_fedprox(mu):
-    run = play("fedprox", emptying=True, rounds=3, proximal=mu)
+    run = play("fedprox", emptying=True, rounds=3, mu=mu)
     some_leave(run)
     follow_fedprox(run, mu)
 
 
 @pytest.mark.slow
 def test_fedprox_with_every_option_of_the_optimizer():
-    run = play("fedprox", EVERYTHING, proximal=0.8)
+    run = play("fedprox", EVERYTHING, mu=0.8)
     everybody_finishes(run)
     follow_fedprox(run, 0.8)
 
@@ -251,7 +250,7 @@ def _at(course, name):
 
 
 def test_fedprox_without_its_term_is_fedavg(fedavg):
-    run = play("fedprox", emptying=True, rounds=3, proximal=0)
+    run = play("fedprox", emptying=True, rounds=3, mu=0)
     same_course(run, fedavg)
     for state, wanted in zip(run.states, fedavg.states, strict=True):
         jax.tree.map(np.testing.assert_array_equal, state.params, wanted.params)

@@ -12,6 +12,7 @@ from cefl_jax.network.messages import Sizes, tabulate
 from cefl_jax.network.schedule import PHASES, Schedule
 from cefl_jax.network.step_times import Task, members, own_server, step_times
 from cefl_jax.network.topology import RoundNetwork
+from cefl_jax.types import Number
 
 
 class Course(NamedTuple):
@@ -48,8 +49,9 @@ def make_bill(
     network: RoundNetwork,
     work: Any,
     sizes: Sizes,
-    edge_rounds: int,
+    distill_flop: Number,
     num_kinds: int,
+    edge_rounds: int,
 ) -> Bill:
     """What a round of edge rounds cost.
 
@@ -70,8 +72,9 @@ def make_bill(
       network: RoundNetwork.
       work: Workload, of whole models.
       sizes: messages.Sizes, likewise.
-      edge_rounds: static R.
+      distill_flop: not read; nothing is distilled.
       num_kinds: static number of device classes.
+      edge_rounds: static R.
     Returns:
       ledger.Bill.
     """

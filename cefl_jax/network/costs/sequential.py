@@ -11,6 +11,7 @@ from cefl_jax.network.messages import Sizes
 from cefl_jax.network.schedule import Schedule, simulate
 from cefl_jax.network.step_times import Task, own_server
 from cefl_jax.network.topology import RoundNetwork
+from cefl_jax.types import Number
 
 OF_CLIENT = (
     "clients",
@@ -26,17 +27,22 @@ OF_CLIENT = (
 
 
 def simulate_turns(
-    task: Task, network: RoundNetwork, work: Any, sizes: Sizes, keep: bool = False
+    task: Task,
+    network: RoundNetwork,
+    work: Any,
+    sizes: Sizes,
+    deadline_s: None = None,
+    keep: bool = False,
 ) -> Schedule:
     """Runs the simulated clock of every turn, each as a round of one client.
 
-    There is no deadline, which those who come late could not keep.
 
     Args:
       task: Task of all clients.
       network: RoundNetwork.
       work: Workload.
       sizes: messages.Sizes.
+      deadline_s: None; those who come late could not keep one.
       keep: static, as in `simulate`.
     Returns:
       Schedule of each client's turn, leaves [K, ...], from the beginning of the turn.
@@ -50,7 +56,13 @@ def simulate_turns(
 
 
 def bill_turns(
-    task: Task, schedules: Schedule, network: RoundNetwork, work: Any, sizes: Sizes, num_kinds: int
+    task: Task,
+    schedules: Schedule,
+    network: RoundNetwork,
+    work: Any,
+    sizes: Sizes,
+    distill_flop: Number,
+    num_kinds: int,
 ) -> Bill:
     """What a round of turns cost: as much as all turns together, without any averaging.
 
@@ -62,6 +74,7 @@ def bill_turns(
       network: RoundNetwork.
       work: Workload.
       sizes: messages.Sizes.
+      distill_flop: not read; nothing is distilled.
       num_kinds: static number of device classes.
     Returns:
       ledger.Bill.
