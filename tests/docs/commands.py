@@ -10,7 +10,7 @@
 """
 
 import contextlib
-import importlib
+import importlib.util
 import io
 import json
 import pathlib
@@ -60,6 +60,8 @@ def check_command(words, mode):
                 assert option in ("-m", "slow") or (ROOT / option).exists(), option
         case "python", ["-m", name, *options]:
             check_options(name, options)
+            if name.startswith("experiments.") and mode != "check":  # test_runs.py has the others
+                check_cells(name)
         case "python", [script]:
             check_script(script, mode)
         case _:
@@ -114,13 +116,13 @@ def check_options(name, options):
     known = read_help(name)
     for option in options:
         assert option.partition("=")[0] in known, f"{name} has no {option}:\n{known}"
-    if name.startswith("experiments."):
-        check_cells(name)
 
 
 def read_help(name):
     """What `python -m NAME --help` prints."""
-    shown, imported = io.StringIO(), sys.modules.pop(name, None)  # or Python warns
+    found = importlib.util.find_spec(name)
+    module = f"{name}.__main__" if found.submodule_search_locations else name
+    shown, imported = io.StringIO(), sys.modules.pop(module, None)  # or Python warns
     with (
         mock.patch.object(sys, "argv", [name, "--help"]),
         contextlib.redirect_stdout(shown),
@@ -128,7 +130,7 @@ def read_help(name):
     ):
         runpy.run_module(name, run_name="__main__", alter_sys=True)
     if imported:
-        sys.modules[name] = imported
+        sys.modules[module] = imported
     assert "usage:" in shown.getvalue(), name
     return shown.getvalue()
 
@@ -136,8 +138,8 @@ def read_help(name):
 def check_cells(name):
     """Checks the settings of every cell of an experiment."""
     runs = importlib.import_module("experiments.runs")
-    of = getattr(importlib.import_module(name), "EXPERIMENT", None)
-    for scale in of.scales if of else ():
+    of = importlib.import_module(name).EXPERIMENT
+    for scale in of.scales:
         for cell in of.cells_of(scale):
             runs.make_spec(of, scale, cell, seed=0)
 

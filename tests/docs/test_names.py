@@ -6,8 +6,7 @@ import re
 import pytest
 
 from cefl_jax import config
-from cefl_jax.config.readers import DEFAULTS
-from cefl_jax.config.validate import CHOICES
+from cefl_jax.config.fields import choices, defaults
 from cefl_jax.runtime.records import METRIC_KEYS
 from tests.docs.pages import PAGES, ROOT, read_blocks, read_prose
 from tests.test_main import FILES, MORE_KEYS
@@ -22,6 +21,7 @@ GIVEN = {
 }
 """Files of a reader, as examples name them."""
 
+DEFAULTS, CHOICES = defaults(), choices()
 METRICS = {*METRIC_KEYS, *MORE_KEYS, "clients/skipped"}
 GROUPS = {path.partition(".")[0] for path in DEFAULTS}
 ENDINGS = ("py", "md", "json", "jsonl", "yaml", "png", "npz", "html", "txt", "toml")
