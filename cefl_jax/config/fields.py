@@ -24,6 +24,7 @@ class Field(NamedTuple):
     default: Any
     meaning: str
     choices: tuple[str, ...]
+    open: bool  # choices are the keys of a table that a script may add to
     least: float | None
     most: float | None
     above: float | None
@@ -53,6 +54,7 @@ def all_fields() -> dict[str, Field]:
             field.default,
             meta["meaning"],
             tuple(tables.get(path, meta["choices"])),
+            path in tables,
             meta["least"],
             meta["most"],
             meta["above"],
