@@ -38,6 +38,7 @@ CHUNKS = 4
 METHODS = {
     "scaffold": {"method.name": "scaffold"},
     "fedopt": {"method.name": "fedopt"},
+    "fednova": {"method.name": "fednova", "fednova.server_momentum": 0.5},
     "fedgkt": {"method.name": "fedgkt"},
 }
 
