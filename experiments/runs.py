@@ -15,8 +15,8 @@ import jax
 from cefl_jax import build, config, experiment, program
 from cefl_jax.config.files import has_field
 from cefl_jax.data import partition
-from cefl_jax.runtime import compile_cache, cpu, preemption, streams
-from cefl_jax.runtime.records import read_metrics
+from cefl_jax.runtime import cpu, preemption, streams
+from cefl_jax.runtime.summary import read_metrics
 from cefl_jax.safe_read import InputFileError, expand_user, read_json
 from cefl_jax.specs import DataSpec
 
@@ -167,7 +167,7 @@ def main(of, doc, tell):
     streams.ignore_write_errors()
     options = parse(of, doc)
     cpu.set_up()
-    compile_cache.keep()
+    cpu.use_compile_cache()
     folder = pathlib.Path(options.workdir) / options.scale
     folder.mkdir(parents=True, exist_ok=True)
     with preemption.PreemptionGuard() as watch:
