@@ -15,7 +15,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-from jaxtyping import Int64
+from jaxtyping import Int64, Integer
 
 from cefl_jax.data import skew
 from cefl_jax.data.partition_file import from_file, sha256, to_json
