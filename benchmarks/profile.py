@@ -1,4 +1,4 @@
-"""The stages of a round: time by operation of the compiled program under the profiler, and FLOPs."""
+"""The stages of a round: time of their operations under the profiler, and their FLOPs."""
 
 import collections
 import glob
