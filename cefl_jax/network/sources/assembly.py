@@ -149,7 +149,7 @@ def to_network(
     )
 
 
-def _single(values) -> Any:
+def _single(values: Any) -> Any:
     """A NumPy array f32, which stands for one on a device until the run begins."""
     return np.asarray(values, np.float32)
 
