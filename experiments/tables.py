@@ -5,7 +5,7 @@ import math
 import numpy as np
 from matplotlib.figure import Figure
 
-from cefl_jax.reports.intervals import interval
+from cefl_jax.reports.curves import interval
 
 COLUMNS = {
     "time_s": ("time (s)", 1.0),

@@ -7,8 +7,8 @@ from typing import NamedTuple
 import numpy as np
 
 from cefl_jax.reports import quantities
+from cefl_jax.reports.curves import interval
 from cefl_jax.reports.groups import Section, by_section
-from cefl_jax.reports.intervals import interval
 from cefl_jax.reports.quantities import ACCURACY, CLOUD_ACCURACY, PERCENT, Unit
 from cefl_jax.reports.runs import ALL_BYTES, Run
 
