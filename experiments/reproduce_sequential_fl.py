@@ -1,7 +1,7 @@
 """Do federated averaging and sequential training here reach published accuracies?
 
     python -m experiments.reproduce_sequential_fl --workdir=sequential_fl_results \
-        --partition=fashion_mnist_500_clients_2_labels.json
+        [--partition=fashion_mnist_500_clients_2_labels.json]
 
 Claim under test, from the public logs of Li & Lyu, Convergence analysis of sequential federated
 learning on heterogeneous data, NeurIPS 2023: Fashion-MNIST, LeNet-5, a published partition of 500
@@ -24,6 +24,7 @@ from cefl_jax.reports import formats, tables
 from cefl_jax.reports.quantities import ACCURACY, PERCENT, final
 from experiments import runs
 
+PARTITION = "fashion_mnist_500_clients_2_labels.json"
 PUBLISHED = {"fedavg": (85.59, 0.04), "sequential_split": (86.28, 0.49)}
 FEDAVG = {"train.optimizer.learning_rate": 0.1, "train.optimizer.clip_norm": 10.0}
 SEQUENTIAL = {"train.optimizer.learning_rate": 0.03, "train.optimizer.clip_norm": 50.0}
@@ -90,7 +91,7 @@ def tell(groups, of, scale):
 def main():
     """Takes the partition's file off the command line, and runs."""
     parser = argparse.ArgumentParser(add_help=False)
-    parser.add_argument("--partition", required=True)
+    parser.add_argument("--partition", default=PARTITION)
     options, rest = parser.parse_known_args()
     sys.argv[1:] = rest
     runs.main(make(options.partition), __doc__, tell)
