@@ -29,7 +29,9 @@ class Trained(NamedTuple):
     out: Any = None  # bool[K], who is left out; None: nobody ever is
 
 
-def label_loss(logits: Float32[Array, "B Y"], labels: Int[Array, "B"], _) -> Float32[Array, "B"]:
+def label_loss(
+    logits: Float32[Array, "B Y"], labels: Int[Array, "B"], _: Any
+) -> Float32[Array, "B"]:
     """Cross-entropy f32[B] of logits f32[B, Y] and labels i32[B], nats."""
     return optax.losses.softmax_cross_entropy_with_integer_labels(logits, labels)
 
