@@ -2,8 +2,9 @@
 
 import dataclasses
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
+import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Int32
 
@@ -15,6 +16,7 @@ from cefl_jax.network import topology
 from cefl_jax.specs import Spec
 from cefl_jax.stages import round_plan
 from cefl_jax.stages.round_planner import Decision
+from cefl_jax.types import Purpose, round_key
 
 
 class Method(NamedTuple):
@@ -48,6 +50,14 @@ class MethodContext:
     def skips(self) -> bool:
         """Whether clients are left out of a round whose numbers are not finite."""
         return self.spec.run.on_nonfinite == "skip_client"
+
+    def draw_batches(self, state: Any, plan: round_plan.Plan) -> Int32[Array, "K S B"]:
+        """Returns the examples of all local steps of a round; see `round_plan.draw_batches`."""
+        key = round_key(state.key, state.round, Purpose.BATCHES)
+        with jax.named_scope("batches"):
+            return round_plan.draw_batches(
+                self.data, key, plan.clients, self.spec.train.batch_size, self.extent.steps
+            )
 
 
 def chosen(value: int | None) -> int:
