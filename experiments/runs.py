@@ -177,9 +177,15 @@ class Compiler:
         return program.begin(setup, start, inputs), advance, inputs, time.monotonic() - began
 
 
-def parse(of, doc):
-    """The command line of an experiment: workdir, scale, number of seeds, and which cells."""
-    parser = argparse.ArgumentParser(description=doc.splitlines()[0])
+def parse(of, doc, parents=()):
+    """The command line of an experiment: workdir, scale, number of seeds, and which cells.
+
+    Args:
+      of: Experiment.
+      doc: its docstring.
+      parents: parsers of further options.
+    """
+    parser = argparse.ArgumentParser(description=doc.splitlines()[0], parents=parents)
     parser.add_argument("--workdir", required=True, type=expand_user)
     parser.add_argument("--scale", choices=of.scales, default="cpu")
     parser.add_argument("--seeds", type=int, help="number of seeds, from 0")
@@ -189,16 +195,17 @@ def parse(of, doc):
     return options
 
 
-def main(of, doc, tell=tell):
+def main(of, doc, tell=tell, parents=()):
     """Runs an experiment, then writes and prints what `tell` makes of it.
 
     Args:
       of: Experiment.
       doc: its docstring.
       tell: from groups of runs, Experiment and scale to Markdown.
+      parents: as of `parse`.
     """
     streams.ignore_write_errors()
-    options = parse(of, doc)
+    options = parse(of, doc, parents)
     cpu.set_up()
     cpu.use_compile_cache()
     folder = pathlib.Path(options.workdir) / options.scale
