@@ -18,7 +18,7 @@ import jax
 import jax.numpy as jnp
 
 from benchmarks.cefl_worker import make_round
-from benchmarks.stages import MODEL, STAGES, count_flop, split_time
+from benchmarks.profile import MODEL, STAGES, count_flop, split_time
 from benchmarks.timing import environment
 from cefl_jax import build, compiler, config, program
 from cefl_jax.runtime import cpu

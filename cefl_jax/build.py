@@ -14,7 +14,7 @@ from cefl_jax.config import readers
 from cefl_jax.data import partition, sources
 from cefl_jax.data.dataset import Dataset, check_dataset
 from cefl_jax.data.federated import FederatedData, make_federated
-from cefl_jax.data.partition_checks import checked_parts
+from cefl_jax.data.partition_file import checked_parts
 from cefl_jax.methods import METHODS
 from cefl_jax.methods.base import effective_spec
 from cefl_jax.models.conv import conv_block
@@ -80,7 +80,7 @@ def build(spec: Spec, dataset: Any, parts: Any) -> Setup:
         of `sources.KNOWN`.
       dataset: Dataset, by `data.dataset.make_dataset` and of a name of its own; or by
         `sources.load`, and all of it.
-      parts: example indices of each client, as `partition_checks.checked_parts` takes them.
+      parts: example indices of each client, as `partition_file.checked_parts` takes them.
     Returns:
       Setup, its settings resolved. They say what was given: `data.name` is that of the data set,
       `data.partition` is a file without a path, of so many clients, and nothing is held out.

@@ -13,9 +13,9 @@ from absl import app, flags, logging
 from cefl_jax import build, config, experiment
 from cefl_jax.config.resume import check as check_resume
 from cefl_jax.config.resume import keep_choices
-from cefl_jax.runtime import claim, compile_cache, cpu, distributed, nonfinite, preemption, streams
+from cefl_jax.runtime import cpu, distributed, nonfinite, preemption, streams
 from cefl_jax.runtime.checkpoint import Checkpoint
-from cefl_jax.runtime.workdir import Workdir
+from cefl_jax.runtime.workdir import Workdir, check_workdir, read_config
 from cefl_jax.safe_read import expand_user
 
 
@@ -83,7 +83,7 @@ def begin(
     except (ValueError, OSError) as error:
         refuse(error)
     if setup.spec.run.compile_cache:
-        compile_cache.keep(warn)
+        cpu.use_compile_cache(warn)
     if not distributed.is_first():
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # one of them tells
     return setup, workdir, past
@@ -110,8 +110,8 @@ def check(settings: list[tuple[str, str]]) -> build.Setup:
         config.set_field(chosen, path, text)
     resume = config.to_spec(chosen).run.resume == "auto" and not _OVERWRITE.value
     if not _PROCESS.value:
-        claim.check_workdir(_WORKDIR.value, _OVERWRITE.value, resume)
-    earlier = claim.read_config(_WORKDIR.value) if resume else None
+        check_workdir(_WORKDIR.value, _OVERWRITE.value, resume)
+    earlier = read_config(_WORKDIR.value) if resume else None
     if earlier:
         keep_choices(chosen, earlier)
     spec = config.to_spec(chosen)

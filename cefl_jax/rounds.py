@@ -15,7 +15,7 @@ from cefl_jax.network.schedule import PHASES
 from cefl_jax.plots import describe_round
 from cefl_jax.program import warn_of_deadline
 from cefl_jax.runtime import distributed
-from cefl_jax.runtime.leaves import flatten, restore
+from cefl_jax.runtime.checkpoint import flatten, restore
 from cefl_jax.runtime.nonfinite import NotFinite, find_fault
 from cefl_jax.runtime.preemption import Preempted
 from cefl_jax.runtime.summary import summarize

@@ -6,7 +6,7 @@ Claim under test: clustering by data, matching by cost and mutual distillation e
 accuracy, or time, energy or bytes to 80%, on Fashion-MNIST with Dirichlet(0.1) in the `device_zoo`.
 """
 
-from experiments import common, outcomes, runs
+from experiments import runs
 
 FLAGS = {
     "cefl.clustering.rule": ("patent", "astraea", "random", "single"),
@@ -23,7 +23,7 @@ FLAGS = {
 }
 EXPERIMENT = runs.Experiment(
     name="ablation",
-    common=common.SKEWED,
+    common=runs.SKEWED,
     cells={"defaults": {}}
     | {
         f"{path.rpartition('.')[2] if path == 'model.cut' else path.removeprefix('cefl.')}={value}": {
@@ -32,12 +32,12 @@ EXPERIMENT = runs.Experiment(
         for path, values in FLAGS.items()
         for value in values
     },
-    scales=common.SCALES,
-    seeds=common.SEEDS | {"cpu": 1},
-    target=common.TARGET,
+    scales=runs.SCALES,
+    seeds=runs.SEEDS | {"cpu": 1},
+    target=runs.TARGET,
     more={"cluster/kl_mean": "KL of clusters (nats)"},
 )
 
 
 if __name__ == "__main__":
-    runs.main(EXPERIMENT, __doc__, outcomes.tell)
+    runs.main(EXPERIMENT, __doc__)

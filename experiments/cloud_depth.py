@@ -9,20 +9,20 @@ labels, and with the teacher. The claim holds where a smaller model with the tea
 larger one without, and the teacher, not the extra training, is what makes it so.
 """
 
-from experiments import common, outcomes, runs
+from experiments import runs
 
 RULES = {"alone": "none", "hard labels": "hard_labels", "teacher": "mutual"}
 EXPERIMENT = runs.Experiment(
     name="cloud_depth",
-    common=common.SKEWED,
+    common=runs.SKEWED,
     cells={
         f"{model}, {name}": {"model.name": model, "cefl.distill.rule": rule}
         for model in ("lenet5", "mlp", "cnn")
         for name, rule in RULES.items()
     },
-    scales=common.SCALES | {"cpu": common.CPU | {"train.rounds": 60}},
-    seeds=common.SEEDS | {"cpu": 2},
-    target=common.TARGET,
+    scales=runs.SCALES | {"cpu": runs.CPU | {"train.rounds": 60}},
+    seeds=runs.SEEDS | {"cpu": 2},
+    target=runs.TARGET,
     of_scale={
         "smoke": [f"{model}, {name}" for model in ("lenet5", "mlp") for name in RULES],
         "cpu": [f"{model}, {name}" for model in ("lenet5", "mlp") for name in RULES],
@@ -31,4 +31,4 @@ EXPERIMENT = runs.Experiment(
 
 
 if __name__ == "__main__":
-    runs.main(EXPERIMENT, __doc__, outcomes.tell)
+    runs.main(EXPERIMENT, __doc__)

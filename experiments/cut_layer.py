@@ -7,18 +7,18 @@ reverse; and the later the cut, the less the smashed data tells of the images. L
 each of its first four blocks. Distance correlation is between probe images and their smashed data.
 """
 
-from experiments import common, outcomes, runs
+from experiments import runs
 
 EXPERIMENT = runs.Experiment(
     name="cut_layer",
-    common=common.SKEWED,
+    common=runs.SKEWED,
     cells={f"cut {cut}": {"model.cut": cut} for cut in (1, 2, 3, 4)},
-    scales=common.SCALES,
-    seeds=common.SEEDS,
-    target=common.TARGET,
+    scales=runs.SCALES,
+    seeds=runs.SEEDS,
+    target=runs.TARGET,
     more={"privacy/distance_correlation": "distance correlation"},
 )
 
 
 if __name__ == "__main__":
-    runs.main(EXPERIMENT, __doc__, outcomes.tell)
+    runs.main(EXPERIMENT, __doc__)

@@ -7,7 +7,7 @@ Chosen on a tenth of the training examples, which nobody trains on, in two kinds
 2 clusters) and those of the other experiments (Dirichlet(0.1), 20 of 100 in 4).
 """
 
-from experiments import common, outcomes, runs
+from experiments import runs
 
 ROUNDS = {
     "small": {
@@ -21,7 +21,7 @@ RATES = {0.9: (0.005, 0.01, 0.02), 0.5: (0.02, 0.05), 0.0: (0.02, 0.05, 0.1)}  #
 DISTILL = "cefl.distill."
 EXPERIMENT = runs.Experiment(
     name="distillation_rates",
-    common=common.SKEWED | {"data.name": "fashion_mnist_12k", "data.validation_share": 0.1},
+    common=runs.SKEWED | {"data.name": "fashion_mnist_12k", "data.validation_share": 0.1},
     cells={
         f"{name} rounds, momentum {momentum:g}, rate {rate:g}": changes
         | {DISTILL + "momentum": momentum, DISTILL + "learning_rate": rate}
@@ -41,4 +41,4 @@ EXPERIMENT = runs.Experiment(
 
 
 if __name__ == "__main__":
-    runs.main(EXPERIMENT, __doc__, outcomes.tell)
+    runs.main(EXPERIMENT, __doc__)

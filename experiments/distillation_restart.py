@@ -7,13 +7,13 @@ pushes every round towards the last round's labels. `fashion_mnist_12k`, Dirichl
 clients a round in 2 clusters, `device_zoo`.
 """
 
-from experiments import common, outcomes, runs
+from experiments import runs
 
 PERSIST = {"cefl.distill.optimizer_state": "persist"}
 HARD = {"cefl.distill.rule": "hard_labels"}
 EXPERIMENT = runs.Experiment(
     name="distillation_restart",
-    common=common.SKEWED
+    common=runs.SKEWED
     | {
         "data.name": "fashion_mnist_12k",
         "data.partition.alpha": 0.05,
@@ -35,4 +35,4 @@ EXPERIMENT = runs.Experiment(
 
 
 if __name__ == "__main__":
-    runs.main(EXPERIMENT, __doc__, outcomes.tell)
+    runs.main(EXPERIMENT, __doc__)

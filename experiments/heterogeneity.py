@@ -7,7 +7,7 @@ the same mix for all (alpha = 100) its clustering gains nothing. `cefl, no disti
 the clusters alone do.
 """
 
-from experiments import common, outcomes, runs
+from experiments import runs
 
 METHODS = {
     "cefl": {},
@@ -16,18 +16,18 @@ METHODS = {
 }
 EXPERIMENT = runs.Experiment(
     name="heterogeneity",
-    common=common.SKEWED,
+    common=runs.SKEWED,
     cells={
         f"{name}, {alpha:g}": {**change, "data.partition.alpha": alpha}
         for alpha in (0.05, 0.1, 0.3, 1.0, 10.0, 100.0)
         for name, change in METHODS.items()
     },
-    scales=common.SCALES,
-    seeds=common.SEEDS | {"cpu": 2},
-    target=common.TARGET,
+    scales=runs.SCALES,
+    seeds=runs.SEEDS | {"cpu": 2},
+    target=runs.TARGET,
     of_scale={"smoke": [f"{name}, {alpha}" for alpha in ("0.1", "100") for name in METHODS]},
 )
 
 
 if __name__ == "__main__":
-    runs.main(EXPERIMENT, __doc__, outcomes.tell)
+    runs.main(EXPERIMENT, __doc__)

@@ -11,7 +11,7 @@ a teacher, and decides whether a gain is distillation's; `cefl, no distillation`
 is the upper reference.
 """
 
-from experiments import common, outcomes, runs
+from experiments import runs
 
 METHODS = {
     "cefl": {},
@@ -31,17 +31,17 @@ METHODS = {
 }
 EXPERIMENT = runs.Experiment(
     name="main_comparison",
-    common=common.SKEWED,
+    common=runs.SKEWED,
     cells={
         f"{name}, {alpha}": {**change, "data.partition.alpha": alpha}
         for alpha in (0.1, 0.5)
         for name, change in METHODS.items()
     },
-    scales=common.SCALES,
-    seeds=common.SEEDS,
-    target=common.TARGET,
+    scales=runs.SCALES,
+    seeds=runs.SEEDS,
+    target=runs.TARGET,
 )
 
 
 if __name__ == "__main__":
-    runs.main(EXPERIMENT, __doc__, outcomes.tell)
+    runs.main(EXPERIMENT, __doc__)

@@ -23,9 +23,11 @@ import jax.numpy as jnp
 import numpy as np
 
 from cefl_jax import build, compiler, config, program
+from cefl_jax.reports.formats import to_markdown
 from cefl_jax.runtime import streams
 from cefl_jax.safe_read import expand_user
 from experiments import tables
+from experiments.runs import Quiet
 
 CLUSTERINGS = {
     "patent": {"cefl.clustering.rule": "patent"},
@@ -59,18 +61,6 @@ SCALES = {
 }
 TARGETS = {"smoke": 0.6, "cpu": 0.8}
 SEEDS = {"smoke": 2, "cpu": 5}
-COSTS = ("time_s", "energy_j", "client_bytes", "edge_cloud_bytes")
-
-
-class Quiet:
-    """A display that says one line at a time."""
-
-    def __init__(self, title):
-        self.title = title
-
-    def note(self, text):
-        """Prints what is going on."""
-        print(f"{self.title}: {text}", flush=True)
 
 
 def make_spec(scale, seed, *changes):
@@ -158,7 +148,7 @@ def pay_all(scale, reached):
                     float(course[cost][seed, rounds - 1]) if rounds else np.nan
                     for seed, rounds in enumerate(all_rounds)
                 ]
-                for cost in COSTS
+                for cost in tables.COSTS
             }
     return paid
 
@@ -191,13 +181,13 @@ def main():
     (folder / "paid.json").write_text(
         json.dumps({" / ".join(cell): costs for cell, costs in paid.items()}, indent=1) + "\n"
     )
-    text = tables.costs_to_target(paid, reached, TARGETS[options.scale])
-    text += "\n" + tables.ratios(paid)
+    made = tables.costs_to_target(paid, reached, TARGETS[options.scale]), tables.ratios(paid)
+    text = "\n".join(map(to_markdown, made))
     (folder / "offloading.md").write_text(text)
     print(text)
     tables.draw_costs(folder / "offloading.png", paid)
     kl, seconds = trade(options.scale, seeds)
-    text = tables.frontier(WEIGHTS, kl, seconds)
+    text = to_markdown(tables.frontier(WEIGHTS, kl, seconds))
     (folder / "frontier.md").write_text(text)
     print(text)
     tables.draw_frontier(folder / "frontier.png", WEIGHTS, kl, seconds)

@@ -6,7 +6,7 @@ Claim under test: noise on the smashed data lowers what it tells of the images (
 correlation), at the price of accuracy, and so do compression and a later cut, more cheaply.
 """
 
-from experiments import common, outcomes, runs
+from experiments import runs
 
 CELLS = {
     **{f"noise {std:g}": {"cefl.privacy.noise_std": std} for std in (0.0, 0.1, 0.3, 1.0, 3.0)},
@@ -17,15 +17,15 @@ CELLS = {
 }
 EXPERIMENT = runs.Experiment(
     name="privacy",
-    common=common.SKEWED,
+    common=runs.SKEWED,
     cells=CELLS,
-    scales=common.SCALES,
-    seeds=common.SEEDS,
-    target=common.TARGET,
+    scales=runs.SCALES,
+    seeds=runs.SEEDS,
+    target=runs.TARGET,
     more={"privacy/distance_correlation": "distance correlation"},
     of_scale={"smoke": ["noise 0", "noise 1", "cut 2"]},
 )
 
 
 if __name__ == "__main__":
-    runs.main(EXPERIMENT, __doc__, outcomes.tell)
+    runs.main(EXPERIMENT, __doc__)

@@ -10,9 +10,9 @@ Dirichlet(0.5) 88.09 ± 0.29, three labels a client 82.43 ± 1.52; FedProx and S
 their spread. Scale `cpu` is one seed of FedAvg.
 """
 
-import numpy as np
-
-from experiments import outcomes, runs
+from cefl_jax.reports import formats, tables
+from cefl_jax.reports.quantities import ACCURACY, PERCENT
+from experiments import runs
 
 PUBLISHED = {"iid": (89.23, 0.45), "dirichlet 0.5": (88.09, 0.29), "3 labels": (82.43, 1.52)}
 PARTITIONS = {
@@ -55,15 +55,20 @@ EXPERIMENT = runs.Experiment(
 )
 
 
-def tell(records, of, scale):
+def tell(groups, of, scale):
     """The table, and the best accuracies beside the published ones."""
-    lines = [outcomes.tell(records, of, scale)]
-    lines += ["| run | best over the rounds (%) | published (%) |", "|---|---:|---:|"]
-    for cell, seeds in records.items():
-        best = [np.max([record["test/accuracy"] for record in one]) for one in seeds]
-        mean, deviation = PUBLISHED[cell.partition(", ")[2]]
-        lines.append(f"| {cell} | {outcomes.percent(best)} | {mean:.2f} ± {deviation:.2f} |")
-    return "\n".join(lines) + "\n"
+    rows = []
+    for group in groups:
+        best = tables.estimate([run.metrics[ACCURACY].max() for run in group.runs])
+        mean, deviation = PUBLISHED[group.label.partition(", ")[2]]
+        rows.append([best, f"{mean:.2f} ± {deviation:.2f}"])
+    columns = (
+        tables.Column("best", "best over the rounds", PERCENT),
+        tables.Column("published", "published (%)"),
+    )
+    labels = [group.label for group in groups]
+    table = tables.Table("published", columns, labels, rows, [tables.INTERVAL])
+    return f"{runs.tell(groups, of, scale)}\n{formats.to_markdown(table)}"
 
 
 if __name__ == "__main__":

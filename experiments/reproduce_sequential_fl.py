@@ -1,7 +1,7 @@
 """Do federated averaging and sequential training here reach published accuracies?
 
     python -m experiments.reproduce_sequential_fl --workdir=sequential_fl_results \
-        --partition=fashion_mnist_500_clients_2_labels.json
+        [--partition=fashion_mnist_500_clients_2_labels.json]
 
 Claim under test, from the public logs of Li & Lyu, Convergence analysis of sequential federated
 learning on heterogeneous data, NeurIPS 2023: Fashion-MNIST, LeNet-5, a published partition of 500
@@ -19,7 +19,9 @@ itself.
 
 import argparse
 
-from experiments import outcomes, runs
+from cefl_jax.reports import formats, tables
+from cefl_jax.reports.quantities import ACCURACY, PERCENT, final
+from experiments import runs
 
 PUBLISHED = {"fedavg": (85.59, 0.04), "sequential_split": (86.28, 0.49)}
 FEDAVG = {"train.optimizer.learning_rate": 0.1, "train.optimizer.clip_norm": 10.0}
@@ -68,15 +70,20 @@ def make(partition):
     )
 
 
-def tell(records, of, scale):
+def tell(groups, of, scale):
     """The table, with the published value beside each."""
-    lines = [outcomes.tell(records, of, scale)]
-    lines += ["| run | here (%) | published (%) |", "|---|---:|---:|"]
-    for cell, seeds in records.items():
-        mean, deviation = PUBLISHED["fedavg" if "fedavg" in cell else "sequential_split"]
-        here = outcomes.percent([outcomes.final(one, tail=of.tail) for one in seeds])
-        lines.append(f"| {cell} | {here} | {mean:.2f} ± {deviation:.2f} |")
-    return "\n".join(lines) + "\n"
+    rows = []
+    for group in groups:
+        here = tables.estimate([final(run, ACCURACY, of.tail) for run in group.runs])
+        mean, deviation = PUBLISHED["fedavg" if "fedavg" in group.label else "sequential_split"]
+        rows.append([here, f"{mean:.2f} ± {deviation:.2f}"])
+    columns = (
+        tables.Column("here", "here", PERCENT),
+        tables.Column("published", "published (%)"),
+    )
+    labels = [group.label for group in groups]
+    table = tables.Table("published", columns, labels, rows, [tables.INTERVAL])
+    return f"{runs.tell(groups, of, scale)}\n{formats.to_markdown(table)}"
 
 
 def main():

@@ -1,7 +1,8 @@
 """Runs of an experiment: cells of settings, each with several seeds, each in a folder of its own.
 
-A run's folder is what `cefl_jax.main` leaves, so `cefl_jax.report` reads it. A run that finished
-with the same settings is not repeated. Runs whose programs are the same share one compilation.
+A run's folder is what `cefl_jax.main` leaves, and its tables are those of `cefl_jax.reports`.
+A run that finished with the same settings is not repeated. Runs whose programs are the same share
+one compilation.
 """
 
 import argparse
@@ -15,10 +16,31 @@ import jax
 from cefl_jax import build, config, experiment, program
 from cefl_jax.config.files import has_field
 from cefl_jax.data import partition
-from cefl_jax.runtime import compile_cache, cpu, preemption, streams
-from cefl_jax.runtime.records import read_metrics
+from cefl_jax.reports import formats, tables
+from cefl_jax.reports.groups import Group, Section
+from cefl_jax.reports.runs import read_runs
+from cefl_jax.runtime import cpu, preemption, streams
 from cefl_jax.safe_read import InputFileError, expand_user, read_json
 from cefl_jax.specs import DataSpec
+
+SKEWED = {  # the round in which methods are compared
+    "data.partition.name": "dirichlet",
+    "data.partition.alpha": 0.1,
+    "data.partition.num_clients": 100,
+    "train.clients_per_round": 20,
+    "train.local_steps": 10,
+    "train.batch_size": 20,
+    "train.optimizer.learning_rate": 0.05,
+    "network.preset": "device_zoo",
+    "network.num_edges": 8,
+    "run.eval_every": 5,
+}
+SMOKE = {"data.name": "fashion_mnist_12k", "train.rounds": 10, "train.local_steps": 5}
+CPU = {"data.name": "fashion_mnist", "train.rounds": 100}
+FULL = {"data.name": "fashion_mnist", "train.rounds": 500}
+SCALES = {"smoke": SMOKE, "cpu": CPU, "full": FULL}
+SEEDS = {"smoke": 1, "cpu": 3, "full": 10}
+TARGET = {"smoke": 0.6, "cpu": 0.8, "full": 0.8}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -68,7 +90,7 @@ def make_spec(of, scale, cell, seed):
 
 
 def run_all(of, scale, seeds, folder, only="", watch=None):
-    """Runs what has not been run: {cell: [records of each seed]}.
+    """Runs what has not been run: {cell: [folder of each seed]}.
 
     Args:
       of: Experiment.
@@ -78,16 +100,31 @@ def run_all(of, scale, seeds, folder, only="", watch=None):
       only: cells with this in their names.
       watch: preemption.PreemptionGuard; a signal ends it with Preempted.
     """
-    records, compiler = {}, Compiler()
+    folders, compiler = {}, Compiler()
     for cell in filter(lambda name: only in name, of.cells_of(scale)):
-        records[cell] = []
+        folders[cell] = []
         for seed in range(seeds):
             place = folder / f"{cell.replace(' ', '_').replace('/', '-')}-{seed}"
             spec = make_spec(of, scale, cell, seed)
             if not is_finished(place, spec):
                 run_one(spec, place, f"{cell}, seed {seed}", compiler, watch)
-            records[cell].append(read_metrics(place / "metrics.jsonl"))
-    return records
+            folders[cell].append(place)
+    return folders
+
+
+def read_groups(folders):
+    """The finished runs of {cell: [folder of each seed]}: [reports.groups.Group, one a cell]."""
+    places = [place for seeds in folders.values() for place in seeds]
+    found = {run.folder: run for run in read_runs(places)[0]}
+    return [Group(cell, (), [found[place] for place in seeds]) for cell, seeds in folders.items()]
+
+
+def tell(groups, of, scale):
+    """Markdown: how the runs were made, and the table of their accuracies and costs."""
+    seeds = max(len(group.runs) for group in groups)
+    section = Section(of.name, {}, {}, groups)
+    table = tables.summarize(section, of.target[scale], of.tail, of.more)
+    return f"`{of.name}` at scale `{scale}`, {seeds} seeds.\n\n{formats.to_markdown(table)}"
 
 
 def run_one(spec, place, title, compiler=None, watch=None):
@@ -158,27 +195,27 @@ def parse(of, doc, parents=()):
     return options
 
 
-def main(of, doc, tell, parents=()):
+def main(of, doc, tell=tell, parents=()):
     """Runs an experiment, then writes and prints what `tell` makes of it.
 
     Args:
       of: Experiment.
       doc: its docstring.
-      tell: from {cell: [records of each seed]}, Experiment and scale to Markdown.
+      tell: from groups of runs, Experiment and scale to Markdown.
       parents: as of `parse`.
     """
     streams.ignore_write_errors()
     options = parse(of, doc, parents)
     cpu.set_up()
-    compile_cache.keep()
+    cpu.use_compile_cache()
     folder = pathlib.Path(options.workdir) / options.scale
     folder.mkdir(parents=True, exist_ok=True)
     with preemption.PreemptionGuard() as watch:
         try:
-            records = run_all(of, options.scale, options.seeds, folder, options.only, watch)
+            folders = run_all(of, options.scale, options.seeds, folder, options.only, watch)
         except preemption.Preempted as ended:
             print(f"preempted: {ended}; the same command goes on from there")
             watch.leave()
-    text = tell(records, of, options.scale)
+    text = tell(read_groups(folders), of, options.scale)
     (folder / f"{of.name}.md").write_text(text)
     print(text)

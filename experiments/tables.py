@@ -1,41 +1,18 @@
-"""Tables and pictures of experiments: means over seeds with 95% confidence intervals."""
-
-import math
+"""Tables and pictures of the offloading experiment, from what its rounds cost."""
 
 import numpy as np
 from matplotlib.figure import Figure
 
-from cefl_jax.reports.intervals import interval
+from cefl_jax.reports.curves import interval
+from cefl_jax.reports.quantities import Unit
+from cefl_jax.reports.tables import INTERVAL, Column, Table, estimate
 
-COLUMNS = {
-    "time_s": ("time (s)", 1.0),
-    "energy_j": ("energy (kJ)", 1e3),
-    "client_bytes": ("clients' links (MB)", 1e6),
-    "edge_cloud_bytes": ("edge-cloud (MB)", 1e6),
+COSTS = {
+    "time_s": Column("time_s", "time", Unit("s")),
+    "energy_j": Column("energy_j", "energy", Unit("kJ", 1e3)),
+    "client_bytes": Column("client_bytes", "clients' links", Unit("MB", 1e6)),
+    "edge_cloud_bytes": Column("edge_cloud_bytes", "edge-cloud", Unit("MB", 1e6)),
 }
-COLOURS = ("#332288", "#88CCEE", "#117733", "#DDCC77", "#CC6677", "#AA4499")
-
-
-def costs_to_target(paid, reached, target):
-    """Markdown: what each clustering and offload rule paid until the target."""
-    lines = [
-        f"Until {target:.0%} test accuracy; mean over seeds ± half of the 95% interval.",
-        "",
-        "| clustering | rounds | offload | " + " | ".join(c for c, _ in COLUMNS.values()) + " |",
-        "|---|---|---|" + "---:|" * len(COLUMNS),
-    ]
-    for (clustering, offload), costs in paid.items():
-        rounds = [r for r in reached[clustering] if r]
-        share = f"{len(rounds)} of {len(reached[clustering])} seeds: "
-        share = "" if len(rounds) == len(reached[clustering]) else share
-        cells = [clustering, share + _number(*interval(rounds)), offload]
-        cells += [
-            _number(*(x / unit for x in interval(costs[c]))) for c, (_, unit) in COLUMNS.items()
-        ]
-        lines.append("| " + " | ".join(cells) + " |")
-    return "\n".join(lines) + "\n"
-
-
 RATIOS = {  # column: cost, offload rule over offload rule
     "sum / random": ("time_s", "sum", "random"),
     "sum / random, joules": ("energy_j", "sum", "random"),
@@ -45,18 +22,24 @@ RATIOS = {  # column: cost, offload rule over offload rule
     "energy / sum": ("time_s", "energy", "sum"),
     "energy / sum, joules": ("energy_j", "energy", "sum"),
 }
+COLOURS = ("#332288", "#88CCEE", "#117733", "#DDCC77", "#CC6677", "#AA4499")
+
+
+def costs_to_target(paid, reached, target):
+    """Table of what each clustering and offload rule paid until the target."""
+    rows = []
+    for (clustering, _), costs in paid.items():
+        rounds = [np.nan if found is None else found for found in reached[clustering]]
+        rows.append([estimate(values) for values in (rounds, *(costs[cost] for cost in COSTS))])
+    columns = (Column("rounds", "rounds", most_decimals=1), *COSTS.values())
+    notes = [f"Until {target:.0%} test accuracy.", INTERVAL]
+    return Table("costs", columns, [", ".join(names) for names in paid], rows, notes)
 
 
 def ratios(paid, reference="balanced"):
-    """Markdown: ratios of what was paid, seed by seed, which takes out what the seeds differ by."""
-    last = f"bottleneck / {reference}'s"
-    lines = [
-        "Ratios of time, or joules where said, seed by seed; mean ± half of the 95% interval.",
-        "",
-        "| clustering | " + " | ".join([*RATIOS, last]) + " |",
-        "|---|" + "---:|" * (len(RATIOS) + 1),
-    ]
-    for clustering in dict.fromkeys(clustering for clustering, _ in paid):
+    """Table of ratios of what was paid, seed by seed: no difference between seeds is in them."""
+    rows, clusterings = [], [*dict.fromkeys(clustering for clustering, _ in paid)]
+    for clustering in clusterings:
         pairs = [
             (paid[clustering, over][cost], paid[clustering, under][cost])
             for cost, over, under in RATIOS.values()
@@ -64,22 +47,28 @@ def ratios(paid, reference="balanced"):
         pairs.append(
             (paid[clustering, "bottleneck"]["time_s"], paid[reference, "bottleneck"]["time_s"])
         )
-        cells = [_number(*interval(np.divide(over, under))) for over, under in pairs]
-        lines.append(f"| {clustering} | " + " | ".join(cells) + " |")
-    return "\n".join(lines) + "\n"
+        rows.append([estimate(np.divide(over, under)) for over, under in pairs])
+    columns = tuple(Column(name, name) for name in (*RATIOS, f"bottleneck / {reference}'s"))
+    notes = ["Ratios of time, or joules where said, seed by seed.", INTERVAL]
+    return Table("ratios", columns, clusterings, rows, notes)
 
 
 def frontier(weights, kl, seconds):
-    """Markdown: divergence and seconds of a round for each weight; arrays [weights, seeds].
+    """Table of divergence and seconds of a round by weight; arrays [weights, seeds].
 
     The last column compares seed by seed with the first weight.
     """
-    heads = "network_weight (nats/s)", "mean KL (nats)", "seconds a round", f"over {weights[0]:g}'s"
-    lines = ["| " + " | ".join(heads) + " |", "|---:|---:|---:|---:|"]
-    for weight, kls, times in zip(weights, kl, seconds, strict=True):
-        cells = [_number(*interval(x)) for x in (kls, times, times / seconds[0])]
-        lines.append(f"| {weight:g} | " + " | ".join(cells) + " |")
-    return "\n".join(lines) + "\n"
+    rows = [
+        [estimate(values) for values in (kls, times, times / seconds[0])]
+        for kls, times in zip(kl, seconds, strict=True)
+    ]
+    columns = (
+        Column("kl", "mean KL", Unit("nats")),
+        Column("round_s", "time of a round", Unit("s")),
+        Column("ratio", f"over that with {weights[0]:g}"),
+    )
+    labels = [f"network_weight {weight:g} nats/s" for weight in weights]
+    return Table("frontier", columns, labels, rows, [INTERVAL])
 
 
 def draw_costs(path, paid):
@@ -88,7 +77,7 @@ def draw_costs(path, paid):
     offloads = list(dict.fromkeys(offload for _, offload in paid))
     figure = Figure(figsize=(11, 4), dpi=150, layout="constrained")
     for axes, cost in zip(figure.subplots(1, 2), ("time_s", "energy_j"), strict=True):
-        name, unit = COLUMNS[cost]
+        unit = COSTS[cost].unit
         for i, offload in enumerate(offloads):
             means, halves = np.transpose(
                 [interval(paid[clustering, offload][cost]) for clustering in clusterings]
@@ -96,15 +85,15 @@ def draw_costs(path, paid):
             x = np.arange(len(clusterings)) + (i - (len(offloads) - 1) / 2) * 0.13
             axes.bar(
                 x,
-                means / unit,
+                means / unit.size,
                 0.12,
-                yerr=np.nan_to_num(halves) / unit,
+                yerr=np.nan_to_num(halves) / unit.size,
                 capsize=2,
                 color=COLOURS[i],
                 label=offload,
             )
         axes.set_xticks(range(len(clusterings)), clusterings)
-        axes.set_ylabel(f"{name} to target")
+        axes.set_ylabel(f"{COSTS[cost].title} to target ({unit.name})")
         axes.spines[["top", "right"]].set_visible(False)
     handles, names = axes.get_legend_handles_labels()
     figure.legend(handles, names, title="offload", frameon=False, loc="outside right center")
@@ -141,11 +130,3 @@ def draw_frontier(path, weights, kl, seconds):
     axes.set_title("network_weight (nats/s): balance against time", fontsize=10)
     axes.spines[["top", "right"]].set_visible(False)
     figure.savefig(path)
-
-
-def _number(mean, half):
-    if not math.isfinite(mean):
-        return "not reached"
-    digits = 3 if abs(mean) < 1.5 else 2 if abs(mean) < 10 else 1 if abs(mean) < 1000 else 0
-    spread = f" ± {half:.{digits}f}" if math.isfinite(half) else ""
-    return f"{mean:.{digits}f}{spread}"

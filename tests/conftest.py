@@ -11,11 +11,11 @@ import jaxtyping
 CHECKER = "beartype.beartype(conf=beartype.BeartypeConf(is_pep484_tower=True))"
 jaxtyping.install_import_hook("cefl_jax", CHECKER)
 
-from cefl_jax.runtime import compile_cache, cpu  # noqa: E402
+from cefl_jax.runtime import cpu  # noqa: E402
 
 # A folder for each process of pytest-xdist: none reads what another has half written.
 WORKER = os.environ.get("PYTEST_XDIST_WORKER", "alone")
-FOLDER = pathlib.Path(__file__).parents[1] / ".jax_cache" / compile_cache.machine() / WORKER
+FOLDER = pathlib.Path(__file__).parents[1] / ".jax_cache" / cpu.machine() / WORKER
 
 jax.config.update("jax_num_cpu_devices", 8)
 cpu.set_up()

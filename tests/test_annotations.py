@@ -1,8 +1,6 @@
 """What the functions say of types and shapes is checked here, and costs nothing elsewhere."""
 
-import ast
 import hashlib
-import pathlib
 import subprocess
 import sys
 
@@ -56,33 +54,6 @@ def test_what_does_not_fit_is_found_at_the_door(call):
 def test_inside_a_program_too():
     with pytest.raises(jaxtyping.TypeCheckError, match=r"cefl_jax\.stages\.clustering"):
         jax.jit(lambda: clustering.cluster_kl(COUNTS, CLIENTS[:2], 2, TARGET))()
-
-
-def unannotated(body, where):
-    """Public functions of a module or a class that leave the type of anything unsaid."""
-    for node in body:
-        name = f"{where}.{getattr(node, 'name', '')}"
-        if isinstance(node, ast.ClassDef) and not node.name.startswith("_"):
-            yield from unannotated(node.body, name)
-        if isinstance(node, ast.FunctionDef) and not node.name.startswith("_"):
-            given = node.args.posonlyargs + node.args.args + node.args.kwonlyargs
-            named = [arg for arg in given if arg.arg not in ("self", "cls", "_")]
-            if node.returns is None or any(arg.annotation is None for arg in named):
-                yield name
-
-
-def test_every_public_function_says_its_types():
-    left = [
-        name
-        for path in sorted(pathlib.Path("cefl_jax").rglob("*.py"))
-        for name in unannotated(ast.parse(path.read_text()).body, path.stem)
-    ]
-    assert left == []
-
-
-def test_a_type_that_is_left_unsaid_is_found():
-    source = "def f(x: int): ...\ndef _g(x): ...\nclass C:\n  def h(self, y) -> int: ...\n"
-    assert list(unannotated(ast.parse(source).body, "here")) == ["here.f", "here.C.h"]
 
 
 def run(program):

@@ -37,7 +37,7 @@ PARTLY = {  # what is refused though the program would change: of these methods
         ("sequential_split",),
     ),
 }
-OF_METHODS = {  # settings with which each method is traced
+OF_METHODS = {method: {"method.name": method} for method in METHODS} | {  # as each is traced
     "cefl": {
         "cefl.clustering.rule": "astraea",
         "cefl.distill.rule": "edge_to_cloud",
@@ -45,14 +45,7 @@ OF_METHODS = {  # settings with which each method is traced
     },
     "centralized": {"method.name": "centralized", "train.optimizer.name": "adam"},
     "fedavg": {"method.name": "fedavg", "network.dynamics": "markov"},
-    "fedprox": {"method.name": "fedprox"},
-    "scaffold": {"method.name": "scaffold"},
     "fedopt": {"method.name": "fedopt", "fedopt.optimizer": "sgd"},
-    "hierfavg": {"method.name": "hierfavg"},
-    "splitfed_v1": {"method.name": "splitfed_v1"},
-    "splitfed_v2": {"method.name": "splitfed_v2"},
-    "sequential_split": {"method.name": "sequential_split"},
-    "fedgkt": {"method.name": "fedgkt"},
 }
 ALONE = {"cefl.clustering.rule": "single", "cefl.distill.rule": "none"}
 MORE = [

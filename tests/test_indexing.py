@@ -74,9 +74,8 @@ def test_no_gather_of_a_round_has_two_indices(trace, changes):
     assert max(map(len, indices)) == 1
 
 
-def test_the_rounds_of_a_shuffle_are_not_fused_with_what_reads_it():
-    """A gather by 24 rounds of it takes some compilers for CPUs minutes."""
+def test_the_rounds_of_a_shuffle_are_a_loop():
+    """Unrolled, a gather by 24 of them takes some compilers for CPUs minutes."""
     made = jax.make_jaxpr(permute)(jax.random.key(0), jnp.arange(4), 100)
-    last = made.eqns[-1]
-    assert str(last.primitive) == "optimization_barrier"
-    assert last.outvars == made.jaxpr.outvars
+    assert "scan" in {equation.primitive.name for equation in made.eqns}
+    assert len(made.eqns) < 20

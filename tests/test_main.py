@@ -21,8 +21,9 @@ from cefl_jax import config, experiment, main, rounds
 from cefl_jax.data import partition
 from cefl_jax.methods import default_spec
 from cefl_jax.plots.timeline import read_timeline
-from cefl_jax.runtime import claim, compile_cache
-from cefl_jax.runtime.records import METRIC_KEYS
+from cefl_jax.runtime import cpu
+from cefl_jax.runtime.summary import METRIC_KEYS
+from cefl_jax.runtime.workdir import LOCK
 from tests.quick import quick_jit
 
 ROOT = pathlib.Path(__file__).parents[1]
@@ -496,7 +497,7 @@ def load(path):
 
 def contents(workdir):
     """Bytes of every file directly in a folder but its lock."""
-    files = (path for path in workdir.iterdir() if path.is_file() and path.name != claim.LOCK)
+    files = (path for path in workdir.iterdir() if path.is_file() and path.name != LOCK)
     return {path.name: path.read_bytes() for path in files}
 
 
@@ -617,20 +618,21 @@ def test_a_recorded_network_is_replayed(recorded, tmp_path):
 @pytest.mark.parametrize(("text", "calls"), [("True", 1), ("False", 0)])
 def test_compiled_programs_are_kept_unless_switched_off(tmp_path, monkeypatch, text, calls):
     called = []
-    monkeypatch.setattr(compile_cache, "keep", lambda warn: called.append("keep"))
+    monkeypatch.setattr(cpu, "use_compile_cache", lambda warn: called.append("keep"))
     monkeypatch.setattr(experiment, "conduct", lambda *_: called.append("conduct"))
     run(*TINY, f"--workdir={tmp_path / 'run'}", f"--config.run.compile_cache={text}")
     assert called == ["keep"] * calls + ["conduct"]
 
 
 def test_a_run_goes_on_where_nothing_can_be_kept(tmp_path, monkeypatch, capsys):
-    def user_folder():
+    def cache_folder():
         raise PermissionError(13, "Permission denied", "/nonesuch")
 
     conducted = []
-    nothing = types.SimpleNamespace(values={"jax_compilation_cache_dir": None})
-    monkeypatch.setattr(compile_cache, "jax", types.SimpleNamespace(config=nothing))
-    monkeypatch.setattr(compile_cache, "user_folder", user_folder)
+    values = {"jax_compilation_cache_dir": None, "jax_num_cpu_devices": 8}
+    settings = types.SimpleNamespace(values=values)
+    monkeypatch.setattr(cpu, "jax", types.SimpleNamespace(config=settings))
+    monkeypatch.setattr(cpu, "cache_folder", cache_folder)
     monkeypatch.setattr(experiment, "conduct", lambda *_: conducted.append("conduct"))
     run(*TINY, f"--workdir={tmp_path / 'run'}")
     shown = capsys.readouterr()

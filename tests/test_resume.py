@@ -13,9 +13,9 @@ from absl.testing import flagsaver
 from cefl_jax import config, experiment, main, program, rounds
 from cefl_jax.runtime import seal
 from cefl_jax.runtime.checkpoint import Checkpoints
-from cefl_jax.runtime.claim import LOCK
 from cefl_jax.runtime.nonfinite import Fault, NotFinite
 from cefl_jax.runtime.preemption import Preempted, PreemptionGuard
+from cefl_jax.runtime.workdir import LOCK
 from cefl_jax.specs import RunSpec
 from tests import world
 from tests.quick import quick_jit
@@ -38,6 +38,7 @@ CHUNKS = 4
 METHODS = {
     "scaffold": {"method.name": "scaffold"},
     "fedopt": {"method.name": "fedopt"},
+    "fednova": {"method.name": "fednova", "fednova.server_momentum": 0.5},
     "fedgkt": {"method.name": "fedgkt"},
 }
 

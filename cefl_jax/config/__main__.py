@@ -16,7 +16,8 @@ HEAD = '''"""Every setting that is not a method's own, with its default; copy th
 
     python -m cefl_jax.main --config=configs/default.py --workdir=default_run
 
-The methods' own settings stand in `cefl_jax/methods/`; `python -m cefl_jax.config` lists all.
+The methods' own settings stand in `cefl_jax/methods/`. `python -m cefl_jax.config` lists all
+settings, and the names of methods, rules, data sets, models and networks.
 RESULT
 """
 
@@ -51,7 +52,7 @@ def python(result: str) -> str:
             continue
         default = f'"{field.default}"' if isinstance(field.default, str) else repr(field.default)
         statement, comment = f"    config.{path} = {default}", field.meaning
-        if field.choices:
+        if field.choices and not field.open:
             comment += f" ({' | '.join(field.choices)})"
         if len(statement) + len(comment) + 4 <= WIDTH:
             lines.append(f"{statement}  # {comment}")

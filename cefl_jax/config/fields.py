@@ -24,6 +24,7 @@ class Field(NamedTuple):
     default: Any
     meaning: str
     choices: tuple[str, ...]
+    open: bool  # choices are the keys of a table that a script may add to
     least: float | None
     most: float | None
     above: float | None
@@ -53,6 +54,7 @@ def all_fields() -> dict[str, Field]:
             field.default,
             meta["meaning"],
             tuple(tables.get(path, meta["choices"])),
+            path in tables,
             meta["least"],
             meta["most"],
             meta["above"],
@@ -77,11 +79,13 @@ def hints(group: Any) -> dict[str, Any]:
 
 
 @functools.cache
-def _hints(group):
+def _hints(group: Any) -> dict[str, Any]:
     return typing.get_type_hints(group)
 
 
-def _walk(group, prefix, clauses) -> Iterator[tuple[str, Any, Any, tuple[Clause, ...]]]:
+def _walk(
+    group: Any, prefix: str, clauses: tuple[Clause, ...]
+) -> Iterator[tuple[str, Any, Any, tuple[Clause, ...]]]:
     """Path, type, field, and clauses about the method, of all fields below a group."""
     for field in dataclasses.fields(group):
         path, hint, of = prefix + field.name, hints(group)[field.name], field.metadata.get("of")
@@ -96,7 +100,7 @@ def _walk(group, prefix, clauses) -> Iterator[tuple[str, Any, Any, tuple[Clause,
             yield from _walk(hint, f"{path}.", here)
 
 
-def _by_tables(path) -> tuple[Clause, ...]:
+def _by_tables(path: str) -> tuple[Clause, ...]:
     """Clauses about settings of which a table of rules or data sets says who reads them."""
     if path == "data.path":
         return ({"data.name": tuple(sources.IDX_SETS)},)

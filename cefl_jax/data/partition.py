@@ -9,13 +9,14 @@ NumPy may change its random streams from one version to another, so that a seed 
 a partition for ever. The JSON text of a partition does, and `from_file` reads it back.
 """
 
+import math
+import numbers
 from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-from jaxtyping import Int64
+from jaxtyping import Int64, Integer
 
-from cefl_jax.data import partition_checks as checks
 from cefl_jax.data import skew
 from cefl_jax.data.partition_file import from_file, sha256, to_json
 
@@ -45,9 +46,9 @@ def iid(
     Raises:
       ValueError: fewer examples than clients, or an argument of the wrong kind.
     """
-    labels = checks.checked_labels(labels, num_clients)
+    labels = _checked_labels(labels, num_clients)
     num_examples = len(labels)
-    order = checks.generator(seed).permutation(num_examples)
+    order = _generator(seed).permutation(num_examples)
     owner = np.empty(num_examples, np.int64)
     owner[order] = np.arange(num_examples) * num_clients // num_examples
     return _by_client(owner, num_clients)
@@ -77,9 +78,9 @@ def dirichlet(
       2019, section 4; Li et al., Federated Learning on Non-IID Data Silos (NIID-Bench), ICDE 2022,
       distribution-based label imbalance.
     """
-    labels = checks.checked_labels(labels, num_clients, min_size)
-    checks.check_alpha(alpha)
-    rng = checks.generator(seed)
+    labels = _checked_labels(labels, num_clients, min_size)
+    _check_alpha(alpha)
+    rng = _generator(seed)
     owner = np.empty(len(labels), np.int64)
     for label in np.unique(labels):
         examples = np.flatnonzero(labels == label)
@@ -108,15 +109,15 @@ def shards(
     Reference: McMahan et al., Communication-Efficient Learning of Deep Networks from Decentralized
       Data, AISTATS 2017, section 3.
     """
-    labels = checks.checked_labels(labels, num_clients)
-    checks.check_labels_per_client(labels_per_client, len(np.unique(labels)))
+    labels = _checked_labels(labels, num_clients)
+    _check_labels_per_client(labels_per_client, len(np.unique(labels)))
     num_shards = num_clients * labels_per_client
     if num_shards > len(labels):
         raise ValueError(
             f"{len(labels)} examples do not make {num_clients} x {labels_per_client} "
             "shards; lower data.partition.num_clients or labels_per_client"
         )
-    holder = checks.generator(seed).permutation(num_shards) // labels_per_client
+    holder = _generator(seed).permutation(num_shards) // labels_per_client
     shard = np.arange(len(labels)) * num_shards // len(labels)
     owner = np.empty(len(labels), np.int64)
     owner[np.argsort(labels, kind="stable")] = holder[shard]
@@ -153,13 +154,13 @@ def extended_dirichlet(
     Reference: Li and Lyu, Convergence Analysis of Sequential Federated Learning on Heterogeneous
       Data, NeurIPS 2023, the Extended Dirichlet strategy of its appendix.
     """
-    labels = checks.checked_labels(labels, num_clients, min_size)
-    checks.check_alpha(alpha)
+    labels = _checked_labels(labels, num_clients, min_size)
+    _check_alpha(alpha)
     kinds, available = np.unique(labels, return_counts=True)
-    checks.check_labels_per_client(labels_per_client, len(kinds))
+    _check_labels_per_client(labels_per_client, len(kinds))
     least = -(-min_size // labels_per_client)
-    fewest, most = checks.clients_per_label(available, num_clients, labels_per_client, least)
-    rng = checks.generator(seed)
+    fewest, most = _clients_per_label(available, num_clients, labels_per_client, least)
+    rng = _generator(seed)
     holds = skew.allocate_labels(rng, num_clients, labels_per_client, fewest, most)
     owner = np.empty(len(labels), np.int64)
     for label, holders in zip(kinds, holds.T, strict=True):
@@ -188,9 +189,9 @@ def quantity_skew(
       ValueError: N * min_size > n, or an argument of the wrong kind.
     Reference: Li et al., NIID-Bench, ICDE 2022, quantity skew.
     """
-    labels = checks.checked_labels(labels, num_clients, min_size)
-    checks.check_alpha(alpha)
-    rng = checks.generator(seed)
+    labels = _checked_labels(labels, num_clients, min_size)
+    _check_alpha(alpha)
+    rng = _generator(seed)
     owner = skew.deal(rng, alpha, len(labels), num_clients)
     return _by_client(skew.raise_to_min_size(rng, owner, num_clients, min_size), num_clients)
 
@@ -199,3 +200,84 @@ def _by_client(owner, num_clients):
     """The ascending example indices of each client."""
     by_client = np.argsort(owner, kind="stable").astype(np.int64)
     return np.split(by_client, np.cumsum(np.bincount(owner, minlength=num_clients))[:-1])
+
+
+def _checked_labels(
+    labels: Sequence[int] | np.ndarray, num_clients: Any, min_size: Any = 1
+) -> Integer[np.ndarray, "n"]:
+    """The labels as an array, when there are enough for the clients."""
+    if np.ma.is_masked(labels):
+        raise ValueError("labels are masked in places; leave those examples out, or fill them")
+    labels = np.asarray(labels)
+    if labels.ndim != 1 or labels.dtype.kind not in "iu":
+        raise ValueError(
+            f"labels are {labels.dtype}{list(labels.shape)}; they must be whole "
+            "numbers in one axis, one for each example"
+        )
+    _check_whole("num_clients", num_clients)
+    _check_whole("min_size", min_size)
+    if num_clients * min_size > len(labels):
+        raise ValueError(
+            f"data.partition.num_clients is {num_clients}, but {len(labels)} examples "
+            f"give {min_size} or more each to at most {len(labels) // min_size} "
+            "clients; lower num_clients or data.partition.min_size"
+        )
+    return labels
+
+
+def _check_labels_per_client(labels_per_client: Any, num_labels: int) -> None:
+    """Refuses more labels for a client than there are."""
+    _check_whole("labels_per_client", labels_per_client)
+    if labels_per_client > num_labels:
+        raise ValueError(
+            f"data.partition.labels_per_client is {labels_per_client}, but the data "
+            f"has {num_labels} labels; lower it to that or below"
+        )
+
+
+def _clients_per_label(
+    available: Int64[np.ndarray, "Y"], num_clients: int, labels_per_client: int, least: int
+) -> tuple[Int64[np.ndarray, "Y"], Int64[np.ndarray, "Y"]]:
+    """Least and most clients that may hold each label, when that is possible."""
+    places = num_clients * labels_per_client
+    most = np.minimum(available // least, num_clients)
+    if places < len(available):
+        raise ValueError(
+            f"{num_clients} clients with {labels_per_client} labels each leave some "
+            f"of the {len(available)} labels to nobody; raise "
+            "data.partition.num_clients or labels_per_client"
+        )
+    if most.sum() < places or most.min() == 0:
+        raise ValueError(
+            f"{num_clients} clients cannot each hold {labels_per_client} labels with "
+            f"{least} or more examples of each, for the data has room for "
+            f"{most.sum()} of these {places} and the rarest label for {most.min()}; "
+            "lower data.partition.num_clients, labels_per_client or min_size"
+        )
+    return np.minimum(max(places // len(available) // 5, 1), most), most
+
+
+def _check_alpha(alpha: Any) -> None:
+    """Refuses a concentration that no Dirichlet distribution has."""
+    if not _is_number(alpha, numbers.Real) or not 0 < alpha < math.inf:
+        raise ValueError(
+            f"data.partition.alpha is {alpha!r}; it must be a finite number above 0, "
+            "such as 0.1 for a strong skew or 100 for nearly none"
+        )
+
+
+def _check_whole(field, value, least=1):
+    if not _is_number(value, numbers.Integral) or value < least:
+        raise ValueError(
+            f"data.partition.{field} is {value!r}; it must be a whole number of {least} or more"
+        )
+
+
+def _is_number(value, kind):
+    return isinstance(value, kind) and not isinstance(value, bool)
+
+
+def _generator(seed: Any) -> np.random.Generator:
+    """The stream of random numbers of a seed."""
+    _check_whole("seed", seed, least=0)
+    return np.random.default_rng(seed)

@@ -15,6 +15,7 @@ NAMES = (
     "fedprox",
     "scaffold",
     "fedopt",
+    "fednova",
     "hierfavg",
     "splitfed_v1",
     "splitfed_v2",

@@ -4,6 +4,7 @@ import dataclasses
 from collections.abc import Callable
 from typing import Any, NamedTuple, TypeVar
 
+import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Int32
 
@@ -12,9 +13,11 @@ from cefl_jax.data.federated import FederatedData
 from cefl_jax.models.split import SplitModel
 from cefl_jax.network import topology
 from cefl_jax.specs import ClusteringSpec, DistillSpec, Spec
+from cefl_jax.stages import round_plan
 from cefl_jax.stages.round_planner import Decision, RoundPlanner
 from cefl_jax.stages.traffic import MODELS, Traffic
 from cefl_jax.stages.traits import MethodTraits
+from cefl_jax.types import Purpose, round_key
 
 
 class Method(NamedTuple):
@@ -64,6 +67,14 @@ class MethodContext:
     def skips(self) -> bool:
         """Whether clients are left out of a round whose numbers are not finite."""
         return self.spec.run.on_nonfinite == "skip_client"
+
+    def draw_batches(self, state: Any, plan: round_plan.Plan) -> Int32[Array, "K S B"]:
+        """Returns the examples of all local steps of a round; see `round_plan.draw_batches`."""
+        key = round_key(state.key, state.round, Purpose.BATCHES)
+        with jax.named_scope("batches"):
+            return round_plan.draw_batches(
+                self.data, key, plan.clients, self.spec.train.batch_size, self.planner.extent.steps
+            )
 
 
 def _as_set(spec: Spec) -> Spec:

@@ -127,25 +127,22 @@ class Cefl(MethodContext):
 
         Who is left out weighs nothing in either average, and its features are not uploaded.
         """
-        train, slots = self.spec.train, self._slots
+        slots = self._slots
         in_turn = self.planner.traits.sequential_server
-        direction = named_direction(train.optimizer)
-        keys = [
-            round_key(state.key, state.round, purpose)
-            for purpose in (Purpose.BATCHES, Purpose.WIRE)
-        ]
+        direction = named_direction(self.spec.train.optimizer)
+        batches = self.draw_batches(state, plan)
+        wire_key = round_key(state.key, state.round, Purpose.WIRE)
 
-        def on_device(halves, data, plan, keys, learning_rate):
+        def on_device(halves, data, plan, batches, wire_key, learning_rate):
             training = SplitTraining(
                 model=self.model,
                 wire=self._wire,
                 direction=direction,
                 data=data,
                 plan=plan,
-                key=keys[0],
-                wire_key=keys[1],
+                batches=batches,
+                wire_key=wire_key,
                 learning_rate=learning_rate,
-                batch_size=train.batch_size,
                 upload_slots=slots,
                 client_chunk=1 if in_turn else chosen(self.spec.run.client_chunk),
                 archive_dtype=self.spec.run.archive_dtype,
@@ -162,13 +159,14 @@ class Cefl(MethodContext):
             return averaged, parallel.psum_rows(smashed), counted, out
 
         halves, smashed, (losses, samples), out = self.mesh.spread(on_device)(
-            state.halves, self.data, plan, keys, hparams.learning_rate
+            state.halves, self.data, plan, batches, wire_key, hparams.learning_rate
         )
-        examples, filled = round_plan.upload_examples(
-            round_plan.without(plan, out), self.data, keys[0], train.batch_size, slots
+        num_examples = self.data.num_examples
+        examples = round_plan.upload_examples(
+            round_plan.without(plan, out), batches, slots, num_examples
         )
         labels = self.data.labels.at[examples].get(mode="fill", fill_value=0)
-        uploads = make_feature_buffer(smashed, labels, filled)
+        uploads = make_feature_buffer(smashed, labels, examples < num_examples)
         return SplitResult(halves, uploads, losses.sum(), samples.sum(), out)
 
     def distil(

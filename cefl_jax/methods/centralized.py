@@ -77,16 +77,13 @@ class Centralized(MethodContext):
 
     def _train(self, params, optimizer, key, round_index, data, learning_rate):
         """The steps of a round, on each device alike: parameters, state, loss and samples."""
-        num_examples, size = data.members.shape[0], self.spec.train.batch_size
-        pooled = data._replace(offsets=jnp.array([0, num_examples]))  # as if of one client
-        key = purpose_key(key, Purpose.BATCHES)  # epochs outlast rounds
+        with jax.named_scope("batches"):
+            batches = self._draw_batches(data, key, round_index)
 
         def step(s, carry):
             params, optimizer, loss, samples = carry
-            at = round_index * self.num_steps + s
             with jax.named_scope("batches"):
-                examples, valid = batch_examples(pooled, key, jnp.int32(0), at, size)
-                images, labels = read_examples(data, examples)
+                images, labels, valid = read_examples(data, batches[s])
             with jax.named_scope("gradients"):
                 grads, total = jax.grad(mean_loss, 1, has_aux=True)(
                     self.model.whole, params, images, labels, valid
@@ -96,6 +93,13 @@ class Centralized(MethodContext):
 
         start = params, optimizer, jnp.float32(0), jnp.int32(0)
         return jax.lax.fori_loop(0, self.num_steps, step, start)
+
+    def _draw_batches(self, data, key, round_index):
+        """The examples of a round's steps, i32[num_steps, B]; epochs outlast rounds."""
+        key, size = purpose_key(key, Purpose.BATCHES), self.spec.train.batch_size
+        pooled = data._replace(offsets=jnp.array([0, data.members.shape[0]]))  # as if of one client
+        steps = round_index * self.num_steps + jnp.arange(self.num_steps)
+        return jax.vmap(lambda step: batch_examples(pooled, key, 0, step, size))(steps)
 
     def _bill(self, state, samples):
         """The ledger.Bill of a round; all examples come in the first one, over its network."""

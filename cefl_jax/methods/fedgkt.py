@@ -15,6 +15,7 @@ from cefl_jax.stages.distillation import (
     Distillation,
     DistillTarget,
     TrainState,
+    draw_order,
     make_feature_buffer,
 )
 from cefl_jax.stages.local_training import LocalTraining, Trained
@@ -88,8 +89,9 @@ class Fedgkt(MethodContext):
         )
         plan = decision.plan
         starts = jax.tree.map(lambda x: x.at[plan.clients].get(mode="clip"), state.clients)
-        trained = self.train_clients(starts, state, plan, hparams)
-        upload, out = self.extract(trained, state, plan)
+        batches = self.draw_batches(state, plan)
+        trained = self.train_clients(starts, state, plan, batches, hparams)
+        upload, out = self.extract(trained, plan, batches)
         counts = round_plan.without(plan, out).weight > 0
         models = where_rows(counts, trained.models, starts)
         state = self.train_server(state, upload, hparams)
@@ -143,7 +145,12 @@ class Fedgkt(MethodContext):
         return {"": self.model.cloud(state.server, features), "client_": logits}
 
     def train_clients(
-        self, starts: PyTree, state: FedgktState, plan: Plan, hparams: HParams
+        self,
+        starts: PyTree,
+        state: FedgktState,
+        plan: Plan,
+        batches: Int32[Array, "K S B"],
+        hparams: HParams,
     ) -> Trained:
         """Trained, with the models of a plan's clients, from those that they had, f32[K, ...]."""
         train, own = self.spec.train, self.own
@@ -151,7 +158,6 @@ class Fedgkt(MethodContext):
         training = LocalTraining(
             self.model.whole,
             direction,
-            train.batch_size,
             chosen(self.spec.run.client_chunk),
             self.mesh,
             keep_models=True,
@@ -165,31 +171,29 @@ class Fedgkt(MethodContext):
                 jnp.arange(plan.clients.shape[0]),
                 plan,
                 self.data,
-                round_key(state.key, state.round, Purpose.BATCHES),
+                batches,
                 hparams.learning_rate,
                 taught=state.told,
             )
 
     def extract(
-        self, trained: Trained, state: FedgktState, plan: Plan
+        self, trained: Trained, plan: Plan, batches: Int32[Array, "K S B"]
     ) -> tuple[Upload, Bool[Array, "K"] | None]:
         """The Upload of a round's clients, and bool[K] or None, who is left out by now.
 
         Left out is also who would upload what is not finite; what it has lost until then counts.
         """
         run, out = self.spec.run, trained.out
-        examples, filled = round_plan.upload_examples(
-            round_plan.without(plan, out),
-            self.data,
-            round_key(state.key, state.round, Purpose.BATCHES),
-            self.spec.train.batch_size,
-            self.planner.extent.uploads,
+        num_examples = self.data.num_examples
+        examples = round_plan.upload_examples(
+            round_plan.without(plan, out), batches, self.planner.extent.uploads, num_examples
         )
+        filled = examples < num_examples
         with jax.named_scope("extraction"):
             extraction = logit_transfer.Extraction(
                 self.model, chosen(run.client_chunk), self.mesh, run.archive_dtype
             )
-            extracted = extraction.extract(trained.models, examples, filled, self.data)
+            extracted = extraction.extract(trained.models, examples, self.data)
         if self.skips:
             out |= filled.any((1, 2)) & ~finite_rows(extracted)
             filled &= ~out[:, None, None]
@@ -213,9 +217,9 @@ class Fedgkt(MethodContext):
 
     def _learn(self, server, uploads, client_logits, key, learning_rate):
         """The server's parameters and optimizer state, and its logits; runs inside `spread`."""
-        own = self.own
+        own, distill = self.own, self.spec.cefl.distill
         distillation = Distillation(
-            self.spec.cefl.distill,
+            distill,
             self._server_direction,
             self.mesh,
             chosen(self.spec.run.distill_parts),
@@ -223,7 +227,8 @@ class Fedgkt(MethodContext):
         )
         lesson = DistillTarget(client_logits, own.weight, own.temperature)
         learner = TrainState(self.model.cloud, *server)
-        learner = distillation.learn(learner, uploads, lesson, key, learning_rate)
+        order = draw_order(uploads, key, distill.epochs, distill.batch_size)
+        learner = distillation.learn(learner, uploads, lesson, order, learning_rate)
         return (learner.params, learner.state), distillation.predict(learner, uploads)
 
     @property

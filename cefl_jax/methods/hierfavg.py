@@ -16,7 +16,7 @@ from cefl_jax.stages.local_training import Trained
 from cefl_jax.stages.round_plan import without
 from cefl_jax.stages.round_planner import Decision
 from cefl_jax.stages.traits import MethodTraits
-from cefl_jax.types import HParams, Purpose, round_key
+from cefl_jax.types import HParams
 
 
 @dataclasses.dataclass(frozen=True)
@@ -60,7 +60,7 @@ def train_edges(
     node = nearest_edges(decision.task, decision.network)
     block = steps_per_edge_round(decision.task, edge_rounds)
     training = whole.local_training()
-    key = round_key(state.key, state.round, Purpose.BATCHES)
+    batches = whole.draw_batches(state, plan)
 
     def weigh(out):
         """Weight of each edge node's clients, but for those that are out: f32[E]."""
@@ -70,7 +70,13 @@ def train_edges(
         models, loss, samples, out = so_far
         steps = r * block, (r + 1) * block
         trained = training.train(
-            models, node, without(plan, out), whole.data, key, hparams.learning_rate, steps=steps
+            models,
+            node,
+            without(plan, out),
+            whole.data,
+            batches,
+            hparams.learning_rate,
+            steps=steps,
         )
         out = jax.tree.map(jnp.logical_or, out, trained.out)
         weight = weigh(out)

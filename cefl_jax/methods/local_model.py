@@ -14,7 +14,7 @@ from cefl_jax.stages.masking import examine
 from cefl_jax.stages.optimizers import named_direction
 from cefl_jax.stages.round_plan import Plan
 from cefl_jax.stages.round_planner import Decision
-from cefl_jax.types import Course, HParams, Purpose, RoundMetrics, purpose_key, round_key
+from cefl_jax.types import Course, HParams, Purpose, RoundMetrics, purpose_key
 
 
 class LocalModelState(NamedTuple):
@@ -66,14 +66,14 @@ class LocalModel(MethodContext):
         """
         training = self.local_training(correct, keep_models=corrections is not None)
         starts = jax.tree.map(lambda x: x[None], state.params)
-        key = round_key(state.key, state.round, Purpose.BATCHES)
+        batches = self.draw_batches(state, plan)
         with jax.named_scope("training"):
             return training.train(
                 starts,
                 jnp.zeros_like(plan.clients),
                 plan,
                 self.data,
-                key,
+                batches,
                 hparams.learning_rate,
                 corrections,
             )
@@ -82,12 +82,10 @@ class LocalModel(MethodContext):
         self, correct: Callable | None = None, keep_models: bool = False
     ) -> LocalTraining:
         """The LocalTraining that the settings name."""
-        train = self.spec.train
-        direction = named_direction(train.optimizer)
+        direction = named_direction(self.spec.train.optimizer)
         return LocalTraining(
             self.model.whole,
             direction,
-            train.batch_size,
             chosen(self.spec.run.client_chunk),
             self.mesh,
             correct,

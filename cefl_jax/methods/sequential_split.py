@@ -11,7 +11,7 @@ from cefl_jax.stages.local_training import LocalTraining
 from cefl_jax.stages.optimizers import named_direction
 from cefl_jax.stages.round_plan import Plan
 from cefl_jax.stages.traits import MethodTraits
-from cefl_jax.types import Halves, HParams, Purpose, RoundMetrics, round_key
+from cefl_jax.types import Halves, HParams, RoundMetrics
 
 
 class SequentialSplit(Cefl):
@@ -27,21 +27,18 @@ class SequentialSplit(Cefl):
 
         The gradient through the cut is that of the whole model, whose norm is what is clipped.
         """
-        train = self.spec.train
-        direction = named_direction(train.optimizer)
+        direction = named_direction(self.spec.train.optimizer)
         training = LocalTraining(
             self.model.whole,
             direction,
-            train.batch_size,
             1,
             self.mesh,
             keep_models=True,
             skips=self.skips,
         )
-        key = round_key(state.key, state.round, Purpose.BATCHES)
         whole = state.halves.front + state.halves.back
         whole, loss, samples, out = training.train_in_turn(
-            whole, plan, self.data, key, hparams.learning_rate
+            whole, plan, self.data, self.draw_batches(state, plan), hparams.learning_rate
         )
         halves = Halves(whole[: self.model.cut], whole[self.model.cut :])
         return SplitResult(halves, None, loss, samples, out)

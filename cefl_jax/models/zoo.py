@@ -164,7 +164,7 @@ def dot_general(
     kernel: Float[Array, "I O"],
     dimension_numbers: tuple,
     precision: Any = None,
-    **_,
+    **_: Any,
 ) -> Float[Array, "B O"]:
     """What `flax.linen.Dense` takes for a product, for f32[B, I] and f32[I, O] only."""
     return _dense(x, kernel)

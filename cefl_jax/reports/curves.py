@@ -1,19 +1,22 @@
-"""Learning curves over seeds: mean and 95% band of a metric against rounds, time, joules or bytes.
+"""Means over seeds with 95% intervals (Student's t): of single values, and along learning curves.
 
 Seeds pass a point at different times, and may be evaluated at different rounds. So each seed's
 curve is read, between its evaluations linearly, at common places, where all seeds of the group
 have begun and none has ended.
 """
 
-from collections.abc import Sequence
+import math
+from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
 import numpy as np
+from jaxtyping import Float
+from scipy import stats
 
-from cefl_jax.reports.intervals import band
 from cefl_jax.reports.runs import Run
 
-MOST_PLACES = 200
+LEVEL = 0.95
+MAX_PLACES = 200
 
 
 class Curve(NamedTuple):
@@ -23,6 +26,38 @@ class Curve(NamedTuple):
     mean: np.ndarray  # f64[P]
     half: np.ndarray  # f64[P] half of the 95% interval, nan for a single seed
     count: int  # type: ignore[assignment]  # for tuple.count; seeds that have the metric
+
+
+def interval(values: Iterable[float]) -> tuple[float, float]:
+    """Mean and half the width of its 95% interval (Student's t) of the finite values.
+
+    Args:
+      values: one a seed.
+    Returns:
+      The mean, nan without a finite value; the half width, nan with fewer than two.
+    """
+    values = np.asarray([value for value in values if math.isfinite(value)])
+    if not values.size:
+        return math.nan, math.nan
+    mean, half = band(values[:, None])
+    return float(mean[0]), float(half[0])
+
+
+def band(
+    values: Float[np.ndarray, "S P"],
+) -> tuple[Float[np.ndarray, "P"], Float[np.ndarray, "P"]]:
+    """`interval` at every point of a curve at once.
+
+    Args:
+      values: finite values of S seeds, at least one, at P points.
+    Returns:
+      Means, and half widths, nan for a single seed.
+    """
+    seeds = len(values)
+    if seeds == 1:
+        return values[0], np.full(values.shape[1], math.nan)
+    scale = stats.t.ppf(0.5 + LEVEL / 2.0, seeds - 1) / math.sqrt(seeds)
+    return values.mean(0), scale * values.std(0, ddof=1)
 
 
 def trace(runs: Sequence[Run], metric: str, axis: str) -> Curve | None:
@@ -59,10 +94,10 @@ def _points(run, metric, axis):
 
 def _places(all_x, begin, end, axis):
     """All evaluations where they can be common to the seeds, else as many places evenly."""
-    number = min(max(map(len, all_x)), MOST_PLACES)
+    number = min(max(map(len, all_x)), MAX_PLACES)
     union = np.unique(np.concatenate(all_x))
     if axis == "round" or len(all_x) == 1:
         union = union[(begin <= union) & (union <= end)]
-        if len(union) <= MOST_PLACES:
+        if len(union) <= MAX_PLACES:
             return union
     return np.unique(np.linspace(begin, end, number))

@@ -8,7 +8,7 @@ from typing import NamedTuple
 import duckdb
 import numpy as np
 
-from cefl_jax.runtime.records import MOST_BYTES, MOST_VALUE
+from cefl_jax.runtime.summary import MAX_METRIC, MAX_METRICS_BYTES
 from cefl_jax.safe_read import InputFileError, MissingError, check_file, one_line, show
 
 MOST_METRICS = 500  # each is an array as long as there are rounds
@@ -64,7 +64,7 @@ def read_metrics(files: Sequence[str]) -> tuple[dict[str, Metrics], dict[str, st
     faults = {}
     for file in files:
         try:
-            check_file(file, MOST_BYTES)
+            check_file(file, MAX_METRICS_BYTES)
             file.encode()
         except MissingError:
             faults[file] = "is missing"
@@ -116,8 +116,8 @@ def _fault(metric, _, values, __, others, is_twice):
         return f"has values of {name} that are no numbers"
     if is_twice:
         return f"has {name} twice in a line"
-    if any(value is not None and MOST_VALUE < abs(value) < math.inf for value in values):
-        return f"has values of {name} beyond {MOST_VALUE:g}"
+    if any(value is not None and MAX_METRIC < abs(value) < math.inf for value in values):
+        return f"has values of {name} beyond {MAX_METRIC:g}"
     return None
 
 

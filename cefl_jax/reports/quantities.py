@@ -67,9 +67,9 @@ def unit(metric: str, values: Iterable[float]) -> Unit:
     return fitting[-1] if fitting else Unit(*scale[0]) if scale else Unit()
 
 
-def final(run: Run, metric: str) -> float:
-    """Mean of the last `FINAL_EVALUATIONS` values, nan without a finite one."""
-    return mean(run.metrics.get(metric, np.zeros(0))[-FINAL_EVALUATIONS:])
+def final(run: Run, metric: str, evaluations: int = FINAL_EVALUATIONS) -> float:
+    """Returns the mean of a run's last values of a metric, nan without a finite one."""
+    return mean(run.metrics.get(metric, np.zeros(0))[-evaluations:])
 
 
 def last(run: Run, metric: str) -> float:

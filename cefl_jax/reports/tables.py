@@ -1,14 +1,15 @@
 """The tables of a report, as data: what is averaged over seeds, and what is said below."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 from typing import NamedTuple
 
 import numpy as np
 
 from cefl_jax.reports import quantities
+from cefl_jax.reports.curves import interval
 from cefl_jax.reports.groups import Section, by_section
-from cefl_jax.reports.intervals import interval
 from cefl_jax.reports.quantities import ACCURACY, CLOUD_ACCURACY, PERCENT, Unit
 from cefl_jax.reports.runs import ALL_BYTES, Run
 
@@ -81,31 +82,48 @@ def summary_table(runs: Sequence[Run], target: float) -> Table:
     return summarize(sections[0], target)
 
 
-def summarize(section: Section, target: float) -> Table:
-    """`summary_table` of a section."""
+def summarize(
+    section: Section,
+    target: float,
+    evaluations: int = quantities.FINAL_EVALUATIONS,
+    more: Mapping[str, str] = MappingProxyType({}),
+) -> Table:
+    """Returns the `summary_table` of a section.
+
+    Args:
+      section: Section.
+      target: accuracy in (0, 1].
+      evaluations: at the end of a run, whose mean is its final value.
+      more: titles of further columns, the final values of these metrics.
+    """
+
+    def final(run, metric):
+        return quantities.final(run, metric, evaluations)
+
     groups = section.groups
     hits = [[quantities.at_target(run, target) for run in group.runs] for group in groups]
     to_target = f"to {100.0 * target:.4g}%"
     columns = [
-        _column("final_accuracy", "final accuracy", groups, quantities.final, ACCURACY),
+        _column("final_accuracy", "final accuracy", groups, final, ACCURACY),
         _column("last_accuracy", "last accuracy", groups, quantities.last, ACCURACY),
         _column(
             "final_cloud_accuracy",
             "final accuracy, cloud model",
             groups,
-            quantities.final,
+            final,
             CLOUD_ACCURACY,
         ),
         (Column("reached", f"reached {100.0 * target:.4g}%"), [_share(group) for group in hits]),
         *(_cost_column(axis, to_target, hits) for axis in COSTS),
+        *(_column(metric, title, groups, final, metric) for metric, title in more.items()),
     ]
     notes = [
         INTERVAL,
-        f"Final is the mean of a run's last {quantities.FINAL_EVALUATIONS} evaluations, last the "
+        f"Final is the mean of a run's last {evaluations} evaluations, last the "
         "last one; neither is the best.",
         f"Costs are those until the first evaluation at or above {100.0 * target:.4g}% test "
         "accuracy, averaged over the seeds that reached it.",
-        *_short_note(groups),
+        *_short_note(groups, evaluations),
         *_spacing_note(groups),
         *_skipped_notes(groups),
     ]
@@ -178,9 +196,9 @@ def _share(hits):
     return f"{count} of {len(hits)} seed{'s' if len(hits) > 1 else ''}"
 
 
-def _short_note(groups):
+def _short_note(groups, evaluations):
     fewest = min(run.metrics["round"].size for group in groups for run in group.runs)
-    if fewest < quantities.FINAL_EVALUATIONS:
+    if fewest < evaluations:
         yield (
             f"The shortest run has {fewest} evaluations only, and its final accuracy is their "
             "mean: that of most of its training."

@@ -8,17 +8,30 @@ What has no seal was never finished. The folder of a run that met a number that 
 """
 
 import hashlib
+import json
 import logging
 import re
 import shutil
 from collections.abc import Callable
 from concurrent import futures
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
 import numpy as np
+from jaxtyping import PyTree
 
-from cefl_jax.runtime.seal import SEAL, CorruptCheckpoint, read_facts, seal, verify
+from cefl_jax.safe_read import InputFileError, one_line, read_bytes
+
+SEAL = "seal.json"
+MAX_SEAL_BYTES = 2**28
+
+
+class CorruptCheckpoint(ValueError):
+    """A folder that is not what was sealed; one line says what is wrong with it."""
+
+    def __init__(self, line):
+        super().__init__(one_line(line))
 
 
 class Checkpoint(NamedTuple):
@@ -230,3 +243,136 @@ def _orbax():
 
 def _is_not_orbax(record):
     return "orbax" not in record.pathname
+
+
+def seal(folder: Path, facts: dict[str, Any]) -> None:
+    """Writes `seal.json` into a folder: facts, and the SHA-256 of every file in it.
+
+    A folder is complete when it has its seal, which is therefore written last.
+
+    Args:
+      folder: of the files.
+      facts: what JSON can hold, every number finite.
+    """
+    text = json.dumps({"facts": facts, "files": _file_digests(folder)}, allow_nan=False)
+    temporary = folder / f".{SEAL}.tmp"
+    temporary.write_text(f"{text}\n{_sha256(text.encode())}\n", encoding="utf-8")
+    temporary.replace(folder / SEAL)
+
+
+def read_facts(folder: Path) -> dict[str, Any]:
+    """Returns the facts of a folder's seal, whose own digest is verified, and not yet the files.
+
+    Raises:
+      CorruptCheckpoint: the seal is missing or not as it was written.
+    """
+    return _read_seal(folder)["facts"]
+
+
+def verify(folder: Path) -> dict[str, Any]:
+    """Returns the facts of a folder that is bit for bit as it was sealed.
+
+    Raises:
+      CorruptCheckpoint: the seal or a file is missing, has changed, or was not there.
+    """
+    content = _read_seal(folder)
+    try:
+        found, sealed = _file_digests(folder), content["files"]
+    except OSError as error:
+        raise CorruptCheckpoint(f"{error.filename} cannot be read ({error.strerror})") from error
+    for name in sorted({*found, *sealed}):
+        if name not in found:
+            raise CorruptCheckpoint(f"{name} is missing")
+        if name not in sealed:
+            raise CorruptCheckpoint(f"{name} was not there when it was sealed")
+        if found[name] != sealed[name]:
+            raise CorruptCheckpoint(f"{name} has changed")
+    return content["facts"]
+
+
+def _read_seal(folder):
+    """The content of a seal, which is as `seal` wrote it when its digest is right."""
+    try:
+        whole = read_bytes(folder / SEAL, MAX_SEAL_BYTES)
+    except InputFileError as error:
+        raise CorruptCheckpoint(f"{SEAL}: {error}") from error
+    text, _, digest = whole.partition(b"\n")
+    if digest != f"{_sha256(text)}\n".encode():
+        raise CorruptCheckpoint(f"{SEAL} has changed")
+    return json.loads(text)
+
+
+def _file_digests(folder):
+    """SHA-256 of every file below a folder but its seal, by name relative to it."""
+    digests = {}
+    for path in sorted(folder.rglob("*")):
+        name = path.relative_to(folder).as_posix()
+        if path.is_file() and name not in (SEAL, f".{SEAL}.tmp"):
+            with open(path, "rb") as file:
+                digests[name] = hashlib.file_digest(file, "sha256").hexdigest()
+    return digests
+
+
+def _sha256(data):
+    return hashlib.sha256(data).hexdigest()
+
+
+def flatten(state: PyTree) -> dict[str, np.ndarray]:
+    """Copies of the leaves of a state on the host, by path; of keys, their data.
+
+    Leaves without a value are left out. Every process of a run takes part.
+    """
+    leaves = {}
+    for path, leaf in jax.tree_util.tree_leaves_with_path(state):
+        data = _data(leaf)
+        if data.size:
+            leaves[jax.tree_util.keystr(path)] = np.array(jax.device_get(data))
+    return leaves
+
+
+def restore(checkpoint: Checkpoint, state: PyTree, sharding: jax.sharding.Sharding) -> PyTree:
+    """A state with the values of a checkpoint, bit for bit.
+
+    Args:
+      checkpoint: of the run.
+      state: of the same run, for its structure.
+      sharding: of every leaf.
+    Raises:
+      ValueError: when the checkpoint holds other leaves.
+    """
+    rest = dict(checkpoint.leaves)
+
+    def put(path, leaf):
+        name, data = jax.tree_util.keystr(path), _data(leaf)
+        if not data.size:
+            return leaf
+        saved = rest.pop(name, None)
+        kind = None if saved is None else (saved.shape, saved.dtype)
+        if kind != (data.shape, data.dtype):
+            raise ValueError(
+                f"the checkpoint of round {checkpoint.round} has {kind} for {name}, and this "
+                f"program needs {(data.shape, data.dtype)}: it was made by another version; go on "
+                "with that one, or pass --overwrite to start anew"
+            )
+        value = jax.device_put(saved, sharding)
+        if _is_key(leaf):
+            return jax.random.wrap_key_data(value, impl=jax.random.key_impl(leaf))
+        return value
+
+    with jax.enable_x64(True):  # or 64 bits would become 32
+        restored = jax.tree_util.tree_map_with_path(put, state)
+    if rest:
+        raise ValueError(
+            f"the checkpoint of round {checkpoint.round} has {min(rest)}, which this program does "
+            "not know: it was made by another version; go on with that one, or pass --overwrite to "
+            "start anew"
+        )
+    return restored
+
+
+def _data(leaf):
+    return jax.random.key_data(leaf) if _is_key(leaf) else leaf
+
+
+def _is_key(leaf):
+    return jax.dtypes.issubdtype(leaf.dtype, jax.dtypes.prng_key)

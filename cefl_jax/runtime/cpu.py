@@ -1,12 +1,20 @@
-"""The CPU as JAX uses it: its cores, each a device, and how it rounds."""
+"""The CPU as JAX uses it: a device a core, how it rounds, and programs compiled for it on disk."""
 
+import hashlib
 import os
 import platform
+import tempfile
 from collections.abc import Callable
+from pathlib import Path
 
+import filelock
 import jax
+import jaxlib
 
 X86 = ("x86_64", "AMD64")
+MAX_CACHE_BYTES = 2**30  # what was used longest ago goes first
+CACHE_LOCK = ".lockfile"  # JAX's name of it
+CACHE_LOCK_S = 10.0  # how long JAX waits for it
 
 
 def set_up(devices: int | None = None, warn: Callable[[str], object] = print) -> None:
@@ -60,3 +68,75 @@ def count_cores() -> int:
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1
+
+
+def use_compile_cache(warn: Callable[[str], object] = print) -> None:
+    """Lets JAX keep compiled programs on disk and reuse them, unless a cache is set already.
+
+    A folder set by `JAX_COMPILATION_CACHE_DIR` is left as it is, with JAX's own settings for it.
+
+    Args:
+      warn: called with one line when the user's folder cannot be made, written or locked; nothing
+        is kept then.
+    """
+    if jax.config.values["jax_compilation_cache_dir"]:
+        return
+    try:
+        folder = cache_folder() / machine()
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)  # who can write there can run code
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+        remove_unfinished(folder)
+    except OSError as error:
+        warn(
+            f"compiled programs cannot be kept for later runs: {error}; set "
+            "JAX_COMPILATION_CACHE_DIR to a folder, or --config.run.compile_cache=False"
+        )
+        return
+    jax.config.update("jax_compilation_cache_dir", str(folder))
+    jax.config.update("jax_compilation_cache_max_size", MAX_CACHE_BYTES)
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0)
+
+
+def remove_unfinished(folder: Path) -> None:
+    """Removes the programs that a killed process or a power cut has left unfinished in a folder.
+
+    JAX writes `KEY-cache`, then `KEY-atime`, holding a lock. One without its `-atime` was never
+    finished, and would make every later write to the folder fail; an empty one can be read by
+    nobody, and would never be replaced. Both are compiled anew. As this holds the lock too, what
+    another process is writing stays; only one that uses the folder without JAX's limit of size
+    writes without the lock.
+
+    Args:
+      folder: of a cache of JAX's with a limit of size.
+    Raises:
+      OSError: when the folder cannot be locked or written.
+    """
+    try:
+        with filelock.FileLock(folder / CACHE_LOCK, timeout=CACHE_LOCK_S):
+            for program in folder.glob("*-cache"):
+                used = program.with_name(program.name.removesuffix("-cache") + "-atime")
+                if not used.exists() or program.stat().st_size == 0:
+                    program.unlink()
+    except NotImplementedError as error:  # a file system without locks
+        raise OSError(str(error)) from error
+
+
+def cache_folder() -> Path:
+    """The folder for all machines: below `XDG_CACHE_HOME` where that is absolute, or `~/.cache`."""
+    base = Path(os.environ.get("XDG_CACHE_HOME", ""))
+    if not base.is_absolute():
+        try:
+            base = Path.home() / ".cache"
+        except RuntimeError as error:
+            raise OSError(str(error)) from error
+    return base / "cefl_jax"
+
+
+def machine() -> str:
+    """A name for this kind of CPU and compiler: code compiled for another may crash."""
+    cpu = Path("/proc/cpuinfo")
+    lines = cpu.read_text().splitlines() if cpu.exists() else [platform.processor()]
+    kind = sorted({line for line in lines if line.startswith(("model name", "flags", "Features"))})
+    name = hashlib.sha256("\n".join([*kind, platform.machine()]).encode()).hexdigest()[:12]
+    return f"{name}-{jaxlib.__version__}"

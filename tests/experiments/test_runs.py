@@ -1,18 +1,18 @@
 """Every run that an experiment names can be run, and what it leaves is told as it was."""
 
+import dataclasses
 import importlib
 import itertools
 import json
-import math
 import pathlib
 import shutil
 
-import numpy as np
 import pytest
-from scipy import stats
 
 from cefl_jax import config
-from experiments import offloading, outcomes, reproduce_sequential_fl, runs
+from cefl_jax.reports.groups import Group
+from experiments import offloading, reproduce_sequential_fl, runs
+from tests.reports.folders import make_run
 
 NAMES = (
     "main_comparison",
@@ -42,19 +42,6 @@ TINY = runs.Experiment(
     target={"smoke": 0.5},
     stretch={"a long/one": 2},
 )
-
-
-def line(round, accuracy, **more):
-    """A record of an evaluation."""
-    costs = dict.fromkeys(outcomes.LINKS, 10.0 * round)
-    return {
-        "round": round,
-        "test/accuracy": accuracy,
-        "sim/time_s": 2.0 * round,
-        "sim/energy_j": 1e3 * round,
-        **costs,
-        **more,
-    }
 
 
 @pytest.mark.parametrize("name", EXPERIMENTS)
@@ -87,24 +74,28 @@ def test_cells_differ_in_what_their_names_say():
 
 
 def test_runs_are_made_once_and_again_when_their_settings_change(tmp_path, capsys):
-    records = runs.run_all(TINY, "smoke", 2, tmp_path)
-    assert {cell: [len(one) for one in seeds] for cell, seeds in records.items()} == {
-        "slow": [1, 1],
-        "a long/one": [2, 2],
-    }
-    assert records["slow"][0][0]["test/accuracy"] != records["slow"][1][0]["test/accuracy"]
+    folders = runs.run_all(TINY, "smoke", 2, tmp_path)
+    slow, longer = runs.read_groups(folders)
+    assert (slow.label, longer.label) == ("slow", "a long/one")
+    assert [[*run.metrics["round"]] for run in slow.runs + longer.runs] == [
+        [1],
+        [1],
+        [1, 2],
+        [1, 2],
+    ]
+    assert slow.runs[0].metrics["test/accuracy"] != slow.runs[1].metrics["test/accuracy"]
     assert capsys.readouterr().out.count("compiling") == 2  # of four runs
     folder = tmp_path / "a_long-one-1"
     assert json.loads((folder / "status.json").read_text())["state"] == "finished"
-    assert runs.run_all(TINY, "smoke", 2, tmp_path) == records
+    assert runs.run_all(TINY, "smoke", 2, tmp_path) == folders
     assert "compiling" not in capsys.readouterr().out
     settings = json.loads((folder / "config.json").read_text())
     settings["train"]["batch_size"] = 5
     (folder / "config.json").write_text(json.dumps(settings))
     (tmp_path / "slow-0" / "status.json").write_text('{"state": "running"}')
     shutil.rmtree(tmp_path / "slow-0" / "checkpoints")
-    again = runs.run_all(TINY, "smoke", 2, tmp_path, only="slow")
-    assert _plain(again["slow"][0]) == _plain(records["slow"][0])
+    (again,) = runs.read_groups(runs.run_all(TINY, "smoke", 2, tmp_path, only="slow"))
+    assert again.runs[0].metrics["test/loss"] == slow.runs[0].metrics["test/loss"]
     assert capsys.readouterr().out.count("compiling") == 1
 
 
@@ -119,49 +110,37 @@ def test_a_damaged_folder_holds_no_finished_run(tmp_path, name, text):
     assert not runs.is_finished(tmp_path, spec)
 
 
-def test_final_accuracy_is_the_mean_of_the_last_evaluations():
-    records = [line(i, i / 100) for i in range(1, 21)]
-    assert outcomes.final(records) == pytest.approx(np.mean(np.arange(11, 21)) / 100)
-    assert outcomes.final(records, tail=2) == pytest.approx(0.195)
-    assert math.isnan(outcomes.final(records, "test/cloud_accuracy"))
-    assert outcomes.final([line(1, None), line(2, 0.5)]) == 0.5
+def groups_of(accuracies):
+    """Runs of 3 rounds of {cell: [accuracy of each seed]}."""
+    return [
+        Group(
+            cell, (), [make_run(seed, (1, 2, 3), **values(one)) for seed, one in enumerate(seeds)]
+        )
+        for cell, seeds in accuracies.items()
+    ]
 
 
-def test_costs_are_those_of_the_first_evaluation_at_the_target():
-    records = [line(1, 0.4), line(2, 0.6), line(3, 0.5), line(4, 0.9)]
-    assert outcomes.cost_to(records, 0.6) == {
-        "round": 2,
-        "sim/time_s": 4.0,
-        "sim/energy_j": 2e3,
-        "bytes": 60.0,
-    }
-    assert outcomes.cost_to(records, 0.95) is None
-    assert outcomes.cost_to([line(1, None)], 0.1) is None
-
-
-def test_the_table_has_means_intervals_and_who_got_there():
-    values = [0.5, 0.6, 0.9]
-    text = outcomes.table(
-        {"one": [[line(3, value)] for value in values], "none": [[line(3, 0.1)]]},
-        target=0.6,
-        more={"x": "X"},
-    )
-    first, second = text.splitlines()[2:]
-    half = stats.t.ppf(0.975, 2) * np.std(values, ddof=1) / np.sqrt(3)
-    assert f"| one | {100 * np.mean(values):.2f} ± {100 * half:.2f} | - | 2 of 3 | 3 ± 0" in first
-    assert second == "| none | 10.00 | - | 0 of 1 | - | - | - | - | - |"
+def values(accuracy):
+    """Metrics of three evaluations."""
+    return {"test/accuracy": [0.0, accuracy, accuracy], "cluster/kl_mean": [0.1, 0.2, 0.3]}
 
 
 def test_published_values_stand_beside_ours(tmp_path):
     of = reproduce_sequential_fl.make(str(pathlib.Path(tmp_path) / "p.json"))
-    records = {cell: [[line(1, 0.8559)]] for cell in of.cells}
-    text = reproduce_sequential_fl.tell(records, of, "cpu")
+    of = dataclasses.replace(of, tail=2)
+    groups = groups_of({cell: [0.8559] for cell in of.cells})
+    text = reproduce_sequential_fl.tell(groups, of, "cpu")
     assert "| fedavg by cefl | 85.59 | 85.59 ± 0.04 |" in text
     assert "| sequential_split | 85.59 | 86.28 ± 0.49 |" in text
 
 
-def _plain(records):
-    return [{key: value for key, value in one.items() if key != "wall/round_ms"} for one in records]
+def test_the_table_of_an_experiment_has_its_cells_and_its_own_columns():
+    of = dataclasses.replace(TINY, tail=2, more={"cluster/kl_mean": "KL"})
+    text = runs.tell(groups_of({"one": [0.5, 0.6], "none": [0.1]}), of, "smoke")
+    assert text.startswith("`tiny` at scale `smoke`, 2 seeds.")
+    assert "| one | 55.00 ± " in text
+    assert "| none | 10.00 | " in text
+    assert "| KL |" in text
 
 
 def _differences(a, b, prefix=""):

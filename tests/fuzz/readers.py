@@ -5,7 +5,6 @@ It raises what a reader must not, and Failure for a result that is not what the 
 
 import contextlib
 import gzip
-import hashlib
 import io
 import json
 import math
@@ -23,7 +22,7 @@ from cefl_jax.methods import default_spec
 from cefl_jax.network.sources import network_file, trace_file
 from cefl_jax.plots import timeline
 from cefl_jax.reports import formats, groups, metrics, runs, settings, tables
-from cefl_jax.runtime import records, seal
+from cefl_jax.runtime import checkpoint, summary
 from tests.network.sources.test_network_file import check_network
 
 MARK = b"|||"  # between the parts of an input that is several files
@@ -190,7 +189,7 @@ def read_idx(data, folder):
 def read_records(data, folder):
     """The metrics of a run, as it reads them itself."""
     path = put(folder, "metrics.jsonl", data)
-    found = refuses(lambda: records.read_metrics(path), ValueError, re.escape(f"{path}: "))
+    found = refuses(lambda: summary.read_metrics(path), ValueError, re.escape(f"{path}: "))
     if found is None:
         return False
     values = [value for record in found for value in record.values() if value is not None]
@@ -246,12 +245,12 @@ def read_status(data, folder):
 
 
 def read_seal(data, folder):
-    """A seal: its bytes after a 0, or else its first line, to which its digest is added here."""
-    if data[:1] > b"\0":
-        data = data[:1] + data[1:] + b"\n" + hashlib.sha256(data[1:]).hexdigest().encode() + b"\n"
+    """A seal, which is trusted where its own digest is right."""
     put(folder, "leaf", b"1")
-    put(folder, seal.SEAL, data[1:])
-    read = (seal.read_facts, seal.verify)
-    facts = [refuses(lambda call=call: call(folder), seal.CorruptCheckpoint, "") for call in read]
+    put(folder, checkpoint.SEAL, data)
+    read = (checkpoint.read_facts, checkpoint.verify)
+    facts = [
+        refuses(lambda call=call: call(folder), checkpoint.CorruptCheckpoint, "") for call in read
+    ]
     demand(facts[1] is None or facts[0] == facts[1], "what is verified is read")
     return facts[1] is not None

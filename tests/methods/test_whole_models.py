@@ -1,4 +1,4 @@
-"""FedAvg, FedProx, SCAFFOLD and FedOpt against oracles from their papers, batch by batch.
+"""FedAvg, FedProx, SCAFFOLD, FedOpt and FedNova against oracles from their papers, batch by batch.
 
 And where they, or methods that split models alone, come to the same, they do.
 """
@@ -85,6 +85,17 @@ def follow_fedopt(run):
         first, second = moments
         assert_close(layers(run.states[index + 1].memory.first), first, CLOSE)
         assert_close(layers(run.states[index + 1].memory.second), second, CLOSE)
+
+
+def follow_fednova(run, momentum):
+    x = layers(run.states[0].params)
+    u = zeros_like(x)
+    for index, metrics in enumerate(run.metrics):
+        x, u, loss = whole_model.fednova(
+            x, u, clients_of(run, index), sgd_of(run.setup.spec), momentum
+        )
+        check(run, index, x, loss, metrics)
+        assert_close(layers(run.states[index + 1].memory), u, CLOSE)
 
 
 def check(run, index, expected, loss, metrics):
@@ -203,6 +214,21 @@ def test_fedopt_with_every_option_of_the_optimizer(optimizer):
     run = play("fedopt", EVERYTHING | changes)
     everybody_finishes(run)
     follow_fedopt(run)
+
+
+@pytest.mark.parametrize("momentum", [0.0, 0.6])
+def test_fednova_of_clients_with_unequal_steps(momentum):
+    passes = EVERYTHING | {"train.local_steps": None, "train.local_epochs": 2}
+    run = play("fednova", passes, emptying=True, rounds=3, server_momentum=momentum)
+    steps = [len(client.batches) for client in clients_of(run, 0) if client.weight]
+    assert len(set(steps)) > 2
+    follow_fednova(run, momentum)
+
+
+def test_fednova_of_clients_with_equal_steps_is_fedavg():
+    runs = [play(method, EVERYTHING) for method in ("fednova", "fedavg")]
+    for ours, theirs in zip(*(run.states for run in runs), strict=True):
+        assert_close(layers(ours.params), layers(theirs.params), CLOSE)
 
 
 @pytest.mark.parametrize("optimizer", OPTIMIZERS)

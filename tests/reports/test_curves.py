@@ -8,8 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cefl_jax.reports.curves import MOST_PLACES, trace
-from cefl_jax.reports.intervals import interval
+from cefl_jax.reports.curves import MAX_PLACES, interval, trace
 from tests.reports.folders import make_run
 
 METRIC, TIME = "test/accuracy", "sim/time_s"
@@ -89,5 +88,5 @@ def test_what_has_no_common_place_has_no_curve(runs):
 
 def test_a_long_run_has_a_bounded_number_of_places():
     curve = trace([run(0, [(x, 0.5) for x in range(1, 5001)])], METRIC, "round")
-    assert len(curve.x) == MOST_PLACES
+    assert len(curve.x) == MAX_PLACES
     assert (curve.x[0], curve.x[-1]) == (1, 5000)

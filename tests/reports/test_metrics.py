@@ -129,7 +129,7 @@ def test_what_is_no_file_of_bounded_size_is_told(tmp_path, monkeypatch):
     sound = write(tmp_path / "sound", '{"round": 3}')
     large = write(tmp_path / "large", '{"round": 3,            "x": 1}')
     os.mkfifo(tmp_path / "pipe")
-    monkeypatch.setattr(metrics, "MOST_BYTES", 20)
+    monkeypatch.setattr(metrics, "MAX_METRICS_BYTES", 20)
     others = [str(tmp_path / name) for name in ("pipe", "absent")]
     whole, faults = read_metrics([sound, large, *others])
     assert list(whole) == [sound]

@@ -9,7 +9,7 @@ import pytest
 
 from cefl_jax.data import sources
 from cefl_jax.data.dataset import make_dataset
-from cefl_jax.reports import partitions
+from cefl_jax.reports import page
 from cefl_jax.reports.groups import by_section
 from tests.reports.folders import add_file, make_run
 
@@ -38,7 +38,7 @@ def test_a_partition_of_several_runs_is_shown_once(tmp_path):
         for name in ("cefl", "fedavg")
         for seed in (0, 1, 2)
     ]
-    pictures, more = partitions.gather(section_of(*runs), 2)
+    pictures, more = page.gather_partitions(section_of(*runs), 2)
     assert pictures == [(0, PNG + b"\0", ""), (1, PNG + b"\1", "")]
     assert more == 1
 
@@ -48,7 +48,7 @@ def test_any_run_with_the_partition_may_have_the_picture(tmp_path):
         make_run(0, folder=folder(tmp_path, "a", [[1]])),
         make_run(0, folder=folder(tmp_path, "b", [[1]], PNG), method__name="fedavg"),
     ]
-    assert partitions.gather(section_of(*runs), 9) == ([(0, PNG, "")], 0)
+    assert page.gather_partitions(section_of(*runs), 9) == ([(0, PNG, "")], 0)
 
 
 @pytest.mark.parametrize("share", [0.0, 0.2])
@@ -56,14 +56,14 @@ def test_a_missing_picture_is_drawn_from_indices_and_labels(tmp_path, monkeypatc
     """Indices of what is left to train on, where examples were held out."""
     seen = []
     monkeypatch.setattr(
-        partitions,
+        page,
         "draw_partition",
         lambda file, *given: (seen.append(given), file.write(b"drawn")),
     )
     labels = sources.hold_out(sources.load("fashion_mnist_12k"), share, seed=3).train_labels
     parts = [[5, 0, 1], [7, 6000]]
     run = make_run(3, folder=folder(tmp_path, "a", parts), data__validation_share=share)
-    assert partitions.gather(section_of(run), 1) == ([(3, b"drawn", "")], 0)
+    assert page.gather_partitions(section_of(run), 1) == ([(3, b"drawn", "")], 0)
     expected = [
         [sum(labels[index] == label for index in part) for label in range(10)] for part in parts
     ]
@@ -72,10 +72,10 @@ def test_a_missing_picture_is_drawn_from_indices_and_labels(tmp_path, monkeypatc
 
 def test_a_drawn_picture_names_the_classes_that_the_data_have(tmp_path, monkeypatch):
     seen = []
-    monkeypatch.setattr(partitions, "draw_partition", lambda file, *given: seen.append(given))
+    monkeypatch.setattr(page, "draw_partition", lambda file, *given: seen.append(given))
     whole = make_dataset("letters", *2 * (np.zeros((3, 2, 2), np.uint8), [7, 5, 26]))
     monkeypatch.setattr(sources, "load", lambda *_: whole)
-    partitions.gather(section_of(make_run(0, folder=folder(tmp_path, "a", [[0], [1]]))), 1)
+    page.gather_partitions(section_of(make_run(0, folder=folder(tmp_path, "a", [[0], [1]]))), 1)
     ((counts, names),) = seen
     assert names == ["5", "7", "26"]
     np.testing.assert_array_equal(counts, [[0, 1, 0], [1, 0, 0]])
@@ -83,7 +83,7 @@ def test_a_drawn_picture_names_the_classes_that_the_data_have(tmp_path, monkeypa
 
 def test_what_is_drawn_is_a_picture(tmp_path):
     run = make_run(0, folder=folder(tmp_path, "a", [[0, 1], [2]]))
-    (picture,), _ = partitions.gather(section_of(run), 1)
+    (picture,), _ = page.gather_partitions(section_of(run), 1)
     (tmp_path / "drawn.png").write_bytes(picture.png)
     assert matplotlib.image.imread(tmp_path / "drawn.png").ndim == 3
 
@@ -98,7 +98,7 @@ def test_what_is_drawn_is_a_picture(tmp_path):
 )
 def test_what_cannot_be_drawn_is_told(tmp_path, indices, data, reason):
     run = make_run(0, folder=folder(tmp_path, "a", indices, b"no PNG"), data__name=data)
-    (picture,), _ = partitions.gather(section_of(run), 1)
+    (picture,), _ = page.gather_partitions(section_of(run), 1)
     assert picture.png is None
     with pytest.raises(ValueError, match=reason):
         raise ValueError(picture.reason)
@@ -107,7 +107,7 @@ def test_what_cannot_be_drawn_is_told(tmp_path, indices, data, reason):
 @pytest.mark.parametrize("data_path", ["~no.such.user", "a\0b", "", "/dev"])
 def test_labels_that_cannot_be_read_are_told(tmp_path, data_path):
     run = make_run(0, folder=folder(tmp_path, "a", [[0]]), data__name="mnist", data__path=data_path)
-    (picture,), _ = partitions.gather(section_of(run), 1)
+    (picture,), _ = page.gather_partitions(section_of(run), 1)
     assert picture.png is None
     assert picture.reason.startswith("data.path")
 
@@ -118,11 +118,11 @@ def test_what_is_no_file_of_bounded_size_is_no_picture(tmp_path, monkeypatch):
     (piped / "partition.json").unlink()
     os.mkfifo(piped / "partition.json")
     os.mkfifo(piped / "partition.png")
-    monkeypatch.setattr(partitions, "MOST_PNG_BYTES", len(PNG) - 1)
-    monkeypatch.setattr(partitions, "draw_partition", lambda file, *_: file.write(b"drawn"))
+    monkeypatch.setattr(page, "MAX_PNG_BYTES", len(PNG) - 1)
+    monkeypatch.setattr(page, "draw_partition", lambda file, *_: file.write(b"drawn"))
     runs = [make_run(0, folder=large), make_run(1, folder=piped)]
-    assert partitions.gather(section_of(*runs), 9) == ([(0, b"drawn", "")], 0)
+    assert page.gather_partitions(section_of(*runs), 9) == ([(0, b"drawn", "")], 0)
 
 
 def test_a_run_that_says_nothing_of_its_partition_has_no_picture(tmp_path):
-    assert partitions.gather(section_of(make_run(0, folder=tmp_path)), 1) == ([], 0)
+    assert page.gather_partitions(section_of(make_run(0, folder=tmp_path)), 1) == ([], 0)

@@ -14,9 +14,7 @@ import orbax.checkpoint as ocp
 import pytest
 
 from cefl_jax.runtime import checkpoint
-from cefl_jax.runtime.checkpoint import Checkpoints
-from cefl_jax.runtime.leaves import flatten, restore
-from cefl_jax.runtime.seal import SEAL, CorruptCheckpoint
+from cefl_jax.runtime.checkpoint import SEAL, Checkpoints, CorruptCheckpoint, flatten, restore
 
 HERE = jax.sharding.SingleDeviceSharding(jax.devices()[0])
 

@@ -7,13 +7,12 @@ import sys
 import pytest
 
 from cefl_jax.runtime import workdir as folders
-from cefl_jax.runtime.claim import LOCK, check_workdir, lock_folder, read_config
-from cefl_jax.runtime.workdir import open_workdir
+from cefl_jax.runtime.workdir import LOCK, check_workdir, lock_folder, open_workdir, read_config
 
 ROOT = pathlib.Path(__file__).parents[2]
 HOLD = """
 import pathlib, sys
-from cefl_jax.runtime.claim import lock_folder
+from cefl_jax.runtime.workdir import lock_folder
 lock = lock_folder(pathlib.Path(sys.argv[1]))
 print("held", flush=True)
 sys.stdin.readline()

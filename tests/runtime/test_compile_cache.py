@@ -9,7 +9,7 @@ import pytest
 from jax._src.lru_cache import LRUCache  # for its lock, which has no other name
 from jax.experimental.compilation_cache import compilation_cache
 
-from cefl_jax.runtime import compile_cache
+from cefl_jax.runtime import cpu
 
 SETTINGS = (
     "jax_compilation_cache_dir",
@@ -47,8 +47,8 @@ def events():
 @pytest.mark.usefixtures("_no_folder")
 def test_what_is_compiled_is_kept_and_found(tmp_path, monkeypatch, events):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    compile_cache.keep()
-    folder = tmp_path / "cefl_jax" / compile_cache.machine()
+    cpu.use_compile_cache()
+    folder = tmp_path / "cefl_jax" / cpu.machine()
     assert folder.stat().st_mode & 0o777 == 0o700
     assert list(folder.glob("*-cache")) == []
     for _ in range(2):
@@ -71,8 +71,8 @@ def test_an_unfinished_program_is_removed_and_does_not_end_the_writing(
     tmp_path, monkeypatch, events, damage
 ):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    compile_cache.keep()
-    folder = tmp_path / "cefl_jax" / compile_cache.machine()
+    cpu.use_compile_cache()
+    folder = tmp_path / "cefl_jax" / cpu.machine()
     compile_one(7)
     (program,) = folder.glob("jit__lambda*-cache")
     content, stamp = program.read_bytes(), program.with_name(program.name[:-5] + "atime")
@@ -83,7 +83,7 @@ def test_an_unfinished_program_is_removed_and_does_not_end_the_writing(
         stamp.unlink()
     compilation_cache.reset_cache()
     jax.config.update("jax_compilation_cache_dir", None)
-    compile_cache.keep()
+    cpu.use_compile_cache()
     events.clear()
     compile_one(7)
     compile_one(8)
@@ -99,14 +99,14 @@ def test_an_unfinished_program_is_removed_and_does_not_end_the_writing(
 def test_what_another_process_is_writing_is_left_alone(tmp_path, monkeypatch):
     """Nothing is removed while somebody has the lock that JAX writes under."""
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    compile_cache.keep()
-    folder = tmp_path / "cefl_jax" / compile_cache.machine()
-    monkeypatch.setattr(compile_cache, "LOCK_S", 0.0)
+    cpu.use_compile_cache()
+    folder = tmp_path / "cefl_jax" / cpu.machine()
+    monkeypatch.setattr(cpu, "CACHE_LOCK_S", 0.0)
     (folder / "key-cache").write_bytes(b"")
     with LRUCache(str(folder), max_size=1).lock, pytest.raises(OSError, match="lock"):
-        compile_cache.remove_unfinished(folder)
+        cpu.remove_unfinished(folder)
     assert (folder / "key-cache").exists()
-    compile_cache.remove_unfinished(folder)
+    cpu.remove_unfinished(folder)
     assert not (folder / "key-cache").exists()
 
 
@@ -115,7 +115,7 @@ def test_a_folder_that_the_user_has_named_wins(tmp_path, monkeypatch):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "unused"))
     jax.config.update("jax_compilation_cache_dir", str(tmp_path / "named"))
     before = [getattr(jax.config, name) for name in SETTINGS]
-    compile_cache.keep()
+    cpu.use_compile_cache()
     assert [getattr(jax.config, name) for name in SETTINGS] == before
     assert list(tmp_path.iterdir()) == []
 
@@ -126,7 +126,7 @@ def test_where_nothing_can_be_written_jax_is_left_as_it_was(tmp_path, monkeypatc
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "file"))
     before = [getattr(jax.config, name) for name in SETTINGS]
     warned = []
-    compile_cache.keep(warned.append)
+    cpu.use_compile_cache(warned.append)
     (line,) = warned
     assert line.startswith("compiled programs cannot be kept for later runs: ")
     assert str(tmp_path / "file") in line
@@ -147,14 +147,14 @@ def test_the_folder_is_the_users(tmp_path, monkeypatch, variable, base):
     monkeypatch.delenv("XDG_CACHE_HOME", raising=False)
     if variable is not None:
         monkeypatch.setitem(os.environ, "XDG_CACHE_HOME", variable.format(tmp_path))
-    assert compile_cache.user_folder() == tmp_path / base / "cefl_jax"
+    assert cpu.cache_folder() == tmp_path / base / "cefl_jax"
 
 
 def test_each_kind_of_cpu_and_compiler_has_a_name(monkeypatch):
     def named(flags, mhz):
         monkeypatch.setattr(pathlib.Path, "exists", lambda _: True)
         monkeypatch.setattr(pathlib.Path, "read_text", lambda _: CPU.format(flags, mhz))
-        return compile_cache.machine()
+        return cpu.machine()
 
     assert named("sse avx2", 2000) == named("sse avx2", 3000)
     assert named("sse avx2", 2000) != named("sse", 2000)

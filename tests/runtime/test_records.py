@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from cefl_jax.runtime import records
-from cefl_jax.runtime.records import read_metrics
+from cefl_jax.runtime import summary
+from cefl_jax.runtime.summary import read_metrics
 
 KEYS = st.sampled_from(["test/accuracy", "train/loss", "x"]) | st.text(
     st.characters(codec="utf-8"), max_size=5
@@ -76,7 +76,7 @@ def test_a_line_that_is_no_record_is_told(tmp_path, line, said):
 def test_what_is_no_file_of_bounded_size_is_refused(tmp_path, monkeypatch):
     os.mkfifo(tmp_path / "pipe")
     file = write(tmp_path, '{"round": 1}\n')
-    monkeypatch.setattr(records, "MOST_BYTES", 12)
+    monkeypatch.setattr(summary, "MAX_METRICS_BYTES", 12)
     for path, said in (
         (tmp_path / "pipe", "is a pipe or a device"),
         (tmp_path, "is a folder"),

@@ -5,7 +5,7 @@ import shutil
 
 import pytest
 
-from cefl_jax.runtime.seal import SEAL, CorruptCheckpoint, read_facts, seal, verify
+from cefl_jax.runtime.checkpoint import SEAL, CorruptCheckpoint, read_facts, seal, verify
 
 FACTS = {"round": 7, "score": None, "of": {"a": [1, 2.5, "é"]}}
 

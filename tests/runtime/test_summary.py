@@ -7,8 +7,7 @@ import jax
 import numpy as np
 import pytest
 
-from cefl_jax.runtime.records import METRIC_KEYS
-from cefl_jax.runtime.summary import rounds_per_second, summarize
+from cefl_jax.runtime.summary import METRIC_KEYS, rounds_per_second, summarize
 from tests.runtime.examples import make_record, without
 
 FACTS = {"wall_s": 20.0, "compile_s": 5.0, "device_kind": "cpu", "device_count": 2}

@@ -12,9 +12,8 @@ import numpy as np
 import pytest
 from tensorboardX.proto.event_pb2 import Event
 
-from cefl_jax.runtime.claim import EVENTS, LOCK, RUN_FILES, check_workdir
-from cefl_jax.runtime.records import METRIC_KEYS, read_metrics
-from cefl_jax.runtime.workdir import open_workdir
+from cefl_jax.runtime.summary import METRIC_KEYS, read_metrics
+from cefl_jax.runtime.workdir import EVENTS, LOCK, RUN_FILES, check_workdir, open_workdir
 from tests.runtime.examples import make_record, without
 
 # Typed from the design's list, and not taken from the code.

@@ -1,30 +1,46 @@
-"""A user's own computing power network, from a file."""
+"""A user's own computing power network, from a file that is checked entry by entry.
+
+Every complaint is one line that names the file and the entry, as in `edges[1].device`.
+"""
 
 import dataclasses
+import difflib
+import re
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
+import yaml
 
-from cefl_jax.network.sources.assembly import NOISE_W_PER_HZ, Plan, Sites, to_network
-from cefl_jax.network.sources.devices import CLASSES, DeviceClass
-from cefl_jax.network.sources.document import (
-    DocumentError,
-    check_keys,
-    check_list,
-    check_number,
-    read_document,
-    show_key,
-    suggest,
+from cefl_jax.network.sources.assembly import (
+    CLASSES,
+    NOISE_W_PER_HZ,
+    DeviceClass,
+    Plan,
+    Sites,
+    mean_snr,
+    to_network,
 )
-from cefl_jax.network.sources.file_links import measured_snr, modelled_snr
 from cefl_jax.network.topology import Network
-from cefl_jax.safe_read import expand_user, one_line, show
+from cefl_jax.safe_read import (
+    InputFileError,
+    decode,
+    expand_user,
+    one_line,
+    parse_json,
+    read_bytes,
+    show,
+)
 
-MOST_CLIENTS = 10_000_000
-MOST_KM = 1e6  # of a coordinate
+MAX_BYTES = 50_000_000
+MAX_YAML_BYTES = 5_000_000  # a minute to read
+MAX_CLIENTS = 10_000_000
+MAX_KM = 1e6  # of a coordinate
+MAX_NAMES = 30  # in a message
+MIN_NUMBER, MAX_NUMBER = 1e-25, 1e25  # float32 holds it, and 100 dB of fading more
 
 DEVICE_FIELDS = tuple(field.name for field in dataclasses.fields(DeviceClass))
+DIRECTIONS = {"up_bps": "to", "down_bps": "from"}
 
 
 class _Entries(NamedTuple):
@@ -58,10 +74,13 @@ def read_network(
                                   # node, and the last column for `front`
         # noise_w_per_hz: 4e-21   # optional: noise density in the path-loss model
 
-    `device` names a class of the file or one of `devices.CLASSES`; the five fields of a class are
+    `device` names a class of the file or one of `assembly.CLASSES`; the five fields of a class are
     those of `DeviceClass`, all of them needed. A client needs a bandwidth. Where rates are
     modelled, clients, edge nodes and front need a power to transmit with; where they are measured,
     they become signal-to-noise ratios 2^(rate / bandwidth) - 1, which shadow fading then changes.
+
+    YAML is read as numbers, texts, lists and mappings with texts as keys, whatever its tags say; a
+    number is one of JSON, such as 5e9.
 
     Args:
       path: network.path, the file.
@@ -78,16 +97,16 @@ def read_network(
         raise ValueError(f"network.path={path!r}: name the JSON or YAML file of the network")
     path = expand_user(path)
     try:
-        document = read_document(path)
-        check_keys(
+        document = _read_document(path)
+        _check_keys(
             document,
             "",
             ("clients", "edges", "front", "cloud"),
             ("devices", "noise_w_per_hz", "links"),
         )
         plan = _plan(path, document, num_clients, num_edges)
-        snr = _snr(document, plan)
-    except DocumentError as error:
+        snr = _links(document, plan)
+    except InputFileError as error:
         raise ValueError(one_line(f"network.path={path}: {error}")) from error
     return to_network(plan, *snr), tuple(plan.classes)
 
@@ -101,14 +120,17 @@ def _plan(path, document, num_clients, num_edges):
     _check_counts(path, sum(clients.counts), len(edges.names), num_clients, num_edges)
     for group, name in enumerate(clients.names):
         if not classes[name].bandwidth_hz:
-            raise DocumentError(
+            raise InputFileError(
                 f"clients[{group}].device={show(name)} has bandwidth_hz=0, and a client needs one; "
                 "name another class"
             )
     names = [*clients.names, *edges.names, front["device"], cloud["device"]]
     used = {name: classes[name] for name in names}
     kinds = {name: kind for kind, name in enumerate(used)}
-    kind_of = lambda names: np.array([kinds[name] for name in names])  # noqa: E731
+
+    def kind_of(names):
+        return np.array([kinds[name] for name in names])
+
     return Plan(
         classes=used,
         clients=Sites(
@@ -124,18 +146,18 @@ def _plan(path, document, num_clients, num_edges):
 
 def _own_classes(devices):
     if not isinstance(devices, dict):
-        raise DocumentError(f"devices={show(devices)} needs to be a mapping of names to classes")
+        raise InputFileError(f"devices={show(devices)} needs to be a mapping of names to classes")
     for name, fields in devices.items():
-        where = f"devices.{show_key(name)}"
+        where = f"devices.{_show_key(name)}"
         if not isinstance(name, str) or not name or not name.isprintable():
-            raise DocumentError(f"{where} needs a name that is text in one line")
+            raise InputFileError(f"{where} needs a name that is text in one line")
         if name in CLASSES:
-            raise DocumentError(f"{where} is a class that exists; give yours another name")
-        check_keys(fields, where, DEVICE_FIELDS)
+            raise InputFileError(f"{where} is a class that exists; give yours another name")
+        _check_keys(fields, where, DEVICE_FIELDS)
         for field in DEVICE_FIELDS:
-            check_number(fields[field], f"{where}.{field}", zero=field != "flop_per_s")
+            _check_number(fields[field], f"{where}.{field}", zero=field != "flop_per_s")
         if fields["busy_w"] < fields["idle_w"]:
-            raise DocumentError(
+            raise InputFileError(
                 f"{where}.busy_w={fields['busy_w']} is less than idle_w={fields['idle_w']}; it is "
                 "all that the device draws while computing"
             )
@@ -143,7 +165,7 @@ def _own_classes(devices):
 
 
 def _entries(value, where, classes, required=(), optional=()):
-    check_list(value, where)
+    _check_list(value, where)
     made = [
         _entry(entry, f"{where}[{index}]", classes, ("position_km", *required), optional)
         for index, entry in enumerate(value)
@@ -157,33 +179,33 @@ def _entries(value, where, classes, required=(), optional=()):
 
 
 def _entry(value, where, classes, required=(), optional=()):
-    check_keys(value, where, ("device", *required), optional)
+    _check_keys(value, where, ("device", *required), optional)
     name = value["device"]
     if not isinstance(name, str) or name not in classes:
-        raise DocumentError(f"{where}.device={show(name)} is unknown; {suggest(name, classes)}")
+        raise InputFileError(f"{where}.device={show(name)} is unknown; {_suggest(name, classes)}")
     if "position_km" in value:
         _check_position(value["position_km"], f"{where}.position_km")
     if "backhaul_bps" in value:
-        check_number(value["backhaul_bps"], f"{where}.backhaul_bps")
+        _check_number(value["backhaul_bps"], f"{where}.backhaul_bps")
     count = value.get("count", 1)
-    if type(count) is not int or not 1 <= count <= MOST_CLIENTS:
-        raise DocumentError(
-            f"{where}.count={show(count)} needs to be a whole number from 1 to {MOST_CLIENTS}"
+    if type(count) is not int or not 1 <= count <= MAX_CLIENTS:
+        raise InputFileError(
+            f"{where}.count={show(count)} needs to be a whole number from 1 to {MAX_CLIENTS}"
         )
     return value
 
 
 def _check_position(value, where):
     fits = isinstance(value, list) and len(value) == 2
-    if not fits or not all(type(x) in (int, float) and abs(x) <= MOST_KM for x in value):
-        raise DocumentError(
-            f"{where}={show(value)} needs to be a pair [x, y] of numbers within {MOST_KM:g}"
+    if not fits or not all(type(x) in (int, float) and abs(x) <= MAX_KM for x in value):
+        raise InputFileError(
+            f"{where}={show(value)} needs to be a pair [x, y] of numbers within {MAX_KM:g}"
         )
 
 
 def _check_counts(path, clients, edges, num_clients, num_edges):
-    if clients > MOST_CLIENTS:
-        raise DocumentError(f"describes {clients} clients, and {MOST_CLIENTS} is the most")
+    if clients > MAX_CLIENTS:
+        raise InputFileError(f"describes {clients} clients, and {MAX_CLIENTS} is the most")
     if clients != num_clients:
         raise ValueError(
             f"data.partition.num_clients={num_clients}: network.path={path} describes {clients} "
@@ -196,11 +218,140 @@ def _check_counts(path, clients, edges, num_clients, num_edges):
         )
 
 
-def _snr(document, plan):
-    if "links" not in document:
+def _links(document, plan):
+    """Signal-to-noise ratios up and down, by the path-loss model or of the measured rates."""
+    bandwidth_hz = np.array([device.bandwidth_hz for device in plan.classes.values()], np.float64)
+    bandwidth_hz = bandwidth_hz[plan.clients.kind][:, None]
+    if "links" in document:
+        if "noise_w_per_hz" in document:
+            raise InputFileError("noise_w_per_hz is not read where links are measured; remove it")
+        _check_keys(document["links"], "links", tuple(DIRECTIONS))
+        rates = [_rates(document["links"][name], f"links.{name}", plan) for name in DIRECTIONS]
+        with np.errstate(over="ignore"):  # an infinite ratio is refused below
+            links = tuple(np.expm1(rate / bandwidth_hz * np.log(2)) for rate in rates)
+        remedy = "its rate, or the client's bandwidth_hz"
+    else:
         noise_w_per_hz = document.get("noise_w_per_hz", NOISE_W_PER_HZ)
-        check_number(noise_w_per_hz, "noise_w_per_hz")
-        return modelled_snr(plan, noise_w_per_hz)
-    if "noise_w_per_hz" in document:
-        raise DocumentError("noise_w_per_hz is not read where links are measured; remove it")
-    return measured_snr(document["links"], plan)
+        _check_number(noise_w_per_hz, "noise_w_per_hz")
+        links = mean_snr(plan, noise_w_per_hz)
+        remedy = "transmit_w, bandwidth_hz or position_km of one of them, or noise_w_per_hz"
+    for direction, snr in zip(DIRECTIONS.values(), links, strict=True):
+        for what, values in (
+            ("signal-to-noise ratio", snr),
+            ("rate in bit/s", bandwidth_hz * np.log1p(snr) / np.log(2)),
+        ):
+            wrong = ~((values >= MIN_NUMBER) & (values <= MAX_NUMBER))
+            if wrong.any():
+                client, server = np.unravel_index(wrong.argmax(), wrong.shape)
+                name = "front" if server == snr.shape[1] - 1 else f"edges[{server}]"
+                raise InputFileError(
+                    f"client {client} has a link {direction} {name} with the {what} "
+                    f"{values[client, server]:g}, which needs to be from {MIN_NUMBER:g} to "
+                    f"{MAX_NUMBER:g}; change {remedy}"
+                )
+    return links
+
+
+def _rates(rows, where, plan):
+    """f64[N, E + 1] of lists of positive numbers."""
+    num_clients, num_servers = len(plan.clients.kind), len(plan.backhaul_bps)
+    _check_list(rows, where, num_clients)
+    for client, row in enumerate(rows):
+        _check_list(row, f"{where}[{client}]", num_servers)
+        for server, rate in enumerate(row):
+            _check_number(rate, f"{where}[{client}][{server}]")
+    return np.array(rows, np.float64)
+
+
+def _check_keys(value, where, required, optional=()):
+    """Refuses anything but a mapping of the required and some optional keys."""
+    known = (*required, *optional)
+    if not isinstance(value, dict):
+        raise InputFileError(
+            f"{where or 'the file'} is {show(value)}, and needs to be a mapping of "
+            f"{', '.join(known)}"
+        )
+    inside = f"{where}." if where else ""
+    for key in value:
+        if key not in known:
+            raise InputFileError(f"{inside}{_show_key(key)} is unknown; {_suggest(key, known)}")
+    for key in required:
+        if key not in value:
+            raise InputFileError(f"{inside}{key} is missing; add it")
+
+
+def _check_list(value, where, length=None):
+    """Refuses anything but a list of at least one entry, or of `length`."""
+    wanted = "at least one" if length is None else length
+    if not isinstance(value, list):
+        raise InputFileError(f"{where}={show(value)} needs to be a list of {wanted} entries")
+    if not value or (length is not None and len(value) != length):
+        raise InputFileError(f"{where} has {len(value)} entries, and needs {wanted}; correct it")
+
+
+def _check_number(value, where, zero=False):
+    """Refuses anything but a number in the range, or 0 where it may be."""
+    if type(value) not in (int, float):  # true is an int, but no number
+        raise InputFileError(f"{where}={show(value)} needs to be a number")
+    if not MIN_NUMBER <= value <= MAX_NUMBER and not (zero and value == 0):  # nor is nan
+        wanted = "0, or " if zero else ""
+        raise InputFileError(
+            f"{where}={show(value)} needs to be {wanted}from {MIN_NUMBER:g} to {MAX_NUMBER:g}; "
+            "correct it"
+        )
+
+
+def _suggest(name, known):
+    """The names that there are, the one closest to `name` first."""
+    close = difflib.get_close_matches(name[:40], known, 1) if isinstance(name, str) else ()
+    hint = f"did you mean {_show_key(close[0])}? " if close else ""
+    first = ", ".join(map(_show_key, [*known][:MAX_NAMES]))
+    return f"{hint}known: {first}{', ...' if len(known) > MAX_NAMES else ''}"
+
+
+def _show_key(key):
+    """A key in an error message, as `show` shows a value."""
+    return key if isinstance(key, str) and key.isidentifier() and len(key) <= 40 else show(key)
+
+
+def _read_document(path):
+    """The content of a *.json, *.yaml or *.yml file as dicts, lists, texts and numbers."""
+    kind = Path(path).suffix.lower()
+    if kind not in (".json", ".yaml", ".yml"):
+        raise InputFileError("its name needs to end in .json, .yaml or .yml; rename it")
+    if kind == ".json":
+        return parse_json(read_bytes(path, MAX_BYTES))
+    text = decode(read_bytes(path, MAX_YAML_BYTES))
+    try:
+        return yaml.load(text, _PlainLoader)
+    except RecursionError as error:
+        raise InputFileError("is nested too deeply; write it flatter") from error
+    except (yaml.YAMLError, ValueError) as error:  # ValueError: a number of thousands of digits
+        reason = " ".join(str(error).split())
+        raise InputFileError(f"cannot be read as YAML: {reason:.200}; correct it") from error
+
+
+class _PlainLoader(yaml.BaseLoader):
+    """Lists, mappings with texts as keys, texts and numbers: no tags, no merges."""
+
+    def construct_scalar(self, node):
+        text = super().construct_scalar(node)
+        if node.style is None and (number := _NUMBER.fullmatch(text)):  # None: not in quotes
+            return int(text) if number["whole"] else float(text)
+        return text
+
+    def construct_mapping(self, node, deep=False):
+        for key, _ in node.value:
+            if not isinstance(self.construct_object(key), str):
+                raise yaml.YAMLError(
+                    f"the key in line {key.start_mark.line + 1} is no text: put it in quotes"
+                )
+        made = super().construct_mapping(node, deep)
+        if len(made) < len(node.value):
+            raise yaml.YAMLError(
+                f"a key is given twice in the mapping of line {node.start_mark.line + 1}"
+            )
+        return made
+
+
+_NUMBER = re.compile(r"(?P<whole>[-+]?[0-9]+)|[-+]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][-+]?[0-9]+)?")

@@ -4,8 +4,14 @@ import dataclasses
 
 import numpy as np
 
-from cefl_jax.network.sources.assembly import Plan, Sites, mean_snr, to_network
-from cefl_jax.network.sources.devices import CLASSES, DeviceClass
+from cefl_jax.network.sources.assembly import (
+    CLASSES,
+    DeviceClass,
+    Plan,
+    Sites,
+    mean_snr,
+    to_network,
+)
 from cefl_jax.network.sources.network_file import read_network
 from cefl_jax.network.topology import Network
 from cefl_jax.specs import NetworkSpec

@@ -13,8 +13,8 @@ import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from cefl_jax.network.sources import document, network_file
-from cefl_jax.network.sources.devices import CLASSES
+from cefl_jax.network.sources import network_file
+from cefl_jax.network.sources.assembly import CLASSES
 from cefl_jax.network.sources.network_file import read_network
 from cefl_jax.network.sources.presets import make_network
 from cefl_jax.specs import NetworkSpec
@@ -262,9 +262,21 @@ WRONG = {
     "text_rate": ("links.up_bps.2.0", "1e6", "links.up_bps[2][0]='1e6' needs to be a number"),
     "no_rate_at_all": ("links.up_bps.0.1", 0, "links.up_bps[0][1]=0 needs to be from 1e-25"),
     "nan_rate": ("links.up_bps.0.1", float("nan"), "links.up_bps[0][1]=nan needs to be from"),
-    "steep_rate": ("links.up_bps.0.2", 5e9, "links.up_bps[0][2]=5e+09 is 1000 bit/s for each Hz"),
-    "endless_rate": ("links.up_bps.0.2", 1e24, "links.up_bps[0][2]=1e+24 is 2e+17 bit/s for each"),
-    "faint_rate": ("links.down_bps.2.2", 1e-25, "links.down_bps[2][2]=1e-25 is 5e-33 bit/s for"),
+    "steep_rate": (
+        "links.up_bps.0.2",
+        5e9,
+        "client 0 has a link to front with the signal-to-noise ratio",
+    ),
+    "endless_rate": (
+        "links.up_bps.0.2",
+        1e24,
+        "client 0 has a link to front with the signal-to-noise ratio",
+    ),
+    "faint_rate": (
+        "links.down_bps.2.2",
+        1e-25,
+        "client 2 has a link from front with the signal-to-noise ratio",
+    ),
 }
 
 
@@ -302,22 +314,16 @@ UNREADABLE = {
     "deep.yaml": ("[" * 100_000, "is nested too deeply"),
     "digits.json": (f'{{"a": {"9" * 5000}}}', "cannot be read as JSON"),
     "hex.yaml": (f"noise: 1\nclients: 0x{'f' * 9000}", "noise is unknown"),
-    "self.yaml": ("&a [*a]", "the file is [[[...]]], and needs to be a mapping"),
+    "self.yaml": ("&a [*a]", "cannot be read as YAML: found unconstructable recursive node"),
     "bomb.yaml": (BOMB, "a is unknown"),
     "bomb_inside.yaml": (BOMB + "clients: *l", "a is unknown"),
-    "merge_bomb.yaml": (MERGE_BOMB, "cannot be read as YAML: merge key in line 2"),
-    "python.yaml": ("!!python/object/apply:os.getcwd []", "cannot be read as YAML: could not"),
-    "python_name.yaml": ("cloud: !!python/name:os.system", "cannot be read as YAML: could not"),
-    "tag.yaml": ("cloud: !mine {}", "cannot be read as YAML: could not determine a constructor"),
-    "bool.yaml": ("cloud: !!bool perhaps", "cannot be read as YAML"),
-    "time.yaml": ("cloud: !!timestamp now", "cannot be read as YAML"),
-    "date.yaml": ("cloud: 2020-13-45", "cannot be read as YAML"),
+    "merge_bomb.yaml": (MERGE_BOMB, "a is unknown"),
+    "python.yaml": ("!!python/object/apply:os.getcwd []", "the file is []"),
+    "python_name.yaml": ("cloud: !!python/name:os.system", "clients is missing"),
+    "tag.yaml": ("cloud: !mine {}", "clients is missing"),
     "list_key.yaml": ("[1]: 2", "cannot be read as YAML: the key in line 1 is no text: put it in"),
     "number_key.yaml": ("\n1: 2", "cannot be read as YAML: the key in line 2 is no text: put it"),
-    "truth_key.yaml": ("on: 2", "cannot be read as YAML: the key in line 1 is no text: put it in"),
-    "sixty.yaml": ("a: 1:30", "cannot be read as YAML: the number in line 1 has a colon"),
-    "long_sixty.yaml": (f"a: 1{':1' * 500_000}", "cannot be read as YAML: the number in line"),
-    "sixty_float.yaml": ("a: 1:30.5", "cannot be read as YAML: the number in line 1 has a colon"),
+    "truth_key.yaml": ("on: 2", "on is unknown"),
     "surrogate.json": ('{"a": "\\ud800"}', "has text that is not Unicode, half of a surrogate"),
     "surrogate_key.json": ('{"\\udfff": 1}', "has text that is not Unicode, half of a surrogate"),
     "deepish.json": ("[" * 60 + "]" * 60, "is nested too deeply"),
@@ -359,9 +365,14 @@ def test_a_bomb_is_refused_without_setting_it_off(tmp_path, entry, message):
     assert len(str(error.value)) < 500
 
 
-def test_a_number_of_too_many_digits_is_shown_all_the_same(tmp_path):
-    text = yaml.safe_dump(VALID).replace("10000000000.0", f"0x{'f' * 9000}")
-    with pytest.raises(ValueError, match=r"front\.backhaul_bps=a number of thousands of digits"):
+@pytest.mark.parametrize("number", ["1:30", "0xff", "1_000", ".inf", "true", "!!int 5", "'5'"])
+def test_yaml_has_no_numbers_but_those_of_json(tmp_path, number):
+    text = yaml.safe_dump(VALID).replace("10000000000.0", number)
+    assert number in text
+    if number == "!!int 5":
+        read(tmp_path, text, "mine.yaml")  # a tag changes nothing
+        return
+    with pytest.raises(ValueError, match=r"front\.backhaul_bps='.*' needs to be a number"):
         read(tmp_path, text, "mine.yaml")
 
 
@@ -388,10 +399,10 @@ def test_a_file_must_be_there_and_be_one(tmp_path):
 
 def test_a_file_of_more_than_its_bytes_is_not_read(tmp_path, monkeypatch):
     text = json.dumps(VALID)
-    for limit, name in (("MOST_BYTES", "mine.json"), ("MOST_YAML_BYTES", "mine.yaml")):
-        monkeypatch.setattr(document, limit, len(text))
+    for limit, name in (("MAX_BYTES", "mine.json"), ("MAX_YAML_BYTES", "mine.yaml")):
+        monkeypatch.setattr(network_file, limit, len(text))
         assert read(tmp_path, text, name)
-        monkeypatch.setattr(document, limit, len(text) - 1)
+        monkeypatch.setattr(network_file, limit, len(text) - 1)
         told = f"has {len(text)} bytes, and {len(text) - 1} is the most"
         with pytest.raises(ValueError, match=told):
             read(tmp_path, text, name)

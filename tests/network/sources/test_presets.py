@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from cefl_jax.network.sources import presets
-from cefl_jax.network.sources.devices import CLASSES
+from cefl_jax.network.sources.assembly import CLASSES
 from cefl_jax.network.topology import Network
 from cefl_jax.specs import NetworkSpec
 from tests.compare import assert_close

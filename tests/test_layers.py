@@ -1,0 +1,79 @@
+"""Who may import whom is said in pyproject.toml; who may write files, here."""
+
+import ast
+import pathlib
+import subprocess
+import sys
+
+import pytest
+
+PACKAGE = pathlib.Path(__file__).parents[1] / "cefl_jax"
+SHELL = ("config", "experiment", "main", "plots", "report", "reports", "rounds", "runtime")
+"""Modules and folders around the pure core, and the script that makes what ships inside."""
+
+WRITERS = {
+    "write_text",
+    "write_bytes",
+    "mkdir",
+    "touch",
+    "unlink",
+    "rmdir",
+    "rename",
+    "symlink_to",
+    "dump",
+    "save",
+    "savez",
+    "savez_compressed",
+    "savetxt",
+    "tofile",
+}
+
+
+def test_every_module_imports_what_its_layer_may():
+    linter = "from importlinter.cli import lint_imports_command; lint_imports_command()"
+    done = subprocess.run(
+        [sys.executable, "-c", linter, "--no-cache"],
+        cwd=PACKAGE.parent,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout
+    assert " 0 broken" in done.stdout
+
+
+def writes(source):
+    """The calls in a source that change files; `open` with a mode that is not "r" is one."""
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.Call):
+            called = getattr(node.func, "attr", getattr(node.func, "id", ""))
+            values = [*node.args, *(word.value for word in node.keywords if word.arg == "mode")]
+            texts = [getattr(value, "value", None) for value in values]
+            modes = [
+                text for text in texts if isinstance(text, str) and set(text) <= set("rwax+bt")
+            ]
+            if called in WRITERS or (called == "open" and set("".join(modes)) & set("wax+")):
+                yield called
+
+
+def test_the_core_writes_no_file():
+    found = {
+        str(path): calls
+        for path in PACKAGE.rglob("*.py")
+        if path.relative_to(PACKAGE).parts[0].removesuffix(".py") not in SHELL
+        and path.parent.name != "assets"
+        if (calls := [*writes(path.read_text())])
+    }
+    assert found == {}
+
+
+@pytest.mark.parametrize(
+    "source", ["open('f', 'w')", "Path('f').open('ab')", "p.write_text('y')", "open(f, mode='r+b')"]
+)
+def test_a_call_that_writes_is_found(source):
+    assert [*writes(source)]
+
+
+@pytest.mark.parametrize("source", ["open('f', 'rb')", "gzip.open(p)", "t.replace('a', 'b')"])
+def test_a_call_that_only_reads_is_not(source):
+    assert not [*writes(source)]

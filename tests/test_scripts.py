@@ -1,0 +1,73 @@
+"""Each script of benchmarks/ and experiments/ can be started; an experiment is run in part."""
+
+import functools
+import importlib
+import os
+import pathlib
+import subprocess
+import sys
+
+import pytest
+
+from experiments import runs
+
+ROOT = pathlib.Path(__file__).parents[1]
+OTHERS = ("fedjax", "fedlab", "flwr", "pfl", "ray", "torch")
+"""Frameworks that benchmarks compare with, and tests do not install."""
+
+MODULES = sorted(
+    ".".join(path.relative_to(ROOT).with_suffix("").parts)
+    for folder in ("benchmarks", "experiments")
+    for path in (ROOT / folder).rglob("*.py")
+    if path.name != "__init__.py"
+)
+CELLS = {  # what is run of each experiment; offloading and the one of 500 clients take longer
+    "ablation": "distill.rule=none",
+    "cloud_depth": "mlp, alone",
+    "cut_layer": "cut 4",
+    "distillation_rates": "small rounds, momentum 0, rate 0.1",
+    "distillation_restart": "none",
+    "heterogeneity": "fedavg, 0.1",
+    "main_comparison": "fedavg, 0.1",
+    "privacy": "cut 2",
+    "reproduce_niid_bench": "fedavg, iid",
+}
+
+
+@pytest.mark.parametrize("name", MODULES)
+def test_a_script_is_imported_and_says_how_it_is_used(name, monkeypatch, capsys):
+    try:
+        module = importlib.import_module(name)
+    except ModuleNotFoundError as error:
+        if error.name not in OTHERS:
+            raise
+        pytest.skip(f"needs {error.name}")
+    if hasattr(module, "EXPERIMENT"):
+        main = functools.partial(runs.main, module.EXPERIMENT, module.__doc__)
+    elif module is runs or not hasattr(module, "main"):
+        return
+    else:
+        main = module.main
+    monkeypatch.setattr(sys, "argv", [name, "--help"])
+    with pytest.raises(SystemExit) as ended:
+        main()
+    assert ended.value.code == 0
+    assert "usage:" in capsys.readouterr().out
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", CELLS)
+def test_an_experiment_is_run_at_its_smallest_scale(tmp_path, name):
+    command = [f"experiments.{name}", f"--workdir={tmp_path}", "--scale=smoke", "--seeds=1"]
+    done = subprocess.run(
+        [sys.executable, "-m", *command, f"--only={CELLS[name]}"],
+        cwd=ROOT,
+        env=os.environ | {"XDG_CACHE_HOME": str(tmp_path)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    table = (tmp_path / "smoke" / f"{name}.md").read_text()
+    assert done.stdout.endswith(f"{table}\n")
+    assert f"| {CELLS[name]} | " in table
