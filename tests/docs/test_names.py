@@ -4,7 +4,6 @@ import importlib
 import re
 
 import pytest
-from cefl_jax.runtime.records import METRIC_KEYS
 
 from cefl_jax import config
 from cefl_jax.config.fields import choices, defaults
