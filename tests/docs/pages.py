@@ -18,8 +18,8 @@ class Block(NamedTuple):
 
     @property
     def file(self):
-        """The path in the first line, of a block that is a file or a change of one; or None."""
-        found = re.match(r"(?:#| ) ([\w/]+\.py)\n", self.text)
+        """The path in the first line, `# PATH`, of a block that is a file; or None."""
+        found = re.match(r"# ([\w/]+\.py)\n", self.text)
         return found and found[1]
 
 
@@ -49,19 +49,7 @@ def read_commands(page):
 
 
 def add_to(root, page):
-    """Writes the files of a page below a folder, and makes the changes that its diffs show.
-
-    A block of Python whose first line is `# PATH` is a file. A `diff` block has the path in its
-    first line; the lines that it keeps or takes away stand in that file once, in one piece.
-    """
-    for block in read_blocks(page):
-        if block.language == "python" and block.file:
+    """Writes the blocks of a page that are files below a folder."""
+    for block in read_blocks(page, "python"):
+        if block.file:
             (root / block.file).write_text(block.text)
-        elif block.language == "diff":
-            lines = block.text.splitlines(keepends=True)[1:]
-            old = "".join(line[1:] for line in lines if line[0] in "- ")
-            new = "".join(line[1:] for line in lines if line[0] in "+ ")
-            text = (root / block.file).read_text()
-            if text.count(old) != 1:
-                raise ValueError(f"{page.name}: {block.file} has {text.count(old)} times:\n{old}")
-            (root / block.file).write_text(text.replace(old, new))

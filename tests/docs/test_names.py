@@ -15,7 +15,7 @@ LEFT = FILES | {"network_trace.npz", "checkpoints/", ".lock", "report.html", "re
 
 GIVEN = {
     "partition.json",
-    "chunk_size_results/smoke/chunk_size.md",
+    "batch_size_results/smoke/batch_size.md",
     "cefl_jax/methods/relaxed.py",
 }
 """Files of a reader, as examples name them."""
