@@ -73,7 +73,7 @@ def extended(tmp_path_factory):
 
 
 def take(root, mode):
-    """Takes the commands of docs/extending.md in a process of its own, which imports what is added."""
+    """Takes the commands of docs/extending.md in a process that imports what is added."""
     done = subprocess.run(
         [sys.executable, "-m", "tests.docs.commands", str(EXTENDING), mode],
         cwd=root,
