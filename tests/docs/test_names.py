@@ -4,12 +4,11 @@ import importlib
 import re
 
 import pytest
-from cefl_jax.runtime.records import METRIC_KEYS
 
 from cefl_jax import config
 from cefl_jax.config.fields import choices, defaults
 from tests.docs.pages import PAGES, ROOT, read_blocks, read_prose
-from tests.test_main import FILES, MORE_KEYS
+from tests.test_main import FILES, METRIC_KEYS, MORE_KEYS
 
 LEFT = FILES | {"network_trace.npz", "checkpoints/", ".lock", "report.html", "report_files/"}
 """What runs and reports leave."""
