@@ -90,7 +90,7 @@ def _server_joules(task, schedule, network, work):
 
 def _total(task, schedule, values):
     """Sum f32[K] of values [K, S] over the local steps that each client made."""
-    made = jnp.arange(task.samples.shape[1]) < schedule.steps[:, None]
+    made = jnp.arange(task.samples.shape[1])[None] < schedule.steps[:, None]
     return jnp.where(made, values, 0).sum(1)
 
 

@@ -77,7 +77,7 @@ def make_bill(
     """
     node = nearest_edges(task, network)
     own = _on_edges(task, node, network.distance_km.shape[1])
-    counting = (members(own) & schedule.finished).sum(1)  # [E]
+    counting = (members(own) & schedule.finished[None]).sum(1)  # [E]
     course = _run(own, schedule, counting, network, work, sizes, edge_rounds)
     m, num_nodes = course.closed_s.argmax(), (counting > 0).sum()
     cloud_s = 2.0 * num_nodes * work.front_params / network.cloud.flop_per_s
@@ -91,7 +91,7 @@ def make_bill(
     }
     phase_s = jnp.stack([jnp.float32(spent_s.get(name, 0.0)) for name in PHASES])
     energy_j = _joules(own, schedule, course, network, phase_s.sum(), cloud_s, num_kinds)
-    started = (members(own) & schedule.started).any(1).sum()
+    started = (members(own) & schedule.started[None]).any(1).sum()
     counts = course.delivers.sum(), course.loads.sum(), num_nodes, started
     return Bill(phase_s, _count_bytes(*counts, sizes.front), energy_j)
 
@@ -114,7 +114,7 @@ def _run(own, schedule, counting, network, work, sizes, edge_rounds):
     """The Course of clients at their own edge nodes, of which i32[E] count at each."""
     pace = step_times(own, _own_links(own, network), work, sizes)
     block = jnp.maximum(steps_per_edge_round(own, edge_rounds), 1)[:, None]
-    r = jnp.arange(edge_rounds)
+    r = jnp.arange(edge_rounds)[None]
     whole = schedule.steps[:, None] // block  # [K, 1]
     loads = schedule.started[:, None] & (r <= whole)
     delivers = schedule.started[:, None] & (r < whole)
@@ -125,7 +125,7 @@ def _run(own, schedule, counting, network, work, sizes, edge_rounds):
     average_s = 2.0 * counting * work.front_params / network.servers.flop_per_s
     edge_round_s = path_s.sum(0) + average_s[:, None]  # [E, R]
     model_s = 8.0 * sizes.front / network.backhaul_bps
-    down_s = jnp.where((members(own) & schedule.started).any(1), model_s, 0.0)
+    down_s = jnp.where((members(own) & schedule.started[None]).any(1), model_s, 0.0)
     up_s = jnp.where(counting > 0, model_s, 0.0)
     end_s = down_s[:, None] + jnp.cumsum(edge_round_s, 1)
     closed_s = end_s[:, -1] + up_s
@@ -135,7 +135,7 @@ def _run(own, schedule, counting, network, work, sizes, edge_rounds):
 
 def _ways(pace, steps, block, loads, delivers):
     """Seconds f32[4, K, R] of each client's loading, forward, backward and delivering."""
-    s, k = jnp.arange(pace.forward.shape[1]), jnp.arange(steps.shape[0])[:, None]
+    s, k = jnp.arange(pace.forward.shape[1])[None], jnp.arange(steps.shape[0])[:, None]
     edge_round = jnp.where(s < steps[:, None], s // block, loads.shape[1])  # [K, S]
     computing = [
         jnp.zeros(loads.shape).at[k, edge_round].add(of_step, mode="drop")

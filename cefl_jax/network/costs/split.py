@@ -42,7 +42,7 @@ def make_bill(
       ledger.Bill.
     """
     traffic = count_traffic(task, schedule, network)
-    clusters = (members(task) & schedule.counts).any(1).sum()
+    clusters = (members(task) & schedule.counts[None]).any(1).sum()
     averaging_s = jnp.stack(
         [
             2.0 * traffic.fronts_up * (sizes.front // 4) / network.front.flop_per_s,
@@ -67,7 +67,7 @@ def count_traffic(task: Task, schedule: Schedule, network: RoundNetwork) -> Traf
     back half and the smashed data go on to the cloud for clusters and clients that count.
     """
     num_steps = task.samples.shape[1]
-    made = jnp.arange(num_steps) < schedule.steps[:, None]  # [K, S]
+    made = jnp.arange(num_steps)[None] < schedule.steps[:, None]  # [K, S]
     uploaded = last_steps(schedule.steps, task.uploads, num_steps)
     remote = jnp.isfinite(network.backhaul_bps)[jnp.maximum(task.placement, 0)]  # [M]
     on_edge = remote.at[task.cluster].get(mode="fill", fill_value=True)  # [K]
@@ -80,8 +80,8 @@ def count_traffic(task: Task, schedule: Schedule, network: RoundNetwork) -> Traf
     return Traffic(
         fronts_down=schedule.started.sum(),
         fronts_up=schedule.counts.sum(),
-        backs_down=((members(task) & schedule.started).any(1) & remote).sum(),
-        backs_up=((members(task) & schedule.counts).any(1) & remote).sum(),
+        backs_down=((members(task) & schedule.started[None]).any(1) & remote).sum(),
+        backs_up=((members(task) & schedule.counts[None]).any(1) & remote).sum(),
         steps=made.sum(),
         samples=total(made),
         cloud_steps=on_cloud.sum(),
