@@ -198,7 +198,7 @@ class RoundPlanner:
             self.num_clusters,
         )
         clients_cost, node_cost = pair.weigh(spec.time_weight, spec.energy_weight)
-        members = plan.cluster == jnp.arange(self.num_clusters)[:, None]  # [M, K]
-        far = jnp.where(members[..., None], network.distance_km, 0.0).sum(1)
+        members = plan.cluster[None] == jnp.arange(self.num_clusters)[:, None]  # [M, K]
+        far = jnp.where(members[..., None], network.distance_km[None], 0.0).sum(1)
         distance = far / jnp.maximum(plan.members, 1)[:, None]
         return offload.place_clusters(clients_cost, node_cost, formed, spec, distance, key)

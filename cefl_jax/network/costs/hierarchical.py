@@ -78,7 +78,7 @@ def hierarchical_cost(
     """
     node = nearest_edges(task, network)
     own = _on_edges(task, node, network.distance_km.shape[1])
-    counting = (members(own) & schedule.finished).sum(1)  # [E]
+    counting = (members(own) & schedule.finished[None]).sum(1)  # [E]
     course = _run(own, schedule, counting, network, work, sizes, edge_rounds)
     m, num_nodes = course.closed_s.argmax(), (counting > 0).sum()
     cloud_s = 2.0 * num_nodes * work.front_params / network.cloud.flop_per_s
@@ -95,7 +95,7 @@ def hierarchical_cost(
         _edge_activity(own, course, network),
         paid(network.cloud, cloud_s),
     )
-    started, model = (members(own) & schedule.started).any(1).sum(), sizes.front
+    started, model = (members(own) & schedule.started[None]).any(1).sum(), sizes.front
     sent: Sent = {
         "client_up": {"model": [(course.delivers.sum(), model)]},
         "client_down": {"model": [(course.loads.sum(), model)]},
@@ -123,7 +123,7 @@ def _run(own, schedule, counting, network, work, sizes, edge_rounds):
     """The Course of clients at their own edge nodes, of which i32[E] count at each."""
     pace = step_times(own, _own_links(own, network), work, sizes)
     block = jnp.maximum(steps_per_edge_round(own, edge_rounds), 1)[:, None]
-    r = jnp.arange(edge_rounds)
+    r = jnp.arange(edge_rounds)[None]
     whole = schedule.steps[:, None] // block  # [K, 1]
     loads = schedule.started[:, None] & (r <= whole)
     delivers = schedule.started[:, None] & (r < whole)
@@ -134,7 +134,7 @@ def _run(own, schedule, counting, network, work, sizes, edge_rounds):
     average_s = 2.0 * counting * work.front_params / network.servers.flop_per_s
     edge_round_s = path_s.sum(0) + average_s[:, None]  # [E, R]
     model_s = 8.0 * sizes.front / network.backhaul_bps
-    down_s = jnp.where((members(own) & schedule.started).any(1), model_s, 0.0)
+    down_s = jnp.where((members(own) & schedule.started[None]).any(1), model_s, 0.0)
     up_s = jnp.where(counting > 0, model_s, 0.0)
     end_s = down_s[:, None] + jnp.cumsum(edge_round_s, 1)
     closed_s = end_s[:, -1] + up_s
@@ -144,7 +144,7 @@ def _run(own, schedule, counting, network, work, sizes, edge_rounds):
 
 def _ways(pace, steps, block, loads, delivers):
     """Seconds f32[4, K, R] of each client's loading, forward, backward and delivering."""
-    s, k = jnp.arange(pace.forward.shape[1]), jnp.arange(steps.shape[0])[:, None]
+    s, k = jnp.arange(pace.forward.shape[1])[None], jnp.arange(steps.shape[0])[:, None]
     edge_round = jnp.where(s < steps[:, None], s // block, loads.shape[1])  # [K, S]
     computing = [
         jnp.zeros(loads.shape).at[k, edge_round].add(of_step, mode="drop")
@@ -168,5 +168,5 @@ def _client_activity(own, schedule, course, network, round_s):
 def _edge_activity(own, course, network):
     """What edge nodes do: each averages in every edge round, and sends what its clients load."""
     averages_s = course.loads.shape[1] * course.average_s
-    sends_s = jnp.where(members(own), course.ways_s[0].sum(1), 0.0).sum(1)
+    sends_s = jnp.where(members(own), course.ways_s[0].sum(1)[None], 0.0).sum(1)
     return Activity(network.servers, course.closed_s, averages_s, sends_s)

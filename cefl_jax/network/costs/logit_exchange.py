@@ -95,5 +95,5 @@ def _count_uploaded(task, schedule):
 
 def _of_steps_made(schedule, values):
     """Sum f32[K] of values f32[K, S] over the local steps that each client made."""
-    made = jnp.arange(values.shape[1]) < schedule.steps[:, None]
+    made = jnp.arange(values.shape[1])[None] < schedule.steps[:, None]
     return jnp.where(made, values, 0.0).sum(1)

@@ -46,7 +46,7 @@ def split_cost(
       averages: static, whether anything is averaged.
     """
     traffic = count_traffic(task, schedule, network)
-    clusters = (members(task) & schedule.counts).any(1).sum()
+    clusters = (members(task) & schedule.counts[None]).any(1).sum()
     front_s = 2.0 * traffic.fronts_up * (sizes.front // 4) / network.front.flop_per_s
     cloud_s = 2.0 * clusters * work.back_params / network.cloud.flop_per_s
     if not averages:
@@ -94,7 +94,7 @@ def _server_activities(task, schedule, network, work):
 
 def _total(task, schedule, values):
     """Sum f32[K] of values [K, S] over the local steps that each client made."""
-    made = jnp.arange(task.samples.shape[1]) < schedule.steps[:, None]
+    made = jnp.arange(task.samples.shape[1])[None] < schedule.steps[:, None]
     return jnp.where(made, values, 0).sum(1)
 
 
@@ -112,7 +112,7 @@ def count_traffic(task: Task, schedule: Schedule, network: RoundNetwork) -> Traf
     back half and the smashed data go on to the cloud for clusters and clients that count.
     """
     num_steps = task.samples.shape[1]
-    made = jnp.arange(num_steps) < schedule.steps[:, None]  # [K, S]
+    made = jnp.arange(num_steps)[None] < schedule.steps[:, None]  # [K, S]
     uploaded = last_steps(schedule.steps, task.uploads, num_steps)
     remote = jnp.isfinite(network.backhaul_bps)[jnp.maximum(task.placement, 0)]  # [M]
     on_edge = remote.at[task.cluster].get(mode="fill", fill_value=True)  # [K]
@@ -125,8 +125,8 @@ def count_traffic(task: Task, schedule: Schedule, network: RoundNetwork) -> Traf
     return Traffic(
         fronts_down=schedule.started.sum(),
         fronts_up=schedule.counts.sum(),
-        backs_down=((members(task) & schedule.started).any(1) & remote).sum(),
-        backs_up=((members(task) & schedule.counts).any(1) & remote).sum(),
+        backs_down=((members(task) & schedule.started[None]).any(1) & remote).sum(),
+        backs_up=((members(task) & schedule.counts[None]).any(1) & remote).sum(),
         steps=made.sum(),
         samples=total(made),
         cloud_steps=on_cloud.sum(),
