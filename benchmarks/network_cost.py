@@ -19,7 +19,7 @@ import jax
 import jax.numpy as jnp
 
 from cefl_jax import build, compiler, config, program
-from cefl_jax.network.ledger import Bill, empty_ledger
+from cefl_jax.network.ledger import RoundCost, empty_ledger
 from cefl_jax.network.schedule import Schedule
 from cefl_jax.runtime import cpu
 from cefl_jax.stages.round_planner import RoundPlanner
@@ -50,9 +50,9 @@ class Bare(RoundPlanner):
         nothing = dict.fromkeys(Schedule._fields)
         return Schedule(**nothing | {"steps": steps, "finished": everyone, "counts": everyone})
 
-    def bill(self, decision, num_kinds):
+    def cost(self, decision, num_kinds):
         """Nothing."""
-        return Bill(*empty_ledger(num_kinds))
+        return RoundCost(*empty_ledger(num_kinds))
 
 
 def make_setup(data, dynamics):
@@ -72,8 +72,8 @@ def make_decision(setup):
 
     def decide(state, hparams, data, network):
         decision = planner.decide(state.key, state.round, state.conditions, data, network)
-        bill = planner.bill(decision, len(setup.device_names))
-        kept = decision.plan, bill
+        cost = planner.cost(decision, len(setup.device_names))
+        kept = decision.plan, cost
         return state._replace(round=state.round + 1, conditions=decision.conditions), kept
 
     return decide

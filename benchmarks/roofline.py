@@ -131,11 +131,11 @@ def table(facts):
 def _count_samples(setup, states, arrays):
     """Samples trained on and samples uploaded in the round after each state, their means."""
     spec, steps = setup.spec, setup.planner.extent.steps
-    orchestrator = setup.planner
+    planner = setup.planner
 
     @compiler.jit
     def count(state, data, network):
-        decision = orchestrator.decide(state.key, state.round, state.conditions, data, network)
+        decision = planner.decide(state.key, state.round, state.conditions, data, network)
         samples = round_plan.step_samples(decision.plan, spec.train.batch_size, steps)
         return samples.sum(), decision.uploaded
 

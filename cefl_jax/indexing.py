@@ -24,4 +24,5 @@ def at_pairs(
     """
     *lead, rows, columns = values.shape
     flat = jnp.asarray(values).reshape(*lead, rows * columns)
+    row, column = jnp.broadcast_arrays(row, column)
     return flat[..., row * columns + column]

@@ -88,7 +88,7 @@ def simulate_rounds(setup: Setup) -> Callable:
         def one(carry, index):
             conditions, total = carry
             decision = planner.decide(key, index, conditions, data, network)
-            total = ledger.charge(total, planner.bill(decision, num_kinds))
+            total = ledger.add_cost(total, planner.cost(decision, num_kinds))
             return (decision.conditions, total), (decision, total)
 
         start = planner.start(key, network), ledger.empty_ledger(num_kinds)

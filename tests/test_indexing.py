@@ -41,12 +41,12 @@ def trace_round(setup):
 
 def trace_decision(setup):
     """Everything of a round but training."""
-    orchestrator = setup.planner
+    planner = setup.planner
 
     def decide(key, data, network):
-        start = orchestrator.start(key, network)
-        decision = orchestrator.decide(key, jnp.int32(0), start, data, network)
-        return orchestrator.bill(decision, len(setup.device_names))
+        start = planner.start(key, network)
+        decision = planner.decide(key, jnp.int32(0), start, data, network)
+        return planner.cost(decision, len(setup.device_names))
 
     return decide, (setup.data, setup.network)
 

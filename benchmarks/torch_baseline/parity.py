@@ -84,8 +84,8 @@ def draw_ours(setup, state, data, network):
     """The Drawn of the next round of a CeflState."""
     spec, extent = setup.spec, setup.planner.extent
     distill, size = spec.cefl.distill, spec.train.batch_size
-    orchestrator = setup.planner
-    plan = orchestrator.decide(state.key, state.round, state.conditions, data, network).plan
+    planner = setup.planner
+    plan = planner.decide(state.key, state.round, state.conditions, data, network).plan
     key = round_key(state.key, state.round, Purpose.BATCHES)
     examples = round_plan.draw_batches(data, key, plan.clients, size, extent.steps)
     kept = round_plan.upload_examples(plan, examples, extent.uploads, data.num_examples)

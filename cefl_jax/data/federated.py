@@ -61,7 +61,10 @@ class FederatedData(NamedTuple):
         Bytes are divided by 255 before; floats are taken as they are.
         """
         scale = jnp.float32(1 / 255 if images.dtype == jnp.uint8 else 1)
-        return (images * scale - self.mean) * (1.0 / self.std)
+        mean, factor = (
+            jnp.expand_dims(x, range(images.ndim - 1)) for x in (self.mean, 1.0 / self.std)
+        )
+        return (images * scale - mean) * factor
 
     def sha256(self) -> str:
         """Returns the hexadecimal SHA-256 of images and labels, of training and test.

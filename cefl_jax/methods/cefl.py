@@ -71,11 +71,11 @@ class Cefl(MethodContext):
         with jax.named_scope("distillation"):
             state = self.distil(state._replace(halves=trained.halves), trained.uploads, hparams)
         with jax.named_scope("ledger"):
-            bill = self.planner.bill(decision, self.num_kinds)
+            cost = self.planner.cost(decision, self.num_kinds)
         state = state._replace(
             round=state.round + 1,
             conditions=decision.conditions,
-            ledger=ledger.charge(state.ledger, bill),
+            ledger=ledger.add_cost(state.ledger, cost),
         )
         return state, RoundMetrics(
             trained.loss * (1.0 / trained.samples),  # nobody's is not a number: 0 / 0
@@ -83,7 +83,7 @@ class Cefl(MethodContext):
             decision.offload_cost,
             **count_clients(decision, trained.out),
             finite=examine(*self.stages(trained, state)),
-            course=Course(decision.plan.clients, decision.task, decision.schedule, bill.phase_s),
+            course=Course(decision.plan.clients, decision.task, decision.schedule, cost.phase_s),
         )
 
     def stages(self, trained: SplitResult, state: CeflState) -> Iterable[tuple[str, PyTree]]:

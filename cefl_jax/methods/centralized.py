@@ -54,9 +54,9 @@ class Centralized(MethodContext):
                 hparams.learning_rate,
             )
         with jax.named_scope("ledger"):
-            bill = self._bill(state, samples)
+            cost = self._cost(state, samples)
         state = CentralizedState(
-            state.key, state.round + 1, params, optimizer, ledger.charge(state.ledger, bill)
+            state.key, state.round + 1, params, optimizer, ledger.add_cost(state.ledger, cost)
         )
         left = {"loss": loss, "model": params, "optimizer": optimizer}
         return state, RoundMetrics(loss * (1.0 / samples), finite=examine(("training", left)))
@@ -101,8 +101,8 @@ class Centralized(MethodContext):
         steps = round_index * self.num_steps + jnp.arange(self.num_steps)
         return jax.vmap(lambda step: batch_examples(pooled, key, 0, step, size))(steps)
 
-    def _bill(self, state, samples):
-        """The ledger.Bill of a round; all examples come in the first one, over its network."""
+    def _cost(self, state, samples):
+        """The RoundCost of a round; all examples come in the first one, over its network."""
         key = purpose_key(state.key, Purpose.NETWORK)
         conditions = dynamics.start(key, self.network, self.spec.network)
         everybody = jnp.arange(self.data.sizes.shape[0])
@@ -113,7 +113,7 @@ class Centralized(MethodContext):
         flop = samples * (
             self.planner.work.front_forward_flop + self.planner.work.front_backward_flop
         )
-        return centralized.make_bill(
+        return centralized.centralized_cost(
             counts, network, example_bytes, LABEL_BYTES, flop, self.num_kinds
         )
 

@@ -99,12 +99,12 @@ class Fedgkt(MethodContext):
             lambda all, one: all.at[plan.clients].set(one, mode="drop"), state.clients, models
         )
         with jax.named_scope("ledger"):
-            bill = self.planner.bill(decision, self.num_kinds)
+            cost = self.planner.cost(decision, self.num_kinds)
         state = state._replace(
             round=state.round + 1,
             clients=clients,
             conditions=decision.conditions,
-            ledger=ledger.charge(state.ledger, bill),
+            ledger=ledger.add_cost(state.ledger, cost),
         )
         server = {"model": state.server, "optimizer": state.server_optimizer}
         return state, RoundMetrics(

@@ -114,19 +114,19 @@ class LocalModel(MethodContext):
             whose results may be other than finite.
         """
         with jax.named_scope("ledger"):
-            bill = self.planner.bill(decision, self.num_kinds)
+            cost = self.planner.cost(decision, self.num_kinds)
         state = LocalModelState(
             state.key,
             state.round + 1,
             params,
             memory,
             decision.conditions,
-            ledger.charge(state.ledger, bill),
+            ledger.add_cost(state.ledger, cost),
         )
         course, task = None, decision.task
         if not self.planner.traits.averages_at_edges:  # which the schedule knows nothing of
             alone = task._replace(placement=jnp.full_like(task.placement, -1))
-            course = Course(decision.plan.clients, alone, decision.schedule, bill.phase_s)
+            course = Course(decision.plan.clients, alone, decision.schedule, cost.phase_s)
         return state, RoundMetrics(
             trained.loss * (1.0 / trained.samples),  # nobody's is not a number
             **count_clients(decision, trained.out),

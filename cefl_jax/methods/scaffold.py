@@ -55,7 +55,7 @@ def make_scaffold(context: MethodContext) -> Method:
         decision, controls = whole.decide(state), state.memory
         plan = decision.plan
         own = jax.tree.map(lambda x: x.at[plan.clients].get(mode="clip"), controls.clients)
-        corrections = jax.tree.map(jnp.subtract, controls.server, own)
+        corrections = jax.tree.map(lambda c, own: c[None] - own, controls.server, own)
         trained = whole.train(state, plan, hparams, corrections=corrections)
         rate, mean = hparams.own["server_learning_rate"], average(trained, state.params)
         params = jax.tree.map(lambda old, new: old + rate * (new - old), state.params, mean)
@@ -76,8 +76,8 @@ def _renew(controls, own, start, models, plan, hparams):
 
     def change(server, own, start, model):
         like = (-1, *[1] * server.ndim)
-        moved = (start - model) * pace.reshape(like)
-        return jnp.where(counts.reshape(like), moved - server, 0.0)
+        moved = (start[None] - model) * pace.reshape(like)
+        return jnp.where(counts.reshape(like), moved - server[None], 0.0)
 
     changes = jax.tree.map(change, controls.server, own, start, models)
     population = 1.0 / jax.tree.leaves(controls.clients)[0].shape[0]

@@ -107,7 +107,7 @@ def conv_block(
         x = x[:, :height, :width].reshape(batch, height // 2, 2, width // 2, 2, outputs)
         x = x.transpose(2, 4, 0, 1, 3, 5)
         x = _pool(x.reshape(4, *x.shape[2:]))
-    return jax.nn.relu(x + bias)
+    return jax.nn.relu(x + bias[None, None, None])
 
 
 def _conv_xla(images, kernel, padding):

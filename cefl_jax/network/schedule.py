@@ -209,7 +209,7 @@ def _local_step(task, pace, service_s, limit, s, clock):
 
 def _spent(task, pace, steps, m):
     """Seconds of cluster m by phase, forward to backward, on the way of who is last each time."""
-    made = (task.cluster == m)[:, None] & (jnp.arange(task.samples.shape[1]) < steps[:, None])
+    made = (task.cluster == m)[:, None] & (jnp.arange(task.samples.shape[1])[None] < steps[:, None])
     ways = jnp.stack([pace.forward, pace.send, pace.receive, pace.backward])
     ways = jnp.where(made, ways, 0.0).reshape(2, 2, *made.shape)  # up, down
     last = ways.sum(1).argmax(1)  # [2, S]
@@ -231,7 +231,7 @@ def _need(pace, keep):
 def _upload_seconds(task, pace, clock, counts, network, sizes):
     """Seconds f32[M] from the last step until what counts is in the cloud, and until all of it is
     delivered; 0 where nothing counts."""
-    counting = members(task) & counts
+    counting = members(task) & counts[None]
     # Differences of times first: sums of small and large ones would lose the small.
     still_s = clock.out_s - of_client(task, clock.now_s) + pace.deliver
     back_s = back_delivery(task, counting, clock.steps, network, sizes)

@@ -107,7 +107,7 @@ def last_steps(
     steps: Int32[Array, "K"], count: Int32[Array, "K"], num_steps: int
 ) -> Bool[Array, "K S"]:
     """Which local steps are the last `count` i32[K] of `steps` i32[K] made, bool[K, num_steps]."""
-    s = jnp.arange(num_steps)
+    s = jnp.arange(num_steps)[None]
     return (s < steps[:, None]) & (s >= (steps - count)[:, None])
 
 
@@ -118,7 +118,7 @@ def own_server(task: Task) -> Int32[Array, "K"]:
 
 def members(task: Task) -> Bool[Array, "M K"]:
     """Whether each client is in each cluster, bool[M, K]."""
-    return task.cluster == jnp.arange(task.placement.shape[0])[:, None]
+    return task.cluster[None] == jnp.arange(task.placement.shape[0])[:, None]
 
 
 def slowest(

@@ -72,6 +72,13 @@ def radio_watts(network: RoundNetwork) -> Float32[Array, "E"]:
     return jnp.where(relayed, network.front.transmit_w, network.servers.transmit_w)
 
 
+def radios(network: RoundNetwork) -> Devices:
+    """Returns what sends to clients for each server, [E]: to the cloud's, the front's radio."""
+    relayed = jnp.isinf(network.backhaul_bps)
+    kind = jnp.where(relayed, network.front.kind, network.servers.kind)
+    return network.servers._replace(transmit_w=radio_watts(network), kind=kind)
+
+
 def of_clients(
     network: Network,
     conditions: Conditions,
@@ -99,7 +106,7 @@ def of_clients(
     )
     free = 1.0 - jnp.clip(conditions.edge_load, 0.0, MOST_LOAD)
     servers = network.edges._replace(flop_per_s=network.edges.flop_per_s * free)
-    offset = of(network.client_km)[:, None] - network.edge_km
+    offset = of(network.client_km)[:, None] - network.edge_km[None]
     distance = jnp.sqrt((offset**2).sum(-1))  # [K, E]
     front_up, front_down, backhaul = up[:, -1], down[:, -1], network.backhaul_bps[:-1]
     radio_up, radio_down = up, down

@@ -86,8 +86,13 @@ def measure_leakage(
 def _centred_distances(x):
     """Doubly centred Euclidean distances f32[n, n] in units of the spread of x."""
     x = x.reshape(x.shape[0], -1)
-    spread = jnp.abs(x - x[0]).max()
+    spread = jnp.abs(x - x[:1]).max()
     unit = jnp.where(spread < jnp.finfo(jnp.float32).tiny, 0.0, 1.0 / spread)
     # Differences first: from a Gram matrix, equal observations would not be exactly 0 apart.
-    distance = jax.lax.map(lambda row: jnp.sqrt((((x - row) * unit) ** 2).sum(-1)), x)
-    return distance - distance.mean(0) - distance.mean(1, keepdims=True) + distance.mean()
+    distance = jax.lax.map(lambda row: jnp.sqrt((((x - row[None]) * unit) ** 2).sum(-1)), x)
+    return (
+        distance
+        - distance.mean(0, keepdims=True)
+        - distance.mean(1, keepdims=True)
+        + distance.mean()
+    )

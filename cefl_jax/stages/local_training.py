@@ -206,7 +206,9 @@ class _Run(NamedTuple):
             sound = finite_rows((models, loss))
             out, models = here & ~sound, where_rows(sound, models, start)
             weight, loss, samples = (jnp.where(sound, x, 0) for x in (weight, loss, samples))
-        share = jnp.where(group == jnp.arange(num_groups)[:, None], weight, 0.0)  # [G, C]
+        share = jnp.where(
+            group[None] == jnp.arange(num_groups)[:, None], weight[None], 0.0
+        )  # [G, C]
         summed = models if training.sum_models else None
         sums = jax.tree.map(lambda x: jnp.tensordot(share, x, axes=1), summed)
         kept = models if training.keep_models else None

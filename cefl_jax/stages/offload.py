@@ -85,7 +85,9 @@ def place_clusters(
         raise ValueError(f"cefl.offload.rule={spec.rule!r} is unknown; known: {', '.join(RULES)}")
     num_clusters, num_edges = cost_clients.shape
     _check_slots(num_clusters, spec.edge_capacity * num_edges)
-    times = jnp.arange(1, spec.edge_capacity + 1, dtype=jnp.float32)[:, None]  # [copies, 1]
+    times = jnp.arange(1, spec.edge_capacity + 1, dtype=jnp.float32)[
+        None, :, None
+    ]  # [1, copies, 1]
     cost = cost_clients[:, None] + times * cost_node[:, None]  # [M, copies, E]
     cost = cost.reshape(num_clusters, -1)
     slot = RULES[spec.rule](Pairs(cost, formed, distance, key, spec))
@@ -221,7 +223,7 @@ def least_limit(cost: Float32[Array, "M E"], allowed: Bool[Array, "M E"]) -> Flo
     cost = jnp.where(allowed, cost, jnp.inf)
 
     def search(now):
-        left = jnp.where(now.reached[:, None] & (now.via == rows), cost, jnp.inf)
+        left = jnp.where(now.reached[:, None] & (now.via == rows)[None], cost, jnp.inf)
         least = left.min()
         going = least < jnp.inf
         limit = jnp.where(going, jnp.maximum(now.limit, least), now.limit)

@@ -183,14 +183,14 @@ def read_batches(
 def step_samples(plan: Plan, batch_size: int, max_steps: int) -> Int32[Array, "K S"]:
     """Samples of every client's every local step, i32[K, max_steps]."""
     per_epoch = jnp.maximum(steps_per_epoch(plan.sizes, batch_size), 1)[:, None]
-    step = jnp.arange(max_steps)
+    step = jnp.arange(max_steps)[None]
     left = plan.sizes[:, None] - step % per_epoch * batch_size
     return jnp.where(step < plan.steps[:, None], jnp.clip(left, 0, batch_size), 0)
 
 
 def uploaded_samples(plan: Plan, samples: Int32[Array, "K S"]) -> Int32[Array, "K"]:
     """Samples whose smashed data each client uploads, i32[K], of `step_samples` i32[K, S]."""
-    left = plan.steps[:, None] - jnp.arange(samples.shape[1])
+    left = plan.steps[:, None] - jnp.arange(samples.shape[1])[None]
     return jnp.where(left <= plan.uploaded[:, None], samples, 0).sum(1)
 
 

@@ -14,7 +14,7 @@ from cefl_jax.data.federated import FederatedData
 from cefl_jax.models.cost import Workload
 from cefl_jax.network import dynamics, topology
 from cefl_jax.network.costs import pair_costs
-from cefl_jax.network.ledger import Bill
+from cefl_jax.network.ledger import RoundCost
 from cefl_jax.network.messages import Sizes
 from cefl_jax.network.schedule import Schedule
 from cefl_jax.network.step_times import Task
@@ -103,8 +103,8 @@ class RoundPlanner:
             now = around
         return Decision(plan, task, schedule, now, clusters, cost, sampled, uploaded, after)
 
-    def bill(self, decision: Decision, num_kinds: int) -> Bill:
-        """The ledger.Bill of a decided round on a network of so many device classes."""
+    def cost(self, decision: Decision, num_kinds: int) -> RoundCost:
+        """Returns what a decided round costs, on a network of so many device classes."""
         flop = count_flop(decision.uploaded, self.work, self.spec.cefl.distill)
         held = decision.task, decision.schedule, decision.network, self.work, self.sizes
         return self.traffic.cost(*held, flop, num_kinds)
@@ -198,7 +198,7 @@ class RoundPlanner:
             self.num_clusters,
         )
         clients_cost, node_cost = pair.weigh(spec.time_weight, spec.energy_weight)
-        members = plan.cluster == jnp.arange(self.num_clusters)[:, None]  # [M, K]
-        far = jnp.where(members[..., None], network.distance_km, 0.0).sum(1)
+        members = plan.cluster[None] == jnp.arange(self.num_clusters)[:, None]  # [M, K]
+        far = jnp.where(members[..., None], network.distance_km[None], 0.0).sum(1)
         distance = far / jnp.maximum(plan.members, 1)[:, None]
         return offload.place_clusters(clients_cost, node_cost, formed, spec, distance, key)

@@ -18,13 +18,15 @@ class Traffic(NamedTuple):
 
     sizes: Callable  # (spec, model, work) -> messages.Sizes
     simulate: Callable  # (task, network, work, sizes, deadline_s, keep) -> schedule.Schedule
-    cost: Callable  # (task, schedule, network, work, sizes, distill_flop, num_kinds) -> Bill
+    cost: Callable  # (task, schedule, network, work, sizes, distill_flop, num_kinds) -> RoundCost
 
 
 def edge_rounds(times: int) -> Traffic:
     """Returns the Traffic of whole models that edge nodes average `times` a round."""
 
-    return MODELS._replace(cost=functools.partial(hierarchical.make_bill, edge_rounds=times))
+    return MODELS._replace(
+        cost=functools.partial(hierarchical.hierarchical_cost, edge_rounds=times)
+    )
 
 
 def _split_sizes(spec: Spec, model: SplitModel, work: Workload) -> Sizes:
@@ -39,17 +41,17 @@ def _logit_sizes(spec: Spec, model: SplitModel, work: Workload) -> Sizes:
     return knowledge_sizes(work, model.num_classes)
 
 
-SPLIT = Traffic(_split_sizes, schedule.simulate, split.make_bill)
+SPLIT = Traffic(_split_sizes, schedule.simulate, split.split_cost)
 """Front and back halves at the ends of a round; smashed data and gradients in each step."""
 
-SEQUENTIAL = Traffic(_split_sizes, sequential.simulate_turns, sequential.bill_turns)
+SEQUENTIAL = Traffic(_split_sizes, sequential.simulate_sequential, sequential.sequential_cost)
 """The same, one client after another."""
 
-MODELS = Traffic(_model_sizes, schedule.simulate, split.make_bill)
+MODELS = Traffic(_model_sizes, schedule.simulate, split.split_cost)
 """A whole model down to each client, and up again."""
 
 MODELS_AND_CONTROLS = MODELS._replace(sizes=functools.partial(_model_sizes, control=True))
 """The same, and a control variate as large as the model with each."""
 
-LOGITS = Traffic(_logit_sizes, schedule.simulate, logit_exchange.bill_transfer)
+LOGITS = Traffic(_logit_sizes, schedule.simulate, logit_exchange.logit_exchange_cost)
 """Features, labels and logits, after training."""

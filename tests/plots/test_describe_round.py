@@ -69,7 +69,7 @@ def simulate(setup):
     def run(network, conditions, clients, task, deadline_s):
         now = topology.of_clients(network, conditions, clients, include_cloud=True)
         made = schedule.simulate(task, now, setup.planner.work, sizes, deadline_s, keep=True)
-        cost = split.make_bill(
+        cost = split.split_cost(
             task, made, now, setup.planner.work, sizes, 1e8, len(setup.device_names)
         )
         return Course(clients, task, made, cost.phase_s)

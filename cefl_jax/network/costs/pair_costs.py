@@ -59,9 +59,9 @@ def client_seconds(
         + sizes.upward_bits(total, steps) / network.up_bps
         + sizes.downward_bits(total, steps) / network.down_bps
     )
-    server_s = total * (work.back_train_flop / network.servers.flop_per_s)
+    server_s = total * (work.back_train_flop / network.servers.flop_per_s)[None]
     onward = _upload_bits(samples, uploads, sizes)[:, None]
-    return client_s, server_s + onward / network.backhaul_bps
+    return client_s, server_s + onward / network.backhaul_bps[None]
 
 
 def pair_costs(
@@ -91,7 +91,7 @@ def pair_costs(
     Returns:
       PairCost; 0 for a cluster that did not form.
     """
-    members = cluster == jnp.arange(num_clusters)[:, None]  # [M, K]
+    members = cluster[None] == jnp.arange(num_clusters)[:, None]  # [M, K]
     compute_s = 1.0 / network.clients.flop_per_s[:, None]  # [K, 1]
     nothing = jnp.zeros((num_clusters, network.up_bps.shape[1]))
 
@@ -110,16 +110,16 @@ def pair_costs(
     steps = (samples > 0).any(0).sum()  # nobody's steps have gaps
     clients_s = jax.lax.fori_loop(0, steps, add_step, nothing)
     total = samples.sum(1).astype(jnp.float32)  # [K]
-    of_cluster = lambda x: jnp.where(members, x, 0.0).sum(1)[:, None]  # noqa: E731
-    node_s = of_cluster(total) * work.back_train_flop / network.servers.flop_per_s
+    of_cluster = lambda x: jnp.where(members, x[None], 0.0).sum(1)[:, None]  # noqa: E731
+    node_s = of_cluster(total) * work.back_train_flop / network.servers.flop_per_s[None]
     formed = members.any(1)[:, None]
     onward = jnp.where(formed, 16.0 * sizes.back, 0.0)
     onward += of_cluster(_upload_bits(samples, uploads, sizes))
-    idle_w = of_cluster(network.clients.idle_w) + network.servers.idle_w
+    idle_w = of_cluster(network.clients.idle_w) + network.servers.idle_w[None]
     return PairCost(
         clients_s,
         node_s,
-        onward / network.backhaul_bps,
+        onward / network.backhaul_bps[None],
         _active_joules(samples, members, node_s, network, work, sizes),
         jnp.where(formed, idle_w, 0.0),
     )
@@ -134,9 +134,9 @@ def _active_joules(samples, members, node_s, network, work, sizes):
     up_s = sizes.upward_bits(total, messages)[:, None] / network.radio_up_bps  # [K, E]
     down_s = sizes.downward_bits(total, messages)[:, None] / network.radio_down_bps
     client_j = compute_j[:, None] + clients.transmit_w[:, None] * up_s
-    client_j += topology.radio_watts(network) * down_s
-    in_clusters = jnp.where(members[..., None], client_j, 0.0).sum(1)  # [M, E]
-    return in_clusters + node_s * (servers.busy_w - servers.idle_w)
+    client_j += topology.radio_watts(network)[None] * down_s
+    in_clusters = jnp.where(members[..., None], client_j[None], 0.0).sum(1)  # [M, E]
+    return in_clusters + node_s * (servers.busy_w - servers.idle_w)[None]
 
 
 def _upload_bits(samples, uploads, sizes):

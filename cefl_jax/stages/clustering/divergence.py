@@ -65,7 +65,7 @@ def divergence(
     mix = pooled * jnp.expand_dims(1.0 / jnp.maximum(total, 1.0), axis)
     # A difference of logarithms costs half of the logarithm of a quotient with its special cases.
     log_mix, log_target = (jnp.log(jnp.maximum(x, LEAST_SHARE)) for x in (mix, target))
-    log_target = log_target.reshape(-1, *[1] * (-1 - axis))
+    log_target = log_target.reshape([-1 if i == axis % mix.ndim else 1 for i in range(mix.ndim)])
     return jnp.where(total > 0, (mix * (log_mix - log_target)).sum(axis), empty)
 
 

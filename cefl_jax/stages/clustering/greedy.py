@@ -129,13 +129,13 @@ def _place_next(counts, target, min_size, most, walk):
     num_clients, num_clusters = counts.shape[0], walk.pooled.shape[0]
     clients, clusters = jnp.arange(num_clients), jnp.arange(num_clusters)
     free, size = walk.cluster < 0, (walk.cluster == walk.m).sum()
-    joined = divergence(walk.pooled[walk.m] + counts, target, empty=jnp.inf)  # [K]
+    joined = divergence(walk.pooled[walk.m][None] + counts, target, empty=jnp.inf)  # [K]
     joins = free & (clients >= walk.here) & (joined < walk.current - TIE_NATS) & (size < most)
     walking, left_over = joins.any(), walk.m == num_clusters
     k = jnp.where(walking, jnp.argmax(joins), first_smallest(joined, free))
     k = jnp.where(left_over, jnp.argmax(free), k)
     before = divergence(walk.pooled, target, empty=jnp.inf)  # [M]
-    after = divergence(walk.pooled + counts[k], target, empty=jnp.inf)
+    after = divergence(walk.pooled + counts[k][None], target, empty=jnp.inf)
     change = jnp.where(before == after, 0.0, jnp.abs(after - before))
     least = first_smallest(change, jnp.ones(num_clusters, bool))
     m = jnp.where(left_over, least, walk.m)
@@ -143,7 +143,7 @@ def _place_next(counts, target, min_size, most, walk):
     enough = free.sum() >= min_size
     return _Walk(
         cluster=jnp.where(placed & (clients == k), m, walk.cluster),
-        pooled=walk.pooled + jnp.where((placed & (clusters == m))[:, None], counts[k], 0.0),
+        pooled=walk.pooled + jnp.where((placed & (clusters == m))[:, None], counts[k][None], 0.0),
         m=jnp.where(placed, walk.m, jnp.where(enough, walk.m + 1, num_clusters)),
         here=jnp.where(placed, jnp.where(walking, k + 1, num_clients), 0),
         current=jnp.where(placed, joined[k], jnp.inf),
@@ -175,7 +175,7 @@ def greedy_fill(
 
     def take(carry, m):
         free, pooled = carry
-        joined = divergence(pooled[m] + counts, target, empty=jnp.inf)
+        joined = divergence(pooled[m][None] + counts, target, empty=jnp.inf)
         k = first_smallest(joined, free)
         taken = free & (clients == k)
         pooled = pooled.at[m].add(jnp.where(free[k], counts[k], 0.0), mode="drop")

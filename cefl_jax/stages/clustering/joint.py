@@ -109,6 +109,7 @@ def slowest_after_swaps(
     # One of the three slowest clusters is in no exchange of two.
     most_s, slowest = jax.lax.top_k(now_s, min(3, now_s.shape[0]))
     mine, theirs = cluster[:, None, None], cluster[None, :, None]
+    most_s, slowest = most_s[None, None], slowest[None, None]
     untouched_s = jnp.where((slowest != mine) & (slowest != theirs), most_s, 0.0).max(-1)
     return jnp.maximum(untouched_s, jnp.maximum(replaced_s, replaced_s.T))
 

@@ -49,8 +49,8 @@ def swap_until_none_helps(
     def gains(replaced, rows):
         """Of exchanging seats i32[R] with all, f32[R, M W]; -inf for no swap, inf: not scored."""
         kl = at_pairs(replaced, seats, seats)  # of each seat's cluster
-        gain = (kl[rows][:, None] + kl) - (replaced[rows] + replaced[:, rows].T)
-        apart = (own[rows][:, None] != own) & taken[rows][:, None] & taken
+        gain = (kl[rows][:, None] + kl[None]) - (replaced[rows] + replaced[:, rows].T)
+        apart = (own[rows][:, None] != own[None]) & taken[rows][:, None] & taken[None]
         return jnp.where(apart, gain, -jnp.inf)
 
     def first(seats, client):
@@ -70,7 +70,7 @@ def swap_until_none_helps(
         return _Search(client, counts, replaced, gain)
 
     formed = jnp.zeros(num_clusters, bool).at[own].max(taken)[:, None]
-    apart = (jnp.arange(num_clusters)[:, None] != own) & taken & formed
+    apart = (jnp.arange(num_clusters)[:, None] != own[None]) & taken[None] & formed
     start = _Search(
         client,
         counts.T.at[:, client].get(mode="fill", fill_value=0.0),
@@ -84,10 +84,10 @@ def _score(counts, target, num_clusters, replaced, pair):
     """`replaced` with the seats of two clusters i32[2] scored again, and these seats."""
     num_labels, num_seats = counts.shape
     width = num_seats // num_clusters
-    rows = (pair[:, None] * width + jnp.arange(width)).ravel()
+    rows = (pair[:, None] * width + jnp.arange(width)[None]).ravel()
     pooled = counts.reshape(num_labels, num_clusters, width).sum(-1)
     without = jnp.repeat(pooled[:, pair], width, axis=1) - counts[:, rows]  # [Y, 2 W]
-    fresh = divergence(without.T[:, :, None] + counts, target, empty=0.0, axis=-2)
+    fresh = divergence(without.T[:, :, None] + counts[None], target, empty=0.0, axis=-2)
     return replaced.at[rows].set(fresh), rows
 
 
