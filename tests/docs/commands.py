@@ -138,8 +138,8 @@ def read_help(name):
 def check_cells(name):
     """Checks the settings of every cell of an experiment."""
     runs = importlib.import_module("experiments.runs")
-    of = importlib.import_module(name).EXPERIMENT
-    for scale in of.scales:
+    of = getattr(importlib.import_module(name), "EXPERIMENT", None)
+    for scale in of.scales if of else ():
         for cell in of.cells_of(scale):
             runs.make_spec(of, scale, cell, seed=0)
 
