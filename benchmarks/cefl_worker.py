@@ -38,7 +38,7 @@ def make_round(setup, jit=compiler.jit):
 
 def prepare(spec):
     """`advance` and facts, as `benchmarks.worker.serve` wants them."""
-    cpu.set_up(spec.run.devices)
+    cpu.set_up(spec.run.devices, deterministic=spec.run.deterministic)
     setup = build.prepare(spec)
     state, step, arrays = make_round(setup)
     model = jax.eval_shape(setup.model.init, jax.random.key(0))  # halves, and cloud model
