@@ -160,16 +160,20 @@ class Distillation:
     def predict(self, teacher: TrainState, uploads: FeatureBuffer) -> Float32[Array, "R Y"]:
         """Logits f32[R, Y] of a TrainState for every filled row, zero in the empty rows."""
         size, (num_rows,) = self.spec.batch_size, uploads.order.shape
-        logits = jax.eval_shape(teacher.apply, teacher.params, uploads.features[:1])
         order = jnp.where(jnp.arange(num_rows) < uploads.count, uploads.order, num_rows)
         order = jnp.pad(order, (0, size), constant_values=num_rows)
 
+        @jax.jit  # traced once for its shapes and for the loop
+        def of_rows(rows):
+            features = _take(uploads.features, rows).astype(jnp.float32)
+            return teacher.apply(teacher.params, features)
+
         def batch(i, predictions):
             rows = jax.lax.dynamic_slice_in_dim(order, i * size, size)
-            features = _take(uploads.features, rows).astype(jnp.float32)
-            return predictions.at[rows].set(teacher.apply(teacher.params, features), mode="drop")
+            return predictions.at[rows].set(of_rows(rows), mode="drop")
 
-        start = jnp.zeros((num_rows, logits.shape[1]))
+        num_classes = jax.eval_shape(of_rows, order[:size]).shape[1]
+        start = jnp.zeros((num_rows, num_classes))
         return parallel.psum_rows(parallel.local_loop(batch, -(-uploads.count // size), start))
 
     def learn(

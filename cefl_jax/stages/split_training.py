@@ -11,7 +11,7 @@ from jaxtyping import Array, ArrayLike, Bool, Float, Float32, Int, Int32, PRNGKe
 
 from cefl_jax.data.federated import FederatedData
 from cefl_jax.models.split import SplitModel
-from cefl_jax.parallel import local_loop, take_local
+from cefl_jax.parallel import local_loop, set_item, take_local
 from cefl_jax.stages.link import CutLink
 from cefl_jax.stages.local_training import read_examples
 from cefl_jax.stages.masking import finite_leaves, finite_rows, where_rows
@@ -117,7 +117,7 @@ class SplitTraining:
                 rows, node = self._leave_unsound(m, rows, node, start)
             front_sum = self._sum_fronts(m, rows)
             outcome = Outcome(front_sum, node.back, node.loss, node.samples)
-            return rows, jax.tree.map(lambda all, one: all.at[m].set(one), outcomes, outcome)
+            return rows, set_item(outcomes, m, outcome)
 
         formed = jnp.where(self.plan.members > 0, 1 + jnp.arange(num_clusters), 0).max()
         rows, outcomes = local_loop(train, formed, (rows, outcomes))
