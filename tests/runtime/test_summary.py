@@ -1,13 +1,20 @@
-"""The summary says what the records say."""
+"""Records are read as they were written; the summary says what they say, and of which revision."""
 
+import json
 import math
+import os
 import platform
+import shutil
+import subprocess
 
 import jax
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
-from cefl_jax.runtime.summary import METRIC_KEYS, rounds_per_second, summarize
+from cefl_jax.runtime import summary
+from cefl_jax.runtime.summary import METRIC_KEYS, read_metrics, rounds_per_second, summarize
 from tests.runtime.examples import make_record, without
 
 FACTS = {"wall_s": 20.0, "compile_s": 5.0, "device_kind": "cpu", "device_count": 2}
@@ -68,3 +75,166 @@ def test_speed_weights_each_evaluation_by_its_rounds():
     ]
     assert rounds_per_second(records) == pytest.approx(40 / 1.6)
     assert rounds_per_second([]) is None
+
+
+KEYS = st.sampled_from(["test/accuracy", "train/loss", "x"]) | st.text(
+    st.characters(codec="utf-8"), max_size=5
+)
+
+
+def write(folder, content):
+    file = folder / "metrics.jsonl"
+    file.write_bytes(content if isinstance(content, bytes) else content.encode())
+    return file
+
+
+@settings(deadline=None, max_examples=50)
+@given(
+    st.lists(
+        st.dictionaries(KEYS, st.none() | st.integers(-(2**63), 2**63) | st.floats(-1e100, 1e100)),
+        max_size=5,
+    )
+)
+def test_what_was_written_is_read(tmp_path_factory, drawn):
+    lines = [{**record, "round": round} for round, record in enumerate(drawn)]
+    text = "".join(
+        f"{json.dumps(line, ensure_ascii=round % 2 == 0)}\n" for round, line in enumerate(lines)
+    )
+    assert read_metrics(write(tmp_path_factory.getbasetemp(), text)) == lines
+
+
+def test_a_line_that_was_cut_off_is_left_out(tmp_path):
+    assert read_metrics(write(tmp_path, '{"round": 1}\n{"round": 2}')) == [{"round": 1}]
+    assert read_metrics(write(tmp_path, '{"round": 1}\n{"rou')) == [{"round": 1}]
+    assert read_metrics(write(tmp_path, "")) == []
+    assert read_metrics(tmp_path / "absent") == []
+
+
+@pytest.mark.parametrize(
+    ("line", "said"),
+    [
+        ("", "cannot be read as JSON"),
+        ("{", "cannot be read as JSON"),
+        ("[" * 100_000, "is nested too deeply"),
+        (b"\xff", "is not UTF-8 text at byte 0"),
+        ('{"round": 2, "round": 3}', "cannot be read as JSON: the key 'round' is given twice"),
+        ('{"round": 2, "x": NaN}', "cannot be read as JSON: NaN is no number"),
+        ("7", "is 7; it must be an object with its round"),
+        ("{}", "is {}; it must be an object with its round"),
+        ('{"round": true}', "is {'round': True}; it must be"),
+        ('{"round": 2.0}', "is {'round': 2.0}; it must be"),
+        ('{"round": 2, "x": "1"}', "has 'x': '1'; it must be a finite number or null"),
+        ('{"round": 2, "x": true}', "has 'x': True; it must be"),
+        ('{"round": 2, "x": 1e999}', "has 'x': inf; it must be"),
+        (f'{{"round": 2, "x": {"9" * 4000}}}', "has 'x': 9999"),
+        (f'{{"round": 2, "x": {"9" * 5000}}}', "cannot be read as JSON: Exceeds the limit"),
+    ],
+)
+def test_a_line_that_is_no_record_is_told(tmp_path, line, said):
+    line = line if isinstance(line, bytes) else line.encode()
+    file = write(tmp_path, b'{"round": 1}\n' + line + b"\n")
+    with pytest.raises(ValueError, match="line 2") as refusal:
+        read_metrics(file)
+    assert str(refusal.value).startswith(f"{file}: line 2 {said}")
+    assert str(refusal.value).isprintable()
+
+
+def test_what_is_no_file_of_bounded_size_is_refused(tmp_path, monkeypatch):
+    os.mkfifo(tmp_path / "pipe")
+    file = write(tmp_path, '{"round": 1}\n')
+    monkeypatch.setattr(summary, "MAX_METRICS_BYTES", 12)
+    for path, said in (
+        (tmp_path / "pipe", "is a pipe or a device"),
+        (tmp_path, "is a folder"),
+        (file, "has 13 bytes, and 12 is the most"),
+    ):
+        with pytest.raises(ValueError, match=said) as refusal:
+            read_metrics(path)
+        assert str(refusal.value).startswith(f"{path}: {said}")
+
+
+git = shutil.which("git")
+
+
+def call(folder, *words):
+    names = ["-c", "user.name=a", "-c", "user.email=a@b", "-c", "commit.gpgsign=false"]
+    done = subprocess.run(
+        [git, "-C", str(folder), *names, *words], check=True, capture_output=True, text=True
+    )
+    return done.stdout.strip()
+
+
+@pytest.fixture
+def checkout(tmp_path, monkeypatch):
+    """A repository with a commit, in the place of the program's own."""
+    if git is None:
+        pytest.skip("needs git")
+    folder = tmp_path / "checkout"
+    folder.mkdir()
+    monkeypatch.setenv("GIT_CONFIG_GLOBAL", "/dev/null")
+    monkeypatch.setattr(summary, "ROOT", folder)
+    call(folder, "init", "-q")
+    (folder / "code.py").write_text("one")
+    call(folder, "add", ".")
+    call(folder, "commit", "-q", "-m", "one")
+    return folder
+
+
+def test_a_clean_one(checkout):
+    assert summary.read_revision() == {
+        "commit": call(checkout, "rev-parse", "HEAD"),
+        "dirty": False,
+    }
+    (checkout / "notes").write_text("not tracked, and no part of the program")
+    assert not summary.read_revision()["dirty"]
+
+
+def test_one_that_differs_from_its_commit(checkout):
+    (checkout / "code.py").write_text("two")
+    assert summary.read_revision()["dirty"]
+    call(checkout, "add", ".")
+    assert summary.read_revision()["dirty"]
+    call(checkout, "commit", "-q", "-m", "two")
+    assert not summary.read_revision()["dirty"]
+    (checkout / "code.py").unlink()
+    assert summary.read_revision()["dirty"]
+
+
+def test_a_second_working_tree(checkout, tmp_path, monkeypatch):
+    call(checkout, "worktree", "add", "-q", str(tmp_path / "second"), "-b", "second")
+    monkeypatch.setattr(summary, "ROOT", tmp_path / "second")
+    assert summary.read_revision()["commit"] == call(checkout, "rev-parse", "HEAD")
+
+
+def test_none_around_it_is_meant(checkout, monkeypatch):
+    """A program that is installed below somebody's repository is not of it."""
+    installed = checkout / "site-packages"
+    installed.mkdir()
+    monkeypatch.setattr(summary, "ROOT", installed)
+    assert summary.read_revision() is None
+
+
+def test_none_that_the_environment_names_is_meant(checkout, tmp_path, monkeypatch):
+    """As within a hook of git, or of another program that git has started."""
+    mine = summary.read_revision()
+    other = tmp_path / "other"
+    other.mkdir()
+    call(other, "init", "-q")
+    (other / "file").write_text("other")
+    call(other, "add", ".")
+    call(other, "commit", "-q", "-m", "other")
+    monkeypatch.setenv("GIT_DIR", str(other / ".git"))
+    monkeypatch.setenv("GIT_WORK_TREE", str(other))
+    monkeypatch.setenv("GIT_INDEX_FILE", str(other / ".git" / "index"))
+    assert summary.read_revision() == mine
+
+
+def test_without_git_or_a_commit_there_is_none(checkout, tmp_path, monkeypatch):
+    empty = tmp_path / "empty"
+    empty.mkdir()
+    call(empty, "init", "-q")
+    with monkeypatch.context() as patch:
+        patch.setattr(summary, "ROOT", empty)
+        assert summary.read_revision() is None
+    monkeypatch.setenv("PATH", str(tmp_path))
+    assert summary.read_revision() is None

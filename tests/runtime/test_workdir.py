@@ -272,20 +272,6 @@ def test_tensorboard_has_every_metric_at_its_round(tmp_path):
     assert scalars_of(tmp_path) == expected
 
 
-def test_a_torn_line_is_left_out(tmp_path):
-    with open_workdir(tmp_path) as workdir:
-        for round in (5, 10):
-            workdir.append_metrics(make_record(round))
-    file = tmp_path / "metrics.jsonl"
-    with open(file, "a") as torn:
-        torn.write('{"round": 15, "train/lo')
-    assert read_metrics(file) == [make_record(5), make_record(10)]
-
-
-def test_there_are_no_metrics_before_the_first(tmp_path):
-    assert read_metrics(tmp_path / "metrics.jsonl") == []
-
-
 def status_of(folder):
     return json.loads((folder / "status.json").read_text())
 

@@ -108,12 +108,6 @@ def test_the_lock_is_given_back_when_a_run_fails(run):
     open_workdir(run, resume=True).close()
 
 
-def test_looking_does_not_take_it(run):
-    check_workdir(run, resume=True)
-    check_workdir(run, resume=True)
-    open_workdir(run, resume=True).close()
-
-
 def test_a_run_that_came_between_the_look_and_the_lock_is_refused(tmp_path, monkeypatch):
     """Another process may have had the folder, and be done with it, after it was looked at."""
 
@@ -128,11 +122,6 @@ def test_a_run_that_came_between_the_look_and_the_lock_is_refused(tmp_path, monk
     assert (tmp_path / "run" / "status.json").read_text() == "another run"
     with folders.open_workdir(tmp_path / "run", overwrite=True):  # and the lock is given back
         pass
-
-
-def test_an_old_lock_file_is_no_lock(tmp_path):
-    (tmp_path / LOCK).write_text("999999")
-    open_workdir(tmp_path).close()
 
 
 def test_a_file_system_without_locks_is_told(run, monkeypatch):
