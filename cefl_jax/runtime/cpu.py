@@ -25,11 +25,11 @@ def set_up(
     """Makes ready the CPU, where it is what computes; to be called before JAX is used.
 
     It counts as several devices: by default a core each. And where the bits must not depend on the
-    number of devices, it rounds after every operation on x86: AVX, to which XLA is kept there, has no fused multiply-add. Of a*b + c*d LLVM fuses
-    one product where it vectorises and the other where it does not, which in turn depends on the
-    buffers that XLA lets share their memory, and so on the number of devices. Products of matrices
-    and convolutions are those of libraries, which take what the CPU has. What JAX_NUM_CPU_DEVICES,
-    XLA_FLAGS or an earlier call asks for stays as it is.
+    number of devices, it rounds after every operation on x86: AVX, to which XLA is kept there, has
+    no fused multiply-add. Of a*b + c*d LLVM fuses one product where it vectorises and the other
+    where it does not, which in turn depends on the buffers that XLA lets share their memory, and so
+    on the number of devices. Products of matrices and convolutions are those of libraries, which
+    take what the CPU has. What JAX_NUM_CPU_DEVICES, XLA_FLAGS or an earlier call asks for stays.
 
     Where JAX is in use already, as it may be in a notebook, none of this can be changed any more:
     one line says what does not hold then, and all stays as it is.
