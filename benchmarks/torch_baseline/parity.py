@@ -103,7 +103,7 @@ def draw_ours(setup, state, data, network):
     pick = lambda key, step: batch_rows(uploads, key, step, distill.batch_size)  # noqa: E731
     rows, used = jax.vmap(jax.vmap(pick, (None, 0)), (0, None))(keys, steps)
     within = steps < distill.epochs * -(-uploads.count // distill.batch_size)
-    used &= within[:, None]
+    used &= within[None, :, None]
     return Drawn(plan, examples, valid, uploads.order, uploads.count, rows, used)
 
 
