@@ -25,23 +25,20 @@ def make_round(setup, jit=compiler.jit):
       The state; a function from state and the other arguments to state and mean loss; and these
       arguments, on the device.
     """
-    arrays = jax.device_put((setup.data, setup.network), setup.mesh.everywhere)
+    inputs = program.put_inputs(setup)
+    start, step = program.make_round(setup)
 
-    def start(key, data, network):
-        return program.make_method(setup, data, network).init(key)
-
-    def step(state, hparams, data, network):
-        state, metrics = program.make_method(setup, data, network).round(state, hparams)
+    def step_and_loss(*arguments):
+        state, metrics = step(*arguments)
         return state, metrics.train_loss
 
-    everywhere = setup.mesh.everywhere
-    state = jit(start, out_shardings=everywhere)(jax.random.key(setup.spec.seed), *arrays)
-    return state, step, (program.make_hparams(setup.spec), *arrays)
+    start = jit(start, out_shardings=setup.mesh.everywhere)
+    return start(jax.random.key(setup.spec.seed), *inputs[1:]), step_and_loss, inputs
 
 
 def prepare(spec):
     """`advance` and facts, as `benchmarks.worker.serve` wants them."""
-    cpu.set_up(spec.run.devices)
+    cpu.set_up(spec.run.devices, deterministic=spec.run.deterministic)
     setup = build.prepare(spec)
     state, step, arrays = make_round(setup)
     model = jax.eval_shape(setup.model.init, jax.random.key(0))  # halves, and cloud model

@@ -19,8 +19,7 @@ import jax
 import jax.numpy as jnp
 
 from cefl_jax import build, compiler, config, program
-from cefl_jax.methods.cefl import Cefl
-from cefl_jax.network.ledger import Bill, empty_ledger
+from cefl_jax.network.ledger import RoundCost, empty_ledger
 from cefl_jax.network.schedule import Schedule
 from cefl_jax.runtime import cpu
 from cefl_jax.stages.round_planner import RoundPlanner
@@ -51,53 +50,41 @@ class Bare(RoundPlanner):
         nothing = dict.fromkeys(Schedule._fields)
         return Schedule(**nothing | {"steps": steps, "finished": everyone, "counts": everyone})
 
-    def bill(self, decision, num_kinds):
+    def cost(self, decision, num_kinds):
         """Nothing."""
-        return Bill(*empty_ledger(num_kinds))
-
-
-class BareCefl(Cefl):
-    """The method without a network."""
-
-    @property
-    def _orchestrator(self):
-        return Bare(**vars(super()._orchestrator))
+        return RoundCost(*empty_ledger(num_kinds))
 
 
 def make_setup(data, dynamics):
-    """The checked run."""
-    settings = config.default_config()
-    with settings.unlocked(), settings.ignore_type():
-        settings.update_from_flattened_dict(SETTINGS | {"data.name": data} | DYNAMICS[dynamics])
-    return build.prepare(config.to_spec(settings))
+    """The checked run; without a network where nothing changes."""
+    setup = build.prepare(config.make_spec(SETTINGS, {"data.name": data}, DYNAMICS[dynamics]))
+    return without_network(setup) if dynamics == "static" else setup
 
 
-def make_round(setup, method_class, train=True):
-    """Returns functions, not yet jitted: the first state, and a round, or only its decision."""
+def without_network(setup):
+    """The same run with decisions that know nothing of the network."""
+    return setup._replace(planner=Bare(**vars(setup.planner)))
 
-    def make(data, network):
-        parts = setup.spec, setup.model, setup.work, setup.extent, setup.mesh
-        return method_class(*parts, data, network, len(setup.device_names))
 
-    def step(state, hparams, data, network):
-        cefl = make(data, network)
-        if train:
-            return cefl.round(state, hparams)[0]
-        decision = cefl._orchestrator.decide(
-            state.key, state.round, state.conditions, data, network
-        )
-        bill = cefl._orchestrator.bill(decision, len(setup.device_names))
-        kept = decision.plan, bill
+def make_decision(setup):
+    """Returns the decision of a round, not yet jitted, with the arguments of a round."""
+    planner = setup.planner
+
+    def decide(state, hparams, data, network):
+        decision = planner.decide(state.key, state.round, state.conditions, data, network)
+        cost = planner.cost(decision, len(setup.device_names))
+        kept = decision.plan, cost
         return state._replace(round=state.round + 1, conditions=decision.conditions), kept
 
-    return lambda key, *arrays: make(*arrays).init(key), step
+    return decide
 
 
-def compile_round(setup, method_class, train=True):
+def compile_round(setup, train=True):
     """A function of no arguments that does one more round, or only decides it; and seconds."""
     began = time.monotonic()
     arrays = jax.device_put((setup.data, setup.network), setup.mesh.everywhere)
-    start, step = make_round(setup, method_class, train)
+    start, step = program.make_round(setup)
+    step = step if train else make_decision(setup)
     state = compiler.jit(start)(jax.random.key(setup.spec.seed), *arrays)
     hparams = program.make_hparams(setup.spec)
     compiled = compiler.compile_lowered(jax.jit(step).lower(state, hparams, *arrays))
@@ -105,7 +92,7 @@ def compile_round(setup, method_class, train=True):
 
     def advance():
         result = compiled(holder[0], hparams, *arrays)
-        holder[0] = jax.block_until_ready(result) if train else jax.block_until_ready(result)[0]
+        holder[0] = jax.block_until_ready(result)[0]
 
     return advance, time.monotonic() - began
 
@@ -136,7 +123,7 @@ def main():
         ("round", True, options.repeats),
         ("decisions alone", False, 10 * options.repeats),
     ):
-        pairs = (compile_round(whole, Cefl, train), compile_round(bare, BareCefl, train))
+        pairs = (compile_round(whole, train), compile_round(bare, train))
         times = alternate(*(advance for advance, _ in pairs), repeats)
         for kind, taken, (_, compile_s) in zip(("with", "without"), times, pairs, strict=True):
             rows[f"{name}, {kind}"] = {

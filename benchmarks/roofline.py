@@ -24,7 +24,6 @@ from cefl_jax import build, compiler, config, program
 from cefl_jax.runtime import cpu
 from cefl_jax.stages import round_plan
 from cefl_jax.stages.evaluation import evaluate
-from cefl_jax.stages.round_planner import make_round_planner
 
 MATMUL_SIDE = {"cpu": 2048, "gpu": 8192, "tpu": 8192}
 
@@ -74,7 +73,10 @@ def profile_rounds(setup, rounds, repeats):
 
 def measure_evaluation(setup, state, repeats):
     """Milliseconds of each evaluation as the run does it, and its FLOPs."""
-    work, arrays = setup.work, jax.device_put((setup.data, setup.network), setup.mesh.everywhere)
+    work, arrays = (
+        setup.planner.work,
+        jax.device_put((setup.data, setup.network), setup.mesh.everywhere),
+    )
 
     def score(state, data, network):
         method = program.make_method(setup, data, network)
@@ -128,12 +130,12 @@ def table(facts):
 
 def _count_samples(setup, states, arrays):
     """Samples trained on and samples uploaded in the round after each state, their means."""
-    spec, steps = setup.spec, setup.extent.steps
-    orchestrator = make_round_planner(spec, setup.model, setup.work, setup.extent)
+    spec, steps = setup.spec, setup.planner.extent.steps
+    planner = setup.planner
 
     @compiler.jit
     def count(state, data, network):
-        decision = orchestrator.decide(state.key, state.round, state.conditions, data, network)
+        decision = planner.decide(state.key, state.round, state.conditions, data, network)
         samples = round_plan.step_samples(decision.plan, spec.train.batch_size, steps)
         return samples.sum(), decision.uploaded
 
@@ -169,7 +171,7 @@ def main():
     before = environment("jax", "jaxlib", "numpy")
     facts, state = profile_rounds(setup, options.rounds, options.repeats)
     distill = setup.spec.cefl.distill
-    facts["flop"] = count_flop(setup.work, distill, facts["samples"], facts["uploaded"])
+    facts["flop"] = count_flop(setup.planner.work, distill, facts["samples"], facts["uploaded"])
     evaluations_ms, flop = measure_evaluation(setup, state, 2 * options.repeats)
     facts |= {
         "evaluations_ms": evaluations_ms,

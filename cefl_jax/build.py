@@ -15,15 +15,19 @@ from cefl_jax.data import partition, sources
 from cefl_jax.data.dataset import Dataset, check_dataset
 from cefl_jax.data.federated import FederatedData, make_federated
 from cefl_jax.data.partition_file import checked_parts
+from cefl_jax.methods import METHODS
+from cefl_jax.methods.base import effective_spec
 from cefl_jax.models.conv import conv_block
-from cefl_jax.models.cost import Workload, measure_workload
+from cefl_jax.models.cost import measure_workload
 from cefl_jax.models.split import SplitModel, make_model, with_head
 from cefl_jax.network.sources import presets, trace_file
 from cefl_jax.network.topology import Network
 from cefl_jax.safe_read import InputFileError, one_line
 from cefl_jax.specs import DataSpec, PartitionSpec, Spec
-from cefl_jax.stages import protocols
-from cefl_jax.stages.round_plan import StaticBounds, static_bounds
+from cefl_jax.stages.clustering import count_clusters
+from cefl_jax.stages.round_plan import static_bounds
+from cefl_jax.stages.round_planner import RoundPlanner
+from cefl_jax.stages.traits import MethodTraits
 
 
 class Setup(NamedTuple):
@@ -36,8 +40,7 @@ class Setup(NamedTuple):
     network: Network
     device_names: tuple[str, ...]  # of the network's device classes
     model: SplitModel
-    work: Workload
-    extent: StaticBounds
+    planner: RoundPlanner
     mesh: parallel.EdgeMesh
 
     def hashes(self) -> dict[str, str]:
@@ -107,43 +110,39 @@ def make_setup(spec: Spec, dataset: Dataset, parts: list[Int[np.ndarray, "_"]]) 
     Raises:
       ValueError: one line, which names the field of a setting that does not fit the data.
     """
-    settings, sample_shape = protocols.settings_of(spec), dataset.train_images.shape[1:]
+    info, sample_shape = METHODS[spec.method.name], dataset.train_images.shape[1:]
+    effective = effective_spec(spec, info)
     config.check_population(spec, len(parts))
     config.check_channels(spec, sample_shape[-1])
     mesh = parallel.make_mesh(
-        spec.run.devices or parallel.choose_num_devices(count_most_items(spec)),
+        spec.run.devices or parallel.choose_num_devices(count_most_items(effective, info.traits)),
         spec.run.deterministic,
     )
     lowering = functools.partial(conv_block, platform=mesh.platform)
     model = make_model(
         spec.model, sample_shape, dataset.num_classes, lowering, spec.run.compute_dtype
     )
-    has_head = protocols.has_heads(spec.method.name)
-    model = with_head(model) if has_head else model
+    model = with_head(model) if info.traits.personal_models else model
     data = make_federated(dataset, parts, spec.data.normalization)
     network, device_names = make_network(spec, len(parts))
-    return Setup(
-        resolve(spec, mesh, len(parts)),
-        parts,
-        data,
-        dataset.classes,
-        network,
-        device_names,
-        model,
-        measure_workload(
-            spec.model,
-            sample_shape,
-            dataset.num_classes,
-            whole=protocols.trains_whole(spec.method.name),
-            head=has_head,
-        ),
-        static_bounds(
-            np.diff(data.offsets),
-            settings.train,
-            settings.cefl.distill.upload_steps,
-        ),
-        mesh,
+    spec = resolve(spec, mesh, len(parts))
+    effective, traffic = effective_spec(spec, info), info.traffic(spec)
+    work = measure_workload(
+        spec.model,
+        sample_shape,
+        dataset.num_classes,
+        whole=info.traits.whole,
+        head=info.traits.personal_models,
     )
+    planner = RoundPlanner(
+        effective,
+        info.traits,
+        traffic,
+        work,
+        traffic.sizes(effective, model, work),
+        static_bounds(np.diff(data.offsets), effective.train, effective.cefl.distill.upload_steps),
+    )
+    return Setup(spec, parts, data, dataset.classes, network, device_names, model, planner, mesh)
 
 
 def _check_parts(parts, num_examples):
@@ -177,10 +176,10 @@ def _check_name(dataset, path):
 
 def archive_bytes(setup: Setup) -> int:
     """Bytes of the features that a round keeps for distillation, on each device."""
-    spec = protocols.settings_of(setup.spec)
+    spec = setup.planner.spec
     if spec.cefl.distill.rule == "none":
         return 0
-    samples = spec.train.clients_per_round * setup.extent.uploads * spec.train.batch_size
+    samples = spec.train.clients_per_round * setup.planner.extent.uploads * spec.train.batch_size
     each = jnp.dtype(spec.run.archive_dtype).itemsize
     return samples * math.prod(setup.model.feature_shape) * each
 
@@ -231,8 +230,10 @@ def resolve(spec: Spec, mesh: parallel.EdgeMesh, num_clients: int) -> Spec:
     What nothing reads stays automatic, None.
     """
     clients = spec.train.clients_per_round
-    chunk = spec.run.client_chunk or choose_client_chunk(mesh.platform, spec)
-    batch = protocols.settings_of(spec).cefl.distill.batch_size
+    info = METHODS[spec.method.name]
+    effective = effective_spec(spec, info)
+    chunk = spec.run.client_chunk or choose_client_chunk(mesh.platform, effective, info.traits)
+    batch = effective.cefl.distill.batch_size
     parts = spec.run.distill_parts or choose_distill_parts(mesh.platform, batch)
     chosen = {"client_chunk": min(chunk, clients), "distill_parts": min(parts, batch)}
     unread = readers.find_unread(readers.flatten(spec))
@@ -247,21 +248,18 @@ def resolve(spec: Spec, mesh: parallel.EdgeMesh, num_clients: int) -> Spec:
     )
 
 
-def count_most_items(spec: Spec) -> int:
+def count_most_items(effective: Spec, traits: MethodTraits) -> int:
     """Clusters that a round can have, or clients where they train whole models alone.
 
     What is done one after another is one.
     """
-    if protocols.one_at_a_time(spec.method.name):
+    if not traits.side_by_side:
         return 1
-    settings, clients = protocols.settings_of(spec), spec.train.clients_per_round
-    clustering = settings.cefl.clustering
-    return {"single": 1, "singleton": clients}.get(
-        clustering.rule, min(clustering.num_clusters, clients)
-    )
+    clients = effective.train.clients_per_round
+    return min(count_clusters(effective.cefl.clustering, clients), clients)
 
 
-def choose_client_chunk(platform: str, spec: Spec) -> int:
+def choose_client_chunk(platform: str, effective: Spec, traits: MethodTraits) -> int:
     """Clients to compute at once, in equal parts of a cluster of the usual size.
 
     On two CPU cores 5 of a cluster at once were 1.4 times faster than one after another and wider
@@ -269,10 +267,9 @@ def choose_client_chunk(platform: str, spec: Spec) -> int:
     two took 1.5 times as long). For other platforms 16 is a guess. Where clients train models
     alone, a cluster is all of them.
     """
-    clients = spec.train.clients_per_round
-    method = spec.method.name
-    alone = protocols.trains_whole(method) or protocols.has_heads(method)
-    clusters = 1 if alone else count_most_items(spec)
+    clients = effective.train.clients_per_round
+    alone = traits.whole or traits.personal_models
+    clusters = 1 if alone else count_most_items(effective, traits)
     size = -(-clients // clusters)
     most = 5 if platform == "cpu" else 16
     return -(-size // -(-size // most))

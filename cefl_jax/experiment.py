@@ -130,7 +130,7 @@ def conduct(
             workdir.set_status("running", done)
             if spec.run.save_trace:
                 workdir.write_trace(record_trace(setup))
-        print_work(setup.work)
+        print_work(setup.planner.work)
         print_choices(spec.run, setup.mesh.platform, build.archive_bytes(setup))
         with Display(spec.train.rounds, title) as display:
             draw: Callable = functools.partial(draw_start, setup, workdir.path, title)

@@ -115,7 +115,7 @@ def check(settings: list[tuple[str, str]]) -> build.Setup:
     if earlier:
         keep_choices(chosen, earlier)
     spec = config.to_spec(chosen)
-    cpu.set_up(spec.run.devices, warn)
+    cpu.set_up(spec.run.devices, warn, spec.run.deterministic)
     if _COORDINATOR.value is not None:
         distributed.join(_COORDINATOR.value, _PROCESSES.value, _PROCESS.value)
     setup = build.prepare(spec)

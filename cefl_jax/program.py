@@ -16,12 +16,12 @@ from cefl_jax import compiler
 from cefl_jax.build import Setup
 from cefl_jax.data.federated import FederatedData
 from cefl_jax.methods import METHODS
-from cefl_jax.methods.base import Method
+from cefl_jax.methods.base import Method, MethodContext
+from cefl_jax.network import ledger
 from cefl_jax.network.step_times import back_loading, of_client
 from cefl_jax.network.topology import Network
 from cefl_jax.specs import Spec
 from cefl_jax.stages.evaluation import evaluate
-from cefl_jax.stages.round_planner import make_round_planner
 from cefl_jax.types import HParams
 
 Inputs: TypeAlias = tuple[HParams, FederatedData, Network]
@@ -48,24 +48,64 @@ def make_hparams(spec: Spec) -> HParams:
         distill.lambda_cloud,
         distill.temperature,
         distill.temperature if distill.temperature_cloud is None else distill.temperature_cloud,
-        spec.fedprox.mu,
-        getattr(getattr(spec, spec.method.name, None), "server_learning_rate", 0.0),
     )
-    return HParams(*(jnp.float32(value) for value in values))
+    own = {
+        name: jnp.float32(getattr(getattr(spec, spec.method.name), name))
+        for name in METHODS[spec.method.name].traced
+    }
+    return HParams._make((*map(jnp.float32, values), own))
+
+
+def make_round(setup: Setup) -> tuple[Callable, Callable]:
+    """Returns the first state and a round of a run, not yet jitted.
+
+    Returns:
+      `start(key, data, network) -> state`, and `step(state, hparams, data, network) -> (state,
+      RoundMetrics)`.
+    """
+
+    def start(key, data, network):
+        return make_method(setup, data, network).init(key)
+
+    def step(state, hparams, data, network):
+        return make_method(setup, data, network).round(state, hparams)
+
+    return start, step
+
+
+def simulate_rounds(setup: Setup) -> Callable:
+    """Returns what decides and prices all rounds of a run without any training, not yet jitted.
+
+    Decisions follow from data, network and settings alone; so the ledger is that of the run.
+
+    Returns:
+      `simulate(key, data, network) -> (Decision, Ledger)` of every round, leaves [rounds, ...]; the
+      Ledgers are cumulative.
+    """
+    planner, num_kinds = setup.planner, len(setup.device_names)
+
+    def simulate(key, data, network):
+        def one(carry, index):
+            conditions, total = carry
+            decision = planner.decide(key, index, conditions, data, network)
+            total = ledger.add_cost(total, planner.cost(decision, num_kinds))
+            return (decision.conditions, total), (decision, total)
+
+        start = planner.start(key, network), ledger.empty_ledger(num_kinds)
+        return jax.lax.scan(one, start, jnp.arange(setup.spec.train.rounds))[1]
+
+    return simulate
 
 
 def make_method(setup: Setup, data: FederatedData, network: Network) -> Method:
     """The Method that the settings name, closed over a federation and a network."""
-    return METHODS[setup.spec.method.name](
-        setup.spec,
-        setup.model,
-        setup.work,
-        setup.extent,
-        setup.mesh,
-        data,
-        network,
-        len(setup.device_names),
-    )
+    return METHODS[setup.spec.method.name].make(make_context(setup, data, network))
+
+
+def make_context(setup: Setup, data: FederatedData, network: Network) -> MethodContext:
+    """Returns what a method is closed over, on a federation and a network."""
+    num_kinds = len(setup.device_names)
+    return MethodContext(setup.planner, setup.model, setup.mesh, data, network, num_kinds)
 
 
 def make_program(setup: Setup) -> tuple[Callable, Callable]:
@@ -75,12 +115,9 @@ def make_program(setup: Setup) -> tuple[Callable, Callable]:
       `start(key, data, network) -> state`, and `advance(state, hparams, data, network) ->
       (state, Chunk)`, which does `eval_every` rounds (fewer where the run ends) and evaluates.
     """
-    spec = setup.spec
-    rounds = spec.train.rounds
-    length = min(spec.run.eval_every, rounds)
-
-    def start(key, data, network):
-        return make_method(setup, data, network).init(key)
+    rounds = setup.spec.train.rounds
+    length = min(setup.spec.run.eval_every, rounds)
+    start, _ = make_round(setup)
 
     def advance(state, hparams, data, network):
         method = make_method(setup, data, network)
@@ -123,9 +160,8 @@ def first_round(
       The clients that will count, and the least seconds in which one of those sampled could do all
       its steps and deliver if nobody held it up; infinite when nobody is sampled.
     """
-    orchestrator = make_round_planner(setup.spec, setup.model, setup.work, setup.extent)
-    decision = orchestrator.decide(state.key, state.round, state.conditions, data, network)
-    pace, sizes = decision.schedule.pace, orchestrator.sizes
+    decision = setup.planner.decide(state.key, state.round, state.conditions, data, network)
+    pace, sizes = decision.schedule.pace, setup.planner.sizes
     steps = pace.forward + pace.send + pace.serve + pace.receive + pace.backward
     backs_s = of_client(decision.task, back_loading(decision.task, decision.network, sizes))
     alone_s = jnp.maximum(pace.load, backs_s) + steps.sum(1) + pace.deliver

@@ -119,7 +119,7 @@ class Rounds:
         if self.chunk.course is not None:
             names, deadline_s = setup.device_names, setup.spec.network.deadline_s
             timeline = describe_round.describe(
-                self.chunk.course, setup.network, setup.work, names, self.done, deadline_s
+                self.chunk.course, setup.network, setup.planner.work, names, self.done, deadline_s
             )
             self.workdir.write_timeline(timeline)
         self.save()

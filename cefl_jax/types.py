@@ -38,8 +38,7 @@ class HParams(NamedTuple):
     lambda_cloud: Float32[Array, ""]
     temperature: Float32[Array, ""]
     temperature_cloud: Float32[Array, ""]
-    proximal: Float32[Array, ""]  # fedprox: mu
-    server_learning_rate: Float32[Array, ""]  # scaffold, fedopt, fedgkt
+    own: dict[str, Float32[Array, ""]]  # the method's own, by the names in `MethodInfo.traced`
 
 
 class Course(NamedTuple):

@@ -23,11 +23,9 @@ import jax.numpy as jnp
 import numpy as np
 
 from cefl_jax import build, compiler, config, program
-from cefl_jax.network import ledger
 from cefl_jax.reports.formats import to_markdown
 from cefl_jax.runtime import streams
 from cefl_jax.safe_read import expand_user
-from cefl_jax.stages.round_planner import make_round_planner
 from experiments import tables
 from experiments.runs import Quiet
 
@@ -65,18 +63,14 @@ TARGETS = {"smoke": 0.6, "cpu": 0.8}
 SEEDS = {"smoke": 2, "cpu": 5}
 
 
-def make_config(scale, seed, *changes):
+def make_spec(scale, seed, *changes):
     """The settings of a scale and a seed, with dotted fields changed."""
-    settings = config.default_config()
-    for change in (COMMON, SCALES[scale], {"seed": seed}, *changes):
-        with settings.unlocked(), settings.ignore_type():
-            settings.update_from_flattened_dict(change)
-    return settings
+    return config.make_spec(COMMON, SCALES[scale], {"seed": seed}, *changes)
 
 
 def make_setup(scale, seed, *changes):
     """The checked run of a scale and a seed, with dotted fields changed."""
-    return build.prepare(config.to_spec(make_config(scale, seed, *changes)))
+    return build.prepare(make_spec(scale, seed, *changes))
 
 
 def rounds_to_target(setup, target, title):
@@ -97,19 +91,6 @@ def pay(setups):
 
     The runs differ in their seeds only, and are one vmapped program.
     """
-    setup, num_kinds = setups[0], len(setups[0].device_names)
-    orchestrator = make_round_planner(setup.spec, setup.model, setup.work, setup.extent)
-
-    def course(key, data, network):
-        def one(carry, index):
-            conditions, so_far = carry
-            decision = orchestrator.decide(key, index, conditions, data, network)
-            so_far = ledger.charge(so_far, orchestrator.bill(decision, num_kinds))
-            return (decision.conditions, so_far), (so_far, decision.clusters)
-
-        start = orchestrator.start(key, network), ledger.empty_ledger(num_kinds)
-        return jax.lax.scan(one, start, jnp.arange(setup.spec.train.rounds))[1]
-
     keys = jnp.stack([jax.random.key(run.spec.seed) for run in setups])
     unread = np.zeros(0, np.uint8)  # decisions look at labels and sizes only
     data = [run.data._replace(images=unread, test_images=unread) for run in setups]
@@ -117,7 +98,9 @@ def pay(setups):
         jax.tree.map(lambda *leaves: np.stack(leaves), *trees)
         for trees in (data, [run.network for run in setups])
     )
-    so_far, clusters = jax.device_get(compiler.jit(jax.vmap(course))(keys, data, network))
+    simulate = jax.vmap(program.simulate_rounds(setups[0]))
+    decisions, so_far = compiler.jit(simulate)(keys, data, network)
+    so_far, clusters = jax.device_get((so_far, decisions.clusters))
     sent = so_far.link_bytes.sum(-1)  # [runs, rounds, LINKS]
     return {
         "time_s": so_far.phase_s.sum(-1),
@@ -138,7 +121,7 @@ def train_all(folder, scale, seeds):
         reached[name] = []
         for seed in range(seeds):
             file = folder / f"{name.replace(' ', '_')}-{seed}.json"
-            settings = make_config(scale, seed, change).to_dict()
+            settings = config.to_dict(make_spec(scale, seed, change))
             known = json.loads(file.read_text()) if file.exists() else {}
             if known.get("config") != json.loads(json.dumps(settings)):
                 setup = build.prepare(config.to_spec(settings))

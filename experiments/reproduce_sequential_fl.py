@@ -18,13 +18,11 @@ itself.
 """
 
 import argparse
-import sys
 
 from cefl_jax.reports import formats, tables
 from cefl_jax.reports.quantities import ACCURACY, PERCENT, final
 from experiments import runs
 
-PARTITION = "fashion_mnist_500_clients_2_labels.json"
 PUBLISHED = {"fedavg": (85.59, 0.04), "sequential_split": (86.28, 0.49)}
 FEDAVG = {"train.optimizer.learning_rate": 0.1, "train.optimizer.clip_norm": 10.0}
 SEQUENTIAL = {"train.optimizer.learning_rate": 0.03, "train.optimizer.clip_norm": 50.0}
@@ -89,12 +87,12 @@ def tell(groups, of, scale):
 
 
 def main():
-    """Takes the partition's file off the command line, and runs."""
+    """Runs on the partition's file that the command line names."""
     parser = argparse.ArgumentParser(add_help=False)
-    parser.add_argument("--partition", default=PARTITION)
-    options, rest = parser.parse_known_args()
-    sys.argv[1:] = rest
-    runs.main(make(options.partition), __doc__, tell)
+    partition = parser.add_argument("--partition", help="JSON file of the published partition")
+    options, _ = parser.parse_known_args()
+    partition.required = True  # not before: `--help` needs none
+    runs.main(make(options.partition), __doc__, tell, parents=[parser])
 
 
 if __name__ == "__main__":

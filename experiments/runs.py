@@ -85,12 +85,8 @@ class Quiet:
 
 def make_spec(of, scale, cell, seed):
     """The checked settings of one run."""
-    settings = config.default_config()
-    for change in (of.common, of.scales[scale], of.cells[cell], {"seed": seed}):
-        with settings.unlocked(), settings.ignore_type():
-            settings.update_from_flattened_dict(change)
-    settings.train.rounds *= of.stretch.get(cell, 1)
-    return config.to_spec(settings)
+    spec = config.make_spec(of.common, of.scales[scale], of.cells[cell], {"seed": seed})
+    return spec.replace({"train.rounds": spec.train.rounds * of.stretch.get(cell, 1)})
 
 
 def run_all(of, scale, seeds, folder, only="", watch=None):
@@ -173,7 +169,7 @@ class Compiler:
         shapes = jax.tree.map(lambda x: (x.shape, x.dtype), inputs)
         # Seed and examples come in with the inputs.
         same = dataclasses.replace(setup.spec, seed=0, data=DataSpec())
-        key = same, setup.work, setup.extent, setup.device_names, str(shapes)
+        key = same, setup.planner.work, setup.planner.extent, setup.device_names, str(shapes)
         if key not in self._known:
             display.note("compiling")
             self._known[key] = program.compile_both(setup, inputs, meanwhile)
@@ -181,9 +177,15 @@ class Compiler:
         return program.begin(setup, start, inputs), advance, inputs, time.monotonic() - began
 
 
-def parse(of, doc):
-    """The command line of an experiment: workdir, scale, number of seeds, and which cells."""
-    parser = argparse.ArgumentParser(description=doc.splitlines()[0])
+def parse(of, doc, parents=()):
+    """The command line of an experiment: workdir, scale, number of seeds, and which cells.
+
+    Args:
+      of: Experiment.
+      doc: its docstring.
+      parents: parsers of further options.
+    """
+    parser = argparse.ArgumentParser(description=doc.splitlines()[0], parents=parents)
     parser.add_argument("--workdir", required=True, type=expand_user)
     parser.add_argument("--scale", choices=of.scales, default="cpu")
     parser.add_argument("--seeds", type=int, help="number of seeds, from 0")
@@ -193,16 +195,17 @@ def parse(of, doc):
     return options
 
 
-def main(of, doc, tell=tell):
+def main(of, doc, tell=tell, parents=()):
     """Runs an experiment, then writes and prints what `tell` makes of it.
 
     Args:
       of: Experiment.
       doc: its docstring.
       tell: from groups of runs, Experiment and scale to Markdown.
+      parents: as of `parse`.
     """
     streams.ignore_write_errors()
-    options = parse(of, doc)
+    options = parse(of, doc, parents)
     cpu.set_up()
     cpu.use_compile_cache()
     folder = pathlib.Path(options.workdir) / options.scale

@@ -1,6 +1,5 @@
 """Data of one's own is checked like a file; what is automatic leaves no usual slot empty."""
 
-import dataclasses
 import io
 
 import jax
@@ -14,16 +13,13 @@ from cefl_jax.build import choose_client_chunk, choose_distill_parts
 from cefl_jax.config import SettingError
 from cefl_jax.data import partition, sources
 from cefl_jax.data.dataset import make_dataset
+from cefl_jax.methods import METHODS, default_spec
+from cefl_jax.methods.base import effective_spec
 from cefl_jax.runtime.console import print_choices
 from cefl_jax.specs import (
-    CeflSpec,
-    ClusteringSpec,
     DataSpec,
-    MethodSpec,
     PartitionSpec,
     RunSpec,
-    Spec,
-    TrainSpec,
 )
 from tests import world
 from tests.quick import quick_jit
@@ -41,12 +37,12 @@ from tests.quick import quick_jit
     ],
 )
 def test_client_chunk_on_a_cpu(rule, num_clusters, clients, chunk):
-    assert choose_client_chunk("cpu", clustered(rule, num_clusters, clients)) == chunk
+    assert client_chunk("cpu", clustered(rule, num_clusters, clients)) == chunk
 
 
 def test_client_chunk_elsewhere():
-    assert choose_client_chunk("gpu", clustered("balanced", 2, 20)) == 10
-    assert choose_client_chunk("gpu", clustered("balanced", 2, 100)) == 13
+    assert client_chunk("gpu", clustered("balanced", 2, 20)) == 10
+    assert client_chunk("gpu", clustered("balanced", 2, 100)) == 13
 
 
 @pytest.mark.parametrize(
@@ -55,15 +51,25 @@ def test_client_chunk_elsewhere():
 )
 def test_client_chunk_of_other_methods(method, chunk):
     """Twelve clients: in three equal parts where they train alone, else one of each cluster."""
-    spec = dataclasses.replace(clustered("balanced", 4, 12), method=MethodSpec(method))
-    assert choose_client_chunk("cpu", spec) == chunk
+    spec = clustered("balanced", 4, 12).replace({"method.name": method})
+    assert client_chunk("cpu", spec) == chunk
+
+
+def client_chunk(platform, spec):
+    """The automatic chunk under checked settings."""
+    info = METHODS[spec.method.name]
+    return choose_client_chunk(platform, effective_spec(spec, info), info.traits)
 
 
 def clustered(rule, num_clusters, clients):
     """A Spec with so many clusters and clients a round."""
-    clustering = ClusteringSpec(rule=rule, num_clusters=num_clusters)
-    train = TrainSpec(clients_per_round=clients)
-    return Spec(cefl=CeflSpec(clustering=clustering), train=train)
+    return default_spec().replace(
+        {
+            "cefl.clustering.rule": rule,
+            "cefl.clustering.num_clusters": num_clusters,
+            "train.clients_per_round": clients,
+        }
+    )
 
 
 def test_the_choice_is_said():

@@ -6,7 +6,9 @@ import pathlib
 import pytest
 
 from cefl_jax import config
-from cefl_jax.specs import Spec
+from cefl_jax.config.__main__ import markdown, python
+from cefl_jax.config.fields import all_fields
+from cefl_jax.methods import default_spec
 
 CONFIGS = pathlib.Path(__file__).parents[1] / "configs"
 DEFAULT = CONFIGS / "default.py"
@@ -24,13 +26,13 @@ def flat(values, prefix=""):
 
 def test_default_is_the_spec_with_every_field():
     made = config.load(str(DEFAULT))
-    assert dict(flat(made.to_dict())) == dict(flat(config.to_dict(Spec())))
-    assert config.to_spec(made) == Spec()
+    assert dict(flat(made.to_dict())) == dict(flat(config.to_dict(default_spec())))
+    assert config.to_spec(made) == default_spec()
 
 
 def test_default_keeps_the_types():
     made, expected = config.load(str(DEFAULT)), config.default_config()
-    for path, _ in flat(config.to_dict(Spec())):
+    for path, _ in flat(config.to_dict(default_spec())):
         *groups, name = path.split(".")
         mine, theirs = made, expected
         for group in groups:
@@ -38,18 +40,16 @@ def test_default_keeps_the_types():
         assert mine.get_type(name) is theirs.get_type(name), path
 
 
-def test_every_field_of_default_has_a_comment():
-    lines = DEFAULT.read_text().splitlines()
-    assignments = [
-        node for node in ast.walk(ast.parse("\n".join(lines))) if isinstance(node, ast.Assign)
-    ]
-    fields = [
-        lines[node.lineno - 1]
-        for node in assignments
-        if not ast.unparse(node.value).endswith("ConfigDict()")
-    ]
-    assert len(fields) == len(list(flat(config.to_dict(Spec()))))
-    assert [line for line in fields if "  # " not in line] == []
+def test_default_is_made_of_what_the_fields_say():
+    text = DEFAULT.read_text()
+    result = text[text.index("Seen on") : text.index('"""', 3)]
+    assert text == python(f"\n{result.rstrip()}")
+
+
+def test_every_setting_says_what_it_means():
+    for path, field in all_fields().items():
+        assert field.meaning, path
+        assert f"| `{path}` |" in markdown()
 
 
 @pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)

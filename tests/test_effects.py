@@ -12,9 +12,9 @@ import pytest
 from jax.interpreters import partial_eval
 
 from cefl_jax import build, program, rounds
-from cefl_jax.config.readers import DEFAULTS, READ_WITH, find_unread, flatten
+from cefl_jax.config.readers import find_unread, flatten
 from tests import world
-from tests.config.test_readers import another, choices_for
+from tests.config.test_readers import DEFAULTS, READ_WITH, another, choices_for
 from tests.runtime.examples import METHODS, make_record, without
 
 slow = functools.partial(pytest.param, marks=pytest.mark.slow)
@@ -37,7 +37,7 @@ PARTLY = {  # what is refused though the program would change: of these methods
         ("sequential_split",),
     ),
 }
-OF_METHODS = {  # settings with which each method is traced
+OF_METHODS = {method: {"method.name": method} for method in METHODS} | {  # as each is traced
     "cefl": {
         "cefl.clustering.rule": "astraea",
         "cefl.distill.rule": "edge_to_cloud",
@@ -45,14 +45,7 @@ OF_METHODS = {  # settings with which each method is traced
     },
     "centralized": {"method.name": "centralized", "train.optimizer.name": "adam"},
     "fedavg": {"method.name": "fedavg", "network.dynamics": "markov"},
-    "fedprox": {"method.name": "fedprox"},
-    "scaffold": {"method.name": "scaffold"},
     "fedopt": {"method.name": "fedopt", "fedopt.optimizer": "sgd"},
-    "hierfavg": {"method.name": "hierfavg"},
-    "splitfed_v1": {"method.name": "splitfed_v1"},
-    "splitfed_v2": {"method.name": "splitfed_v2"},
-    "sequential_split": {"method.name": "sequential_split"},
-    "fedgkt": {"method.name": "fedgkt"},
 }
 ALONE = {"cefl.clustering.rule": "single", "cefl.distill.rule": "none"}
 MORE = [
@@ -111,7 +104,7 @@ def essence(spec):
     jaxpr = traced.jaxpr.jaxpr
     needed, _ = partial_eval.dce_jaxpr(jaxpr, [True] * len(jaxpr.outvars))
     # With a number of clients that the small data set has the examples for.
-    few = world.change(spec, "data.partition.num_clients", 8)
+    few = spec.replace({"data.partition.num_clients": 8})
     parts = build.make_partition(few, setup.data.labels)
     arrays = *traced.jaxpr.consts, *jax.tree.leaves((setup.data, setup.network)), *parts
     digest = hashlib.sha256(str(needed).encode())
@@ -124,7 +117,7 @@ def make_spec(case):
     """The small Spec of a case, in which what nothing reads is at its default."""
     spec = world.make_spec(case)
     for path in find_unread(flatten(spec)):
-        spec = world.change(spec, path, DEFAULTS[path])
+        spec = spec.replace({path: DEFAULTS[path]})
     return spec
 
 
@@ -143,7 +136,7 @@ def test_what_is_refused_as_not_read_changes_nothing(case):
         path for path in find_unread(flatten(spec)) if spec.method.name not in PARTLY.get(path, ())
     ]
     for path in unread:
-        other = world.change(other, path, another(path))
+        other = other.replace({path: another(path)})
     assert len(unread) > 20
     assert essence(other) == essence(spec)
 
@@ -162,7 +155,7 @@ def test_what_is_refused_as_not_read_changes_nothing(case):
 def test_what_is_read_changes_something(path):
     spec = make_spec({"data.partition.min_size": 10, "train.local_steps": 9} | choices_for(path))
     assert path not in find_unread(flatten(spec))
-    other = world.change(spec, path, FITTING.get(path, another(path)))
+    other = spec.replace({path: FITTING.get(path, another(path))})
     assert essence(other) != essence(spec)
 
 
@@ -183,7 +176,7 @@ def test_what_is_read_changes_something(path):
 @pytest.mark.slow
 def test_what_a_rule_ignores_is_read_by_a_metric(path, rule):
     spec = make_spec(rule | {"cefl.offload.edge_capacity": 2})
-    assert essence(world.change(spec, path, another(path))) != essence(spec)
+    assert essence(spec.replace({path: another(path)})) != essence(spec)
 
 
 @pytest.mark.parametrize("method", METHODS)

@@ -19,11 +19,11 @@ from flax.traverse_util import flatten_dict
 
 from cefl_jax import config, experiment, main, rounds
 from cefl_jax.data import partition
+from cefl_jax.methods import default_spec
 from cefl_jax.plots.timeline import read_timeline
 from cefl_jax.runtime import cpu
 from cefl_jax.runtime.summary import METRIC_KEYS
 from cefl_jax.runtime.workdir import LOCK
-from cefl_jax.specs import Spec
 from tests.quick import quick_jit
 
 ROOT = pathlib.Path(__file__).parents[1]
@@ -243,7 +243,7 @@ def test_a_persons_home_is_put_in_every_path_and_one_of_nobody_is_left(
 
 
 def test_every_setting_that_is_a_path_is_among_them():
-    fields = flatten_dict(config.to_dict(Spec()), sep=".")
+    fields = flatten_dict(config.to_dict(default_spec()), sep=".")
     paths = [name for name in fields if name.split(".")[-1] in ("path", "trace")]
     assert {f"config.{name}" for name in paths} == {*PATHS} - {"workdir", "config"}
 

@@ -38,6 +38,7 @@ CHUNKS = 4
 METHODS = {
     "scaffold": {"method.name": "scaffold"},
     "fedopt": {"method.name": "fedopt"},
+    "fednova": {"method.name": "fednova", "fednova.server_momentum": 0.5},
     "fedgkt": {"method.name": "fedgkt"},
 }
 
@@ -95,7 +96,11 @@ class _Same:
         names = ("checkpoint_every", "checkpoint_keep", "checkpoint_async", "resume")
         plain = {name: getattr(RunSpec(), name) for name in names}
         run = dataclasses.replace(setup.spec.run, **plain)
-        self.key = dataclasses.replace(setup.spec, run=run, seed=0), setup.work, setup.extent
+        self.key = (
+            dataclasses.replace(setup.spec, run=run, seed=0),
+            setup.planner.work,
+            setup.planner.extent,
+        )
 
     def __eq__(self, other):
         return self.key == other.key
@@ -404,8 +409,8 @@ def refuse(setup, path, words, said=None):
 
 
 def test_other_settings_are_refused_and_named(setup, killed):
-    spec = world.change(setup.spec, "train.optimizer.learning_rate", 0.015625)
-    spec = world.change(spec, "seed", 77)
+    spec = setup.spec.replace({"train.optimizer.learning_rate": 0.015625})
+    spec = spec.replace({"seed": 77})
     both = r"seed \(0 there, 77 here\).*learning_rate.*0\.015625"
     refuse(setup._replace(spec=spec), killed, both)
     for field, value in {
@@ -415,7 +420,7 @@ def test_other_settings_are_refused_and_named(setup, killed):
         "train.batch_size": 5,
         "network.deadline_s": None,
     }.items():
-        spec = world.change(setup.spec, field, value)
+        spec = setup.spec.replace({field: value})
         refuse(setup._replace(spec=spec), killed, field.replace(".", r"\."))
 
 
@@ -442,7 +447,7 @@ def test_a_run_that_noted_no_data_is_not_gone_on_with(setup, killed):
 
 def test_a_run_that_has_gone_further_is_refused(setup, run):
     for count in (6, 1):
-        spec = world.change(setup.spec, "train.rounds", count)
+        spec = setup.spec.replace({"train.rounds": count})
         refuse(setup._replace(spec=spec), run, f"train.rounds={count}: .* 7 rounds")
 
 
@@ -522,7 +527,7 @@ def test_a_run_that_failed_goes_on(setup, peace, tmp_path):
 def test_overwriting_starts_anew(setup, peace, run):
     (run / "checkpoints" / "notes.txt").write_text("mine")
     (run / "checkpoints" / "000999.failed").mkdir()
-    spec = world.change(setup.spec, "seed", 3)
+    spec = setup.spec.replace({"seed": 3})
     workdir, past = experiment.claim(setup._replace(spec=spec), run, overwrite=True)
     workdir.close()
     assert past is None

@@ -9,11 +9,9 @@ import numpy as np
 
 from cefl_jax import build, program
 from cefl_jax.data import dataset
+from cefl_jax.methods import default_spec
 from cefl_jax.methods.cefl import Cefl
-from cefl_jax.network import ledger
 from cefl_jax.network.dynamics import Trace
-from cefl_jax.specs import Spec
-from cefl_jax.stages.round_planner import make_round_planner
 from tests.quick import once_jit, quick_jit
 
 RULES = {  # every rule of clustering
@@ -61,18 +59,7 @@ def make_spec(changes=None):
         "data.normalization.mean": (0.4,),
         "data.normalization.std": (0.3,),
     }
-    spec = Spec()
-    for path, value in (small | (changes or {})).items():
-        spec = change(spec, path, value)
-    return spec
-
-
-def change(spec, path, value):
-    """A Spec with the field at a dotted path changed."""
-    name, _, rest = path.partition(".")
-    if rest:
-        value = change(getattr(spec, name), rest, value)
-    return dataclasses.replace(spec, **{name: value})
+    return default_spec().replace(small | (changes or {}))
 
 
 def make_setup(changes=None, **dataset):
@@ -91,25 +78,30 @@ def run_rounds(setup, rounds, jit=quick_jit):
 
 def compile_round(setup, jit=quick_jit):
     """The first state, the jitted round, and its other arguments."""
-    everywhere = setup.mesh.everywhere
-    hparams = program.make_hparams(setup.spec)
-    arrays = jax.device_put((hparams, setup.data, setup.network), everywhere)
+    arrays = program.put_inputs(setup)
+    start, step = program.make_round(setup)
+    start = jit(start, out_shardings=setup.mesh.everywhere)
+    return start(jax.random.key(setup.spec.seed), *arrays[1:]), jit(step), arrays
 
-    def step(state, hparams, data, network):
-        return program.make_method(setup, data, network).round(state, hparams)
 
-    def start(key, data, network):
-        return program.make_method(setup, data, network).init(key)
-
-    key = jax.random.key(setup.spec.seed)
-    state = jit(start, out_shardings=everywhere)(key, *arrays[1:])
-    return state, jit(step), arrays
+def change_hparams(hparams, changes):
+    """HParams with some values changed, the method's own ones among them."""
+    values = {name: np.float32(value) for name, value in changes.items()}
+    own = {name: values.pop(name, value) for name, value in hparams.own.items()}
+    return hparams._replace(own=own, **values)
 
 
 def follow(setup, trace):
     """The same run with a network that follows a Trace of arrays."""
-    spec = change(setup.spec, "network.dynamics", "trace")
-    return setup._replace(spec=spec, network=setup.network._replace(trace=trace))
+    setup = respec(setup, {"network.dynamics": "trace"})
+    return setup._replace(network=setup.network._replace(trace=trace))
+
+
+def respec(setup, changes):
+    """The same run with dotted fields of its settings changed that no method changes."""
+    effective = setup.planner.spec.replace(changes)
+    planner = dataclasses.replace(setup.planner, spec=effective)
+    return setup._replace(spec=setup.spec.replace(changes), planner=planner)
 
 
 def make_trace(setup, available, shadow_db=0.0, edge_load=0.0):
@@ -126,9 +118,7 @@ def make_trace(setup, available, shadow_db=0.0, edge_load=0.0):
 def run_whole(setup, jit=quick_jit):
     """The state and the Chunk of every evaluation of a run, as NumPy arrays, its key as bits."""
     start, advance = program.make_program(setup)
-    everywhere = setup.mesh.everywhere
-    arrays = (program.make_hparams(setup.spec), setup.data, setup.network)
-    arrays = jax.device_put(arrays, everywhere)
+    everywhere, arrays = setup.mesh.everywhere, program.put_inputs(setup)
     state = jit(start, out_shardings=everywhere)(jax.random.key(setup.spec.seed), *arrays[1:])
     advance, outcomes = jit(advance, out_shardings=everywhere), []
     for _ in range(-(-setup.spec.train.rounds // setup.spec.run.eval_every)):
@@ -181,8 +171,7 @@ def trainer(setup):
 
     @quick_jit
     def train(state, plan, hparams, data, network):
-        parts = setup.spec, setup.model, setup.work, setup.extent, setup.mesh
-        cefl = Cefl(*parts, data, network, len(setup.device_names))
+        cefl = Cefl.of(program.make_context(setup, data, network))
         return cefl.split_train(state, plan, hparams)
 
     return lambda state, plan, hparams: train(state, plan, hparams, setup.data, setup.network)
@@ -205,7 +194,7 @@ class _Fixed:
     def __init__(self, setup):
         self.setup = setup
         shapes = jax.tree.map(jnp.shape, (setup.data, setup.network))
-        self.key = setup.spec, setup.work, setup.extent, str(shapes)
+        self.key = setup.spec, setup.planner.work, setup.planner.extent, str(shapes)
 
     def __eq__(self, other):
         return self.key == other.key
@@ -216,18 +205,4 @@ class _Fixed:
 
 @functools.cache
 def _decider(fixed):
-    setup = fixed.setup
-    orchestrator = make_round_planner(setup.spec, setup.model, setup.work, setup.extent)
-    num_kinds = len(setup.device_names)
-
-    def course(key, data, network):
-        def one(carry, index):
-            conditions, so_far = carry
-            decision = orchestrator.decide(key, index, conditions, data, network)
-            so_far = ledger.charge(so_far, orchestrator.bill(decision, num_kinds))
-            return (decision.conditions, so_far), (decision, so_far)
-
-        start = orchestrator.start(key, network), ledger.empty_ledger(num_kinds)
-        return jax.lax.scan(one, start, jnp.arange(setup.spec.train.rounds))[1]
-
-    return quick_jit(course)
+    return quick_jit(program.simulate_rounds(fixed.setup))

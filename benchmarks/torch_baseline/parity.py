@@ -12,8 +12,7 @@ from benchmarks.torch_baseline import draws, models
 from benchmarks.torch_baseline.worker import make_rounds
 from cefl_jax import compiler
 from cefl_jax.stages import round_plan
-from cefl_jax.stages.distillation import batch_rows, make_feature_buffer
-from cefl_jax.stages.round_planner import make_round_planner
+from cefl_jax.stages.distillation import draw_order, make_feature_buffer
 from cefl_jax.types import Purpose, round_key
 
 
@@ -83,27 +82,24 @@ def compare(setup, played, method, variant):
 
 def draw_ours(setup, state, data, network):
     """The Drawn of the next round of a CeflState."""
-    spec, extent = setup.spec, setup.extent
+    spec, extent = setup.spec, setup.planner.extent
     distill, size = spec.cefl.distill, spec.train.batch_size
-    orchestrator = make_round_planner(spec, setup.model, setup.work, extent)
-    plan = orchestrator.decide(state.key, state.round, state.conditions, data, network).plan
+    planner = setup.planner
+    plan = planner.decide(state.key, state.round, state.conditions, data, network).plan
     key = round_key(state.key, state.round, Purpose.BATCHES)
-    batch = lambda client, step: round_plan.draw_batch(data, key, client, step, size)  # noqa: E731
-    of_client = jax.vmap(batch, (None, 0))
-    examples, valid = jax.vmap(of_client, (0, None))(plan.clients, jnp.arange(extent.steps))
-    kept, filled = round_plan.upload_examples(plan, data, key, size, extent.uploads)
-    uploads = make_feature_buffer(jnp.zeros((*kept.shape, 1)), kept, filled)
+    examples = round_plan.draw_batches(data, key, plan.clients, size, extent.steps)
+    kept = round_plan.upload_examples(plan, examples, extent.uploads, data.num_examples)
+    uploads = make_feature_buffer(jnp.zeros((*kept.shape, 1)), kept, kept < data.num_examples)
     keys = jnp.stack(
         [
             round_key(state.key, state.round, purpose)
             for purpose in (Purpose.DISTILL_EDGE, Purpose.DISTILL_CLOUD)
         ]
     )
-    steps = jnp.arange(distill.epochs * -(-uploads.order.shape[0] // distill.batch_size))
-    pick = lambda key, step: batch_rows(uploads, key, step, distill.batch_size)  # noqa: E731
-    rows, used = jax.vmap(jax.vmap(pick, (None, 0)), (0, None))(keys, steps)
-    within = steps < distill.epochs * -(-uploads.count // distill.batch_size)
-    used &= within[None, :, None]
+    draw = jax.vmap(lambda key: draw_order(uploads, key, distill.epochs, distill.batch_size))
+    rows = draw(keys).reshape(2, -1, distill.batch_size)
+    used = rows < uploads.order.shape[0]
+    valid = examples < data.num_examples
     return Drawn(plan, examples, valid, uploads.order, uploads.count, rows, used)
 
 

@@ -1,9 +1,11 @@
 """Which settings cannot be together: each check passes, or says in one line what to change."""
 
 from cefl_jax.config.readers import check_unread
-from cefl_jax.config.validate import SIDE, SettingError
+from cefl_jax.config.validate import SettingError
+from cefl_jax.methods import METHODS
 from cefl_jax.safe_read import show
 from cefl_jax.specs import PartitionSpec, Spec
+from cefl_jax.stages.clustering import RULES, count_clusters
 
 
 def check_combinations(spec: Spec) -> None:
@@ -31,8 +33,12 @@ def check_combinations(spec: Spec) -> None:
     if spec.data.partition.name != "file":
         check_population(spec, spec.data.partition.num_clients)
     _check_network(spec.network)
-    _check_edge_rounds(spec)
-    if spec.method.name == "cefl":
+    info = METHODS[spec.method.name]
+    try:
+        info.check(spec)
+    except ValueError as error:
+        raise SettingError(str(error)) from error
+    if info.traits.chooses_clusters:
         _check_cluster_sizes(spec.cefl.clustering, train.clients_per_round)
         _check_slots(spec)
         _check_offload(spec.cefl.offload)
@@ -119,17 +125,6 @@ def _check_network(network):
         )
 
 
-def _check_edge_rounds(spec):
-    """More local steps in all edge rounds of a round than a round may have."""
-    steps, times = spec.train.local_steps, spec.hierfavg.edge_rounds
-    if spec.method.name == "hierfavg" and steps is not None and steps * times > SIDE:
-        raise SettingError(
-            f"hierfavg.edge_rounds={times}: with train.local_steps={steps} a client makes "
-            f"{steps * times} local steps a round, and at most {SIDE} are possible; lower one of "
-            "the two"
-        )
-
-
 def _check_offload(offload):
     if offload.time_weight == offload.energy_weight == 0:
         raise SettingError(
@@ -168,14 +163,10 @@ def _check_slots(spec):
     clustering, offload = spec.cefl.clustering, spec.cefl.offload
     capacity = offload.edge_capacity
     places = (spec.network.num_edges + offload.include_cloud) * capacity
-    match clustering.rule:
-        case "single":
-            return
-        case "singleton":
-            clusters = spec.train.clients_per_round
-            setting = "cefl.clustering.rule=singleton makes train.clients_per_round"
-        case _:
-            setting, clusters = "cefl.clustering.num_clusters", clustering.num_clusters
+    clusters = count_clusters(clustering, spec.train.clients_per_round)
+    setting = "cefl.clustering.num_clusters"
+    if "num_clusters" not in RULES[clustering.rule].reads:
+        setting = f"cefl.clustering.rule={clustering.rule} makes train.clients_per_round"
     if clusters > places:
         raise SettingError(
             f"{setting}={clusters}: network.num_edges={spec.network.num_edges} with "

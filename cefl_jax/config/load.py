@@ -5,42 +5,27 @@ What cannot be run is a `SettingError`: one line that names the field, its value
 
 import dataclasses
 import difflib
-import functools
-import typing
+from collections.abc import Mapping
 from typing import Any
 
 from ml_collections import config_dict
 
 from cefl_jax.config.combinations import (
-    check_channels,
     check_combinations,
-    check_file_clients,
-    check_population,
 )
+from cefl_jax.config.fields import hints
 from cefl_jax.config.files import is_json, read_config_json, run_config_file, wrong_file
 from cefl_jax.config.readers import without_unread
 from cefl_jax.config.validate import SettingError, check_fields
 from cefl_jax.config.values import convert, parse, type_of
+from cefl_jax.methods import spec_class
 from cefl_jax.safe_read import one_line, show
 from cefl_jax.specs import Spec
-
-__all__ = [
-    "SettingError",
-    "check_channels",
-    "check_file_clients",
-    "check_population",
-    "default_config",
-    "load",
-    "set_field",
-    "to_dict",
-    "to_spec",
-    "typed",
-]
 
 
 def default_config() -> config_dict.ConfigDict:
     """Every field with its default, as a ConfigDict; configs/default.py says what each means."""
-    return _default(Spec)
+    return _default(spec_class())
 
 
 def load(location: str) -> config_dict.ConfigDict:
@@ -59,7 +44,7 @@ def load(location: str) -> config_dict.ConfigDict:
     if is_json(location):
         return _restore(location)
     config = run_config_file(location)
-    _check_names(Spec, config, "")
+    _check_names(spec_class(), config, "")
     return config
 
 
@@ -91,11 +76,28 @@ def to_spec(config: Any) -> Spec:
       SettingError: for the first unknown field, wrong type, value out of range, or combination
         that cannot hold.
     """
-    _check_names(Spec, config, "")
-    spec = _build(Spec, config, "")
+    _check_names(spec_class(), config, "")
+    spec = _build(spec_class(), config, "")
     check_fields(spec)
     check_combinations(spec)
     return spec
+
+
+def make_spec(*changes: Mapping[str, Any]) -> Spec:
+    """Returns the checked settings that differ from the defaults in some fields.
+
+    Args:
+      *changes: each {dotted path: value}, such as {"train.rounds": 5}; a later one wins.
+    Raises:
+      SettingError: as of `to_spec`.
+    """
+    config = default_config()
+    for change in changes:
+        for path, value in change.items():
+            _type_of_field(path)  # refuses what is no field
+            with config.unlocked(), config.ignore_type():
+                config.update_from_flattened_dict({path: value})
+    return to_spec(config)
 
 
 def typed(path: str, value: Any) -> Any:
@@ -115,7 +117,7 @@ def to_dict(spec: Spec) -> dict[str, Any]:
 def _default(group):
     config = config_dict.ConfigDict()
     for item in dataclasses.fields(group):
-        hint = _hints(group)[item.name]
+        hint = hints(group)[item.name]
         if dataclasses.is_dataclass(hint):
             config[item.name] = _default(hint)
         elif item.default is None:
@@ -129,7 +131,7 @@ def _restore(location):
     """The config of a JSON file, each value of its field's type."""
     config, nested = default_config(), read_config_json(location)
     try:
-        values = _flatten(Spec, nested, "")
+        values = _flatten(spec_class(), nested, "")
     except SettingError as error:
         raise wrong_file(location, error) from error
     with config.unlocked(), config.ignore_type():
@@ -140,15 +142,15 @@ def _restore(location):
 def _flatten(group, values, prefix):
     """{dotted path: value of its type} of what nested dicts have of a group's fields."""
     _check_group(values, prefix)
-    hints = _hints(group)
+    known = hints(group)
     flat: dict[str, Any] = {}
     for name, value in values.items():
-        if name not in hints:
-            raise _unknown(prefix, name, hints)
-        if dataclasses.is_dataclass(hints[name]):
-            flat |= _flatten(hints[name], value, f"{prefix}{name}.")
+        if name not in known:
+            raise _unknown(prefix, name, known)
+        if dataclasses.is_dataclass(known[name]):
+            flat |= _flatten(known[name], value, f"{prefix}{name}.")
         else:
-            flat[prefix + name] = convert(hints[name], value, prefix + name)
+            flat[prefix + name] = convert(known[name], value, prefix + name)
     return flat
 
 
@@ -162,11 +164,11 @@ def _check_group(values, prefix):
 def _check_names(group, values, prefix):
     """Refuses what lacks fields of a group, or has others."""
     _check_group(values, prefix)
-    hints = _hints(group)
+    known = hints(group)
     for name in values:
-        if name not in hints:
-            raise _unknown(prefix, name, hints)
-    for name, hint in hints.items():
+        if name not in known:
+            raise _unknown(prefix, name, known)
+    for name, hint in known.items():
         if name not in values:
             raise SettingError(
                 f"{prefix}{name} is missing; start from cefl_jax.config.default_config, which has "
@@ -179,7 +181,7 @@ def _check_names(group, values, prefix):
 def _build(group, values, prefix):
     """A dataclass of settings, each of its type, from a config or dict with all its fields."""
     built = {}
-    for name, hint in _hints(group).items():
+    for name, hint in hints(group).items():
         if dataclasses.is_dataclass(hint):
             built[name] = _build(hint, values[name], f"{prefix}{name}.")
         else:
@@ -198,21 +200,22 @@ def _read(values, name, path):
 
 def _type_of_field(path):
     """The type hint of the field at a dotted path."""
-    hint, prefix = Spec, ""
+    hint: Any = spec_class()
+    prefix = ""
     for name in path.split("."):
-        hints = _hints(hint) if dataclasses.is_dataclass(hint) else {}
-        if name not in hints:
-            raise _unknown(prefix, name, hints)
-        hint, prefix = hints[name], f"{prefix}{name}."
+        known = hints(hint) if dataclasses.is_dataclass(hint) else {}
+        if name not in known:
+            raise _unknown(prefix, name, known)
+        hint, prefix = known[name], f"{prefix}{name}."
     if dataclasses.is_dataclass(hint):
-        names = ", ".join(_hints(hint))
+        names = ", ".join(hints(hint))
         raise SettingError(f"{path} is a group of fields; set one of them: {names}")
     return hint
 
 
 def _unknown(prefix, name, known):
     near = difflib.get_close_matches(str(name), known, 1)
-    elsewhere = [path for path in _paths(Spec) if path.endswith(f".{name}")]
+    elsewhere = [path for path in _paths(spec_class()) if path.endswith(f".{name}")]
     name = name if str(name).isprintable() and len(str(name)) <= 60 else show(name)
     if not near and elsewhere:
         remedy = f"did you mean {' or '.join(elsewhere)}?"
@@ -225,12 +228,7 @@ def _unknown(prefix, name, known):
 def _paths(group, prefix=""):
     """The dotted paths of all fields below a group."""
     paths: list[str] = []
-    for name, hint in _hints(group).items():
+    for name, hint in hints(group).items():
         inner = dataclasses.is_dataclass(hint)
         paths += _paths(hint, f"{prefix}{name}.") if inner else [prefix + name]
     return paths
-
-
-@functools.cache
-def _hints(group):
-    return typing.get_type_hints(group)

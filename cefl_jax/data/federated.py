@@ -13,7 +13,6 @@ import numpy as np
 from jaxtyping import (
     Array,
     ArrayLike,
-    Bool,
     Float32,
     Int,
     Int32,
@@ -45,6 +44,11 @@ class FederatedData(NamedTuple):
     test_labels: Int32[Array, "t"]
     mean: Float32[Array, "I"]  # or f32[1]; of bytes as pixels in [0, 1], of floats as they are
     std: Float32[Array, "I"]  # likewise
+
+    @property
+    def num_examples(self) -> int:
+        """Training examples n; as an index, one past the end: no example."""
+        return self.labels.shape[0]
 
     @property
     def sizes(self) -> Int32[AnyArray, "N"]:
@@ -111,8 +115,8 @@ def batch_examples(
     client: int | Int32[Array, ""],
     step: int | Int32[Array, ""],
     batch_size: int,
-) -> tuple[Int32[Array, "B"], Bool[Array, "B"]]:
-    """The examples of one client's local step: shuffled epochs, each cut into batches.
+) -> Int32[Array, "B"]:
+    """Returns the examples of one client's local step: shuffled epochs, each cut into batches.
 
     As with a shuffling data loader that keeps its last, smaller batch: an epoch takes every example
     of the client once, and the next epoch shuffles anew.
@@ -124,16 +128,14 @@ def batch_examples(
       step: i32[] local step, from 0.
       batch_size: static B.
     Returns:
-      i32[B] example indices, n (one past the end) where the batch has no more; and bool[B], which
-      slots hold an example.
+      i32[B] example indices, n (one past the end) where the batch has no more.
     """
     size = data.offsets[client + 1] - data.offsets[client]
     per_epoch = steps_per_epoch(size, batch_size)
     position = step % per_epoch * batch_size + jnp.arange(batch_size)
-    valid = position < size
     shuffled = permute(jax.random.fold_in(key, step // per_epoch), position % size, size)
     example = data.members[data.offsets[client] + shuffled]
-    return jnp.where(valid, example, data.labels.shape[0]), valid
+    return jnp.where(position < size, example, data.num_examples)
 
 
 def steps_per_epoch(size: int | np.integer | Int[AnyArray, "..."], batch_size: int) -> Any:
@@ -144,7 +146,7 @@ def steps_per_epoch(size: int | np.integer | Int[AnyArray, "..."], batch_size: i
 def permute(
     key: PRNGKeyArray, index: Integer[ArrayLike, "..."], size: Integer[ArrayLike, ""]
 ) -> Int32[Array, "..."]:
-    """Where a random permutation of 0 .. size - 1 sends an index, without storing it.
+    """Returns where a random permutation of 0 .. size - 1 sends an index, without storing it.
 
     In each round a random r pairs every element x with r - x modulo `size`, and a keyed coin for
     the pair decides whether the two change places. An element moves in no round with probability
@@ -163,14 +165,15 @@ def permute(
     size = jnp.asarray(size, jnp.uint32)
     x = jnp.asarray(index, jnp.uint32)
     sums, salts = jax.random.bits(key, (2, ROUNDS))
-    # The barrier: with a constant size of 1 the compiler for CPUs fails to simplify the rounds.
-    sums = jax.lax.optimization_barrier(sums % size)
-    for total, salt in zip(sums, salts, strict=True):
+
+    # A loop: unrolled and fused with what reads the elements, the rounds took some compilers
+    # exponentially long.
+    def swap(x, of_round):
+        total, salt = of_round
         partner = total - x + jnp.where(x > total, size, 0)
-        x = jnp.where(_coin(jnp.maximum(x, partner), salt), partner, x)
-    # And this one: fused with what reads the elements, the rounds take the compiler of jaxlib 0.11
-    # and later exponentially long.
-    return jax.lax.optimization_barrier(x.astype(jnp.int32))
+        return jnp.where(_coin(jnp.maximum(x, partner), salt), partner, x), None
+
+    return jax.lax.scan(swap, x, (sums % size, salts))[0].astype(jnp.int32)
 
 
 def _coin(x, salt):

@@ -1,27 +1,47 @@
 """Training methods: each a pair of pure functions, as an optimizer is in optax."""
 
-from cefl_jax.methods.cefl import make_cefl
-from cefl_jax.methods.centralized import make_centralized
-from cefl_jax.methods.fedavg import make_fedavg
-from cefl_jax.methods.fedgkt import make_fedgkt
-from cefl_jax.methods.fedopt import make_fedopt
-from cefl_jax.methods.fedprox import make_fedprox
-from cefl_jax.methods.hierfavg import make_hierfavg
-from cefl_jax.methods.scaffold import make_scaffold
-from cefl_jax.methods.sequential_split import make_sequential_split
-from cefl_jax.methods.splitfed_v1 import make_splitfed_v1
-from cefl_jax.methods.splitfed_v2 import make_splitfed_v2
+import dataclasses
+import functools
+import importlib
+from typing import Any
 
-METHODS = {
-    "cefl": make_cefl,
-    "centralized": make_centralized,
-    "fedavg": make_fedavg,
-    "fedprox": make_fedprox,
-    "scaffold": make_scaffold,
-    "fedopt": make_fedopt,
-    "hierfavg": make_hierfavg,
-    "splitfed_v1": make_splitfed_v1,
-    "splitfed_v2": make_splitfed_v2,
-    "sequential_split": make_sequential_split,
-    "fedgkt": make_fedgkt,
+from cefl_jax.methods.base import MethodInfo
+from cefl_jax.specs import Spec
+
+NAMES = (
+    "cefl",
+    "centralized",
+    "fedavg",
+    "fedprox",
+    "scaffold",
+    "fedopt",
+    "fednova",
+    "hierfavg",
+    "splitfed_v1",
+    "splitfed_v2",
+    "sequential_split",
+    "fedgkt",
+)
+"""Modules of this package; each has a `METHOD`, which says all of it."""
+
+METHODS: dict[str, MethodInfo] = {
+    name: importlib.import_module(f"cefl_jax.methods.{name}").METHOD for name in NAMES
 }
+"""By name. A script may add a method of its own before it makes settings."""
+
+
+def spec_class() -> Any:
+    """Returns the dataclass of all settings: Spec, and a group for each method that has its own."""
+    own = {name: info.settings for name, info in METHODS.items() if info.settings is not None}
+    return _spec_class(tuple(own.items()))
+
+
+def default_spec() -> Any:
+    """Returns the default settings."""
+    return spec_class()()
+
+
+@functools.cache
+def _spec_class(groups):
+    fields = [(name, group, group()) for name, group in groups]
+    return dataclasses.make_dataclass("Spec", fields, bases=(Spec,), frozen=True)

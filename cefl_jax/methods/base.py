@@ -1,20 +1,23 @@
-"""What a method is, and what it is closed over."""
+"""What a method is, what the program knows of it, and what it is closed over."""
 
 import dataclasses
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
+import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Int32
 
 from cefl_jax import parallel
 from cefl_jax.data.federated import FederatedData
-from cefl_jax.models.cost import Workload
 from cefl_jax.models.split import SplitModel
 from cefl_jax.network import topology
-from cefl_jax.specs import Spec
+from cefl_jax.specs import ClusteringSpec, DistillSpec, Spec
 from cefl_jax.stages import round_plan
-from cefl_jax.stages.round_planner import Decision
+from cefl_jax.stages.round_planner import Decision, RoundPlanner
+from cefl_jax.stages.traffic import MODELS, Traffic
+from cefl_jax.stages.traits import MethodTraits
+from cefl_jax.types import Purpose, round_key
 
 
 class Method(NamedTuple):
@@ -31,23 +34,97 @@ class Method(NamedTuple):
     measures: Callable  # (state) -> {metric key: f32[]}, what an evaluation measures besides
 
 
+Closed = TypeVar("Closed", bound="MethodContext")
+
+
 @dataclasses.dataclass(frozen=True)
 class MethodContext:
-    """Settings, model, federation and network of a run."""
+    """What the functions of a method are closed over: settings, model, federation, network."""
 
-    spec: Spec
+    planner: RoundPlanner
     model: SplitModel
-    work: Workload
-    extent: round_plan.StaticBounds
     mesh: parallel.EdgeMesh
     data: FederatedData
     network: topology.Network
     num_kinds: int  # device classes of the network
 
+    @classmethod
+    def of(cls: type[Closed], context: "MethodContext") -> Closed:
+        """Returns a subclass's instance, closed over what `context` is."""
+        return cls(**vars(context))
+
+    @property
+    def spec(self) -> Spec:
+        """The effective settings: what the method fixes is as it fixes it."""
+        return self.planner.spec
+
+    @property
+    def own(self) -> Any:
+        """The method's own settings, of the class that its `MethodInfo` names."""
+        return getattr(self.spec, self.spec.method.name)
+
     @property
     def skips(self) -> bool:
         """Whether clients are left out of a round whose numbers are not finite."""
         return self.spec.run.on_nonfinite == "skip_client"
+
+    def draw_batches(self, state: Any, plan: round_plan.Plan) -> Int32[Array, "K S B"]:
+        """Returns the examples of all local steps of a round; see `round_plan.draw_batches`."""
+        key = round_key(state.key, state.round, Purpose.BATCHES)
+        with jax.named_scope("batches"):
+            return round_plan.draw_batches(
+                self.data, key, plan.clients, self.spec.train.batch_size, self.planner.extent.steps
+            )
+
+
+def _as_set(spec: Spec) -> Spec:
+    return spec
+
+
+def _models(spec: Spec) -> Traffic:
+    return MODELS
+
+
+def _nothing_wrong(spec: Spec) -> None:
+    pass
+
+
+@dataclasses.dataclass(frozen=True)
+class MethodInfo:
+    """A method: its functions, and everything that the program has to know of it besides.
+
+    `METHOD` of a module of `cefl_jax.methods` is one; the module's name is the method's.
+    """
+
+    make: Callable[[MethodContext], Method]
+    traits: MethodTraits
+    settings: type | None = None  # dataclass of its own settings, `config.NAME.*`
+    traced: tuple[str, ...] = ()  # of these, those that may change without a new program
+    traffic: Callable[[Any], Traffic] = _models  # what a round sends, from effective settings
+    adapt: Callable[[Any], Spec] = _as_set  # shared settings that it changes; see `effective_spec`
+    check: Callable[[Any], None] = _nothing_wrong  # raises ValueError for settings it cannot run
+
+
+def effective_spec(spec: Spec, info: MethodInfo) -> Spec:
+    """Returns the settings that the stages read under a method.
+
+    Where the method fixes clusters and servers, those of the settings are replaced, and nothing is
+    distilled; then `MethodInfo.adapt` changes what else it fixes.
+
+    Args:
+      spec: Spec of the user, checked.
+      info: MethodInfo of `spec.method.name`.
+    """
+    traits = info.traits
+    if not traits.chooses_clusters:
+        cefl = dataclasses.replace(
+            spec.cefl,
+            clustering=ClusteringSpec(rule=traits.clusters or "singleton"),
+            offload=dataclasses.replace(spec.cefl.offload, include_cloud=traits.server == "cloud"),
+            distill=DistillSpec(rule="none"),
+        )
+        spec = dataclasses.replace(spec, cefl=cefl)
+    return info.adapt(spec)
 
 
 def chosen(value: int | None) -> int:

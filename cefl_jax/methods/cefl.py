@@ -8,9 +8,9 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float32, Int32, PRNGKeyArray, PyTree
 
 from cefl_jax import parallel
-from cefl_jax.methods.base import Method, MethodContext, chosen, count_clients
+from cefl_jax.methods.base import Method, MethodContext, MethodInfo, chosen, count_clients
 from cefl_jax.network import ledger, topology
-from cefl_jax.stages import round_plan
+from cefl_jax.stages import round_plan, traffic
 from cefl_jax.stages.aggregation import aggregate
 from cefl_jax.stages.distillation import (
     Distillation,
@@ -23,8 +23,8 @@ from cefl_jax.stages.link import make_link
 from cefl_jax.stages.masking import examine
 from cefl_jax.stages.optimizers import make_direction, named_direction
 from cefl_jax.stages.round_plan import Plan
-from cefl_jax.stages.round_planner import make_round_planner
 from cefl_jax.stages.split_training import SplitTraining
+from cefl_jax.stages.traits import MethodTraits
 from cefl_jax.types import Course, Halves, HParams, Purpose, RoundMetrics, purpose_key, round_key
 
 
@@ -58,24 +58,24 @@ class Cefl(MethodContext):
         """The state before the first round."""
         halves, cloud = self.model.init(purpose_key(key, Purpose.MODEL))
         edge, of_cloud = (self._kept_state(params) for params in (halves.back, cloud))
-        conditions = self._orchestrator.start(key, self.network)
+        conditions = self.planner.start(key, self.network)
         start = ledger.empty_ledger(self.num_kinds)
         return CeflState(key, jnp.int32(0), halves, cloud, edge, of_cloud, conditions, start)
 
     def round(self, state: CeflState, hparams: HParams) -> tuple[CeflState, RoundMetrics]:
         """One round: the next state and RoundMetrics."""
-        decision = self._orchestrator.decide(
+        decision = self.planner.decide(
             state.key, state.round, state.conditions, self.data, self.network
         )
         trained = self.split_train(state, decision.plan, hparams)
         with jax.named_scope("distillation"):
             state = self.distil(state._replace(halves=trained.halves), trained.uploads, hparams)
         with jax.named_scope("ledger"):
-            bill = self._orchestrator.bill(decision, self.num_kinds)
+            cost = self.planner.cost(decision, self.num_kinds)
         state = state._replace(
             round=state.round + 1,
             conditions=decision.conditions,
-            ledger=ledger.charge(state.ledger, bill),
+            ledger=ledger.add_cost(state.ledger, cost),
         )
         return state, RoundMetrics(
             trained.loss * (1.0 / trained.samples),  # nobody's is not a number: 0 / 0
@@ -83,7 +83,7 @@ class Cefl(MethodContext):
             decision.offload_cost,
             **count_clients(decision, trained.out),
             finite=examine(*self.stages(trained, state)),
-            course=Course(decision.plan.clients, decision.task, decision.schedule, bill.phase_s),
+            course=Course(decision.plan.clients, decision.task, decision.schedule, cost.phase_s),
         )
 
     def stages(self, trained: SplitResult, state: CeflState) -> Iterable[tuple[str, PyTree]]:
@@ -127,25 +127,22 @@ class Cefl(MethodContext):
 
         Who is left out weighs nothing in either average, and its features are not uploaded.
         """
-        train, slots = self.spec.train, self._slots
-        in_turn = self._orchestrator.protocol.back_in_turn
-        direction = named_direction(train.optimizer)
-        keys = [
-            round_key(state.key, state.round, purpose)
-            for purpose in (Purpose.BATCHES, Purpose.WIRE)
-        ]
+        slots = self._slots
+        in_turn = self.planner.traits.sequential_server
+        direction = named_direction(self.spec.train.optimizer)
+        batches = self.draw_batches(state, plan)
+        wire_key = round_key(state.key, state.round, Purpose.WIRE)
 
-        def on_device(halves, data, plan, keys, learning_rate):
+        def on_device(halves, data, plan, batches, wire_key, learning_rate):
             training = SplitTraining(
                 model=self.model,
                 wire=self._wire,
                 direction=direction,
                 data=data,
                 plan=plan,
-                key=keys[0],
-                wire_key=keys[1],
+                batches=batches,
+                wire_key=wire_key,
                 learning_rate=learning_rate,
-                batch_size=train.batch_size,
                 upload_slots=slots,
                 client_chunk=1 if in_turn else chosen(self.spec.run.client_chunk),
                 archive_dtype=self.spec.run.archive_dtype,
@@ -162,13 +159,14 @@ class Cefl(MethodContext):
             return averaged, parallel.psum_rows(smashed), counted, out
 
         halves, smashed, (losses, samples), out = self.mesh.spread(on_device)(
-            state.halves, self.data, plan, keys, hparams.learning_rate
+            state.halves, self.data, plan, batches, wire_key, hparams.learning_rate
         )
-        examples, filled = round_plan.upload_examples(
-            round_plan.without(plan, out), self.data, keys[0], train.batch_size, slots
+        num_examples = self.data.num_examples
+        examples = round_plan.upload_examples(
+            round_plan.without(plan, out), batches, slots, num_examples
         )
         labels = self.data.labels.at[examples].get(mode="fill", fill_value=0)
-        uploads = make_feature_buffer(smashed, labels, filled)
+        uploads = make_feature_buffer(smashed, labels, examples < num_examples)
         return SplitResult(halves, uploads, losses.sum(), samples.sum(), out)
 
     def distil(
@@ -217,16 +215,12 @@ class Cefl(MethodContext):
         return make_link(self.spec.cefl.compression, self.spec.cefl.privacy)
 
     @property
-    def _orchestrator(self):
-        return make_round_planner(self.spec, self.model, self.work, self.extent)
-
-    @property
     def _distils(self):
         return self.spec.cefl.distill.rule != "none"
 
     @property
     def _slots(self):
-        return self.extent.uploads if self._distils else 0
+        return self.planner.extent.uploads if self._distils else 0
 
     @property
     def _persists(self):
@@ -240,13 +234,10 @@ class Cefl(MethodContext):
         return make_direction("sgd", self.spec.cefl.distill.momentum)
 
 
-def make_cefl(*parts) -> Method:
-    """The method as a pair of pure functions and its predictors.
-
-    Args:
-      *parts: those of `base.MethodContext`.
-    Returns:
-      Method.
-    """
-    cefl = Cefl(*parts)
+def make_cefl(context: MethodContext) -> Method:
+    """Makes the method of the source."""
+    cefl = Cefl.of(context)
     return Method(cefl.init, cefl.round, cefl.predictors, cefl.measures)
+
+
+METHOD = MethodInfo(make_cefl, MethodTraits(server="matched"), traffic=lambda spec: traffic.SPLIT)

@@ -8,13 +8,14 @@ import jax.numpy as jnp
 from jaxtyping import Array, Int32, PRNGKeyArray
 
 from cefl_jax.data.federated import batch_examples, steps_per_epoch
-from cefl_jax.methods.base import Method, MethodContext, chosen
+from cefl_jax.methods.base import Method, MethodContext, MethodInfo, chosen
 from cefl_jax.network import dynamics, ledger, topology
 from cefl_jax.network.costs import centralized
 from cefl_jax.stages.link import LABEL_BYTES
 from cefl_jax.stages.local_training import mean_loss, read_examples
 from cefl_jax.stages.masking import examine
 from cefl_jax.stages.optimizers import descend, named_direction
+from cefl_jax.stages.traits import MethodTraits
 from cefl_jax.types import HParams, Purpose, RoundMetrics, purpose_key
 
 
@@ -53,9 +54,9 @@ class Centralized(MethodContext):
                 hparams.learning_rate,
             )
         with jax.named_scope("ledger"):
-            bill = self._bill(state, samples)
+            cost = self._cost(state, samples)
         state = CentralizedState(
-            state.key, state.round + 1, params, optimizer, ledger.charge(state.ledger, bill)
+            state.key, state.round + 1, params, optimizer, ledger.add_cost(state.ledger, cost)
         )
         left = {"loss": loss, "model": params, "optimizer": optimizer}
         return state, RoundMetrics(loss * (1.0 / samples), finite=examine(("training", left)))
@@ -76,16 +77,13 @@ class Centralized(MethodContext):
 
     def _train(self, params, optimizer, key, round_index, data, learning_rate):
         """The steps of a round, on each device alike: parameters, state, loss and samples."""
-        num_examples, size = data.members.shape[0], self.spec.train.batch_size
-        pooled = data._replace(offsets=jnp.array([0, num_examples]))  # as if of one client
-        key = purpose_key(key, Purpose.BATCHES)  # epochs outlast rounds
+        with jax.named_scope("batches"):
+            batches = self._draw_batches(data, key, round_index)
 
         def step(s, carry):
             params, optimizer, loss, samples = carry
-            at = round_index * self.num_steps + s
             with jax.named_scope("batches"):
-                examples, valid = batch_examples(pooled, key, jnp.int32(0), at, size)
-                images, labels = read_examples(data, examples)
+                images, labels, valid = read_examples(data, batches[s])
             with jax.named_scope("gradients"):
                 grads, total = jax.grad(mean_loss, 1, has_aux=True)(
                     self.model.whole, params, images, labels, valid
@@ -96,8 +94,15 @@ class Centralized(MethodContext):
         start = params, optimizer, jnp.float32(0), jnp.int32(0)
         return jax.lax.fori_loop(0, self.num_steps, step, start)
 
-    def _bill(self, state, samples):
-        """The ledger.Bill of a round; all examples come in the first one, over its network."""
+    def _draw_batches(self, data, key, round_index):
+        """The examples of a round's steps, i32[num_steps, B]; epochs outlast rounds."""
+        key, size = purpose_key(key, Purpose.BATCHES), self.spec.train.batch_size
+        pooled = data._replace(offsets=jnp.array([0, data.members.shape[0]]))  # as if of one client
+        steps = round_index * self.num_steps + jnp.arange(self.num_steps)
+        return jax.vmap(lambda step: batch_examples(pooled, key, 0, step, size))(steps)
+
+    def _cost(self, state, samples):
+        """The RoundCost of a round; all examples come in the first one, over its network."""
         key = purpose_key(state.key, Purpose.NETWORK)
         conditions = dynamics.start(key, self.network, self.spec.network)
         everybody = jnp.arange(self.data.sizes.shape[0])
@@ -105,8 +110,10 @@ class Centralized(MethodContext):
         counts = jnp.where(state.round == 0, self.data.sizes, 0)
         images = self.data.images
         example_bytes = math.prod(images.shape[1:]) * images.dtype.itemsize
-        flop = samples * (self.work.front_forward_flop + self.work.front_backward_flop)
-        return centralized.make_bill(
+        flop = samples * (
+            self.planner.work.front_forward_flop + self.planner.work.front_backward_flop
+        )
+        return centralized.centralized_cost(
             counts, network, example_bytes, LABEL_BYTES, flop, self.num_kinds
         )
 
@@ -115,22 +122,21 @@ class Centralized(MethodContext):
         return named_direction(self.spec.train.optimizer)
 
 
-def make_centralized(*parts) -> Method:
-    """Centralized training, an upper reference for methods that keep examples where they are.
+def make_centralized(context: MethodContext) -> Method:
+    """Makes centralized training, an upper reference for methods that keep examples where they are.
 
     All clients upload their examples in the first round, and take no further part. A round makes
     as many steps as those of its clients together would; epochs, each in a new order, go on from
     round to round, and so does the optimizer.
 
-    Args:
-      *parts: those of `base.MethodContext`.
-    Returns:
-      Method.
     """
-    central = Centralized(*parts)
+    central = Centralized.of(context)
     return Method(
         central.init,
         central.round,
         lambda state, images, _: {"": central.model.whole(state.params, images)},
         lambda state: {},
     )
+
+
+METHOD = MethodInfo(make_centralized, MethodTraits(server="none", pools_data=True))

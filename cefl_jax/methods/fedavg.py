@@ -1,21 +1,18 @@
 """Federated averaging: every client trains the whole model, a server averages."""
 
-from cefl_jax.methods.base import Method
+from cefl_jax.methods.base import Method, MethodContext, MethodInfo
 from cefl_jax.methods.local_model import LocalModel
+from cefl_jax.stages.traits import MethodTraits
 
 
-def make_fedavg(*parts) -> Method:
-    """FedAvg, clients weighted by their examples.
+def make_fedavg(context: MethodContext) -> Method:
+    """Makes FedAvg, clients weighted by their examples.
 
-    Args:
-      *parts: those of `base.MethodContext`.
-    Returns:
-      Method.
     Reference:
       McMahan et al., Communication-efficient learning of deep networks from decentralized data,
       AISTATS 2017, algorithm 1.
     """
-    whole = LocalModel(*parts)
+    whole = LocalModel.of(context)
 
     def round(state, hparams):
         decision = whole.decide(state)
@@ -23,3 +20,6 @@ def make_fedavg(*parts) -> Method:
         return whole.finish_average(state, decision, trained)
 
     return whole.method(round)
+
+
+METHOD = MethodInfo(make_fedavg, MethodTraits(server="none"))

@@ -1,27 +1,43 @@
 """FedGKT: clients keep small models, a server a large one, and they teach each other."""
 
+import dataclasses
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float32, Int32, PRNGKeyArray, PyTree
 
-from cefl_jax.methods.base import Method, MethodContext, chosen, count_clients
+from cefl_jax.methods.base import Method, MethodContext, MethodInfo, chosen, count_clients
 from cefl_jax.network import ledger, topology
-from cefl_jax.stages import logit_transfer, round_plan
+from cefl_jax.specs import DistillSpec, Spec, count, setting, share
+from cefl_jax.stages import logit_transfer, round_plan, traffic
 from cefl_jax.stages.distillation import (
     Distillation,
     DistillTarget,
     TrainState,
+    draw_order,
     make_feature_buffer,
 )
 from cefl_jax.stages.local_training import LocalTraining, Trained
 from cefl_jax.stages.masking import examine, finite_rows, where_rows
 from cefl_jax.stages.optimizers import make_direction, named_direction
-from cefl_jax.stages.protocols import settings_of
 from cefl_jax.stages.round_plan import Plan
-from cefl_jax.stages.round_planner import make_round_planner
+from cefl_jax.stages.traits import MethodTraits
 from cefl_jax.types import HParams, Purpose, RoundMetrics, purpose_key, round_key
+
+
+@dataclasses.dataclass(frozen=True)
+class FedgktSpec:
+    """Settings of `fedgkt`."""
+
+    temperature: float = setting(3.0, "softening of both sides' predictions", above=0)
+    weight: float = setting(
+        1.0, "of the divergence from the other side, beside the labels", least=0
+    )
+    server_epochs: int = count(1, "passes of the server over the features of a round")
+    server_batch_size: int = count(64, "features of one of its steps")
+    server_learning_rate: float = setting(0.01, "of its model on the features", above=0)
+    server_momentum: float = share(0.9, "kept from round to round")
 
 
 class FedgktState(NamedTuple):
@@ -62,19 +78,20 @@ class Fedgkt(MethodContext):
             server,
             self._server_direction.init(server),
             logit_transfer.init_teacher_logits(self.data.labels.shape[0], self.model.num_classes),
-            self._orchestrator.start(key, self.network),
+            self.planner.start(key, self.network),
             ledger.empty_ledger(self.num_kinds),
         )
 
     def round(self, state: FedgktState, hparams: HParams) -> tuple[FedgktState, RoundMetrics]:
         """One round: the next state and RoundMetrics, without a course."""
-        decision = self._orchestrator.decide(
+        decision = self.planner.decide(
             state.key, state.round, state.conditions, self.data, self.network
         )
         plan = decision.plan
         starts = jax.tree.map(lambda x: x.at[plan.clients].get(mode="clip"), state.clients)
-        trained = self.train_clients(starts, state, plan, hparams)
-        upload, out = self.extract(trained, state, plan)
+        batches = self.draw_batches(state, plan)
+        trained = self.train_clients(starts, state, plan, batches, hparams)
+        upload, out = self.extract(trained, plan, batches)
         counts = round_plan.without(plan, out).weight > 0
         models = where_rows(counts, trained.models, starts)
         state = self.train_server(state, upload, hparams)
@@ -82,12 +99,12 @@ class Fedgkt(MethodContext):
             lambda all, one: all.at[plan.clients].set(one, mode="drop"), state.clients, models
         )
         with jax.named_scope("ledger"):
-            bill = self._orchestrator.bill(decision, self.num_kinds)
+            cost = self.planner.cost(decision, self.num_kinds)
         state = state._replace(
             round=state.round + 1,
             clients=clients,
             conditions=decision.conditions,
-            ledger=ledger.charge(state.ledger, bill),
+            ledger=ledger.add_cost(state.ledger, cost),
         )
         server = {"model": state.server, "optimizer": state.server_optimizer}
         return state, RoundMetrics(
@@ -128,15 +145,19 @@ class Fedgkt(MethodContext):
         return {"": self.model.cloud(state.server, features), "client_": logits}
 
     def train_clients(
-        self, starts: PyTree, state: FedgktState, plan: Plan, hparams: HParams
+        self,
+        starts: PyTree,
+        state: FedgktState,
+        plan: Plan,
+        batches: Int32[Array, "K S B"],
+        hparams: HParams,
     ) -> Trained:
         """Trained, with the models of a plan's clients, from those that they had, f32[K, ...]."""
-        train, own = self.spec.train, self.spec.fedgkt
+        train, own = self.spec.train, self.own
         direction = named_direction(train.optimizer)
         training = LocalTraining(
             self.model.whole,
             direction,
-            train.batch_size,
             chosen(self.spec.run.client_chunk),
             self.mesh,
             keep_models=True,
@@ -150,31 +171,29 @@ class Fedgkt(MethodContext):
                 jnp.arange(plan.clients.shape[0]),
                 plan,
                 self.data,
-                round_key(state.key, state.round, Purpose.BATCHES),
+                batches,
                 hparams.learning_rate,
                 taught=state.told,
             )
 
     def extract(
-        self, trained: Trained, state: FedgktState, plan: Plan
+        self, trained: Trained, plan: Plan, batches: Int32[Array, "K S B"]
     ) -> tuple[Upload, Bool[Array, "K"] | None]:
         """The Upload of a round's clients, and bool[K] or None, who is left out by now.
 
         Left out is also who would upload what is not finite; what it has lost until then counts.
         """
         run, out = self.spec.run, trained.out
-        examples, filled = round_plan.upload_examples(
-            round_plan.without(plan, out),
-            self.data,
-            round_key(state.key, state.round, Purpose.BATCHES),
-            self.spec.train.batch_size,
-            self.extent.uploads,
+        num_examples = self.data.num_examples
+        examples = round_plan.upload_examples(
+            round_plan.without(plan, out), batches, self.planner.extent.uploads, num_examples
         )
+        filled = examples < num_examples
         with jax.named_scope("extraction"):
             extraction = logit_transfer.Extraction(
                 self.model, chosen(run.client_chunk), self.mesh, run.archive_dtype
             )
-            extracted = extraction.extract(trained.models, examples, filled, self.data)
+            extracted = extraction.extract(trained.models, examples, self.data)
         if self.skips:
             out |= filled.any((1, 2)) & ~finite_rows(extracted)
             filled &= ~out[:, None, None]
@@ -191,16 +210,16 @@ class Fedgkt(MethodContext):
                 uploads,
                 extracted.logits.reshape(-1, extracted.logits.shape[-1]),
                 round_key(state.key, state.round, Purpose.DISTILL_CLOUD),
-                hparams.server_learning_rate,
+                hparams.own["server_learning_rate"],
             )
         told = logit_transfer.tell(state.told, examples, filled, logits)
         return state._replace(server=server, server_optimizer=optimizer, told=told)
 
     def _learn(self, server, uploads, client_logits, key, learning_rate):
         """The server's parameters and optimizer state, and its logits; runs inside `spread`."""
-        own = self.spec.fedgkt
+        own, distill = self.own, self.spec.cefl.distill
         distillation = Distillation(
-            settings_of(self.spec).cefl.distill,
+            distill,
             self._server_direction,
             self.mesh,
             chosen(self.spec.run.distill_parts),
@@ -208,20 +227,17 @@ class Fedgkt(MethodContext):
         )
         lesson = DistillTarget(client_logits, own.weight, own.temperature)
         learner = TrainState(self.model.cloud, *server)
-        learner = distillation.learn(learner, uploads, lesson, key, learning_rate)
+        order = draw_order(uploads, key, distill.epochs, distill.batch_size)
+        learner = distillation.learn(learner, uploads, lesson, order, learning_rate)
         return (learner.params, learner.state), distillation.predict(learner, uploads)
 
     @property
-    def _orchestrator(self):
-        return make_round_planner(self.spec, self.model, self.work, self.extent)
-
-    @property
     def _server_direction(self):
-        return make_direction("sgd", self.spec.fedgkt.server_momentum)
+        return make_direction("sgd", self.own.server_momentum)
 
 
-def make_fedgkt(*parts) -> Method:
-    """FedGKT: features and logits travel, and no model is averaged.
+def make_fedgkt(context: MethodContext) -> Method:
+    """Makes FedGKT: features and logits travel, and no model is averaged.
 
     A client trains a front half with a classifier head of its own, on its labels and on what the
     server has last said of its samples, and uploads features, logits and labels of as many steps as
@@ -233,13 +249,32 @@ def make_fedgkt(*parts) -> Method:
     The deployed model is a client's front half with the cloud model, and "client_" its own small
     model. Memory is N times the small model, and Y numbers an example.
 
-    Args:
-      *parts: those of `base.MethodContext`, the model `split.with_head`'s.
-    Returns:
-      Method.
     Reference:
       He, Annavaram and Avestimehr, Group knowledge transfer: federated learning of large CNNs at
       the edge, NeurIPS 2020, equations 5 to 9 and algorithm 1.
     """
-    method = Fedgkt(*parts)
+    method = Fedgkt.of(context)
     return Method(method.init, method.round, method.predictors, lambda state: {})
+
+
+def _distil_by_own_settings(spec: Any) -> Spec:
+    """Returns the settings in which clients and cloud teach each other as `fedgkt.*` says."""
+    own = spec.fedgkt
+    distill = DistillSpec(
+        rule="mutual",
+        epochs=own.server_epochs,
+        batch_size=own.server_batch_size,
+        learning_rate=own.server_learning_rate,
+        momentum=own.server_momentum,
+    )
+    return dataclasses.replace(spec, cefl=dataclasses.replace(spec.cefl, distill=distill))
+
+
+METHOD = MethodInfo(
+    make_fedgkt,
+    MethodTraits(server="cloud", personal_models=True),
+    FedgktSpec,
+    traced=("server_learning_rate",),
+    traffic=lambda spec: traffic.LOGITS,
+    adapt=_distil_by_own_settings,
+)

@@ -1,14 +1,38 @@
 """FedOpt: the clients' mean change is a gradient for the server's optimizer."""
 
+import dataclasses
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 from jaxtyping import PyTree
 
-from cefl_jax.methods.base import Method
+from cefl_jax.methods.base import Method, MethodContext, MethodInfo
 from cefl_jax.methods.local_model import LocalModel, average
-from cefl_jax.specs import FedoptSpec
+from cefl_jax.specs import setting, share
+from cefl_jax.stages.traits import MethodTraits
+
+
+@dataclasses.dataclass(frozen=True)
+class FedoptSpec:
+    """Settings of `fedopt`: the server's optimizer on the clients' mean change."""
+
+    optimizer: str = setting(
+        "adam", "the server's optimizer", choices=("adam", "yogi", "adagrad", "sgd")
+    )
+    server_learning_rate: float = setting(0.01, "of the step along its direction", above=0)
+    beta1: float = share(
+        0.9,
+        "adam, yogi: of the first moment; sgd: its momentum",
+        when={"fedopt.optimizer": ("adam", "yogi", "sgd")},
+    )
+    beta2: float = share(0.99, "of the second moment", when={"fedopt.optimizer": ("adam", "yogi")})
+    tau: float = setting(
+        0.001,
+        "less adaptive with more",
+        above=0,
+        when={"fedopt.optimizer": ("adam", "yogi", "adagrad")},
+    )
 
 
 class Moments(NamedTuple):
@@ -18,22 +42,18 @@ class Moments(NamedTuple):
     second: Any
 
 
-def make_fedopt(*parts) -> Method:
-    """FedAdam, FedYogi, FedAdagrad, or SGD with momentum on the server (FedAvgM).
+def make_fedopt(context: MethodContext) -> Method:
+    """Makes FedAdam, FedYogi, FedAdagrad, or SGD with momentum on the server (FedAvgM).
 
     SGD with learning rate 1 and without momentum is FedAvg. A round of which nothing counts
     leaves the optimizer as it was.
 
-    Args:
-      *parts: those of `base.MethodContext`.
-    Returns:
-      Method.
     Reference:
       Reddi et al., Adaptive federated optimization, ICLR 2021, algorithms 1 and 2; for SGD with
       momentum Hsu et al., Measuring the effects of non-identical data distribution, 2019.
     """
-    whole = LocalModel(*parts)
-    spec = whole.spec.fedopt
+    whole = LocalModel.of(context)
+    spec = whole.own
 
     def start(params):
         zeros = jax.tree.map(jnp.zeros_like, params)
@@ -45,7 +65,7 @@ def make_fedopt(*parts) -> Method:
         mean = average(trained, state.params)
         change = jax.tree.map(jnp.subtract, mean, state.params)
         moments, update = server_update(spec, state.memory, change)
-        rate = hparams.server_learning_rate
+        rate = hparams.own["server_learning_rate"]
         params = jax.tree.map(lambda p, u: p + rate * u, state.params, update)
         anybody = trained.weight[0] > 0
         params, moments = jax.tree.map(
@@ -63,7 +83,7 @@ def make_fedopt(*parts) -> Method:
 
 
 def server_update(spec: FedoptSpec, moments: Moments, change: PyTree) -> tuple[Moments, PyTree]:
-    """The Moments after a change, and the direction of the server's step, leaves as in both.
+    """Returns the Moments after a change, and the server's step, leaves as in both.
 
     Args:
       spec: FedoptSpec.
@@ -87,3 +107,8 @@ def server_update(spec: FedoptSpec, moments: Moments, change: PyTree) -> tuple[M
     )
     update = jax.tree.map(lambda m, v: m / (jnp.sqrt(v) + spec.tau), first, second)
     return Moments(first, second), update
+
+
+METHOD = MethodInfo(
+    make_fedopt, MethodTraits(server="none"), FedoptSpec, traced=("server_learning_rate",)
+)

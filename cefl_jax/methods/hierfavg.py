@@ -1,20 +1,33 @@
 """HierFAVG: edge nodes average their own clients' models several times before the cloud does."""
 
+import dataclasses
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 
-from cefl_jax.methods.base import Method
+from cefl_jax.methods.base import Method, MethodContext, MethodInfo
 from cefl_jax.methods.local_model import LocalModel, LocalModelState
 from cefl_jax.network.costs.hierarchical import nearest_edges, steps_per_edge_round
+from cefl_jax.specs import MAX_SIDE, Spec, count
+from cefl_jax.stages import traffic
 from cefl_jax.stages.aggregation import weighted_sum
 from cefl_jax.stages.local_training import Trained
 from cefl_jax.stages.round_plan import without
 from cefl_jax.stages.round_planner import Decision
-from cefl_jax.types import HParams, Purpose, round_key
+from cefl_jax.stages.traits import MethodTraits
+from cefl_jax.types import HParams
 
 
-def make_hierfavg(*parts) -> Method:
-    """HierFAVG: `edge_rounds` (kappa_2) times the local steps (kappa_1), then a cloud average.
+@dataclasses.dataclass(frozen=True)
+class HierfavgSpec:
+    """Settings of `hierfavg`."""
+
+    edge_rounds: int = count(2, "averages of each edge node's clients in a round; kappa_2")
+
+
+def make_hierfavg(context: MethodContext) -> Method:
+    """Makes HierFAVG: `edge_rounds` times (kappa_2) the local steps (kappa_1), then an average.
 
     A client belongs to its nearest edge node. In each edge round it starts from that node's model
     and with a new optimizer; its batches go on through its epoch. All averages are weighted by
@@ -24,15 +37,11 @@ def make_hierfavg(*parts) -> Method:
 
     With one edge node and one edge round this is FedAvg.
 
-    Args:
-      *parts: those of `base.MethodContext`.
-    Returns:
-      Method.
     Reference:
       Liu, Zhang, Song and Letaief, Client-edge-cloud hierarchical federated learning, ICC 2020,
       algorithm 1.
     """
-    whole = LocalModel(*parts)
+    whole = LocalModel.of(context)
 
     def round(state, hparams):
         decision = whole.decide(state)
@@ -45,13 +54,13 @@ def make_hierfavg(*parts) -> Method:
 def train_edges(
     whole: LocalModel, state: LocalModelState, decision: Decision, hparams: HParams
 ) -> Trained:
-    """All edge rounds of a round: Trained, with the edge models as one group."""
-    edge_rounds, plan = whole.spec.hierfavg.edge_rounds, decision.plan
+    """Runs all edge rounds of a round: Trained, with the edge models as one group."""
+    edge_rounds, plan = whole.own.edge_rounds, decision.plan
     num_edges = decision.network.distance_km.shape[1]
     node = nearest_edges(decision.task, decision.network)
     block = steps_per_edge_round(decision.task, edge_rounds)
     training = whole.local_training()
-    key = round_key(state.key, state.round, Purpose.BATCHES)
+    batches = whole.draw_batches(state, plan)
 
     def weigh(out):
         """Weight of each edge node's clients, but for those that are out: f32[E]."""
@@ -61,7 +70,13 @@ def train_edges(
         models, loss, samples, out = so_far
         steps = r * block, (r + 1) * block
         trained = training.train(
-            models, node, without(plan, out), whole.data, key, hparams.learning_rate, steps=steps
+            models,
+            node,
+            without(plan, out),
+            whole.data,
+            batches,
+            hparams.learning_rate,
+            steps=steps,
         )
         out = jax.tree.map(jnp.logical_or, out, trained.out)
         weight = weigh(out)
@@ -82,3 +97,34 @@ def _mean(sums, weight, old):
     """Sums f32[E, ...] by weights f32[E], or the old values where there is none."""
     weight = weight.reshape(-1, *[1] * (sums.ndim - 1))
     return jnp.where(weight > 0, sums * (1.0 / jnp.where(weight > 0, weight, 1.0)), old)
+
+
+def _multiply_steps(spec: Any) -> Spec:
+    """Returns the settings in which a round has the local steps of all its edge rounds."""
+    train, times = spec.train, spec.hierfavg.edge_rounds
+    train = dataclasses.replace(
+        train,
+        local_steps=train.local_steps and train.local_steps * times,
+        local_epochs=train.local_epochs and train.local_epochs * times,
+    )
+    return dataclasses.replace(spec, train=train)
+
+
+def _check_steps(spec: Any) -> None:
+    steps, times = spec.train.local_steps, spec.hierfavg.edge_rounds
+    if steps is not None and steps * times > MAX_SIDE:
+        raise ValueError(
+            f"hierfavg.edge_rounds={times}: with train.local_steps={steps} a client makes "
+            f"{steps * times} local steps a round, and at most {MAX_SIDE} are possible; lower "
+            "one of the two"
+        )
+
+
+METHOD = MethodInfo(
+    make_hierfavg,
+    MethodTraits(server="none", averages_at_edges=True),
+    HierfavgSpec,
+    traffic=lambda spec: traffic.edge_rounds(spec.hierfavg.edge_rounds),
+    adapt=_multiply_steps,
+    check=_check_steps,
+)

@@ -13,8 +13,8 @@ from cefl_jax.stages.local_training import LocalTraining, Trained
 from cefl_jax.stages.masking import examine
 from cefl_jax.stages.optimizers import named_direction
 from cefl_jax.stages.round_plan import Plan
-from cefl_jax.stages.round_planner import Decision, RoundPlanner, make_round_planner
-from cefl_jax.types import Course, HParams, Purpose, RoundMetrics, purpose_key, round_key
+from cefl_jax.stages.round_planner import Decision
+from cefl_jax.types import Course, HParams, Purpose, RoundMetrics, purpose_key
 
 
 class LocalModelState(NamedTuple):
@@ -31,22 +31,17 @@ class LocalModelState(NamedTuple):
 class LocalModel(MethodContext):
     """The steps of a round that these methods share."""
 
-    @property
-    def orchestrator(self) -> RoundPlanner:
-        """Who takes part, and what it costs."""
-        return make_round_planner(self.spec, self.model, self.work, self.extent)
-
     def init(self, key: PRNGKeyArray, memory: Callable = lambda params: ()) -> LocalModelState:
         """The state before the first round, with what `memory` makes of the initial model."""
         halves, _ = self.model.init(purpose_key(key, Purpose.MODEL))
         params = halves.front + halves.back
-        conditions = self.orchestrator.start(key, self.network)
+        conditions = self.planner.start(key, self.network)
         start = ledger.empty_ledger(self.num_kinds)
         return LocalModelState(key, jnp.int32(0), params, memory(params), conditions, start)
 
     def decide(self, state: LocalModelState) -> Decision:
         """The Decision of a round."""
-        return self.orchestrator.decide(
+        return self.planner.decide(
             state.key, state.round, state.conditions, self.data, self.network
         )
 
@@ -71,14 +66,14 @@ class LocalModel(MethodContext):
         """
         training = self.local_training(correct, keep_models=corrections is not None)
         starts = jax.tree.map(lambda x: x[None], state.params)
-        key = round_key(state.key, state.round, Purpose.BATCHES)
+        batches = self.draw_batches(state, plan)
         with jax.named_scope("training"):
             return training.train(
                 starts,
                 jnp.zeros_like(plan.clients),
                 plan,
                 self.data,
-                key,
+                batches,
                 hparams.learning_rate,
                 corrections,
             )
@@ -87,12 +82,10 @@ class LocalModel(MethodContext):
         self, correct: Callable | None = None, keep_models: bool = False
     ) -> LocalTraining:
         """The LocalTraining that the settings name."""
-        train = self.spec.train
-        direction = named_direction(train.optimizer)
+        direction = named_direction(self.spec.train.optimizer)
         return LocalTraining(
             self.model.whole,
             direction,
-            train.batch_size,
             chosen(self.spec.run.client_chunk),
             self.mesh,
             correct,
@@ -121,19 +114,19 @@ class LocalModel(MethodContext):
             whose results may be other than finite.
         """
         with jax.named_scope("ledger"):
-            bill = self.orchestrator.bill(decision, self.num_kinds)
+            cost = self.planner.cost(decision, self.num_kinds)
         state = LocalModelState(
             state.key,
             state.round + 1,
             params,
             memory,
             decision.conditions,
-            ledger.charge(state.ledger, bill),
+            ledger.add_cost(state.ledger, cost),
         )
         course, task = None, decision.task
-        if not self.orchestrator.protocol.edge_rounds:  # which the schedule knows nothing of
+        if not self.planner.traits.averages_at_edges:  # which the schedule knows nothing of
             alone = task._replace(placement=jnp.full_like(task.placement, -1))
-            course = Course(decision.plan.clients, alone, decision.schedule, bill.phase_s)
+            course = Course(decision.plan.clients, alone, decision.schedule, cost.phase_s)
         return state, RoundMetrics(
             trained.loss * (1.0 / trained.samples),  # nobody's is not a number
             **count_clients(decision, trained.out),

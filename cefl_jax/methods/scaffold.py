@@ -1,13 +1,24 @@
 """SCAFFOLD: control variates take out of a client's steps where its own data would drift."""
 
+import dataclasses
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 
-from cefl_jax.methods.base import Method
+from cefl_jax.methods.base import Method, MethodContext, MethodInfo
 from cefl_jax.methods.local_model import LocalModel, average
+from cefl_jax.specs import setting
+from cefl_jax.stages import traffic
 from cefl_jax.stages.round_plan import without
+from cefl_jax.stages.traits import MethodTraits
+
+
+@dataclasses.dataclass(frozen=True)
+class ScaffoldSpec:
+    """Settings of `scaffold`."""
+
+    server_learning_rate: float = setting(1.0, "of the step by the clients' mean change", above=0)
 
 
 class Controls(NamedTuple):
@@ -17,8 +28,8 @@ class Controls(NamedTuple):
     clients: Any  # c_i, leaves f32[N, ...]
 
 
-def make_scaffold(*parts) -> Method:
-    """SCAFFOLD with option II: a client's new control variate is its mean step.
+def make_scaffold(context: MethodContext) -> Method:
+    """Makes SCAFFOLD with option II: a client's new control variate is its mean step.
 
     The model moves by the clients' change averaged by their examples, as in the other methods; the
     server's control variate by the plain mean over the population, as published. Memory is N times
@@ -28,15 +39,11 @@ def make_scaffold(*parts) -> Method:
     gradient that the optimizer gets: c_i is a mean step, with momentum 0.9 up to ten gradients, and
     as a correction of one gradient it would make the method diverge.
 
-    Args:
-      *parts: those of `base.MethodContext`.
-    Returns:
-      Method.
     Reference:
       Karimireddy et al., SCAFFOLD: stochastic controlled averaging for federated learning, ICML
       2020, algorithm 1 and equations 3 to 5.
     """
-    whole = LocalModel(*parts)
+    whole = LocalModel.of(context)
     num_clients = whole.data.sizes.shape[0]
 
     def start(params):
@@ -50,7 +57,7 @@ def make_scaffold(*parts) -> Method:
         own = jax.tree.map(lambda x: x.at[plan.clients].get(mode="clip"), controls.clients)
         corrections = jax.tree.map(lambda c, own: c[None] - own, controls.server, own)
         trained = whole.train(state, plan, hparams, corrections=corrections)
-        rate, mean = hparams.server_learning_rate, average(trained, state.params)
+        rate, mean = hparams.own["server_learning_rate"], average(trained, state.params)
         params = jax.tree.map(lambda old, new: old + rate * (new - old), state.params, mean)
         plan = without(plan, trained.out)
         controls = _renew(controls, own, state.params, trained.models, plan, hparams)
@@ -79,3 +86,12 @@ def _renew(controls, own, start, models, plan, hparams):
         lambda c, d: c.at[plan.clients].add(d, mode="drop"), controls.clients, changes
     )
     return Controls(server, clients)
+
+
+METHOD = MethodInfo(
+    make_scaffold,
+    MethodTraits(server="none"),
+    ScaffoldSpec,
+    traced=("server_learning_rate",),
+    traffic=lambda spec: traffic.MODELS_AND_CONTROLS,
+)

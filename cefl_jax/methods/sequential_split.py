@@ -4,14 +4,14 @@ from collections.abc import Iterable
 
 from jaxtyping import PyTree
 
-from cefl_jax.methods.base import Method
+from cefl_jax.methods.base import Method, MethodContext, MethodInfo
 from cefl_jax.methods.cefl import Cefl, CeflState, SplitResult
-from cefl_jax.specs import Spec
+from cefl_jax.stages import traffic
 from cefl_jax.stages.local_training import LocalTraining
 from cefl_jax.stages.optimizers import named_direction
-from cefl_jax.stages.protocols import settings_of
 from cefl_jax.stages.round_plan import Plan
-from cefl_jax.types import Halves, HParams, Purpose, RoundMetrics, round_key
+from cefl_jax.stages.traits import MethodTraits
+from cefl_jax.types import Halves, HParams, RoundMetrics
 
 
 class SequentialSplit(Cefl):
@@ -27,21 +27,18 @@ class SequentialSplit(Cefl):
 
         The gradient through the cut is that of the whole model, whose norm is what is clipped.
         """
-        train = self.spec.train
-        direction = named_direction(train.optimizer)
+        direction = named_direction(self.spec.train.optimizer)
         training = LocalTraining(
             self.model.whole,
             direction,
-            train.batch_size,
             1,
             self.mesh,
             keep_models=True,
             skips=self.skips,
         )
-        key = round_key(state.key, state.round, Purpose.BATCHES)
         whole = state.halves.front + state.halves.back
         whole, loss, samples, out = training.train_in_turn(
-            whole, plan, self.data, key, hparams.learning_rate
+            whole, plan, self.data, self.draw_batches(state, plan), hparams.learning_rate
         )
         halves = Halves(whole[: self.model.cut], whole[self.model.cut :])
         return SplitResult(halves, None, loss, samples, out)
@@ -51,23 +48,25 @@ class SequentialSplit(Cefl):
         return [("split training", {"halves": trained.halves, "loss": trained.loss})]
 
 
-def make_sequential_split(spec: Spec, *parts) -> Method:
-    """Split learning by turns, which computes what sequential federated learning computes.
+def make_sequential_split(context: MethodContext) -> Method:
+    """Makes sequential split learning, which computes what sequential federated learning computes.
 
     The clients of a round come in the order in which they were sampled, which is random. Each loads
     the front half that the one before has left at the front aggregation server, trains it with the
     back half on the cloud, its optimizer started anew, and delivers it; nothing is averaged. After
     a client that does not count, or is left out, the model is as it was before it.
 
-    Args:
-      spec: Spec.
-      *parts: the others of `base.MethodContext`.
-    Returns:
-      Method.
     Reference:
       Gupta and Raskar, Distributed learning of deep neural network over multiple agents, Journal of
       Network and Computer Applications, 2018, algorithms 1 and 2; Li and Lyu, Convergence analysis
       of sequential federated learning on heterogeneous data, NeurIPS 2023, algorithm 1.
     """
-    method = SequentialSplit(settings_of(spec), *parts)
+    method = SequentialSplit.of(context)
     return Method(method.init, method.round, method.predictors, method.measures)
+
+
+METHOD = MethodInfo(
+    make_sequential_split,
+    MethodTraits(server="cloud", sequential_clients=True),
+    traffic=lambda spec: traffic.SEQUENTIAL,
+)

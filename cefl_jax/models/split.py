@@ -112,7 +112,7 @@ def make_model(
             f"model.cut={spec.cut}: {spec.name} has {len(blocks)} blocks, "
             f"so the cut is from 1 to {len(blocks) - 1}"
         )
-    least = zoo.LEAST_SIDE[spec.name]
+    least = zoo.MODELS[spec.name].least_side
     if least and (len(sample_shape) == 1 or min(sample_shape[:2]) < least):
         found = "x".join(map(str, sample_shape[:2]))
         found = (

@@ -1,7 +1,7 @@
 """The models: sequences of blocks, each of which a cut may follow, and the cloud models."""
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 import flax.linen as nn
 import jax
@@ -11,10 +11,6 @@ from jaxtyping import Array, Float
 from cefl_jax.models.conv import conv_block
 from cefl_jax.types import AnyArray
 
-LEAST_SIDE = {"mlp": None, "lenet5": 16, "cnn": 4}
-"""Rows and columns that a model's images need, by its name; None: rows of a table serve too."""
-
-NAMES = tuple(LEAST_SIDE)
 CLOUD_NAMES = ("deep",)
 
 
@@ -47,17 +43,48 @@ class Conv(nn.Module):
         return self.lowering(x, kernel, bias, self.padding, self.pool)
 
 
+class Architecture(NamedTuple):
+    """How an edge-side model is made."""
+
+    make: Callable  # (num_classes, lowering) -> its blocks, front to back
+    least_side: int | None  # rows and columns that its images need; None: rows of a table serve too
+
+
+def _mlp(num_classes, lowering):
+    return (Dense(200), Dense(200), Dense(num_classes, activate=False))
+
+
+def _lenet5(num_classes, lowering):
+    convs = [Conv(width, 5, "VALID", lowering=lowering) for width in (6, 16)]
+    return (*convs, Dense(120), Dense(84), Dense(num_classes, activate=False))
+
+
+def _cnn(num_classes, lowering):
+    convs = [Conv(width, 5, "SAME", lowering=lowering) for width in (32, 64)]
+    return (*convs, Dense(512), Dense(num_classes, activate=False))
+
+
+MODELS = {
+    "mlp": Architecture(_mlp, None),
+    "lenet5": Architecture(_lenet5, 16),
+    "cnn": Architecture(_cnn, 4),
+}
+"""By name. A script may add a model of its own before it makes settings."""
+
+NAMES = MODELS.keys()
+
+
 def make_blocks(
     name: str, num_classes: int, lowering: Callable = conv_block
 ) -> tuple[nn.Module, ...]:
-    """The blocks of an edge-side model, front to back.
+    """Makes the blocks of an edge-side model, front to back.
 
     `mlp`: two hidden layers of 200 (McMahan et al. 2017, "2NN"). `lenet5`: valid 5x5 convolutions
     of 6 and 16, dense 120 and 84 (LeCun et al. 1998, with ReLU and max-pooling). `cnn`: same 5x5
     convolutions of 32 and 64, dense 512 (McMahan et al. 2017).
 
     Args:
-      name: one of `NAMES`.
+      name: of `MODELS`.
       num_classes: Y.
       lowering: how convolutions are computed, with the arguments of `conv.conv_block`.
     Returns:
@@ -65,15 +92,9 @@ def make_blocks(
     Raises:
       ValueError: for an unknown name.
     """
-    if name == "mlp":
-        return (Dense(200), Dense(200), Dense(num_classes, activate=False))
-    if name == "lenet5":
-        convs = [Conv(width, 5, "VALID", lowering=lowering) for width in (6, 16)]
-        return (*convs, Dense(120), Dense(84), Dense(num_classes, activate=False))
-    if name == "cnn":
-        convs = [Conv(width, 5, "SAME", lowering=lowering) for width in (32, 64)]
-        return (*convs, Dense(512), Dense(num_classes, activate=False))
-    raise ValueError(f"model.name={name!r} is unknown; known: {', '.join(NAMES)}")
+    if name not in MODELS:
+        raise ValueError(f"model.name={name!r} is unknown; known: {', '.join(NAMES)}")
+    return MODELS[name].make(num_classes, lowering)
 
 
 def make_cloud_blocks(

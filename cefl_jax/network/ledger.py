@@ -52,7 +52,7 @@ def computation_energy(
     return 0.5 * capacitance * cycles_per_bit * bits * frequency_hz**2
 
 
-class Bill(NamedTuple):
+class RoundCost(NamedTuple):
     """What one round cost."""
 
     phase_s: Float32[Array, "phases"]  # seconds, which add up to the round's length
@@ -69,7 +69,7 @@ class Ledger(NamedTuple):
 
 
 def empty_ledger(num_kinds: int) -> Ledger:
-    """The Ledger before the first round, of a network with so many device classes."""
+    """Returns the Ledger before the first round, of a network with so many device classes."""
     with jax.enable_x64(True):
         return Ledger(
             jnp.zeros(len(PHASES), jnp.float64),
@@ -78,11 +78,11 @@ def empty_ledger(num_kinds: int) -> Ledger:
         )
 
 
-def charge(ledger: Ledger, bill: Bill) -> Ledger:
-    """The Ledger after one more round."""
+def add_cost(ledger: Ledger, cost: RoundCost) -> Ledger:
+    """Returns the Ledger after one more round."""
     with jax.enable_x64(True):
         return Ledger(
-            ledger.phase_s + bill.phase_s.astype(jnp.float64),
-            ledger.link_bytes + bill.link_bytes,
-            ledger.energy_j + bill.energy_j.astype(jnp.float64),
+            ledger.phase_s + cost.phase_s.astype(jnp.float64),
+            ledger.link_bytes + cost.link_bytes,
+            ledger.energy_j + cost.energy_j.astype(jnp.float64),
         )

@@ -4,7 +4,7 @@ from typing import Any, NamedTuple, TypeAlias
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, ArrayLike, Int32, Int64, Shaped
+from jaxtyping import Array, Int32, Int64, Shaped
 
 from cefl_jax.types import AnyArray
 
@@ -23,6 +23,9 @@ MESSAGES = (
     "examples",
 )
 
+Sent: TypeAlias = dict[str, dict[str, list[tuple[Any, int]]]]
+"""By link and message: how often, i32[], something of so many bytes was sent."""
+
 Count: TypeAlias = int | float | Shaped[AnyArray, "..."]
 """How many there are, in all or each of an array."""
 
@@ -36,6 +39,10 @@ class Payload(NamedTuple):
     def of(self, samples: Count, messages: Count) -> Any:
         """Bytes of so many messages with so many samples in all."""
         return samples * self.per_sample + messages * self.per_message
+
+    def sent(self, samples: Any, messages: Any) -> list[tuple[Any, int]]:
+        """Returns so many messages with so many samples in all, as `Sent` has them."""
+        return [(samples, self.per_sample), (messages, self.per_message)]
 
 
 class Knowledge(NamedTuple):
@@ -82,58 +89,51 @@ class Traffic(NamedTuple):
     uploaded_samples: Int32[Array, ""]
 
 
-def count_bytes(traffic: Traffic, sizes: Sizes) -> Int64[Array, "links messages"]:
-    """Bytes of a split round by link and message.
+def split_messages(traffic: Traffic, sizes: Sizes) -> Sent:
+    """Returns the messages of a split round.
 
     A cluster on the cloud exchanges smashed data and gradients over both kinds of link; its back
     half and its smashed data are where they are needed already.
+    """
+    t, model = traffic, "model" if sizes.whole else "front_half"
+    of_client = {model: sizes.front - sizes.control, "control_variate": sizes.control}
+    return {
+        "client_up": {
+            **{name: [(t.fronts_up, size)] for name, size in of_client.items()},
+            "smashed_data": sizes.smashed.sent(t.samples, t.steps),
+            "labels": [(t.samples, sizes.label)],
+        },
+        "client_down": {
+            **{name: [(t.fronts_down, size)] for name, size in of_client.items()},
+            "cut_gradient": sizes.gradient.sent(t.samples, t.steps),
+        },
+        "edge_up": {
+            "smashed_data": sizes.smashed.sent(t.cloud_samples, t.cloud_steps)
+            + sizes.smashed.sent(t.uploaded_samples, t.uploaded_steps),
+            "labels": [(t.cloud_samples, sizes.label), (t.uploaded_samples, sizes.label)],
+            "back_half": [(t.backs_up, sizes.back)],
+        },
+        "edge_down": {
+            "cut_gradient": sizes.gradient.sent(t.cloud_samples, t.cloud_steps),
+            "back_half": [(t.backs_down, sizes.back)],
+        },
+    }
 
-    Args:
-      traffic: Traffic.
-      sizes: Sizes.
-    Returns:
-      i64[LINKS, MESSAGES]; to be read within `jax.enable_x64(True)` while tracing.
+
+def count_bytes(sent: Sent) -> Int64[Array, "links messages"]:
+    """Returns the bytes of what was sent, i64[LINKS, MESSAGES], 0 where nothing was.
+
+    To be read within `jax.enable_x64(True)` while tracing.
     """
     with jax.enable_x64(True):
-        t = Traffic(*(x.astype(jnp.int64) for x in traffic))
-        onward_steps = t.cloud_steps + t.uploaded_steps
-        onward = t.cloud_samples + t.uploaded_samples
-        of_client = {"model" if sizes.whole else "front_half": sizes.front - sizes.control}
-        of_client["control_variate"] = sizes.control
-        rows = {
-            "client_up": {
-                **{name: t.fronts_up * size for name, size in of_client.items()},
-                "smashed_data": sizes.smashed.of(t.samples, t.steps),
-                "labels": t.samples * sizes.label,
-            },
-            "client_down": {
-                **{name: t.fronts_down * size for name, size in of_client.items()},
-                "cut_gradient": sizes.gradient.of(t.samples, t.steps),
-            },
-            "edge_up": {
-                "smashed_data": sizes.smashed.of(onward, onward_steps),
-                "labels": onward * sizes.label,
-                "back_half": t.backs_up * sizes.back,
-            },
-            "edge_down": {
-                "cut_gradient": sizes.gradient.of(t.cloud_samples, t.cloud_steps),
-                "back_half": t.backs_down * sizes.back,
-            },
-        }
-        return tabulate(rows)
 
+        def total(parts):
+            parts = [jnp.asarray(times).astype(jnp.int64) * size for times, size in parts if size]
+            return sum(parts, jnp.zeros((), jnp.int64))
 
-def tabulate(rows: dict[str, dict[str, ArrayLike]]) -> Int64[Array, "links messages"]:
-    """Bytes {link: {message: i64[]}} as i64[LINKS, MESSAGES], 0 where nothing is said.
-
-    To be called, and its result read, within `jax.enable_x64(True)` while tracing.
-    """
-    none = jnp.zeros((), jnp.int64)
-    return jnp.stack(
-        [
-            jnp.stack(
-                [jnp.asarray(rows.get(link, {}).get(name, none), jnp.int64) for name in MESSAGES]
-            )
-            for link in LINKS
-        ]
-    )
+        return jnp.stack(
+            [
+                jnp.stack([total(sent.get(link, {}).get(name, [])) for name in MESSAGES])
+                for link in LINKS
+            ]
+        )

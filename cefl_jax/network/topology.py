@@ -72,6 +72,13 @@ def radio_watts(network: RoundNetwork) -> Float32[Array, "E"]:
     return jnp.where(relayed, network.front.transmit_w, network.servers.transmit_w)
 
 
+def radios(network: RoundNetwork) -> Devices:
+    """Returns what sends to clients for each server, [E]: to the cloud's, the front's radio."""
+    relayed = jnp.isinf(network.backhaul_bps)
+    kind = jnp.where(relayed, network.front.kind, network.servers.kind)
+    return network.servers._replace(transmit_w=radio_watts(network), kind=kind)
+
+
 def of_clients(
     network: Network,
     conditions: Conditions,

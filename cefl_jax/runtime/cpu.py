@@ -17,15 +17,19 @@ CACHE_LOCK = ".lockfile"  # JAX's name of it
 CACHE_LOCK_S = 10.0  # how long JAX waits for it
 
 
-def set_up(devices: int | None = None, warn: Callable[[str], object] = print) -> None:
+def set_up(
+    devices: int | None = None,
+    warn: Callable[[str], object] = print,
+    deterministic: bool = True,
+) -> None:
     """Makes ready the CPU, where it is what computes; to be called before JAX is used.
 
-    It counts as several devices: by default a core each. And on x86 it rounds after every
-    operation: AVX, to which XLA is kept there, has no fused multiply-add. Of a*b + c*d LLVM fuses
-    one product where it vectorises and the other where it does not, which in turn depends on the
-    buffers that XLA lets share their memory, and so on the number of devices. Products of matrices
-    and convolutions are those of libraries, which take what the CPU has. What JAX_NUM_CPU_DEVICES,
-    XLA_FLAGS or an earlier call asks for stays as it is.
+    It counts as several devices: by default a core each. And where the bits must not depend on the
+    number of devices, it rounds after every operation on x86: AVX, to which XLA is kept there, has
+    no fused multiply-add. Of a*b + c*d LLVM fuses one product where it vectorises and the other
+    where it does not, which in turn depends on the buffers that XLA lets share their memory, and so
+    on the number of devices. Products of matrices and convolutions are those of libraries, which
+    take what the CPU has. What JAX_NUM_CPU_DEVICES, XLA_FLAGS or an earlier call asks for stays.
 
     Where JAX is in use already, as it may be in a notebook, none of this can be changed any more:
     one line says what does not hold then, and all stays as it is.
@@ -33,11 +37,13 @@ def set_up(devices: int | None = None, warn: Callable[[str], object] = print) ->
     Args:
       devices: how many; None for as many as there are cores.
       warn: called with the one line that says so.
+      deterministic: whether the bits must not depend on the number of devices; else all that the
+        CPU has is used.
     """
     asked = os.environ.get("XLA_FLAGS", "")
     given = "xla_force_host_platform_device_count" in asked
     divide = not given and jax.config.values["jax_num_cpu_devices"] == -1
-    round = platform.machine() in X86 and "xla_cpu_max_isa" not in asked
+    round = deterministic and platform.machine() in X86 and "xla_cpu_max_isa" not in asked
     if (divide or round) and is_in_use():
         lost = ["the CPU is not split into a device a core"] * divide
         lost += ["a run has not the same bits on every number of devices"] * round

@@ -146,28 +146,34 @@ class Distillation:
         ramp: Number = 1.0
         if spec.lambda_warmup_rounds:
             ramp = jnp.minimum(1.0, round_index / spec.lambda_warmup_rounds)
+        draw = jax.vmap(lambda key: draw_order(uploads, key, spec.epochs, spec.batch_size))
+        edge_order, cloud_order = draw(jnp.stack(keys))
         first = self.predict(cloud, uploads) if cloud_teaches else None
         lesson = DistillTarget(first, ramp * hparams.lambda_edge, hparams.temperature)
-        edge = self.learn(edge, uploads, lesson, keys[0], rate)
+        edge = self.learn(edge, uploads, lesson, edge_order, rate)
         second = self.predict(edge, uploads) if edge_teaches else None
         weight = hparams.lambda_cloud if spec.cloud_hard_labels else 1.0
         lesson = DistillTarget(second, weight, hparams.temperature_cloud)
-        cloud = self.learn(cloud, uploads, lesson, keys[1], rate)
+        cloud = self.learn(cloud, uploads, lesson, cloud_order, rate)
         return edge, cloud
 
     def predict(self, teacher: TrainState, uploads: FeatureBuffer) -> Float32[Array, "R Y"]:
         """Logits f32[R, Y] of a TrainState for every filled row, zero in the empty rows."""
         size, (num_rows,) = self.spec.batch_size, uploads.order.shape
-        logits = jax.eval_shape(teacher.apply, teacher.params, uploads.features[:1])
         order = jnp.where(jnp.arange(num_rows) < uploads.count, uploads.order, num_rows)
         order = jnp.pad(order, (0, size), constant_values=num_rows)
 
+        @jax.jit  # traced once for its shapes and for the loop
+        def of_rows(rows):
+            features = _take(uploads.features, rows).astype(jnp.float32)
+            return teacher.apply(teacher.params, features)
+
         def batch(i, predictions):
             rows = jax.lax.dynamic_slice_in_dim(order, i * size, size)
-            features = _take(uploads.features, rows).astype(jnp.float32)
-            return predictions.at[rows].set(teacher.apply(teacher.params, features), mode="drop")
+            return predictions.at[rows].set(of_rows(rows), mode="drop")
 
-        start = jnp.zeros((num_rows, logits.shape[1]))
+        num_classes = jax.eval_shape(of_rows, order[:size]).shape[1]
+        start = jnp.zeros((num_rows, num_classes))
         return parallel.psum_rows(parallel.local_loop(batch, -(-uploads.count // size), start))
 
     def learn(
@@ -175,19 +181,18 @@ class Distillation:
         learner: TrainState,
         uploads: FeatureBuffer,
         lesson: DistillTarget,
-        key: PRNGKeyArray,
+        order: Int32[Array, "passes rows"],
         learning_rate: Number,
     ) -> TrainState:
         """Trains one model on hard labels and a teacher's predictions, which stay as they are.
 
-        Every pass takes the filled rows once in a new random order; the last batch may be smaller.
         The gradient of a batch is the sum of its parts', in their order.
 
         Args:
           learner: TrainState.
           uploads: FeatureBuffer.
           lesson: DistillTarget.
-          key: of the order.
+          order: of `draw_order`.
           learning_rate: f32[].
         Returns:
           TrainState. Unchanged when nothing was uploaded.
@@ -196,7 +201,7 @@ class Distillation:
         batches = -(-uploads.count // spec.batch_size)
         size = -(-spec.batch_size // self.parts)
 
-        def summed_loss(params, rows, valid):
+        def summed_loss(params, rows):
             features, labels = _take(uploads.features, rows), _take(uploads.labels, rows)
             logits = learner.apply(params, features.astype(jnp.float32))
             if lesson.logits is None:
@@ -204,19 +209,19 @@ class Distillation:
             else:
                 teacher = _take(lesson.logits, rows)
                 losses = self.loss(logits, labels, teacher, lesson.weight, lesson.temperature)
-            return jnp.where(valid, losses, 0.0).sum()
+            return jnp.where(rows < num_rows, losses, 0.0).sum()
 
         def step(i, carry):
             params, state = carry
-            rows, valid = batch_rows(uploads, key, i, spec.batch_size)
-            each = 1.0 / jnp.maximum(valid.sum(), 1)
+            at = i // batches * order.shape[1] + i % batches * spec.batch_size
+            rows = jax.lax.dynamic_slice_in_dim(order.ravel(), at, spec.batch_size)
+            each = 1.0 / jnp.maximum((rows < num_rows).sum(), 1)
             padding = 0, size * self.parts - spec.batch_size
-            rows = jnp.pad(jnp.where(valid, rows, num_rows), padding, constant_values=num_rows)
-            valid = jnp.pad(valid, padding)
+            rows = jnp.pad(rows, padding, constant_values=num_rows)
 
             def part_grads(part):
-                own = (jax.lax.dynamic_slice_in_dim(x, part * size, size) for x in (rows, valid))
-                return jax.grad(lambda params: each * summed_loss(params, *own))(params)
+                own = jax.lax.dynamic_slice_in_dim(rows, part * size, size)
+                return jax.grad(lambda params: each * summed_loss(params, own))(params)
 
             grads = self.mesh.sum(part_grads, self.parts)
             return descend(self.direction, grads, state, params, learning_rate)
@@ -231,12 +236,25 @@ def _take(x, rows):
     return x.at[rows].get(mode="fill", fill_value=0)
 
 
-def batch_rows(
-    uploads: FeatureBuffer, key: PRNGKeyArray, step: int | Int[Array, ""], batch_size: int
-) -> tuple[Int[AnyArray, "B"], Bool[Array, "B"]]:
-    """Rows i32[B] of a distillation step, counted over all passes, and bool[B], which count."""
-    batches = jnp.maximum(-(-uploads.count // batch_size), 1)
-    position = step % batches * batch_size + jnp.arange(batch_size)
+def draw_order(
+    uploads: FeatureBuffer, key: PRNGKeyArray, passes: int, batch_size: int
+) -> Int32[Array, "passes rows"]:
+    """Draws the rows of a model's distillation: every pass takes the filled ones in a new order.
+
+    Args:
+      uploads: FeatureBuffer of R rows.
+      key: of the order.
+      passes: static.
+      batch_size: static B; the last batch of a pass may be smaller.
+    Returns:
+      i32[passes, ceil(R / B) * B] rows, R (one past the end) after the filled ones of each pass.
+    """
+    (num_rows,) = uploads.order.shape
+    position = jnp.arange(-(-num_rows // batch_size) * batch_size)
     count = jnp.maximum(uploads.count, 1)
-    shuffled = permute(jax.random.fold_in(key, step // batches), position % count, count)
-    return uploads.order[shuffled], position < uploads.count
+
+    def one_pass(index):
+        shuffled = permute(jax.random.fold_in(key, index), position % count, count)
+        return jnp.where(position < uploads.count, uploads.order[shuffled], num_rows)
+
+    return jax.vmap(one_pass)(jnp.arange(passes))

@@ -8,13 +8,13 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import optax
-from jaxtyping import Array, Bool, Float32, Int, Int32, PRNGKeyArray, PyTree
+from jaxtyping import Array, Bool, Float32, Int, Int32, PyTree
 
 from cefl_jax import parallel
 from cefl_jax.data.federated import FederatedData
 from cefl_jax.stages.masking import finite_rows, where_rows
 from cefl_jax.stages.optimizers import descend
-from cefl_jax.stages.round_plan import Plan, draw_batch
+from cefl_jax.stages.round_plan import Plan, read_batches
 from cefl_jax.types import AnyArray, Number
 
 
@@ -49,7 +49,6 @@ class LocalTraining:
 
     apply: Callable  # from parameters and normalised images f32[B, ...] to logits f32[B, Y]
     direction: optax.GradientTransformation  # of every client, started anew in each round
-    batch_size: int
     chunk: int  # clients computed at once
     mesh: parallel.EdgeMesh
     correct: Callable | None = None  # (grads, params, start) -> grads
@@ -64,7 +63,7 @@ class LocalTraining:
         group: Int32[Array, "K"],
         plan: Plan,
         data: FederatedData,
-        key: PRNGKeyArray,
+        batches: Int32[Array, "K S B"],
         learning_rate: Number,
         corrections: PyTree = None,
         steps: tuple | None = None,
@@ -77,7 +76,7 @@ class LocalTraining:
           group: i32[K] group of each client, G for none.
           plan: Plan.
           data: FederatedData.
-          key: of the clients' batches in this round.
+          batches: i32[K, S, B] of `round_plan.draw_batches`.
           learning_rate: f32[].
           corrections: leaves f32[K, ...] added to the direction of each step of a client, which the
             optimizer does not see; or None.
@@ -87,7 +86,7 @@ class LocalTraining:
         Returns:
           Trained.
         """
-        shared = starts, group, plan, data, key, learning_rate, corrections, steps, taught
+        shared = starts, group, plan, data, batches, learning_rate, corrections, steps, taught
         return self.mesh.spread(self._on_device)(*shared)
 
     def train_in_turn(
@@ -95,7 +94,7 @@ class LocalTraining:
         start: PyTree,
         plan: Plan,
         data: FederatedData,
-        key: PRNGKeyArray,
+        batches: Int32[Array, "K S B"],
         learning_rate: Number,
     ) -> tuple[PyTree, Float32[Array, ""], Int32[Array, ""], Bool[Array, "K"] | None]:
         """Trains the clients of a plan one after another, each from the model of the one before.
@@ -107,19 +106,19 @@ class LocalTraining:
           start: leaves f32[...], the model of the first client.
           plan: Plan.
           data: FederatedData.
-          key: of the clients' batches in this round.
+          batches: i32[K, S, B] of `round_plan.draw_batches`.
           learning_rate: f32[].
         Returns:
           The model of the last client; and f32[] loss, i32[] samples and bool[K] as in Trained.
         """
 
-        def on_device(start, plan, data, key, learning_rate):
+        def on_device(start, plan, data, batches, learning_rate):
             group = jnp.zeros_like(plan.clients)
 
             def turn(j, carry):
                 model, loss, samples, out = carry
                 starts = jax.tree.map(lambda x: x[None], model)
-                run = _Run(self, starts, group, plan, data, key, learning_rate)
+                run = _Run(self, starts, group, plan, data, batches, learning_rate)
                 one = run.train_chunk(j)
                 model = jax.tree.map(
                     lambda new, old: jnp.where(plan.weight[j] > 0, new[0], old), one.models, model
@@ -131,7 +130,7 @@ class LocalTraining:
             first = start, jnp.float32(0), jnp.int32(0), out
             return jax.lax.fori_loop(0, plan.clients.shape[0], turn, first)
 
-        return self.mesh.spread(on_device)(start, plan, data, key, learning_rate)
+        return self.mesh.spread(on_device)(start, plan, data, batches, learning_rate)
 
     def _on_device(self, *shared):
         run = _Run(self, *shared)
@@ -159,7 +158,7 @@ class _Run(NamedTuple):
     group: Int32[Array, "K"]
     plan: Plan
     data: FederatedData
-    key: PRNGKeyArray
+    batches: Int32[Array, "K S B"]
     learning_rate: Float32[Array, ""]
     corrections: Any = None
     steps: Any = None
@@ -171,7 +170,7 @@ class _Run(NamedTuple):
         rows = j * training.chunk + jnp.arange(training.chunk)
         num_groups = jax.tree.leaves(self.starts)[0].shape[0]
         fill = lambda x, value=0: x.at[rows].get(mode="fill", fill_value=value)  # noqa: E731
-        client, made, weight = map(fill, (self.plan.clients, self.plan.steps, self.plan.weight))
+        made, weight = map(fill, (self.plan.steps, self.plan.weight))
         group = fill(self.group, num_groups)
         weight = jnp.where(group < num_groups, weight, 0.0)
         start = jax.tree.map(lambda x: x.at[group].get(mode="clip"), self.starts)
@@ -186,7 +185,7 @@ class _Run(NamedTuple):
         def step(s, carry):
             models, states, loss, samples = carry
             trains = here & (first + s < past)
-            valid, grads, losses = self._gradients(client, models, first + s, trains)
+            valid, grads, losses = self._gradients(rows, models, first + s, trains)
             if training.correct is not None:
                 grads = training.correct(grads, models, start)
             moved, new_states = jax.vmap(
@@ -215,14 +214,11 @@ class _Run(NamedTuple):
         kept = models if training.keep_models else None
         return Trained(sums, share.sum(1), loss.sum(), samples.sum(), kept, out)
 
-    def _gradients(self, client, models, step, trains):
+    def _gradients(self, rows, models, step, trains):
         """Which samples there are, bool[C, B], gradients of each client, and its summed losses."""
-        size = self.training.batch_size
         with jax.named_scope("batches"):
-            draw = jax.vmap(lambda k, s: draw_batch(self.data, self.key, k, s, size))
-            examples, valid = draw(client, step)
-            valid &= trains[:, None]
-            images, labels = read_examples(self.data, examples)
+            examples = read_batches(self.batches, rows, step, trains, self.data.num_examples)
+            images, labels, valid = read_examples(self.data, examples)
             taught = jax.tree.map(
                 lambda x: x.at[examples].get(mode="fill", fill_value=0), self.taught
             )
@@ -235,10 +231,11 @@ class _Run(NamedTuple):
 
 def read_examples(
     data: FederatedData, examples: Int32[AnyArray, "*B"]
-) -> tuple[Float32[Array, "..."], Int32[Array, "*B"]]:
-    """Returns normalised samples f32[*B, ...] and labels i32[*B]; zeros where there is none."""
+) -> tuple[Float32[Array, "..."], Int32[Array, "*B"], Bool[Array, "*B"]]:
+    """Returns normalised samples f32[*B, ...], labels i32[*B], and bool[*B], which there are."""
     images = data.images.at[examples].get(mode="fill", fill_value=0)
-    return data.normalise(images), data.labels.at[examples].get(mode="fill", fill_value=0)
+    labels = data.labels.at[examples].get(mode="fill", fill_value=0)
+    return data.normalise(images), labels, jnp.less(examples, data.num_examples)
 
 
 def mean_loss(

@@ -116,34 +116,32 @@ class Extraction:
         self,
         models: PyTree,
         examples: Int32[Array, "K U B"],
-        filled: Bool[Array, "K U B"],
         data: FederatedData,
     ) -> ClientOutputs:
         """Features and logits of every upload; zero in steps that no client of a chunk uploads.
 
         Args:
           models: leaves f32[K, ...] of every client's front half and head.
-          examples: i32[K, U, B].
-          filled: bool[K, U, B], which there are.
+          examples: i32[K, U, B], n (one past the end) where there is none.
           data: FederatedData.
         Returns:
           ClientOutputs.
         """
         num_clients = examples.shape[0]
         num_chunks = -(-num_clients // self.chunk)
-        chunks = self.mesh.map(self._of_chunk, num_chunks, models, examples, filled, data)
+        chunks = self.mesh.map(self._of_chunk, num_chunks, models, examples, data)
         return jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:])[:num_clients], chunks)
 
-    def _of_chunk(self, j, models, examples, filled, data):
+    def _of_chunk(self, j, models, examples, data):
         rows = j * self.chunk + jnp.arange(self.chunk)
         models = jax.tree.map(lambda x: x.at[rows].get(mode="clip"), models)
-        examples = examples.at[rows].get(mode="clip")  # [C, U, B]
-        there = filled.at[rows].get(mode="fill", fill_value=False)
-        num_slots = there.shape[1]
-        last = jnp.where(there.any((0, 2)), 1 + jnp.arange(num_slots), 0).max()
+        examples = examples.at[rows].get(mode="fill", fill_value=data.num_examples)  # [C, U, B]
+        num_slots = examples.shape[1]
+        there = (examples < data.num_examples).any((0, 2))
+        last = jnp.where(there, 1 + jnp.arange(num_slots), 0).max()
 
         def of_slot(u):
-            images, _ = read_examples(data, examples[:, u])
+            images = read_examples(data, examples[:, u])[0]
             features = jax.vmap(self.model.front)(models[: self.model.cut], images)
             logits = jax.vmap(self.model.back)(models[self.model.cut :], features)
             return ClientOutputs(features.astype(self.archive_dtype), logits)

@@ -1,5 +1,6 @@
 """Which edge node trains which cluster's back half."""
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 import jax
@@ -80,6 +81,8 @@ def place_clusters(
     Raises:
       ValueError: with more clusters than slots, or for an unknown rule or objective.
     """
+    if spec.rule not in RULES:
+        raise ValueError(f"cefl.offload.rule={spec.rule!r} is unknown; known: {', '.join(RULES)}")
     num_clusters, num_edges = cost_clients.shape
     _check_slots(num_clusters, spec.edge_capacity * num_edges)
     times = jnp.arange(1, spec.edge_capacity + 1, dtype=jnp.float32)[
@@ -87,31 +90,52 @@ def place_clusters(
     ]  # [1, copies, 1]
     cost = cost_clients[:, None] + times * cost_node[:, None]  # [M, copies, E]
     cost = cost.reshape(num_clusters, -1)
-    slot = _choose_slots(cost, formed, spec, distance, key)
+    slot = RULES[spec.rule](Pairs(cost, formed, distance, key, spec))
     placed = formed & (slot >= 0)
     paid = jnp.where(placed, at_pairs(cost, jnp.arange(num_clusters), slot), 0.0)
     value = paid.max() if spec.objective == "bottleneck" else paid.sum()
     return jnp.where(placed, slot % num_edges, -1), value
 
 
-def _choose_slots(cost, formed, spec, distance, key):
-    """Slot of each cluster, i32[M], by the rule; -1 for none. What did not form may get any."""
-    if spec.rule == "optimal":
-        return match(jnp.where(formed[:, None], cost, 0.0), spec.objective)
-    allowed = formed[:, None] & jnp.isfinite(cost)
-    match spec.rule:
-        case "greedy":
-            return _take_cheapest(jnp.where(allowed, cost, jnp.inf))
-        case "random":
-            draws = jax.random.uniform(key, cost.shape)
-            return _take_in_turn(jnp.where(allowed, draws, jnp.inf))
-        case "nearest":
-            rank = jnp.argsort(jnp.argsort(distance, axis=1), axis=1)  # of equal ones, the first
-            ranks = jnp.tile(rank, (1, spec.edge_capacity))
-            return _take_in_turn(jnp.where(allowed, ranks, jnp.inf))
-    raise ValueError(
-        f"cefl.offload.rule={spec.rule!r} is unknown; known: optimal, greedy, random, nearest"
-    )
+class Pairs(NamedTuple):
+    """Clusters and slots, and what a rule may go by; S = E x `edge_capacity` slots."""
+
+    cost: Float[AnyArray, "M S"]  # infinite where forbidden
+    formed: Bool[AnyArray, "M"]  # a cluster that did not form may get any slot, or -1
+    distance: Float[AnyArray, "M E"] | None  # mean distance of a cluster's clients to a node
+    key: PRNGKeyArray | None
+    spec: OffloadSpec  # static
+
+    def order(self, preference: Real[Array, "M S"]) -> Float32[Array, "M S"]:
+        """Returns a preference, least first, that is infinite where a pair is not allowed."""
+        allowed = self.formed[:, None] & jnp.isfinite(self.cost)
+        return jnp.where(allowed, preference, jnp.inf)
+
+
+def _optimal(pairs):
+    return match(jnp.where(pairs.formed[:, None], pairs.cost, 0.0), pairs.spec.objective)
+
+
+def _greedy(pairs):
+    return _take_cheapest(pairs.order(pairs.cost))
+
+
+def _random(pairs):
+    return _take_in_turn(pairs.order(jax.random.uniform(pairs.key, pairs.cost.shape)))
+
+
+def _nearest(pairs):
+    rank = jnp.argsort(jnp.argsort(pairs.distance, axis=1), axis=1)  # of equal ones, the first
+    return _take_in_turn(pairs.order(jnp.tile(rank, (1, pairs.spec.edge_capacity))))
+
+
+RULES: dict[str, Callable[[Pairs], Int32[Array, "M"]]] = {
+    "optimal": _optimal,
+    "greedy": _greedy,
+    "random": _random,
+    "nearest": _nearest,
+}
+"""Slot of each cluster, -1 for none. A script may add a rule before it makes settings."""
 
 
 def _take_cheapest(cost):

@@ -5,7 +5,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Bool, Float32, Int, Int32, PRNGKeyArray
+from jaxtyping import Array, ArrayLike, Bool, Float32, Int, Int32, PRNGKeyArray
 
 from cefl_jax.data.federated import FederatedData, batch_examples, steps_per_epoch
 from cefl_jax.specs import TrainSpec
@@ -128,15 +128,56 @@ def static_bounds(
     return StaticBounds(steps, min(steps, upload_steps or per_epoch))
 
 
-def draw_batch(
+def draw_batches(
     data: FederatedData,
     key: PRNGKeyArray,
-    client: int | Int32[Array, ""],
-    step: int | Int32[Array, ""],
+    clients: Int32[Array, "K"],
     batch_size: int,
-) -> tuple[Int32[Array, "B"], Bool[Array, "B"]]:
-    """The examples of one client's local step in the round of the key; see `batch_examples`."""
-    return batch_examples(data, jax.random.fold_in(key, client), client, step, batch_size)
+    num_steps: int,
+) -> Int32[Array, "K S B"]:
+    """Draws the examples of every local step of the clients of a round; see `batch_examples`.
+
+    The table takes 4 K S B bytes. Whoever trains or uploads reads it by `read_batches`.
+
+    Args:
+      data: FederatedData.
+      key: of the clients' batches in this round.
+      clients: i32[K] indices into the population, or anything for a client of no cluster.
+      batch_size: static B.
+      num_steps: static S.
+    Returns:
+      i32[K, S, B] example indices, n (one past the end) where a batch has no more.
+    """
+
+    def of_client(client):
+        own = jax.random.fold_in(key, client)
+        of_step = lambda step: batch_examples(data, own, client, step, batch_size)  # noqa: E731
+        return jax.vmap(of_step)(jnp.arange(num_steps))
+
+    return jax.vmap(of_client)(clients)
+
+
+def read_batches(
+    batches: Int32[Array, "K S B"],
+    row: Int[Array, "..."],
+    step: Int[ArrayLike, "..."],
+    there: Bool[Array, "*rows"],
+    num_examples: int,
+) -> Int32[Array, "*rows B"]:
+    """Reads batches by one flat index of row and local step; see `indexing`.
+
+    Args:
+      batches: i32[K, S, B] of `draw_batches`.
+      row: i32[...] of a client, broadcast with `step`, i32[...].
+      there: bool[...], whether there is such a batch.
+      num_examples: static n, of which a batch consists that is not there.
+    Returns:
+      i32[..., B].
+    """
+    num_clients, num_steps, batch_size = batches.shape
+    at = jnp.where(there, row * num_steps + step, num_clients * num_steps)
+    flat = batches.reshape(-1, batch_size)
+    return flat.at[at].get(mode="fill", fill_value=num_examples)
 
 
 def step_samples(plan: Plan, batch_size: int, max_steps: int) -> Int32[Array, "K S"]:
@@ -154,24 +195,18 @@ def uploaded_samples(plan: Plan, samples: Int32[Array, "K S"]) -> Int32[Array, "
 
 
 def upload_examples(
-    plan: Plan, data: FederatedData, key: PRNGKeyArray, batch_size: int, slots: int
-) -> tuple[Int32[Array, "K U B"], Bool[Array, "K U B"]]:
-    """The samples whose smashed data is uploaded, in the slots in which it is kept.
+    plan: Plan, batches: Int32[Array, "K S B"], slots: int, num_examples: int
+) -> Int32[Array, "K U B"]:
+    """Returns the samples whose smashed data is uploaded, in the slots in which it is kept.
 
     Args:
       plan: Plan.
-      data: FederatedData.
-      key: of the clients' batches in this round.
-      batch_size: static B.
+      batches: i32[K, S, B] of `draw_batches`.
       slots: static U.
+      num_examples: static n.
     Returns:
-      i32[K, U, B] example indices, and bool[K, U, B], which slots are filled.
+      i32[K, U, B] example indices, n (one past the end) in slots that are not filled.
     """
-
-    def of_client(client, steps, uploaded):
-        slot = jnp.arange(slots)
-        draw = jax.vmap(lambda step: draw_batch(data, key, client, step, batch_size))
-        examples, valid = draw(steps - uploaded + slot)
-        return examples, valid & (slot < uploaded)[:, None]
-
-    return jax.vmap(of_client)(plan.clients, plan.steps, plan.uploaded)
+    row, slot = jnp.arange(batches.shape[0])[:, None], jnp.arange(slots)[None]
+    step = (plan.steps - plan.uploaded)[:, None] + slot
+    return read_batches(batches, row, step, slot < plan.uploaded[:, None], num_examples)

@@ -12,21 +12,18 @@ from jaxtyping import Array, Float32, Int32, PRNGKeyArray
 
 from cefl_jax.data.federated import FederatedData
 from cefl_jax.models.cost import Workload
-from cefl_jax.models.split import SplitModel
 from cefl_jax.network import dynamics, topology
-from cefl_jax.network.costs import hierarchical, pair_costs
-from cefl_jax.network.costs.logit_exchange import bill_transfer
-from cefl_jax.network.costs.sequential import bill_turns, simulate_turns
-from cefl_jax.network.costs.split import make_bill
-from cefl_jax.network.ledger import Bill
+from cefl_jax.network.costs import pair_costs
+from cefl_jax.network.ledger import RoundCost
 from cefl_jax.network.messages import Sizes
-from cefl_jax.network.schedule import Schedule, simulate
+from cefl_jax.network.schedule import Schedule
 from cefl_jax.network.step_times import Task
 from cefl_jax.specs import Spec
-from cefl_jax.stages import clustering, offload, protocols, round_plan
+from cefl_jax.stages import clustering, offload, round_plan
 from cefl_jax.stages.distillation import count_flop
-from cefl_jax.stages.link import knowledge_sizes, make_link, whole_sizes
 from cefl_jax.stages.sampling import sample_clients
+from cefl_jax.stages.traffic import Traffic
+from cefl_jax.stages.traits import MethodTraits
 from cefl_jax.types import Purpose, purpose_key, round_key
 
 DECIDED = (Purpose.SAMPLING, Purpose.CLUSTERING, Purpose.OFFLOAD, Purpose.DEPARTURE)
@@ -49,10 +46,11 @@ class Decision(NamedTuple):
 
 @dataclasses.dataclass(frozen=True)
 class RoundPlanner:
-    """Decides rounds from the network's present state, by the protocol of the method."""
+    """Decides rounds from the network's present state, and says what they cost."""
 
-    spec: Spec  # as `protocols.settings_of` gives it
-    protocol: protocols.Protocol
+    spec: Spec  # effective: what the method fixes is as it fixes it
+    traits: MethodTraits
+    traffic: Traffic
     work: Workload
     sizes: Sizes
     extent: round_plan.StaticBounds
@@ -90,7 +88,7 @@ class RoundPlanner:
             sizes = jnp.asarray(data.sizes).at[clients].get(mode="fill", fill_value=0)
             plan = self._plan(clients, cluster, sizes, self.num_clusters)
             now = around = self._network(network, conditions, plan.clients)
-            if self.protocol.server == "none":
+            if self.traits.whole:
                 now = topology.without_servers(now)
             samples = self._samples(plan)
             placement, cost = self._place(keys[Purpose.OFFLOAD], plan, samples, now)
@@ -101,20 +99,15 @@ class RoundPlanner:
             plan = round_plan.settle(plan, schedule.steps.ravel(), schedule.counts.ravel())
             uploaded = round_plan.uploaded_samples(plan, self._samples(plan)).sum()
         sampled = (clients < data.sizes.shape[0]).sum(dtype=jnp.int32)
-        if self.protocol.edge_rounds:
+        if self.traits.averages_at_edges:
             now = around
         return Decision(plan, task, schedule, now, clusters, cost, sampled, uploaded, after)
 
-    def bill(self, decision: Decision, num_kinds: int) -> Bill:
-        """The ledger.Bill of a decided round on a network of so many device classes."""
-        held = decision.task, decision.schedule, decision.network, self.work, self.sizes
-        if self.protocol.in_turn:
-            return bill_turns(*held, num_kinds)
-        if self.protocol.edge_rounds:
-            return hierarchical.make_bill(*held, self.spec.hierfavg.edge_rounds, num_kinds)
+    def cost(self, decision: Decision, num_kinds: int) -> RoundCost:
+        """Returns what a decided round costs, on a network of so many device classes."""
         flop = count_flop(decision.uploaded, self.work, self.spec.cefl.distill)
-        bill = bill_transfer if self.protocol.heads else make_bill
-        return bill(*held, flop, num_kinds)
+        held = decision.task, decision.schedule, decision.network, self.work, self.sizes
+        return self.traffic.cost(*held, flop, num_kinds)
 
     @property
     def num_clusters(self) -> int:
@@ -147,7 +140,7 @@ class RoundPlanner:
             cluster = clustering.cluster_clients(
                 keys[Purpose.CLUSTERING], counts, spec, None if static else present, seconds
             )
-            if self.protocol.clustering is not None:
+            if not self.traits.chooses_clusters:
                 return clients, cluster, None
             target = clustering.target_distribution(counts, spec.target)
             quality = clustering.measure_quality(counts, cluster, self.num_clusters, target)
@@ -167,10 +160,8 @@ class RoundPlanner:
 
     def _simulate(self, task, network):
         settings = self.spec.network
-        keep = settings.late == "keep"
-        if self.protocol.in_turn:
-            return simulate_turns(task, network, self.work, self.sizes, keep)
-        return simulate(task, network, self.work, self.sizes, settings.deadline_s, keep)
+        held = task, network, self.work, self.sizes
+        return self.traffic.simulate(*held, settings.deadline_s, settings.late == "keep")
 
     def _samples(self, plan):
         return round_plan.step_samples(plan, self.spec.train.batch_size, self.extent.steps)
@@ -195,7 +186,7 @@ class RoundPlanner:
     def _place(self, key, plan, samples, network):
         """The server of every cluster, and the value of the objective where one is sought."""
         spec, formed = self.spec.cefl.offload, plan.members > 0
-        if self.protocol.server != "matched":  # the last: the cloud, or nobody
+        if not self.traits.chooses_clusters:  # the last: the cloud, or nobody
             return jnp.where(formed, network.backhaul_bps.shape[0] - 1, -1), None
         pair = pair_costs.pair_costs(
             samples,
@@ -211,17 +202,3 @@ class RoundPlanner:
         far = jnp.where(members[..., None], network.distance_km[None], 0.0).sum(1)
         distance = far / jnp.maximum(plan.members, 1)[:, None]
         return offload.place_clusters(clients_cost, node_cost, formed, spec, distance, key)
-
-
-def make_round_planner(
-    spec: Spec, model: SplitModel, work: Workload, extent: round_plan.StaticBounds
-) -> RoundPlanner:
-    """The RoundPlanner of a Spec, its SplitModel and Workload, and round_plan.StaticBounds."""
-    protocol = protocols.PROTOCOLS[spec.method.name]
-    if protocol.whole:
-        sizes = whole_sizes(work, protocol.control)
-    elif protocol.heads:
-        sizes = knowledge_sizes(work, model.num_classes)
-    else:
-        sizes = make_link(spec.cefl.compression, spec.cefl.privacy).measure(model, work)
-    return RoundPlanner(protocols.settings_of(spec), protocol, work, sizes, extent)

@@ -11,12 +11,12 @@ from jaxtyping import Array, ArrayLike, Bool, Float, Float32, Int, Int32, PRNGKe
 
 from cefl_jax.data.federated import FederatedData
 from cefl_jax.models.split import SplitModel
-from cefl_jax.parallel import local_loop, take_local
+from cefl_jax.parallel import local_loop, set_item, take_local
 from cefl_jax.stages.link import CutLink
 from cefl_jax.stages.local_training import read_examples
 from cefl_jax.stages.masking import finite_leaves, finite_rows, where_rows
 from cefl_jax.stages.optimizers import descend
-from cefl_jax.stages.round_plan import Plan, draw_batch
+from cefl_jax.stages.round_plan import Plan, read_batches
 from cefl_jax.stages.split_step import exchange, split_step_dropping_nonfinite
 from cefl_jax.types import Halves
 
@@ -73,10 +73,9 @@ class SplitTraining:
     direction: optax.GradientTransformation  # of both halves, started anew in each round
     data: FederatedData
     plan: Plan
-    key: PRNGKeyArray  # of the clients' batches in this round
+    batches: Int32[Array, "K S B"]  # of `round_plan.draw_batches`
     wire_key: PRNGKeyArray  # of what they send
     learning_rate: Float32[Array, ""]
-    batch_size: int
     upload_slots: int  # U, steps kept of each client's smashed data; 0 keeps none
     client_chunk: int  # clients of a cluster computed at once
     archive_dtype: str = "float32"  # of the smashed data that is kept
@@ -101,7 +100,8 @@ class SplitTraining:
         num_clients, num_clusters = self.plan.clients.shape[0], self.plan.first.shape[0]
         padded = num_clients + self.client_chunk  # a chunk's rows may run over the last
         fronts = _repeat(halves.front, padded)
-        shape = (padded, self.upload_slots, self.batch_size, *self.model.feature_shape)
+        batch_size = self.batches.shape[2]
+        shape = (padded, self.upload_slots, batch_size, *self.model.feature_shape)
         smashed = jnp.zeros(shape, self.archive_dtype)
         out = jnp.zeros(padded, bool) if self.skips else None
         rows = Rows(fronts, jax.vmap(self.direction.init)(fronts), smashed, out)
@@ -117,7 +117,7 @@ class SplitTraining:
                 rows, node = self._leave_unsound(m, rows, node, start)
             front_sum = self._sum_fronts(m, rows)
             outcome = Outcome(front_sum, node.back, node.loss, node.samples)
-            return rows, jax.tree.map(lambda all, one: all.at[m].set(one), outcomes, outcome)
+            return rows, set_item(outcomes, m, outcome)
 
         formed = jnp.where(self.plan.members > 0, 1 + jnp.arange(num_clusters), 0).max()
         rows, outcomes = local_loop(train, formed, (rows, outcomes))
@@ -188,8 +188,9 @@ class SplitTraining:
             for x in (self.plan.clients, self.plan.steps, self.plan.uploaded)
         )
         with jax.named_scope("batches"):
-            images, labels, valid = self._read_batches(client, step)
-            valid &= ((place < self.plan.members[m]) & (step < steps))[:, None]
+            there = (place < self.plan.members[m]) & (step < steps)
+            examples = read_batches(self.batches, row, step, there, self.data.num_examples)
+            images, labels, valid = read_examples(self.data, examples)
         now = self._slice(at, (rows.fronts, rows.states))
         fronts, states = now
         out = self._slice(at, rows.out)
@@ -223,12 +224,6 @@ class SplitTraining:
             loss + sent.loss,
             samples + valid.sum(),
         )
-
-    def _read_batches(self, clients, step):
-        """Images f32[C, B, ...], labels i32[C, B] and bool[C, B] of one local step of clients."""
-        draw = jax.vmap(lambda k: draw_batch(self.data, self.key, k, step, self.batch_size))
-        examples, valid = draw(clients)
-        return *read_examples(self.data, examples), valid
 
     def _slice(self, at, tree):
         """A chunk of the rows of a tree, from row `at` on."""

@@ -50,7 +50,4 @@ def test_points_of_every_axis(axis):
 
 @pytest.mark.parametrize("dynamics", network_cost.DYNAMICS)
 def test_what_the_network_costs(dynamics):
-    settings = config.default_config()
-    with settings.unlocked(), settings.ignore_type():
-        settings.update_from_flattened_dict(network_cost.SETTINGS | network_cost.DYNAMICS[dynamics])
-    config.to_spec(settings)
+    config.make_spec(network_cost.SETTINGS, network_cost.DYNAMICS[dynamics])

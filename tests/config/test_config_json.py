@@ -13,12 +13,14 @@ from hypothesis import strategies as st
 
 from cefl_jax import config
 from cefl_jax.config import SettingError
+from cefl_jax.config.fields import choices, defaults
 from cefl_jax.config.files import MOST_JSON_BYTES, NAMING
-from cefl_jax.config.readers import DEFAULTS, flatten, without_unread
-from cefl_jax.config.validate import CHOICES
-from cefl_jax.specs import Spec
+from cefl_jax.config.readers import flatten, without_unread
+from cefl_jax.methods import default_spec
 
-VALID = config.to_dict(Spec())
+CHOICES, DEFAULTS = choices(), defaults()
+SPEC = type(default_spec())
+VALID = config.to_dict(default_spec())
 quick = settings(deadline=None, max_examples=100)
 
 
@@ -70,7 +72,7 @@ def values(hint, path):
     return kinds[hint] | st.sampled_from(CHOICES[path]) if path in CHOICES else kinds[hint]
 
 
-def specs(group=Spec, prefix=""):
+def specs(group=SPEC, prefix=""):
     """Groups of settings in which every field is drawn."""
     drawn = {}
     for name, hint in typing.get_type_hints(group).items():
@@ -173,7 +175,7 @@ def test_what_is_newer_than_the_file_has_its_default(tmp_path):
         "model": {"name": "mlp"},
     }
     spec = config.to_spec(config.load(write(tmp_path, old)))
-    assert (spec.seed, spec.data.name, spec.train) == (5, "digits", Spec().train)
+    assert (spec.seed, spec.data.name, spec.train) == (5, "digits", default_spec().train)
 
 
 @pytest.mark.parametrize("folder", ["a:b", "CAPITALS", "a b"])

@@ -1,14 +1,13 @@
 """Settings: what is taken, and what each wrong one is told."""
 
-import dataclasses
 import json
 
 import pytest
 
 from cefl_jax import config
 from cefl_jax.config import SettingError
-from cefl_jax.config.validate import CHOICES
-from cefl_jax.specs import Spec
+from cefl_jax.config.fields import choices, defaults
+from cefl_jax.methods import default_spec
 
 
 def spec_with(settings):
@@ -27,17 +26,13 @@ def refusal(settings):
     return str(caught.value)
 
 
-def paths(group=Spec, prefix=""):
+def paths():
     """Dotted path and default of every field."""
-    for item in dataclasses.fields(group):
-        if dataclasses.is_dataclass(item.default):
-            yield from paths(type(item.default), f"{prefix}{item.name}.")
-        else:
-            yield prefix + item.name, item.default
+    return defaults().items()
 
 
 def test_defaults_are_those_of_the_spec():
-    assert config.to_spec(config.default_config()) == Spec()
+    assert config.to_spec(config.default_config()) == default_spec()
 
 
 def test_a_spec_survives_json():
@@ -90,7 +85,7 @@ def test_none_is_for_optional_fields_alone(path, default):
 
 
 def test_a_field_takes_ints_for_floats_and_lists_for_tuples():
-    values = config.to_dict(Spec())
+    values = config.to_dict(default_spec())
     values["train"]["optimizer"]["learning_rate"] = 1
     values["data"]["normalization"]["mean"] = [0, 0.5]
     spec = config.to_spec(values)
@@ -195,15 +190,15 @@ def test_a_learning_rate_is_a_finite_number_above_zero(group, text):
     assert line.startswith(f"{group}.learning_rate={float(text)}: needs ")
 
 
-@pytest.mark.parametrize("path", list(CHOICES))
+@pytest.mark.parametrize("path", list(choices()))
 def test_an_unknown_name_is_answered_with_the_known_ones(path):
     line = refusal({path: "nonesuch"})
-    assert line == f"{path}='nonesuch' is unknown; known: {', '.join(CHOICES[path])}"
+    assert line == f"{path}='nonesuch' is unknown; known: {', '.join(choices()[path])}"
 
 
 def test_every_text_field_but_a_path_is_a_choice():
     texts = {path for path, default in paths() if isinstance(default, str)}
-    assert texts == set(CHOICES)
+    assert texts == set(choices())
 
 
 @pytest.mark.parametrize(
@@ -324,7 +319,7 @@ def test_values_of_a_file_are_checked_like_texts():
         (("model",), "lenet5", "model='lenet5': needs to be a group of fields, not a value"),
         (("train", 3), 3, "train.3 is not a field"),
     ]:
-        values = config.to_dict(Spec())
+        values = config.to_dict(default_spec())
         group = values
         for name in path[:-1]:
             group = group[name]

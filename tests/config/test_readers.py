@@ -5,20 +5,15 @@ import itertools
 import pytest
 
 from cefl_jax.config.combinations import check_combinations
-from cefl_jax.config.readers import (
-    DEFAULTS,
-    MOST_NAMED,
-    READ_WITH,
-    SET,
-    check_unread,
-    find_unread,
-    flatten,
-)
+from cefl_jax.config.fields import all_fields, choices, defaults
+from cefl_jax.config.readers import MAX_NAMED, check_unread, find_unread, flatten
 from cefl_jax.config.readers import without_unread as at_defaults
-from cefl_jax.config.validate import CHOICES, SettingError
-from cefl_jax.specs import Spec
-from tests.world import change
+from cefl_jax.config.validate import SettingError
+from cefl_jax.methods import default_spec
+from cefl_jax.specs import A_VALUE
 
+CHOICES, DEFAULTS = choices(), defaults()
+READ_WITH = {path: field.clauses for path, field in all_fields().items()}
 AT_THE_CUT = ("cefl.compression.", "cefl.privacy.", "model.cut")
 WITH_CLIENTS = ("run.on_nonfinite", "run.client_chunk")
 LATE = ("network.deadline_s", "network.late")
@@ -31,6 +26,7 @@ OF_METHOD = {  # what a method reads of the settings that not every method reads
     "fedprox": ("fedprox.", *ALONE),
     "scaffold": ("scaffold.", *ALONE),
     "fedopt": ("fedopt.", *ALONE),
+    "fednova": ("fednova.", *ALONE),
     "hierfavg": ("hierfavg.", *WITH_CLIENTS),
     "splitfed_v1": (*AT_THE_CUT, *ALONE),
     "splitfed_v2": (*AT_THE_CUT, "run.on_nonfinite", *LATE),
@@ -47,6 +43,7 @@ NOT_OF_ALL = (
     "fedprox.",
     "scaffold.",
     "fedopt.",
+    "fednova.",
     "hierfavg.",
     "fedgkt.",
     "model.cut",
@@ -231,10 +228,7 @@ def another(path):
 
 def spec_of(changes):
     """The default settings with dotted fields changed."""
-    spec = Spec()
-    for path, value in changes.items():
-        spec = change(spec, path, value)
-    return spec
+    return default_spec().replace(changes)
 
 
 def choices_for(path):
@@ -266,7 +260,7 @@ def test_the_values_in_the_table_are_values_that_the_fields_can_have():
     for clause in itertools.chain(*READ_WITH.values()):
         for chooser, values in clause.items():
             assert values
-            if values is not SET and chooser in CHOICES:
+            if values is not A_VALUE and chooser in CHOICES:
                 assert set(values) < set(CHOICES[chooser])
 
 
@@ -295,9 +289,9 @@ def test_what_a_method_does_not_read_is_refused_and_nothing_else(method):
         readers = [name for name, paths in OF_METHOD.items() if path.startswith(paths)]
         remedies = line.split(";")[1]
         named = [name for name in OF_METHOD if f" {name!r}" in remedies]
-        assert len(named) == min(len(readers), MOST_NAMED)
+        assert len(named) == min(len(readers), MAX_NAMED)
         assert set(named) <= set(readers)
-        assert (" or ...," in remedies) == (len(readers) > MOST_NAMED)
+        assert (" or ...," in remedies) == (len(readers) > MAX_NAMED)
         for name in readers:  # the other remedy
             check_unread(spec_of(choices_for(path) | {path: value, "method.name": name}))
 
@@ -326,7 +320,7 @@ def test_a_field_is_refused_where_one_of_its_clauses_does_not_hold(path):
 
 def other_than(values, path):
     """A value of a field that is none of some."""
-    if values is SET:
+    if values is A_VALUE:
         return None
     if values == (None,):
         return 1.5

@@ -4,15 +4,12 @@ import pytest
 
 from cefl_jax import config
 from cefl_jax.config import SettingError, resume
-from cefl_jax.specs import Spec
-from tests.world import change
+from cefl_jax.methods import default_spec
 
 
 def settings(changes):
     """The default settings with dotted fields changed, nested."""
-    spec = Spec()
-    for path, value in changes.items():
-        spec = change(spec, path, value)
+    spec = default_spec().replace(changes)
     return config.to_dict(spec)
 
 

@@ -8,9 +8,9 @@ from hypothesis import strategies as st
 
 from cefl_jax import config
 from cefl_jax.config import SettingError
-from cefl_jax.specs import Spec
+from cefl_jax.methods import default_spec
 
-VALID = config.to_dict(Spec())
+VALID = config.to_dict(default_spec())
 
 
 def paths(tree, prefix=""):

@@ -51,7 +51,8 @@ def drawn(seed):
         return step(np.arange(num_steps))
 
     clients = quick_jit(jax.vmap(client, (None, None, 0)))
-    return [np.asarray(x) for x in clients(data, jax.random.key(seed), np.arange(len(SIZES)))]
+    examples = np.asarray(clients(data, jax.random.key(seed), np.arange(len(SIZES))))
+    return examples, examples < NUM_EXAMPLES
 
 
 def epochs(seed, client):

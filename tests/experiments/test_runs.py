@@ -62,7 +62,7 @@ def test_every_setting_of_the_offloading_experiment_is_a_run_that_can_be_made(sc
         *({"cefl.clustering.network_weight": weight} for weight in offloading.WEIGHTS),
     ]
     for clustering, offload in itertools.product(clusterings, offloading.OFFLOADS.values()):
-        config.to_spec(offloading.make_config(scale, 0, clustering, offload))
+        offloading.make_spec(scale, 0, clustering, offload)
 
 
 def test_cells_differ_in_what_their_names_say():

@@ -18,18 +18,18 @@ from cefl_jax import config
 from cefl_jax.config.validate import SettingError
 from cefl_jax.data import idx, partition_file
 from cefl_jax.data.dataset import DataError
+from cefl_jax.methods import default_spec
 from cefl_jax.network.sources import network_file, trace_file
 from cefl_jax.plots import timeline
 from cefl_jax.reports import formats, groups, metrics, runs, settings, tables
 from cefl_jax.runtime import checkpoint, summary
-from cefl_jax.specs import Spec
 from tests.network.sources.test_network_file import check_network
 
 MARK = b"|||"  # between the parts of an input that is several files
 MOST_LINE = 5000  # characters of a refusal
 ROUNDS, CLIENTS, EDGES = 3, 4, 2
 DEFAULTS = config.default_config()
-CONFIG = json.dumps(config.to_dict(Spec())).encode()
+CONFIG = json.dumps(config.to_dict(default_spec())).encode()
 
 
 class Failure(Exception):

@@ -13,8 +13,8 @@ import duckdb
 import numpy as np
 import yaml
 
+from cefl_jax.methods import default_spec
 from cefl_jax.reports import metrics
-from cefl_jax.specs import Spec
 from tests.data.examples import idx_bytes
 from tests.fuzz import readers
 from tests.fuzz.mutations import change_json, change_settings
@@ -111,7 +111,7 @@ OVERRIDES = words(
     "method.name=fedavg\ntrain.optimizer.learning_rate=1e-3",
     "network.dynamics=markov\nnetwork.deadline_s=0.5\nnetwork.late=keep",
 )
-PATHS = words(*fields(Spec()))
+PATHS = words(*fields(default_spec()))
 VALUES = words(
     "=",
     "None",

@@ -25,7 +25,7 @@ class Program(NamedTuple):
     def play(self, data=None, gone=(), start=None, **hparams):
         """The state after one round on other data, or without some clients, and its metrics."""
         values, own, network = self.arrays
-        values = values._replace(**{name: np.float32(value) for name, value in hparams.items()})
+        values = world.change_hparams(values, hparams)
         absent = np.isin(np.arange(len(self.setup.partition)), list(gone))
         start = self.start if start is None else start
         args = start, values, own if data is None else data, network, absent

@@ -1,10 +1,14 @@
 """A run of the library in the words of the slow references: its settings, draws and parameters."""
 
+import functools
+
+import jax
 import numpy as np
 
+from cefl_jax.data.federated import batch_examples
 from cefl_jax.network import topology
 from cefl_jax.stages import clustering, round_plan, sampling
-from cefl_jax.stages.distillation import FeatureBuffer, batch_rows
+from cefl_jax.stages.distillation import FeatureBuffer, draw_order
 from cefl_jax.types import Purpose, round_key
 from tests.oracles.dense_net import Sgd
 from tests.oracles.round_ledger import Terms
@@ -22,8 +26,14 @@ sample_clients = quick_jit(sampling.sample_clients, static_argnums=(1, 2))
 cluster_clients = quick_jit(clustering.cluster_clients, static_argnums=2)
 make_plan = quick_jit(round_plan.make_plan, static_argnums=(3, 4, 5))
 see_network = quick_jit(topology.of_clients, static_argnums=3)
-draw_batch = quick_jit(round_plan.draw_batch, static_argnums=4)
-draw_rows = quick_jit(batch_rows, static_argnums=3)
+draw_rows = quick_jit(draw_order, static_argnums=(2, 3))
+
+
+@functools.partial(quick_jit, static_argnums=4)
+def draw_batch(data, key, client, step, batch_size):
+    """The examples of one client's local step in the round of the key, and which there are."""
+    examples = batch_examples(data, jax.random.fold_in(key, client), client, step, batch_size)
+    return examples, examples < data.num_examples
 
 
 def layers(params):
@@ -62,7 +72,7 @@ def terms(setup, state, clients):
     network = see_network(setup.network, state.conditions, np.array(clients), offload.include_cloud)
     return Terms(
         network,
-        setup.work,
+        setup.planner.work,
         len(setup.device_names),
         offload.objective,
         offload.edge_capacity,
@@ -139,7 +149,7 @@ def _batch(setup, key, client, step):
 
 def _order(setup, key, plan, places, batches):
     """Epochs of minibatches of (position, step, slot)."""
-    distill, slots = setup.spec.cefl.distill, setup.extent.uploads
+    distill, slots = setup.spec.cefl.distill, setup.planner.extent.uploads
     width = setup.spec.train.batch_size
     rows = {}
     for k, place in enumerate(places):
@@ -148,13 +158,10 @@ def _order(setup, key, plan, places, batches):
             for b in range(len(batches[place][first + slot])):
                 rows[(k * slots + slot) * width + b] = (place, first + slot, b)
     filled = np.array(sorted(rows))
-    uploads = FeatureBuffer(None, None, filled, np.int32(len(filled)))
-    per_epoch = -(-len(filled) // distill.batch_size)
-    epochs = []
-    for epoch in range(distill.epochs):
-        epochs.append([])
-        for i in range(per_epoch):
-            step = epoch * per_epoch + i
-            drawn, valid = draw_rows(uploads, key, step, distill.batch_size)
-            epochs[-1].append([rows[r] for r in np.asarray(drawn)[np.asarray(valid)].tolist()])
-    return epochs
+    count, size = len(filled), distill.batch_size
+    uploads = FeatureBuffer(None, None, filled, np.int32(count))
+    passes = np.asarray(draw_rows(uploads, key, distill.epochs, size))[:, :count]
+    return [
+        [[rows[r] for r in drawn[at : at + size].tolist()] for at in range(0, count, size)]
+        for drawn in passes
+    ]

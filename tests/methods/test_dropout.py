@@ -109,7 +109,7 @@ def test_a_deadline_that_nobody_can_meet_changes_nothing_but_the_time(conduct):
 def alone_s(setup):
     """Seconds of each client of round 0 if nobody held it up, by the terms of a round."""
     decision = world.row_of(world.decide_rounds(setup)[0], 0)
-    network, work, placement = decision.network, setup.work, decision.task.placement
+    network, work, placement = decision.network, setup.planner.work, decision.task.placement
     for k, m in enumerate(decision.plan.cluster[: decision.sampled]):
         e, samples = placement[m], int(np.diff(setup.data.offsets)[decision.plan.clients[k]])
         front_flop = samples * (work.front_forward_flop + work.front_backward_flop)

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from cefl_jax import program
+from cefl_jax.methods import METHODS
 from cefl_jax.runtime.nonfinite import Fault, find_fault
 from tests import world
 from tests.quick import quick_jit
@@ -30,7 +31,7 @@ def compiled(method="cefl"):
 def chunks(method="cefl", data=None, **hparams):
     """Number of rounds and the Chunk of each evaluation."""
     _, state, advance, (values, own, network) = compiled(method)
-    values = values._replace(**{name: np.float32(value) for name, value in hparams.items()})
+    values = world.change_hparams(values, hparams)
     for rounds in (3, 2):
         state, chunk = advance(state, values, own if data is None else data, network)
         yield rounds, jax.device_get(chunk)
@@ -92,6 +93,7 @@ STAGES = {
     "fedprox": ["local training", "aggregation"],
     "scaffold": ["local training", "aggregation", "server step"],
     "fedopt": ["local training", "aggregation", "server step"],
+    "fednova": ["local training", "aggregation", "server step"],
     "hierfavg": ["local training", "aggregation"],
     "splitfed_v1": ["split training", "aggregation"],
     "splitfed_v2": ["split training", "aggregation"],
@@ -116,5 +118,6 @@ def test_every_method_says_of_its_stages_whether_they_are_sound(method):
     rounds, chunk = next(chunks(method, learning_rate=np.inf))
     assert fault_of(chunk, rounds).offset == 0
     if STAGES[method][-1] in ("server step", "distillation"):
-        rounds, chunk = next(chunks(method, server_learning_rate=np.inf))
+        server = dict.fromkeys(METHODS[method].traced, np.inf)
+        rounds, chunk = next(chunks(method, **server))
         assert fault_of(chunk, rounds)[:2] == (0, STAGES[method][-1])

@@ -9,7 +9,6 @@ import pytest
 
 from cefl_jax import config, experiment, program
 from cefl_jax.runtime import workdir
-from cefl_jax.stages.protocols import settings_of
 from cefl_jax.types import Purpose, purpose_key
 from tests import world
 from tests.compare import assert_close
@@ -80,8 +79,8 @@ def moving_outcomes(devices=1):
 def drawn(case):
     """The replayed Draws of the two rounds."""
     setup = make_setup(CASES[case])
-    spec, clients = settings_of(setup.spec), setup.spec.train.clients_per_round
-    spec = world.change(spec, "cefl.clustering.num_clusters", clients)
+    spec, clients = setup.planner.spec, setup.spec.train.clients_per_round
+    spec = spec.replace({"cefl.clustering.num_clusters": clients})
     setup, start = setup._replace(spec=spec), first_state(setup)
     return [replay.draws(setup, start, index) for index in range(2)]
 

@@ -4,13 +4,12 @@ import functools
 import json
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import pytest
 
 from cefl_jax import config, experiment
 from cefl_jax.runtime import workdir
-from cefl_jax.stages import round_plan
+from cefl_jax.stages.round_plan import draw_batches
 from cefl_jax.types import Purpose, round_key
 from tests import world
 from tests.compare import assert_close
@@ -69,21 +68,17 @@ def clients_of(setup, index, decision):
     """Batches of example indices [edge round][step] of each client of a round, where it is."""
     key = round_key(jax.random.key(setup.spec.seed), index, Purpose.BATCHES)
     train, times = setup.spec.train, setup.spec.hierfavg.edge_rounds
-    examples, valid = map(np.asarray, draw(setup.data, key, decision.plan.clients))
+    examples = np.asarray(draw(setup.data, key, decision.plan.clients, 4, 48))
     for k, client in enumerate(decision.plan.clients.tolist()):
         if client == len(setup.partition):
             continue
         size = len(setup.partition[client])
         block = train.local_steps or train.local_epochs * -(-size // train.batch_size)
-        batches = [row[there] for row, there in zip(examples[k], valid[k], strict=True)]
+        batches = [row[row < setup.data.num_examples] for row in examples[k]]
         yield k, client, [batches[r * block : (r + 1) * block] for r in range(times)]
 
 
-@quick_jit
-def draw(data, key, clients):
-    """All batches that clients can make in a round: example indices, and which there are."""
-    one = lambda client, s: round_plan.draw_batch(data, key, client, s, 4)  # noqa: E731
-    return jax.vmap(lambda client: jax.vmap(lambda s: one(client, s))(jnp.arange(48)))(clients)
+draw = quick_jit(draw_batches, static_argnums=(3, 4))
 
 
 def as_trained(setup, batches, stays):
@@ -113,7 +108,7 @@ def references(case):
     halves, _ = quick_jit(setup.model.init)(
         jax.random.fold_in(jax.random.key(setup.spec.seed), int(Purpose.MODEL))
     )
-    model, work = replay.layers(halves.front + halves.back), setup.work
+    model, work = replay.layers(halves.front + halves.back), setup.planner.work
     params = sum(w.size + b.size for w, b in model)
     for index in range(ROUNDS):
         decision, training, charged = world.row_of(decisions, index), [], []

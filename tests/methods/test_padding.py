@@ -9,6 +9,7 @@ import pytest
 from cefl_jax.specs import CompressionSpec, PrivacySpec
 from cefl_jax.stages.link import make_link
 from cefl_jax.stages.optimizers import make_direction
+from cefl_jax.stages.round_plan import draw_batches
 from cefl_jax.stages.split_training import Node, Rows, SplitTraining
 from tests import world
 from tests.compare import assert_close
@@ -45,10 +46,9 @@ def train():
                 direction=direction,
                 data=data,
                 plan=plan,
-                key=jax.random.key(1),
+                batches=draw_batches(data, jax.random.key(1), plan.clients, BATCH, 7),
                 wire_key=jax.random.key(2),
                 learning_rate=jnp.float32(0.1),
-                batch_size=BATCH,
                 upload_slots=UPLOADS,
                 client_chunk=width,
             )

@@ -20,7 +20,15 @@ from tests.quick import once_jit, quick_jit
 
 SAME = once_jit  # on any number of devices
 QUICK = ("scaffold", "hierfavg", "fedgkt")
-OTHERS = ("sequential_split", "fedavg", "fedprox", "fedopt", "splitfed_v1", "splitfed_v2")
+OTHERS = (
+    "sequential_split",
+    "fedavg",
+    "fedprox",
+    "fedopt",
+    "fednova",
+    "splitfed_v1",
+    "splitfed_v2",
+)
 METHODS = [*QUICK, *(pytest.param(name, marks=pytest.mark.slow) for name in OTHERS)]
 EVERYTHING = {  # for the client's optimizer
     "train.optimizer.momentum": 0.9,

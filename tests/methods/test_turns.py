@@ -162,7 +162,7 @@ def test_the_ledger_of_turns_is_their_sum(late):
     )
     decided, ledgers = world.decide_rounds(setup)
     network, size = setup.network, setup.spec.train.batch_size
-    width = setup.work.feature_bytes // turns.NUMBER
+    width = setup.planner.work.feature_bytes // turns.NUMBER
     spent_s, sent, joules, left = {}, {}, np.zeros(len(setup.device_names)), []
     for index in range(setup.spec.train.rounds):
         decision, ledger = world.row_of(decided, index), world.row_of(ledgers, index)
@@ -183,7 +183,7 @@ def test_the_ledger_of_turns_is_their_sum(late):
                 )
             )
         phase_s, bytes_sent, energy_j, counted = turns.charge(
-            own, setup.work, network, width, late == "keep", len(joules)
+            own, setup.planner.work, network, width, late == "keep", len(joules)
         )
         left += [len(turn.samples) > turn.stays for turn in own]
         assert decision.schedule.counts.ravel().tolist() == counted + [False] * (7 - len(own))
@@ -206,7 +206,11 @@ def test_one_server_takes_all_samples_of_a_step():
     decision = world.row_of(world.decide_rounds(setup)[0], 0)
     schedule, samples = decision.schedule, decision.task.samples
     made = np.arange(samples.shape[1]) < schedule.steps[:, None]
-    served_s = (samples * made).sum(0) * setup.work.back_train_flop / setup.network.cloud.flop_per_s
+    served_s = (
+        (samples * made).sum(0)
+        * setup.planner.work.back_train_flop
+        / setup.network.cloud.flop_per_s
+    )
     assert schedule.served_s.shape[0] == 1
     got_s = np.float64(schedule.served_s - schedule.arrived_s)[0]
     assert_close(got_s, served_s, 1e-2)

@@ -93,7 +93,7 @@ def assert_same(ledger, spent):
 @pytest.mark.parametrize("case", CASES)
 def test_ledger_of_whole_models(case):
     setup = make_setup(EPOCH | CASES[case])
-    spec, work = setup.spec, setup.work
+    spec, work = setup.spec, setup.planner.work
     decisions, ledgers = world.decide_rounds(setup)
     key = purpose_key(jax.random.key(spec.seed), Purpose.NETWORK)
     now = jax.device_get(dynamics.start(key, setup.network, spec.network))
@@ -141,7 +141,7 @@ def says_something(network, clients):
 def test_ledger_of_splitfed_v1():
     """Every back half is trained in the cloud, which K clients share evenly."""
     setup = make_setup(EPOCH | {"method.name": "splitfed_v1", "train.rounds": 1})
-    network, work, num_clients = setup.network, setup.work, 7
+    network, work, num_clients = setup.network, setup.planner.work, 7
     decisions, ledgers = world.decide_rounds(setup)
     decision, ledger = world.row_of((decisions, ledgers), 0)
     conditions = jax.device_get(dynamics.start(jax.random.key(0), network, setup.spec.network))

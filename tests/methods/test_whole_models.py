@@ -1,4 +1,4 @@
-"""FedAvg, FedProx, SCAFFOLD and FedOpt against oracles from their papers, batch by batch.
+"""FedAvg, FedProx, SCAFFOLD, FedOpt and FedNova against oracles from their papers, batch by batch.
 
 And where they, or methods that split models alone, come to the same, they do.
 """
@@ -7,8 +7,7 @@ import jax
 import numpy as np
 import pytest
 
-from cefl_jax.methods.fedopt import Moments, server_update
-from cefl_jax.specs import FedoptSpec
+from cefl_jax.methods.fedopt import FedoptSpec, Moments, server_update
 from cefl_jax.types import Purpose, round_key
 from tests.compare import assert_close
 from tests.methods.replay import sample_clients
@@ -88,6 +87,17 @@ def follow_fedopt(run):
         assert_close(layers(run.states[index + 1].memory.second), second, CLOSE)
 
 
+def follow_fednova(run, momentum):
+    x = layers(run.states[0].params)
+    u = zeros_like(x)
+    for index, metrics in enumerate(run.metrics):
+        x, u, loss = whole_model.fednova(
+            x, u, clients_of(run, index), sgd_of(run.setup.spec), momentum
+        )
+        check(run, index, x, loss, metrics)
+        assert_close(layers(run.states[index + 1].memory), u, CLOSE)
+
+
 def check(run, index, expected, loss, metrics):
     state = run.states[index + 1]
     assert state.round == index + 1
@@ -138,14 +148,14 @@ def test_fedavg_of_clients_that_leave():
 
 @pytest.mark.parametrize("mu", [pytest.param(0.01, marks=pytest.mark.slow), 1.5])
 def test_fedprox(mu):
-    run = play("fedprox", emptying=True, rounds=3, proximal=mu)
+    run = play("fedprox", emptying=True, rounds=3, mu=mu)
     some_leave(run)
     follow_fedprox(run, mu)
 
 
 @pytest.mark.slow
 def test_fedprox_with_every_option_of_the_optimizer():
-    run = play("fedprox", EVERYTHING, proximal=0.8)
+    run = play("fedprox", EVERYTHING, mu=0.8)
     everybody_finishes(run)
     follow_fedprox(run, 0.8)
 
@@ -206,6 +216,21 @@ def test_fedopt_with_every_option_of_the_optimizer(optimizer):
     follow_fedopt(run)
 
 
+@pytest.mark.parametrize("momentum", [0.0, 0.6])
+def test_fednova_of_clients_with_unequal_steps(momentum):
+    passes = EVERYTHING | {"train.local_steps": None, "train.local_epochs": 2}
+    run = play("fednova", passes, emptying=True, rounds=3, server_momentum=momentum)
+    steps = [len(client.batches) for client in clients_of(run, 0) if client.weight]
+    assert len(set(steps)) > 2
+    follow_fednova(run, momentum)
+
+
+def test_fednova_of_clients_with_equal_steps_is_fedavg():
+    runs = [play(method, EVERYTHING) for method in ("fednova", "fedavg")]
+    for ours, theirs in zip(*(run.states for run in runs), strict=True):
+        assert_close(layers(ours.params), layers(theirs.params), CLOSE)
+
+
 @pytest.mark.parametrize("optimizer", OPTIMIZERS)
 def test_steps_of_the_server(optimizer):
     """Four of them, with changes both smaller and larger than the second moment's root."""
@@ -251,7 +276,7 @@ def _at(course, name):
 
 
 def test_fedprox_without_its_term_is_fedavg(fedavg):
-    run = play("fedprox", emptying=True, rounds=3, proximal=0)
+    run = play("fedprox", emptying=True, rounds=3, mu=0)
     same_course(run, fedavg)
     for state, wanted in zip(run.states, fedavg.states, strict=True):
         jax.tree.map(np.testing.assert_array_equal, state.params, wanted.params)

@@ -38,7 +38,7 @@ def play(method, changes=None, emptying=False, rounds=2, sizes=None, **hparams):
     """
     run = _Program.of(method, tuple(sorted((changes or {}).items())), emptying, sizes)
     values, *others = run.arrays
-    values = values._replace(**{name: np.float32(value) for name, value in hparams.items()})
+    values = world.change_hparams(values, hparams)
     states, metrics = [run.start], []
     for _ in range(rounds):
         state, told = run.step(states[-1], values, *others)

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from cefl_jax.models.cost import Workload
 from cefl_jax.network.costs.pair_costs import client_seconds, pair_costs
-from cefl_jax.network.costs.split import make_bill
+from cefl_jax.network.costs.split import split_cost
 from cefl_jax.network.messages import LINKS, MESSAGES, Payload, Sizes
 from cefl_jax.network.schedule import PHASES, simulate
 from cefl_jax.network.step_times import Task
@@ -101,13 +101,13 @@ def rounds(draw, deadline=None, leaving=None):
 
 
 def expect(case, sizes=SIZES):
-    """The reference's Course and Bill."""
+    """The reference's Course and RoundCost."""
     course = round_course.run(case.task, case.network, WORK, sizes, case.deadline_s, case.keep)
     return course, round_bill.bill(course, case.network, WORK, sizes, case.distill_flop, KINDS)
 
 
 def compute(case, sizes=SIZES):
-    """The library's Schedule and Bill."""
+    """The library's Schedule and RoundCost."""
     run = _program(case.deadline_s is not None, case.keep, sizes)
     return run(case.task, case.network, case.distill_flop, case.deadline_s)
 
@@ -119,7 +119,7 @@ def _program(has_deadline, keep, sizes):
     def run(task, network, distill_flop, deadline_s):
         deadline_s = deadline_s if has_deadline else None
         schedule = simulate(task, network, WORK, sizes, deadline_s, keep)
-        return schedule, make_bill(task, schedule, network, WORK, sizes, distill_flop, KINDS)
+        return schedule, split_cost(task, schedule, network, WORK, sizes, distill_flop, KINDS)
 
     return quick_jit(run)
 

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from cefl_jax.network import ledger
-from cefl_jax.network.ledger import Bill
+from cefl_jax.network.ledger import RoundCost
 from cefl_jax.network.messages import LINKS, MESSAGES
 from cefl_jax.network.schedule import PHASES
 from tests.compare import assert_close
@@ -24,14 +24,14 @@ def make_bills(num_rounds, seed=0):
         return np.float32(10 ** rng.uniform(-6, 6, (num_rounds, width)))
 
     size = rng.integers(0, 40, (num_rounds, len(LINKS), len(MESSAGES)))
-    return Bill(spread(len(PHASES)), 2**size + rng.integers(0, 2, size.shape), spread(KINDS))
+    return RoundCost(spread(len(PHASES)), 2**size + rng.integers(0, 2, size.shape), spread(KINDS))
 
 
 def run(start, bills):
     """The Ledger after all rounds, in one compiled loop as in a run."""
 
     def one(so_far, bill):
-        return ledger.charge(so_far, bill), None
+        return ledger.add_cost(so_far, bill), None
 
     with jax.enable_x64(True):
         bills = jax.tree.map(jax.numpy.asarray, bills)

@@ -12,7 +12,15 @@ from hypothesis import strategies as st
 
 from cefl_jax.models.cost import measure_workload
 from cefl_jax.models.split import make_model
-from cefl_jax.network.messages import LINKS, MESSAGES, Payload, Sizes, Traffic, count_bytes
+from cefl_jax.network.messages import (
+    LINKS,
+    MESSAGES,
+    Payload,
+    Sizes,
+    Traffic,
+    count_bytes,
+    split_messages,
+)
 from cefl_jax.specs import CompressionSpec, ModelSpec, PrivacySpec
 from cefl_jax.stages.compression import NAMES
 from cefl_jax.stages.link import make_link
@@ -90,14 +98,14 @@ def test_bytes_are_those_of_the_arrays_that_cross(rule):
         expected[link, message] += sum(
             array.size * array.dtype.itemsize for array in jax.tree.leaves(arrays)
         )
-    assert rounds.messages(count_bytes(traffic(), sizes)) == expected
+    assert rounds.messages(count_bytes(split_messages(traffic(), sizes))) == expected
 
 
 def test_rows_and_columns_are_the_links_and_messages():
     """Each count and each size of a kind of its own; nothing else in the table."""
     t = Traffic(*map(jnp.int32, (2, 3, 5, 7, 11, 13, 17, 19, 23, 29)))
     sizes = Sizes(Payload(31, 37), Payload(41, 43), 47, 53, 59)
-    table = np.asarray(count_bytes(t, sizes))
+    table = np.asarray(count_bytes(split_messages(t, sizes)))
     assert table.shape == (len(LINKS), len(MESSAGES))
     assert table.dtype == np.int64
     assert rounds.messages(table) == {
@@ -122,7 +130,7 @@ COUNTS = st.integers(0, 2**31 - 1)
 def test_bytes_are_exact_beyond_what_integers_of_32_bits_and_floats_count(counts, large, small):
     sizes = Sizes(Payload(50_176, small), Payload(200_704, small), 4, large, 93_000_001)
     t = Traffic(*counts)
-    got = rounds.messages(count_bytes(Traffic(*map(jnp.int32, counts)), sizes))
+    got = rounds.messages(count_bytes(split_messages(Traffic(*map(jnp.int32, counts)), sizes)))
     onward, onward_steps = t.cloud_samples + t.uploaded_samples, t.cloud_steps + t.uploaded_steps
     assert got.get(("client_up", "front_half"), 0) == t.fronts_up * large
     assert got.get(("edge_up", "smashed_data"), 0) == onward * 50_176 + onward_steps * small

@@ -1,4 +1,4 @@
-"""FedAvg, FedProx, SCAFFOLD and FedOpt in plain float64 NumPy, one client and one batch at a time.
+"""FedAvg, FedProx, SCAFFOLD, FedOpt and FedNova in float64 NumPy, one client and batch at a time.
 
 Written from the papers, for multilayer perceptrons; networks are lists of (W, b), see dense_net.py.
 Whatever is random is given from outside. What the papers leave open: a client's optimizer starts
@@ -148,3 +148,31 @@ def fedopt(x, moments, clients, sgd, server):
         return x, moments, loss
     x, *moments = server.step(x, *moments, each(np.subtract, mean, x))
     return x, tuple(moments), loss
+
+
+def fednova(x, u, clients, sgd, momentum):
+    """A round of Wang et al. 2020, theorem 3, with a momentum of the server's own.
+
+    Args:
+      x: the server's model, and u: the buffer of its momentum.
+      clients: list of Client. sgd: Sgd. momentum: of the server.
+    Returns:
+      x and u after the round, and the Loss.
+    """
+    loss, directions, lengths = Loss(), [], []
+    for client in clients:
+        y = descend(x, client.batches, sgd, loss)
+        tau = len(client.batches)
+        a = [sum(sgd.momentum**j for j in range(tau - k)) for k in range(tau)]  # of each gradient
+        lengths.append(sum(a))
+        directions.append(each(lambda y, x: (y - x) / max(sum(a), 1), y, x))  # noqa: B023
+    weights = np.array([client.weight for client in clients])
+    if not weights.sum():
+        return x, u, loss
+    p = weights / weights.sum()
+    tau_eff = float(p @ lengths)
+    change = each(
+        lambda *d: tau_eff * sum(p_i * d_i for p_i, d_i in zip(p, d, strict=True)), *directions
+    )
+    u = each(lambda u, d: momentum * u + d, u, change)
+    return each(np.add, x, u), u, loss

@@ -68,8 +68,10 @@ def simulate(setup):
     @quick_jit
     def run(network, conditions, clients, task, deadline_s):
         now = topology.of_clients(network, conditions, clients, include_cloud=True)
-        made = schedule.simulate(task, now, setup.work, sizes, deadline_s, keep=True)
-        cost = split.make_bill(task, made, now, setup.work, sizes, 1e8, len(setup.device_names))
+        made = schedule.simulate(task, now, setup.planner.work, sizes, deadline_s, keep=True)
+        cost = split.split_cost(
+            task, made, now, setup.planner.work, sizes, 1e8, len(setup.device_names)
+        )
         return Course(clients, task, made, cost.phase_s)
 
     def simulate(placement, stays=STAYS, slow=(), deadline_s=1e6, empty=False):
@@ -98,7 +100,9 @@ def describe(setup, simulate):
         made = simulate(**ROUNDS[name])
         deadline_s = ROUNDS[name].get("deadline_s")
         names = setup.device_names
-        return describe_round.describe(made, setup.network, setup.work, names, 7, deadline_s), made
+        return describe_round.describe(
+            made, setup.network, setup.planner.work, names, 7, deadline_s
+        ), made
 
     return describe
 
@@ -128,7 +132,7 @@ def test_what_is_written_is_read_back(describe, tmp_path, name):
 def test_the_seconds_of_a_client_add_up(describe, setup, name):
     """Computing by its samples, sending and receiving by its messages; the rest is waiting."""
     written, made = describe(name)
-    work, task, sched = setup.work, made.task, made.schedule
+    work, task, sched = setup.planner.work, made.task, made.schedule
     clients = setup.network.clients
     finished = 0
     for k, entry in enumerate(written["clients"]):
@@ -165,7 +169,7 @@ def test_the_seconds_of_a_client_add_up(describe, setup, name):
 def test_servers_work_while_they_have_to(describe, setup, name):
     """A node computes what its clusters' samples ask for; averaging and distilling come last."""
     written, made = describe(name)
-    work, task, sched, network = setup.work, made.task, made.schedule, setup.network
+    work, task, sched, network = setup.planner.work, made.task, made.schedule, setup.network
     steps = np.arange(STEPS) < sched.steps[:, None]
     for node in written["nodes"]:
         e, here = node["node"], np.flatnonzero(np.array(task.placement) == node["node"])

@@ -1,8 +1,8 @@
 """Records of runs that never were, with the keys of runs that were; `test_effects` checks that."""
 
-from cefl_jax.config.validate import CHOICES
+from cefl_jax.config.fields import choices
 
-METHODS = CHOICES["method.name"]
+METHODS = choices()["method.name"]
 OF_METHODS = {  # beginning of keys: the methods that have them; others all have
     "test/cloud_": ("cefl",),
     "test/client_": ("fedgkt",),

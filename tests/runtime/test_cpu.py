@@ -77,6 +77,8 @@ def test_the_flags_of_xla_are_added_to_and_never_changed(
 ):
     monkeypatch.setattr(platform, "machine", lambda: machine)
     monkeypatch.setenv("XLA_FLAGS", before)
+    cpu.set_up(deterministic=False)
+    assert os.environ["XLA_FLAGS"] == before
     cpu.set_up()
     assert os.environ["XLA_FLAGS"] == after
 

@@ -48,7 +48,8 @@ def learn(params, uploads, logits, weight, temperature, devices=1, parts=1):
 
     def on_device(params, uploads, lesson):
         learner = TrainState(linear, params, direction.init(params))
-        taught = drill.learn(learner, uploads, lesson, jax.random.key(2), np.float32(RATE))
+        order = distillation.draw_order(uploads, jax.random.key(2), 1, BATCH)
+        taught = drill.learn(learner, uploads, lesson, order, np.float32(RATE))
         return taught.params, taught.state
 
     return mesh.spread(on_device)(params, uploads, DistillTarget(logits, weight, temperature))
@@ -161,13 +162,8 @@ def test_nothing_uploaded_teaches_nothing():
 @pytest.mark.parametrize("filled", [FILLED, SHORT], ids=["whole batches", "last batch short"])
 def test_every_pass_has_its_own_order_of_the_same_rows(filled):
     uploads, count = poisoned(filled), int(filled.sum())
-    per_pass = -(-count // BATCH)
-    passes = []
-    for first in range(0, 6 * per_pass, per_pass):
-        drawn = [
-            distillation.batch_rows(uploads, jax.random.key(3), first + step, BATCH)
-            for step in range(per_pass)
-        ]
-        passes.append([int(r) for rows, valid in drawn for r in rows[valid]])
-        assert sorted(passes[-1]) == np.flatnonzero(filled).tolist()
+    passes = np.asarray(distillation.draw_order(uploads, jax.random.key(3), 6, BATCH))
+    for order in passes:
+        assert sorted(order[:count]) == np.flatnonzero(filled).tolist()
+        assert (order[count:] == ROWS).all()
     assert len({tuple(order) for order in passes}) == len(passes)

@@ -166,8 +166,10 @@ def test_sizes_of_the_messages():
         (("int8", "topk", 0.07), (200, 4), (14 * 5, 0)),
     ):
         wire = make_link(CompressionSpec(*rules), PrivacySpec())
-        sizes = wire.measure(setup.model, setup.work)
-        assert sizes == Sizes(up, down, 4, setup.work.front_bytes, setup.work.back_bytes)
+        sizes = wire.measure(setup.model, setup.planner.work)
+        assert sizes == Sizes(
+            up, down, 4, setup.planner.work.front_bytes, setup.planner.work.back_bytes
+        )
 
 
 @pytest.fixture(scope="module")
@@ -215,7 +217,7 @@ def test_a_message_is_drawn_from_its_client_and_its_step(trained):
         round_key(state.key, 0, purpose) for purpose in (Purpose.BATCHES, Purpose.WIRE)
     )
     front, send = quick_jit(model.front), quick_jit(wire.send_features)
-    shape = (7, setup.extent.uploads, 4, *model.feature_shape)
+    shape = (7, setup.planner.extent.uploads, 4, *model.feature_shape)
     features = np.asarray(after.uploads.features).reshape(shape)
     sent = 0
     for k, client in enumerate(plan.clients.tolist()):

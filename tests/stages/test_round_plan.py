@@ -14,6 +14,7 @@ from cefl_jax.data.federated import make_federated
 from cefl_jax.specs import NormalizationSpec, TrainSpec
 from cefl_jax.stages import round_plan
 from tests.compare import assert_close
+from tests.methods.replay import draw_batch
 from tests.quick import quick_jit
 
 SIZES = (1, 9, 4, 17, 3, 8, 12)  # of the population
@@ -65,19 +66,17 @@ def program(case):
             clients, cluster, data.sizes[clients], NUM_CLUSTERS, train, upload_steps
         )
         samples = round_plan.step_samples(plan, BATCH, extent.steps)
-        uploads = round_plan.upload_examples(plan, data, key, BATCH, extent.uploads)
-        return plan, samples, round_plan.uploaded_samples(plan, samples), uploads
+        batches = round_plan.draw_batches(data, key, plan.clients, BATCH, extent.steps)
+        uploads = round_plan.upload_examples(plan, batches, extent.uploads, data.num_examples)
+        return plan, samples, round_plan.uploaded_samples(plan, samples), batches, uploads
 
     return run
-
-
-draw_batch = quick_jit(round_plan.draw_batch, static_argnames="batch_size")
 
 
 @functools.cache
 def batch_of(client, step):
     """The examples of a local step, as `batch_examples` draws them for this round's key."""
-    examples, filled = draw_batch(federation(), jax.random.key(8), client, step, batch_size=BATCH)
+    examples, filled = draw_batch(federation(), jax.random.key(8), client, step, BATCH)
     return np.asarray(examples)[np.asarray(filled)].tolist()
 
 
@@ -97,7 +96,8 @@ def test_plan_and_samples_are_those_of_a_loop_over_clients(case, drawn):
     clients, cluster = drawn
     arrays = (np.array(x, np.int32) for x in drawn)
     done = program(case)(*arrays, federation(), jax.random.key(8))
-    plan, samples, num_uploaded, (examples, filled) = jax.device_get(done)
+    plan, samples, num_uploaded, batches, examples = jax.device_get(done)
+    batches = [[batch[batch < 60].tolist() for batch in of_client] for of_client in batches]
 
     # The clients of cluster 0 in sampling order, then of 1, ..., and those of none at the end.
     order = [k for m in (*range(NUM_CLUSTERS), -1) for k in range(NUM_CLIENTS) if cluster[k] == m]
@@ -120,12 +120,14 @@ def test_plan_and_samples_are_those_of_a_loop_over_clients(case, drawn):
             position = step % per_epoch(client) * BATCH  # in the client's pass over its examples
             wanted = min(BATCH, SIZES[client] - position) if step < steps else 0
             assert count == wanted
+            assert batches[row][step] == batch_of(client, step)
         uploaded = [len(batch_of(client, steps - uploads + slot)) for slot in range(uploads)]
         assert int(num_uploaded[row]) == sum(uploaded)
         for slot in range(examples.shape[1]):
             step = steps - uploads + slot
             wanted = batch_of(client, step) if slot < uploads else []
-            assert examples[row, slot][filled[row, slot]].tolist() == wanted
+            assert examples[row, slot][: len(wanted)].tolist() == wanted
+            assert (examples[row, slot][len(wanted) :] == 60).all()
 
 
 @pytest.mark.parametrize("case", CASES, ids=str)

@@ -6,7 +6,6 @@ import pytest
 
 from cefl_jax.network.schedule import PHASES
 from cefl_jax.stages.clustering import balanced_clusters, joint_clusters
-from cefl_jax.stages.round_planner import make_round_planner
 from cefl_jax.stages.sampling import sample_clients
 from cefl_jax.types import Purpose, round_key
 from tests import world
@@ -127,7 +126,7 @@ def test_joint_clusters_see_the_seconds_of_the_round(emptying):
     setup, trace, decisions, _ = emptying("joint")
     key = round_key(jax.random.key(setup.spec.seed), 0, Purpose.SAMPLING)
     clients = np.asarray(sample_clients(key, 11, 7))
-    network, work = setup.network, setup.work
+    network, work = setup.network, setup.planner.work
     fading, load = 10.0 ** (trace.shadow_db[0] / 10), trace.edge_load[0]
     up, down = (
         (network.bandwidth_hz[:, None] * np.log2(1 + snr * fading))[clients, :-1]
@@ -156,7 +155,7 @@ def test_joint_clusters_see_the_seconds_of_the_round(emptying):
 
 
 def make(setup):
-    return make_round_planner(setup.spec, setup.model, setup.work, setup.extent)
+    return setup.planner
 
 
 def test_each_way_has_its_own_compression():
@@ -164,7 +163,7 @@ def test_each_way_has_its_own_compression():
     for rule in ("none", "int8"):
         setup = world.make_setup({"cefl.compression.smashed": rule})
         sizes[rule] = make(setup).sizes
-    values = setup.work.feature_bytes // 4
+    values = setup.planner.work.feature_bytes // 4
     assert sizes["none"].smashed == sizes["none"].gradient == (4 * values, 0)
     assert sizes["int8"].smashed == (values, 4)
     assert sizes["int8"].gradient == (4 * values, 0)

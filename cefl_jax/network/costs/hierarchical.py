@@ -2,16 +2,17 @@
 
 from typing import Any, NamedTuple
 
-import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float32, Int32
 
 from cefl_jax.indexing import at_pairs
-from cefl_jax.network.ledger import Bill
-from cefl_jax.network.messages import Sizes, tabulate
-from cefl_jax.network.schedule import PHASES, Schedule
+from cefl_jax.network.costs.activity import Activity, paid, phase_seconds, round_cost
+from cefl_jax.network.ledger import RoundCost
+from cefl_jax.network.messages import Sent, Sizes
+from cefl_jax.network.schedule import Schedule
 from cefl_jax.network.step_times import Task, members, own_server, step_times
 from cefl_jax.network.topology import RoundNetwork
+from cefl_jax.types import Number
 
 
 class Course(NamedTuple):
@@ -42,16 +43,17 @@ def steps_per_edge_round(task: Task, edge_rounds: int) -> Int32[Array, "K"]:
     return (task.samples > 0).sum(1, dtype=jnp.int32) // edge_rounds
 
 
-def make_bill(
+def hierarchical_cost(
     task: Task,
     schedule: Schedule,
     network: RoundNetwork,
     work: Any,
     sizes: Sizes,
-    edge_rounds: int,
+    distill_flop: Number,
     num_kinds: int,
-) -> Bill:
-    """What a round of edge rounds cost.
+    edge_rounds: int,
+) -> RoundCost:
+    """Returns what a round of edge rounds cost.
 
     The edge nodes of clients that start get the model from the cloud. In an edge round each client
     loads it from its edge node, makes its local steps and delivers; when the last one has, the edge
@@ -61,7 +63,7 @@ def make_bill(
     Who leaves has delivered in the edge rounds that it made all steps of, and the edge node waited
     for it until it left; its models are in no average. An edge node without others sends nothing.
 
-    Devices draw what `energy.round_energy` says: a client idles until the end of the round or until
+    A client takes part until the end of the round or until
     it leaves, an edge node until the cloud has its model.
 
     Args:
@@ -70,10 +72,9 @@ def make_bill(
       network: RoundNetwork.
       work: Workload, of whole models.
       sizes: messages.Sizes, likewise.
-      edge_rounds: static R.
+      distill_flop: not read; nothing is distilled.
       num_kinds: static number of device classes.
-    Returns:
-      ledger.Bill.
+      edge_rounds: static R.
     """
     node = nearest_edges(task, network)
     own = _on_edges(task, node, network.distance_km.shape[1])
@@ -82,18 +83,26 @@ def make_bill(
     m, num_nodes = course.closed_s.argmax(), (counting > 0).sum()
     cloud_s = 2.0 * num_nodes * work.front_params / network.cloud.flop_per_s
     load_s, forward_s, backward_s, deliver_s = course.path_s[:, m].sum(1)
-    spent_s = {
-        "model_download": course.down_s[m] + load_s,
-        "front_forward": forward_s,
-        "front_backward": backward_s,
-        "model_upload": deliver_s + course.up_s[m],
-        "averaging": edge_rounds * course.average_s[m] + cloud_s,
+    phase_s = phase_seconds(
+        model_download=course.down_s[m] + load_s,
+        front_forward=forward_s,
+        front_backward=backward_s,
+        model_upload=deliver_s + course.up_s[m],
+        averaging=edge_rounds * course.average_s[m] + cloud_s,
+    )
+    activities = (
+        _client_activity(own, schedule, course, network, phase_s.sum()),
+        _edge_activity(own, course, network),
+        paid(network.cloud, cloud_s),
+    )
+    started, model = (members(own) & schedule.started[None]).any(1).sum(), sizes.front
+    sent: Sent = {
+        "client_up": {"model": [(course.delivers.sum(), model)]},
+        "client_down": {"model": [(course.loads.sum(), model)]},
+        "edge_up": {"model": [(num_nodes, model)]},
+        "edge_down": {"model": [(started, model)]},
     }
-    phase_s = jnp.stack([jnp.float32(spent_s.get(name, 0.0)) for name in PHASES])
-    energy_j = _joules(own, schedule, course, network, phase_s.sum(), cloud_s, num_kinds)
-    started = (members(own) & schedule.started[None]).any(1).sum()
-    counts = course.delivers.sum(), course.loads.sum(), num_nodes, started
-    return Bill(phase_s, _count_bytes(*counts, sizes.front), energy_j)
+    return round_cost(phase_s, activities, sent, num_kinds)
 
 
 def _on_edges(task, node, num_edges):
@@ -145,40 +154,19 @@ def _ways(pace, steps, block, loads, delivers):
     return jnp.stack([load_s, *computing, jnp.where(delivers, pace.deliver[:, None], 0.0)])
 
 
-def _joules(own, schedule, course, network, round_s, cloud_s, num_kinds):
-    """Joules f32[num_kinds] of a round of so many seconds, the cloud's averaging among them."""
-    clients, servers, cloud = network.clients, network.servers, network.cloud
+def _client_activity(own, schedule, course, network, round_s):
+    """What clients do in a round of so many seconds."""
     load_s, forward_s, backward_s, deliver_s = course.ways_s.sum(2)  # [K]
     # Who leaves does so in the last edge round that it has loaded for, after what it did in it.
     k = jnp.arange(load_s.shape[0])
     e, r = jnp.maximum(own_server(own), 0), jnp.maximum(course.loads.sum(1) - 1, 0)
     left_s = at_pairs(course.begin_s, e, r) + at_pairs(course.ways_s, k, r).sum(0)
     present_s = jnp.where(schedule.finished, round_s, jnp.where(schedule.started, left_s, 0.0))
-    client_j = (
-        clients.idle_w * present_s
-        + (clients.busy_w - clients.idle_w) * (forward_s + backward_s)
-        + clients.transmit_w * deliver_s
-    )
-    edge_rounds = course.loads.shape[1]
-    server_j = (
-        servers.idle_w * course.closed_s
-        + (servers.busy_w - servers.idle_w) * edge_rounds * course.average_s
-        + servers.transmit_w * jnp.where(members(own), load_s, 0.0).sum(1)
-    )
-    joules = jnp.zeros(num_kinds).at[clients.kind].add(client_j)
-    joules = joules.at[servers.kind].add(server_j)
-    return joules.at[cloud.kind].add(cloud.busy_w * cloud_s)
+    return Activity(network.clients, present_s, forward_s + backward_s, deliver_s)
 
 
-def _count_bytes(from_clients, to_clients, from_edges, to_edges, model):
-    """Bytes of so many models i32[] over each link, each of `model` bytes: i64[LINKS, MESSAGES]."""
-    with jax.enable_x64(True):
-        counts = {
-            "client_up": from_clients,
-            "client_down": to_clients,
-            "edge_up": from_edges,
-            "edge_down": to_edges,
-        }
-        return tabulate(
-            {link: {"model": count.astype(jnp.int64) * model} for link, count in counts.items()}
-        )
+def _edge_activity(own, course, network):
+    """What edge nodes do: each averages in every edge round, and sends what its clients load."""
+    averages_s = course.loads.shape[1] * course.average_s
+    sends_s = jnp.where(members(own), course.ways_s[0].sum(1)[None], 0.0).sum(1)
+    return Activity(network.servers, course.closed_s, averages_s, sends_s)

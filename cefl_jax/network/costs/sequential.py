@@ -5,12 +5,13 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from cefl_jax.network.costs.split import make_bill
-from cefl_jax.network.ledger import Bill
+from cefl_jax.network.costs.split import split_cost
+from cefl_jax.network.ledger import RoundCost
 from cefl_jax.network.messages import Sizes
 from cefl_jax.network.schedule import Schedule, simulate
 from cefl_jax.network.step_times import Task, own_server
 from cefl_jax.network.topology import RoundNetwork
+from cefl_jax.types import Number
 
 OF_CLIENT = (
     "clients",
@@ -25,18 +26,23 @@ OF_CLIENT = (
 """What of a RoundNetwork has the clients as its first axis."""
 
 
-def simulate_turns(
-    task: Task, network: RoundNetwork, work: Any, sizes: Sizes, keep: bool = False
+def simulate_sequential(
+    task: Task,
+    network: RoundNetwork,
+    work: Any,
+    sizes: Sizes,
+    deadline_s: None = None,
+    keep: bool = False,
 ) -> Schedule:
     """Runs the simulated clock of every turn, each as a round of one client.
 
-    There is no deadline, which those who come late could not keep.
 
     Args:
       task: Task of all clients.
       network: RoundNetwork.
       work: Workload.
       sizes: messages.Sizes.
+      deadline_s: None; those who come late could not keep one.
       keep: static, as in `simulate`.
     Returns:
       Schedule of each client's turn, leaves [K, ...], from the beginning of the turn.
@@ -49,31 +55,36 @@ def simulate_turns(
     return jax.vmap(turn, (0, axes))(tasks, networks)
 
 
-def bill_turns(
-    task: Task, schedules: Schedule, network: RoundNetwork, work: Any, sizes: Sizes, num_kinds: int
-) -> Bill:
-    """What a round of turns cost: as much as all turns together, without any averaging.
+def sequential_cost(
+    task: Task,
+    schedules: Schedule,
+    network: RoundNetwork,
+    work: Any,
+    sizes: Sizes,
+    distill_flop: Number,
+    num_kinds: int,
+) -> RoundCost:
+    """Returns what a round of turns cost: as much as all turns together, without any averaging.
 
     A client, and its server, take part while it is the client's turn.
 
     Args:
       task: Task of all clients.
-      schedules: of `simulate_turns`.
+      schedules: of `simulate_sequential`.
       network: RoundNetwork.
       work: Workload.
       sizes: messages.Sizes.
+      distill_flop: not read; nothing is distilled.
       num_kinds: static number of device classes.
-    Returns:
-      ledger.Bill.
     """
 
     def turn(task, schedule, network):
-        return make_bill(task, schedule, network, work, sizes, 0.0, num_kinds, averages=False)
+        return split_cost(task, schedule, network, work, sizes, 0.0, num_kinds, averages=False)
 
     tasks, networks, axes = _split(task, network)
-    bills = jax.vmap(turn, (0, 0, axes))(tasks, schedules, networks)
+    costs = jax.vmap(turn, (0, 0, axes))(tasks, schedules, networks)
     with jax.enable_x64(True):
-        return jax.tree.map(lambda x: x.sum(0), bills)
+        return jax.tree.map(lambda x: x.sum(0), costs)
 
 
 def _split(task, network):

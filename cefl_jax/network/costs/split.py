@@ -1,19 +1,22 @@
-"""The bill of one round of split training, from its schedule."""
+"""What one round of split training costs, from its schedule."""
 
+import functools
 from typing import Any
 
 import jax.numpy as jnp
+from jaxtyping import Array, Float32
 
-from cefl_jax.network.costs.energy import round_energy
-from cefl_jax.network.ledger import Bill
-from cefl_jax.network.messages import Sizes, Traffic, count_bytes
-from cefl_jax.network.schedule import PHASES, Schedule
-from cefl_jax.network.step_times import Task, last_steps, members
-from cefl_jax.network.topology import RoundNetwork
+from cefl_jax.indexing import at_pairs
+from cefl_jax.network.costs.activity import Activity, paid, phase_seconds, round_cost
+from cefl_jax.network.ledger import RoundCost
+from cefl_jax.network.messages import Sizes, Traffic, split_messages
+from cefl_jax.network.schedule import Schedule
+from cefl_jax.network.step_times import Task, last_steps, members, own_server
+from cefl_jax.network.topology import RoundNetwork, radios
 from cefl_jax.types import Number
 
 
-def make_bill(
+def split_cost(
     task: Task,
     schedule: Schedule,
     network: RoundNetwork,
@@ -22,12 +25,15 @@ def make_bill(
     distill_flop: Number,
     num_kinds: int,
     averages: bool = True,
-) -> Bill:
-    """What a round of split training cost.
+) -> RoundCost:
+    """Returns what a round of split training cost.
 
     When the slowest cluster has closed, the front aggregation server averages the front halves and
     the cloud the back halves, at 2 FLOPs for each number delivered (of 4 bytes, so that control
-    variates are among them), one after the other, and the cloud distils.
+    variates are among them), one after the other, and the cloud distils. A client that drops out
+    takes part until then. A server takes part until the last cluster on it has closed; the clusters
+    that share it compute one after another. Front aggregation server and cloud are otherwise other
+    people's.
 
     Args:
       task: step_times.Task.
@@ -38,26 +44,65 @@ def make_bill(
       distill_flop: f32[] FLOPs of distillation.
       num_kinds: static number of device classes.
       averages: static, whether anything is averaged.
-    Returns:
-      ledger.Bill.
     """
     traffic = count_traffic(task, schedule, network)
     clusters = (members(task) & schedule.counts[None]).any(1).sum()
-    averaging_s = jnp.stack(
-        [
-            2.0 * traffic.fronts_up * (sizes.front // 4) / network.front.flop_per_s,
-            2.0 * clusters * work.back_params / network.cloud.flop_per_s,
-        ]
-    )
+    front_s = 2.0 * traffic.fronts_up * (sizes.front // 4) / network.front.flop_per_s
+    cloud_s = 2.0 * clusters * work.back_params / network.cloud.flop_per_s
     if not averages:
-        averaging_s = jnp.zeros(2)
+        front_s = cloud_s = jnp.zeros(())
     distillation_s = jnp.asarray(distill_flop / network.cloud.flop_per_s)
-    phase_s = schedule.phase_s.at[PHASES.index("averaging")].set(averaging_s.sum())
-    phase_s = phase_s.at[PHASES.index("distillation")].set(distillation_s)
-    energy_j = round_energy(
-        task, schedule, phase_s.sum(), network, work, averaging_s, distillation_s, num_kinds
+    more = phase_seconds(averaging=front_s + cloud_s, distillation=distillation_s)
+    phase_s = schedule.phase_s + more
+    loads_s = jnp.where(schedule.started, schedule.pace.load, 0.0).sum()
+    activities = (
+        client_activity(task, schedule, phase_s.sum(), network),
+        *_server_activities(task, schedule, network, work),
+        paid(network.front, front_s, loads_s),
+        paid(network.cloud, cloud_s + distillation_s),
     )
-    return Bill(phase_s, count_bytes(traffic, sizes), energy_j)
+    return round_cost(phase_s, activities, split_messages(traffic, sizes), num_kinds)
+
+
+def client_activity(
+    task: Task, schedule: Schedule, round_s: Float32[Array, ""], network: RoundNetwork
+) -> Activity:
+    """Returns what clients do: who finishes waits for the end of a round of so many seconds."""
+    pace, total = schedule.pace, functools.partial(_total, task, schedule)
+    radio = _at_own_server(task, network.up_bps / network.radio_up_bps)
+    delivers_s = jnp.where(schedule.counts, pace.deliver, 0.0)
+    present_s = jnp.where(schedule.finished, round_s, schedule.out_s + delivers_s)
+    sending_s = total(pace.send) * radio + delivers_s
+    return Activity(network.clients, present_s, total(pace.forward + pace.backward), sending_s)
+
+
+def _server_activities(task, schedule, network, work):
+    """What servers do, and the radios that send for them: Activity of each."""
+    servers, num_servers = network.servers, network.servers.flop_per_s.shape[0]
+    placed = own_server(task)
+    at = jnp.where(schedule.started & (placed >= 0), placed, num_servers)
+    nothing = jnp.zeros(num_servers)
+    trained = _total(task, schedule, task.samples) * work.back_train_flop
+    busy_s = nothing.at[at].add(trained, mode="drop") / servers.flop_per_s
+    radio = _at_own_server(task, network.down_bps / network.radio_down_bps)
+    sends_s = _total(task, schedule, schedule.pace.receive) * radio
+    sends_s = nothing.at[at].add(sends_s, mode="drop")
+    cluster_at = jnp.where(task.placement < 0, num_servers, task.placement)
+    reserved_s = nothing.at[cluster_at].max(schedule.closed_s, mode="drop")
+    return Activity(servers, reserved_s, busy_s), Activity(radios(network), sending_s=sends_s)
+
+
+def _total(task, schedule, values):
+    """Sum f32[K] of values [K, S] over the local steps that each client made."""
+    made = jnp.arange(task.samples.shape[1])[None] < schedule.steps[:, None]
+    return jnp.where(made, values, 0).sum(1)
+
+
+def _at_own_server(task, values):
+    """Values f32[K, E] at each client's own server, f32[K]; 0 without one."""
+    placed = own_server(task)
+    own = at_pairs(values, jnp.arange(placed.shape[0]), jnp.maximum(placed, 0))
+    return jnp.where(placed < 0, 0.0, own)
 
 
 def count_traffic(task: Task, schedule: Schedule, network: RoundNetwork) -> Traffic:

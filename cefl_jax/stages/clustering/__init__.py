@@ -1,5 +1,6 @@
 """Which clients train together: clusters whose pooled labels resemble the whole."""
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 import jax
@@ -20,9 +21,12 @@ from cefl_jax.stages.clustering.joint import ClientSeconds, joint_clusters
 from cefl_jax.types import AnyArray
 
 __all__ = [
+    "RULES",
     "TIE_NATS",
+    "Candidates",
     "ClientSeconds",
     "Quality",
+    "Rule",
     "astraea_clusters",
     "balanced_clusters",
     "balanced_start",
@@ -50,6 +54,84 @@ def random_clusters(
     return jnp.where(number < 0, -1, number % num_clusters)
 
 
+class Candidates(NamedTuple):
+    """The clients of a round, and what a rule may go by."""
+
+    counts: Real[AnyArray, "K Y"]  # examples of each label at each client, in sampling order
+    target: Float[AnyArray, "Y"]  # distribution that clusters should resemble
+    num_clusters: int  # static M
+    spec: ClusteringSpec  # static
+    key: PRNGKeyArray
+    present: Bool[AnyArray, "K"] | None  # places that a client takes; None for all
+    seconds: ClientSeconds | None  # with a `network_weight`
+
+
+def _patent(clients):
+    spec = clients.spec
+    limits = clients.num_clusters, spec.min_size, clients.target, spec.max_size
+    return patent_clusters(clients.counts, *limits, clients.present)
+
+
+def _balanced(clients):
+    counts, weight = clients.counts, clients.spec.network_weight
+    num_clusters, target = clients.num_clusters, clients.target
+    if not weight:
+        return balanced_clusters(counts, num_clusters, target, clients.present)
+    if clients.seconds is None:
+        raise ValueError(
+            f"cefl.clustering.network_weight={weight} needs the seconds of every client with every "
+            "edge node; set it to 0 where these are not known"
+        )
+    return joint_clusters(
+        counts,
+        num_clusters,
+        clients.seconds.client_s,
+        clients.seconds.node_s,
+        weight,
+        target,
+        clients.present,
+    )
+
+
+def _astraea(clients):
+    size = clients.spec.max_size
+    return astraea_clusters(
+        clients.counts, clients.num_clusters, size, clients.target, clients.present
+    )
+
+
+def _random(clients):
+    num_clients = clients.counts.shape[0]
+    return random_clusters(clients.key, num_clients, clients.num_clusters, clients.present)
+
+
+def _single(clients):
+    return jnp.minimum(_singleton(clients), 0)
+
+
+def _singleton(clients):
+    return number_present(clients.counts.shape[0], clients.present)
+
+
+class Rule(NamedTuple):
+    """A clustering rule."""
+
+    cluster: Callable[[Candidates], Int32[Array, "K"]]  # -1 where nobody is
+    reads: tuple[str, ...] = ("num_clusters",)  # fields of ClusteringSpec, besides the target
+    num_clusters: Callable[[ClusteringSpec, int], int] = lambda spec, _: spec.num_clusters
+
+
+RULES = {
+    "patent": Rule(_patent, ("num_clusters", "min_size", "max_size")),
+    "balanced": Rule(_balanced, ("num_clusters", "network_weight")),
+    "astraea": Rule(_astraea, ("num_clusters", "max_size")),
+    "random": Rule(_random),
+    "single": Rule(_single, (), lambda spec, num_clients: 1),
+    "singleton": Rule(_singleton, (), lambda spec, num_clients: num_clients),
+}
+"""By name. A script may add a rule of its own before it makes settings."""
+
+
 def cluster_clients(
     key: PRNGKeyArray,
     label_counts: Real[AnyArray, "K Y"],
@@ -62,7 +144,7 @@ def cluster_clients(
     The clients present are clustered as if the other places did not exist.
 
     Args:
-      key: for the rule "random"; unused by the others.
+      key: for rules that draw; "random" does.
       label_counts: i32[K, Y] examples of each label at each client, in sampling order.
       spec: static ClusteringSpec.
       present: bool[K] places that a client takes; None for all.
@@ -72,39 +154,18 @@ def cluster_clients(
     Raises:
       ValueError: for an unknown rule, or a `network_weight` without the seconds.
     """
-    num_clients = label_counts.shape[0]
+    if spec.rule not in RULES:
+        raise ValueError(f"cefl.clustering.rule={spec.rule!r} is unknown")
     counts = counts_of_present(label_counts, present)
     target = target_distribution(counts, spec.target)
-    num_clusters = count_clusters(spec, num_clients)
-    match spec.rule:
-        case "patent":
-            return patent_clusters(
-                counts, num_clusters, spec.min_size, target, spec.max_size, present
-            )
-        case "balanced" if spec.network_weight > 0:
-            if seconds is None:
-                raise ValueError(
-                    f"cefl.clustering.network_weight={spec.network_weight} needs the seconds of "
-                    "every client with every edge node; set it to 0 where these are not known"
-                )
-            weight = spec.network_weight
-            return joint_clusters(counts, num_clusters, *seconds, weight, target, present)
-        case "balanced":
-            return balanced_clusters(counts, num_clusters, target, present)
-        case "astraea":
-            return astraea_clusters(counts, num_clusters, spec.max_size, target, present)
-        case "random":
-            return random_clusters(key, num_clients, num_clusters, present)
-        case "single":
-            return jnp.minimum(number_present(num_clients, present), 0)
-        case "singleton":
-            return number_present(num_clients, present)
-    raise ValueError(f"cefl.clustering.rule={spec.rule!r} is unknown")
+    num_clusters = count_clusters(spec, label_counts.shape[0])
+    clients = Candidates(counts, target, num_clusters, spec, key, present, seconds)
+    return RULES[spec.rule].cluster(clients)
 
 
 def count_clusters(spec: ClusteringSpec, num_clients: int) -> int:
-    """The static M: the most clusters that the rule can form from K clients."""
-    return {"single": 1, "singleton": num_clients}.get(spec.rule, spec.num_clusters)
+    """Returns the static M: the most clusters that the rule can form from K clients."""
+    return RULES[spec.rule].num_clusters(spec, num_clients)
 
 
 class Quality(NamedTuple):

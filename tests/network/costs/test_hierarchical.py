@@ -63,8 +63,8 @@ def bill_of(task, schedule, network):
     started, steps, finished = schedule
     unread = Schedule._make([None] * len(Schedule._fields))
     schedule = unread._replace(started=started, steps=steps, finished=finished)
-    return hierarchical.make_bill(
-        task, schedule, network, rounds.WORK, SIZES, EDGE_ROUNDS, rounds.KINDS
+    return hierarchical.hierarchical_cost(
+        task, schedule, network, rounds.WORK, SIZES, 0.0, rounds.KINDS, edge_rounds=EDGE_ROUNDS
     )
 
 

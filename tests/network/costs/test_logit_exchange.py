@@ -7,7 +7,7 @@ import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from cefl_jax.network.costs.logit_exchange import bill_transfer
+from cefl_jax.network.costs.logit_exchange import logit_exchange_cost
 from cefl_jax.network.messages import Knowledge, Payload, Sizes
 from cefl_jax.network.schedule import PHASES, simulate
 from cefl_jax.network.step_times import Task
@@ -44,7 +44,7 @@ def compute(task, network):
     sent = np.arange(rounds.STEPS)[None] >= schedule.steps[:, None] - task.uploads[:, None]
     sent &= (np.arange(rounds.STEPS)[None] < schedule.steps[:, None]) & schedule.counts[:, None]
     flop = SERVER_FLOP * (sent * task.samples).sum()
-    return schedule, bill_transfer(task, schedule, network, WORK, SIZES, flop, rounds.KINDS)
+    return schedule, logit_exchange_cost(task, schedule, network, WORK, SIZES, flop, rounds.KINDS)
 
 
 @settings(deadline=None, max_examples=150)

@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 from hypothesis import assume, given, settings
 
-from cefl_jax.network.costs.split import make_bill
-from cefl_jax.network.ledger import Bill
+from cefl_jax.network.costs.split import split_cost
+from cefl_jax.network.ledger import RoundCost
 from cefl_jax.network.schedule import PHASES, simulate
 from cefl_jax.network.step_times import Task
 from cefl_jax.network.topology import Devices
@@ -21,7 +21,7 @@ CASES = worked.CASES | worked_deadlines.CASES
 
 
 def bill_of(changes, clients=4, clusters=3, distill_flop=160.0):
-    """The Bill of the worked round with changes, or of its first clients and clusters only."""
+    """The RoundCost of the worked round with changes, or of its first clients and clusters only."""
     network, first = make_network(changes, clients), slice(clients)
     task = Task(
         np.int32(SAMPLES[first]),
@@ -63,7 +63,7 @@ def _program(static_s, keep):
     def run(task, network, distill_flop, deadline_s):
         deadline_s = deadline_s if static_s is None else static_s
         schedule = simulate(task, network, WORK, SIZES, deadline_s, keep)
-        return make_bill(task, schedule, network, WORK, SIZES, distill_flop, NUM_KINDS)
+        return split_cost(task, schedule, network, WORK, SIZES, distill_flop, NUM_KINDS)
 
     return quick_jit(run)
 
@@ -82,7 +82,7 @@ def test_clients_and_clusters_that_take_no_part_change_nothing(name):
     """The worked round without client D and the cluster that did not form."""
     with_them = bill_of(CASES[name].changes)
     without = bill_of(CASES[name].changes, clients=3, clusters=2)
-    for field in Bill._fields:
+    for field in RoundCost._fields:
         np.testing.assert_array_equal(getattr(with_them, field), getattr(without, field), field)
 
 

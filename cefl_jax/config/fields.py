@@ -1,0 +1,109 @@
+"""What every setting says of itself, by its dotted path."""
+
+import dataclasses
+import functools
+import typing
+from collections.abc import Iterable, Iterator
+from typing import Any, NamedTuple
+
+from cefl_jax.data import sources
+from cefl_jax.methods import METHODS, spec_class
+from cefl_jax.models import zoo
+from cefl_jax.network import dynamics
+from cefl_jax.network.sources import presets
+from cefl_jax.specs import Clause
+from cefl_jax.stages import clustering, offload
+
+METHOD, RULE = "method.name", "cefl.clustering.rule"
+
+
+class Field(NamedTuple):
+    """A setting; `specs.setting` says what most of these are."""
+
+    hint: Any  # its type
+    default: Any
+    meaning: str
+    choices: tuple[str, ...]
+    open: bool  # choices are the keys of a table that a script may add to
+    least: float | None
+    most: float | None
+    above: float | None
+    clauses: tuple[Clause, ...]  # it is read where all of them hold
+
+
+def all_fields() -> dict[str, Field]:
+    """Returns every setting by its dotted path, each after those that its clauses name.
+
+    Methods, rules, data sets, models and networks are known from tables of their own.
+    """
+    tables: dict[str, Iterable[str]] = {
+        METHOD: METHODS,
+        RULE: clustering.RULES,
+        "cefl.offload.rule": offload.RULES,
+        "data.name": sources.KNOWN,
+        "model.name": zoo.NAMES,
+        "model.cloud": zoo.CLOUD_NAMES,
+        "network.preset": presets.PRESETS,
+        "network.dynamics": dynamics.DYNAMICS,
+    }
+    found = {}
+    for path, hint, field, clauses in _walk(spec_class(), "", ()):
+        meta = field.metadata
+        found[path] = Field(
+            hint,
+            field.default,
+            meta["meaning"],
+            tuple(tables.get(path, meta["choices"])),
+            path in tables,
+            meta["least"],
+            meta["most"],
+            meta["above"],
+            (*clauses, *_by_tables(path), *meta["when"]),
+        )
+    return found
+
+
+def defaults() -> dict[str, Any]:
+    """Returns {dotted path: default} of all settings."""
+    return {path: field.default for path, field in all_fields().items()}
+
+
+def choices() -> dict[str, tuple[str, ...]]:
+    """Returns {dotted path: values} of the settings that are one of a few words."""
+    return {path: field.choices for path, field in all_fields().items() if field.choices}
+
+
+def hints(group: Any) -> dict[str, Any]:
+    """Returns the types of a group's fields by name."""
+    return _hints(group)
+
+
+@functools.cache
+def _hints(group: Any) -> dict[str, Any]:
+    return typing.get_type_hints(group)
+
+
+def _walk(
+    group: Any, prefix: str, clauses: tuple[Clause, ...]
+) -> Iterator[tuple[str, Any, Any, tuple[Clause, ...]]]:
+    """Path, type, field, and clauses about the method, of all fields below a group."""
+    for field in dataclasses.fields(group):
+        path, hint, of = prefix + field.name, hints(group)[field.name], field.metadata.get("of")
+        here = clauses
+        if of:
+            here = ({METHOD: tuple(key for key, m in METHODS.items() if getattr(m.traits, of))},)
+        if not dataclasses.is_dataclass(hint):
+            yield path, hint, field, here
+        elif not prefix and field.name in METHODS and METHODS[field.name].settings:
+            yield from _walk(hint, f"{path}.", ({METHOD: (field.name,)},))
+        else:
+            yield from _walk(hint, f"{path}.", here)
+
+
+def _by_tables(path: str) -> tuple[Clause, ...]:
+    """Clauses about settings of which a table of rules or data sets says who reads them."""
+    if path == "data.path":
+        return ({"data.name": tuple(sources.IDX_SETS)},)
+    group, _, name = path.rpartition(".")
+    readers = tuple(rule for rule, made in clustering.RULES.items() if name in made.reads)
+    return ({RULE: readers},) if group == "cefl.clustering" and readers else ()

@@ -1,0 +1,102 @@
+"""FedNova: a client's change is divided by how far its steps could go, and then averaged."""
+
+import dataclasses
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float32, Int32
+
+from cefl_jax.methods.base import Method, MethodContext, MethodInfo
+from cefl_jax.methods.local_model import LocalModel
+from cefl_jax.specs import share
+from cefl_jax.stages.round_plan import without
+from cefl_jax.stages.traits import MethodTraits
+
+
+@dataclasses.dataclass(frozen=True)
+class FednovaSpec:
+    """Settings of `fednova`."""
+
+    server_momentum: float = share(0.0, "of the server's step; 0: as published in algorithm 1")
+
+
+def make_fednova(context: MethodContext) -> Method:
+    """Makes FedNova: clients that make more steps do not pull the model towards their own optimum.
+
+    The model moves by tau_eff times the average, weighted by examples, of the clients' normalised
+    changes (x_i - x) / |a_i|_1, where tau_eff is the average of |a_i|_1. With equal numbers of
+    steps, and without the server's momentum, it is FedAvg. A round of which nothing counts changes
+    nothing. Clients' steps are those of SGD, with momentum or without.
+
+    Reference:
+      Wang, Liu, Liang, Joshi and Poor, Tackling the objective inconsistency problem in
+      heterogeneous federated optimization, NeurIPS 2020, equation 5, theorem 3 and algorithm 1.
+    """
+    whole = LocalModel.of(context)
+
+    def start(params):
+        return jax.tree.map(jnp.zeros_like, params)
+
+    def round(state, hparams):
+        decision = whole.decide(state)
+        plan = decision.plan
+        length = local_length(plan.steps, whole.spec.train.optimizer.momentum)
+        normalised = plan._replace(weight=plan.weight / jnp.maximum(length, 1.0))
+        trained = whole.train(state, normalised, hparams)
+        weight = without(plan, trained.out).weight
+        anybody = weight.sum() > 0
+        total = jnp.where(anybody, weight.sum(), 1.0)
+        each = (weight * length).sum() / total**2  # tau_eff, over the sum of weights
+        change = jax.tree.map(
+            lambda sums, x: each * (sums[0] - trained.weight[0] * x), trained.sums, state.params
+        )
+        momentum = jax.tree.map(
+            lambda m, d: hparams.own["server_momentum"] * m + d, state.memory, change
+        )
+        params, memory = jax.tree.map(
+            lambda new, old: jnp.where(anybody, new, old),
+            (jax.tree.map(jnp.add, state.params, momentum), momentum),
+            (state.params, state.memory),
+        )
+        stages = ("aggregation", {"change": change}), ("server step", {"model": params})
+        return whole.finish(state, decision, params, memory, trained, *stages)
+
+    return whole.method(round, start)
+
+
+def local_length(steps: Int32[Array, "K"], momentum: float) -> Float32[Array, "K"]:
+    """Returns |a_i|_1: the sum of the weights of a client's gradients in its change, over the rate.
+
+    A gradient counts in its own step and, with momentum rho, in the later ones as rho, rho^2, ...
+
+    Args:
+      steps: local steps of each client.
+      momentum: static rho, below 1 unless it is 0.
+    """
+    tau = steps.astype(jnp.float32)
+    if not momentum:
+        return tau
+    return (tau - momentum * (1.0 - momentum**tau) / (1.0 - momentum)) / (1.0 - momentum)
+
+
+def _check_sgd(spec: Any) -> None:
+    optimizer = spec.train.optimizer
+    if optimizer.name != "sgd":
+        raise ValueError(
+            f"train.optimizer.name={optimizer.name!r}: fednova knows the length of the steps of sgd "
+            "alone; set it to 'sgd'"
+        )
+    if optimizer.momentum == 1:
+        raise ValueError(
+            "train.optimizer.momentum=1.0: with fednova it needs to be less than 1; lower it"
+        )
+
+
+METHOD = MethodInfo(
+    make_fednova,
+    MethodTraits(server="none"),
+    FednovaSpec,
+    traced=("server_momentum",),
+    check=_check_sgd,
+)
