@@ -18,6 +18,7 @@ WORKER = os.environ.get("PYTEST_XDIST_WORKER", "alone")
 FOLDER = pathlib.Path(__file__).parents[1] / ".jax_cache" / cpu.machine() / WORKER
 
 jax.config.update("jax_num_cpu_devices", 8)
+jax.config.update("jax_numpy_rank_promotion", "raise")
 cpu.set_up()
 jax.config.update("jax_compilation_cache_dir", str(FOLDER))
 jax.config.update("jax_persistent_cache_min_compile_time_secs", 0)

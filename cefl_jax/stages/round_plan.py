@@ -207,6 +207,6 @@ def upload_examples(
     Returns:
       i32[K, U, B] example indices, n (one past the end) in slots that are not filled.
     """
-    row, slot = jnp.arange(batches.shape[0])[:, None], jnp.arange(slots)
+    row, slot = jnp.arange(batches.shape[0])[:, None], jnp.arange(slots)[None]
     step = (plan.steps - plan.uploaded)[:, None] + slot
     return read_batches(batches, row, step, slot < plan.uploaded[:, None], num_examples)

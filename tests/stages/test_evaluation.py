@@ -38,7 +38,7 @@ def make_state():
 
 def predictors(state, images, _):
     flat = images.reshape(len(images), -1)
-    return {name: flat @ w + b for name, (w, b) in state.items()}
+    return {name: flat @ w + b[None] for name, (w, b) in state.items()}
 
 
 def by_place(_, images, index):

@@ -60,7 +60,8 @@ def read_trace(path: str | Path | None, rounds: int, num_clients: int, num_edges
     Raises:
       ValueError: for anything else; one line that begins with `network.trace=`.
     """
-    place = expand_user(path) if path else "/nonesuch"
+    path = expand_user(path) if path else path
+    place = str(path or "/nonesuch")
     cells = (rounds + 1) * (num_clients + 1)
     clients = ("clients", num_clients)
     sides = {

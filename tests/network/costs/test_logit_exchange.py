@@ -41,8 +41,8 @@ def cases(draw, leaving=True):
 @quick_jit
 def compute(task, network):
     schedule = simulate(task, network, WORK, SIZES)
-    sent = np.arange(rounds.STEPS) >= schedule.steps[:, None] - task.uploads[:, None]
-    sent &= (np.arange(rounds.STEPS) < schedule.steps[:, None]) & schedule.counts[:, None]
+    sent = np.arange(rounds.STEPS)[None] >= schedule.steps[:, None] - task.uploads[:, None]
+    sent &= (np.arange(rounds.STEPS)[None] < schedule.steps[:, None]) & schedule.counts[:, None]
     flop = SERVER_FLOP * (sent * task.samples).sum()
     return schedule, logit_exchange_cost(task, schedule, network, WORK, SIZES, flop, rounds.KINDS)
 
