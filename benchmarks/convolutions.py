@@ -33,7 +33,7 @@ LOWERINGS = (
     *(Lowering("tiles", tile) for tile in (1, 2, 3)),
     *(Lowering("winograd", tile) for tile in (2, 3, 4)),
 )
-CALL_S, MOST_CALLS = 0.005, 100  # a call repeats the block for so long, and so often is called
+CALL_S, MAX_CALLS = 0.005, 100  # a call repeats the block for so long, and so often is called
 
 
 def find_convolutions():
@@ -124,7 +124,7 @@ def measure(block, clients, batch, seconds):
         repeats[lowering] = program, max(1, round(CALL_S / call(program, 1, arrays)))
         timed[lowering] = []
     began = time.perf_counter()
-    for _ in range(MOST_CALLS):
+    for _ in range(MAX_CALLS):
         for lowering, (program, times) in repeats.items():
             timed[lowering].append(call(program, times, arrays))
         if time.perf_counter() - began > seconds * len(timed) and len(timed[lowering]) >= 3:

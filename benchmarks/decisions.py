@@ -31,7 +31,7 @@ from cefl_jax.stages.clustering import ClientSeconds, cluster_clients
 from cefl_jax.stages.offload import match
 
 SHAPES = ((20, 4, 4), (100, 10, 10), (1000, 64, 64))  # K, M, E
-STEPS, LABELS, MOST_CALLS = 50, 10, 100
+STEPS, LABELS, MAX_CALLS = 50, 10, 100
 RULES = ("patent", "balanced", "astraea", "random", "singleton")
 FEATURE_BYTES, MODEL_BYTES = 4 * 1176, 4 * 22000
 WORK = Workload(2e5, 4e5, 6e5, 2e6, 2e6, 6e6, 2e6, FEATURE_BYTES, MODEL_BYTES, MODEL_BYTES, 0)
@@ -117,7 +117,7 @@ def measure(function, arguments, seconds):
     done = time.perf_counter()
     jax.block_until_ready(compiled(*arguments))
     taken = []
-    while len(taken) < 3 or (1e-3 * sum(taken) < seconds and len(taken) < MOST_CALLS):
+    while len(taken) < 3 or (1e-3 * sum(taken) < seconds and len(taken) < MAX_CALLS):
         start = time.perf_counter()
         jax.block_until_ready(compiled(*arguments))
         taken.append(1000.0 * (time.perf_counter() - start))

@@ -130,7 +130,7 @@ def table(facts):
 
 def _count_samples(setup, states, arrays):
     """Samples trained on and samples uploaded in the round after each state, their means."""
-    spec, steps = setup.spec, setup.planner.extent.steps
+    spec, steps = setup.spec, setup.planner.bounds.steps
     planner = setup.planner
 
     @compiler.jit

@@ -179,7 +179,7 @@ def archive_bytes(setup: Setup) -> int:
     spec = setup.planner.spec
     if spec.cefl.distill.rule == "none":
         return 0
-    samples = spec.train.clients_per_round * setup.planner.extent.uploads * spec.train.batch_size
+    samples = spec.train.clients_per_round * setup.planner.bounds.uploads * spec.train.batch_size
     each = jnp.dtype(spec.run.archive_dtype).itemsize
     return samples * math.prod(setup.model.feature_shape) * each
 

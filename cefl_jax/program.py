@@ -34,7 +34,7 @@ class Chunk(NamedTuple):
     metrics: Any  # RoundMetrics, leaves [eval_every]
     scores: Any  # {name: Scores} after the last round
     measures: dict  # {metric key: f32[]} after the last round
-    course: Any  # types.Course of the last round
+    round_trace: Any  # types.RoundTrace of the last round
     ledger: Any  # cumulative
 
 
@@ -125,23 +125,27 @@ def make_program(setup: Setup) -> tuple[Callable, Callable]:
         @jit  # traced once for its shapes and for the scan
         def step(state):
             state, metrics = method.round(state, hparams)
-            return (state, metrics.course), metrics._replace(course=None)
+            return (state, metrics.round_trace), metrics._replace(round_trace=None)
 
-        (_, course), metrics = jax.eval_shape(step, state)
-        nowhere, nothing = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), (course, metrics))
+        (_, round_trace), metrics = jax.eval_shape(step, state)
+        nowhere, nothing = jax.tree.map(
+            lambda x: jnp.zeros(x.shape, x.dtype), (round_trace, metrics)
+        )
 
         def step_or_stay(carry, _):
-            state, course = carry
+            state, round_trace = carry
             if rounds % length == 0:
                 return step(state)
             return jax.lax.cond(
-                state.round < rounds, step, lambda state: ((state, course), nothing), state
+                state.round < rounds, step, lambda state: ((state, round_trace), nothing), state
             )
 
-        (state, course), metrics = jax.lax.scan(step_or_stay, (state, nowhere), None, length=length)
+        (state, round_trace), metrics = jax.lax.scan(
+            step_or_stay, (state, nowhere), None, length=length
+        )
         scores = evaluate(method.predictors, state, data, setup.mesh)
         measures = method.measures(state)
-        return state, Chunk(metrics, scores, measures, course, state.ledger)
+        return state, Chunk(metrics, scores, measures, round_trace, state.ledger)
 
     return start, advance
 

@@ -80,7 +80,7 @@ def say(found: Sequence[Any], left_out: Sequence[Any], written: Sequence[Path]) 
 
 
 class _Parser(argparse.ArgumentParser):
-    """One that refuses as this door does."""
+    """A parser that refuses in one line, as this command does."""
 
     def error(self, message):
         refuse(message)

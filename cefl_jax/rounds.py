@@ -116,10 +116,15 @@ class Rounds:
             network=itemize(self.chunk.ledger, setup.device_names),
         )
         self.workdir.write_summary(summary)
-        if self.chunk.course is not None:
+        if self.chunk.round_trace is not None:
             names, deadline_s = setup.device_names, setup.spec.network.deadline_s
             timeline = describe_round.describe(
-                self.chunk.course, setup.network, setup.planner.work, names, self.done, deadline_s
+                self.chunk.round_trace,
+                setup.network,
+                setup.planner.work,
+                names,
+                self.done,
+                deadline_s,
             )
             self.workdir.write_timeline(timeline)
         self.save()

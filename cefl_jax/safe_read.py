@@ -8,7 +8,7 @@ import reprlib
 from pathlib import Path
 from typing import Any
 
-MOST_LEVELS = 50  # of lists and groups in each other; none of our files has ten
+MAX_LEVELS = 50  # of lists and groups in each other; none of our files has ten
 
 _SHOWN = reprlib.Repr()  # of what a few bytes can make endless
 _SHOWN.maxlevel = 2
@@ -88,7 +88,7 @@ def read_json(path: str | Path, most_bytes: int, finite: bool = False) -> Any:
 def parse_json(content: bytes, finite: bool = False) -> Any:
     """What JSON text holds, as dicts, lists, texts and numbers.
 
-    Refused beside what is not JSON: a key that is given twice in a group, more than `MOST_LEVELS`
+    Refused beside what is not JSON: a key that is given twice in a group, more than `MAX_LEVELS`
     levels, a number of thousands of digits, and text that is not Unicode.
 
     Args:
@@ -157,9 +157,9 @@ def _refuse_constant(name):
 
 
 def _check_levels(made):
-    """Refuses what is nested deeper than `MOST_LEVELS`, and text with half a surrogate pair."""
+    """Refuses what is nested deeper than `MAX_LEVELS`, and text with half a surrogate pair."""
     level = [made]
-    for _ in range(MOST_LEVELS + 1):
+    for _ in range(MAX_LEVELS + 1):
         texts = [one for one in level if isinstance(one, str)]
         groups = [one for one in level if isinstance(one, dict)]
         texts += [key for group in groups for key in group]

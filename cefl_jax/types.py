@@ -1,4 +1,4 @@
-"""The pytrees that cross rooms, and the axis letters.
+"""The pytrees that layers exchange, and the axis letters.
 
 N clients in the population, K clients in the round, M clusters, C client slots of a cluster,
 E edge nodes, S local steps, B batch, Y classes, F cut-layer features, D devices, U uploaded steps,
@@ -14,7 +14,7 @@ import numpy as np
 from jaxtyping import Array, ArrayLike, Float32, Int, Int32, PRNGKeyArray, PyTree
 
 AnyArray: TypeAlias = Array | np.ndarray
-"""What doors take that a person may call: JAX's arrays and NumPy's."""
+"""JAX's arrays and NumPy's: what public functions take."""
 
 Number: TypeAlias = float | np.floating | Float32[AnyArray, ""]
 """A scalar that a caller may trace, or not."""
@@ -41,8 +41,8 @@ class HParams(NamedTuple):
     own: dict[str, Float32[Array, ""]]  # the method's own, by the names in `MethodInfo.traced`
 
 
-class Course(NamedTuple):
-    """What became of a round on the simulated network, enough to draw it."""
+class RoundTrace(NamedTuple):
+    """What happened in a round on the simulated network, enough to draw it."""
 
     clients: Int32[Array, "K"]  # indices into the population
     task: Any  # network.step_times.Task
@@ -61,7 +61,7 @@ class RoundMetrics(NamedTuple):
     counted: Int32[Array, ""] | None = None  # those of them whose contribution counts
     skipped: Int32[Array, ""] | None = None  # left out: not finite; None: nobody ever is
     finite: Any = None  # OrderedDict {stage: tree of bool[]}, what each stage left, as they ran
-    course: Any = None  # Course
+    round_trace: Any = None  # RoundTrace
 
 
 class Purpose(enum.IntEnum):

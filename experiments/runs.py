@@ -169,7 +169,7 @@ class Compiler:
         shapes = jax.tree.map(lambda x: (x.shape, x.dtype), inputs)
         # Seed and examples come in with the inputs.
         same = dataclasses.replace(setup.spec, seed=0, data=DataSpec())
-        key = same, setup.planner.work, setup.planner.extent, setup.device_names, str(shapes)
+        key = same, setup.planner.work, setup.planner.bounds, setup.device_names, str(shapes)
         if key not in self._known:
             display.note("compiling")
             self._known[key] = program.compile_both(setup, inputs, meanwhile)

@@ -1,4 +1,4 @@
-"""The door of one run: what it refuses and how, and all that a run leaves behind."""
+"""The command of one run: what it refuses and how, and all that a run leaves behind."""
 
 import dataclasses
 import gzip
@@ -114,7 +114,7 @@ def compilations():
 
 @pytest.fixture
 def refused(tmp_path, capsys, compilations):
-    """A function from arguments to the one line with which the door refuses them."""
+    """A function from arguments to the one line with which the command refuses them."""
 
     def start(*arguments):
         before = sorted(path.name for path in tmp_path.iterdir())
@@ -134,13 +134,13 @@ def refused(tmp_path, capsys, compilations):
 
 
 def run(*arguments):
-    """The door without a process of its own."""
+    """The command without a process of its own."""
     with flagsaver.flagsaver():
         main.main(main.parse(["main", *arguments]))
 
 
 def command(*arguments, shell='"$@"'):
-    """The door as a person calls it, in a shell, with a compile cache."""
+    """The command as a user calls it, in a shell, with a compile cache."""
     environment = os.environ | {
         "JAX_COMPILATION_CACHE_DIR": jax.config.jax_compilation_cache_dir,
         "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",

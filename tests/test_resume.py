@@ -99,7 +99,7 @@ class _Same:
         self.key = (
             dataclasses.replace(setup.spec, run=run, seed=0),
             setup.planner.work,
-            setup.planner.extent,
+            setup.planner.bounds,
         )
 
     def __eq__(self, other):

@@ -194,7 +194,7 @@ class _Fixed:
     def __init__(self, setup):
         self.setup = setup
         shapes = jax.tree.map(jnp.shape, (setup.data, setup.network))
-        self.key = setup.spec, setup.planner.work, setup.planner.extent, str(shapes)
+        self.key = setup.spec, setup.planner.work, setup.planner.bounds, str(shapes)
 
     def __eq__(self, other):
         return self.key == other.key

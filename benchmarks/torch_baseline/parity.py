@@ -82,7 +82,7 @@ def compare(setup, played, method, variant):
 
 def draw_ours(setup, state, data, network):
     """The Drawn of the next round of a CeflState."""
-    spec, extent = setup.spec, setup.planner.extent
+    spec, extent = setup.spec, setup.planner.bounds
     distill, size = spec.cefl.distill, spec.train.batch_size
     planner = setup.planner
     plan = planner.decide(state.key, state.round, state.conditions, data, network).plan

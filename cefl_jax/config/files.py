@@ -19,7 +19,7 @@ from cefl_jax.safe_read import (
     read_json,
 )
 
-MOST_JSON_BYTES = 2**20
+MAX_JSON_BYTES = 2**20
 NAMING = ("seed", "method.name", "data.name", "model.name")
 """Without these a JSON file is no run's config. Other fields may be missing: newer than the run."""
 
@@ -53,18 +53,18 @@ def read_config_json(location: str) -> dict[str, Any]:
     """What a run's `config.json` holds.
 
     Args:
-      location: the file, of at most `MOST_JSON_BYTES`.
+      location: the file, of at most `MAX_JSON_BYTES`.
     Returns:
       dict of whatever JSON has, with all of `NAMING`.
     Raises:
       SettingError: for a file that is missing, too large, or anything but such a JSON text.
     """
     path, arguments = _split(location)
-    _check_file(location, path, MOST_JSON_BYTES)
+    _check_file(location, path, MAX_JSON_BYTES)
     if arguments:
         raise wrong_file(location, f"a JSON file takes no text; write --config={path}")
     try:
-        made = read_json(path, MOST_JSON_BYTES, finite=True)
+        made = read_json(path, MAX_JSON_BYTES, finite=True)
     except InputFileError as error:
         raise wrong_file(location, error) from error
     for name in NAMING:

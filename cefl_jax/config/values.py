@@ -7,10 +7,10 @@ from typing import Any
 from cefl_jax.config.validate import SettingError
 from cefl_jax.safe_read import show
 
-MOST_FLOAT = 3.4e38  # floats have 32 bits on the device
-MOST_INT = 10**18  # so that it can be shown; what a field can hold is less
-MOST_TEXT = 4096  # characters; no path is longer
-MOST_NUMBERS = 1000  # of a tuple
+MAX_FLOAT = 3.4e38  # floats have 32 bits on the device
+MAX_INT = 10**18  # so that it can be shown; what a field can hold is less
+MAX_TEXT = 4096  # characters; no path is longer
+MAX_NUMBERS = 1000  # of a tuple
 WORDS = {int: "a whole number", float: "a finite number", str: "a text", bool: "True or False"}
 BOOLEANS = {"true": True, "1": True, "false": False, "0": False}
 
@@ -30,18 +30,18 @@ def convert(hint: Any, value: Any, path: str) -> Any:
         return None
     if typing.get_origin(kind) is tuple:
         values = value if isinstance(value, (tuple, list)) else (value,)
-        if len(values) > MOST_NUMBERS:
-            raise SettingError(f"{path} has {len(values)} numbers, and {MOST_NUMBERS} is the most")
+        if len(values) > MAX_NUMBERS:
+            raise SettingError(f"{path} has {len(values)} numbers, and {MAX_NUMBERS} is the most")
         return tuple(convert(float, item, path) for item in values)
     accepted = (int, float) if kind is float else kind
     if not isinstance(value, accepted) or (isinstance(value, bool) and kind is not bool):
         raise _unfit(hint, value, path)
-    if kind is float and not -MOST_FLOAT <= value <= MOST_FLOAT:
+    if kind is float and not -MAX_FLOAT <= value <= MAX_FLOAT:
         raise _unfit(hint, value, path)
-    if kind is int and abs(value) > MOST_INT:
+    if kind is int and abs(value) > MAX_INT:
         raise SettingError(f"{path}={show(value)}: needs to be a whole number of fewer digits")
-    if kind is str and (length := len(str(value))) > MOST_TEXT:
-        raise SettingError(f"{path} has {length} characters, and {MOST_TEXT} is the most")
+    if kind is str and (length := len(str(value))) > MAX_TEXT:
+        raise SettingError(f"{path} has {length} characters, and {MAX_TEXT} is the most")
     return kind(value)
 
 

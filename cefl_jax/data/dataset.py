@@ -7,9 +7,9 @@ from jaxtyping import Float32, Int32, UInt8
 
 from cefl_jax.safe_read import one_line, show
 
-MOST_CHANNELS = 4  # of an image of which nobody would ask whether its channels come first
+MAX_CHANNELS = 4  # of an image of which nobody would ask whether its channels come first
 
-MOST_LABEL = 2**63 - 1
+MAX_LABEL = 2**63 - 1
 
 AXES = {
     "u": "[n, rows, columns] or [n, rows, columns, channels]",
@@ -170,7 +170,7 @@ def _samples(field, given):
 
 
 def _is_channel_first(rows, columns, channels):
-    return channels > MOST_CHANNELS and rows < min(columns, channels)
+    return channels > MAX_CHANNELS and rows < min(columns, channels)
 
 
 def _labels(field, given, num_samples):
@@ -190,8 +190,8 @@ def _labels(field, given, num_samples):
         )
     if len(labels) != num_samples:
         raise _wrong(field, f"are {len(labels)} for {num_samples} samples; give one for each")
-    if (labels > MOST_LABEL).any():
-        raise _wrong(field, f"have {labels.max()}; give integers of at most {MOST_LABEL}")
+    if (labels > MAX_LABEL).any():
+        raise _wrong(field, f"have {labels.max()}; give integers of at most {MAX_LABEL}")
     return labels.astype(np.int64)
 
 

@@ -73,7 +73,7 @@ class MethodContext:
         key = round_key(state.key, state.round, Purpose.BATCHES)
         with jax.named_scope("batches"):
             return round_plan.draw_batches(
-                self.data, key, plan.clients, self.spec.train.batch_size, self.planner.extent.steps
+                self.data, key, plan.clients, self.spec.train.batch_size, self.planner.bounds.steps
             )
 
 

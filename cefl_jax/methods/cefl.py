@@ -20,12 +20,20 @@ from cefl_jax.stages.distillation import (
 )
 from cefl_jax.stages.leakage import measure_leakage
 from cefl_jax.stages.link import make_link
-from cefl_jax.stages.masking import examine
+from cefl_jax.stages.masking import finite_by_stage
 from cefl_jax.stages.optimizers import make_direction, named_direction
 from cefl_jax.stages.round_plan import Plan
 from cefl_jax.stages.split_training import SplitTraining
 from cefl_jax.stages.traits import MethodTraits
-from cefl_jax.types import Course, Halves, HParams, Purpose, RoundMetrics, purpose_key, round_key
+from cefl_jax.types import (
+    Halves,
+    HParams,
+    Purpose,
+    RoundMetrics,
+    RoundTrace,
+    purpose_key,
+    round_key,
+)
 
 
 class CeflState(NamedTuple):
@@ -82,8 +90,10 @@ class Cefl(MethodContext):
             decision.clusters,
             decision.offload_cost,
             **count_clients(decision, trained.out),
-            finite=examine(*self.stages(trained, state)),
-            course=Course(decision.plan.clients, decision.task, decision.schedule, cost.phase_s),
+            finite=finite_by_stage(*self.stages(trained, state)),
+            round_trace=RoundTrace(
+                decision.plan.clients, decision.task, decision.schedule, cost.phase_s
+            ),
         )
 
     def stages(self, trained: SplitResult, state: CeflState) -> Iterable[tuple[str, PyTree]]:
@@ -98,7 +108,7 @@ class Cefl(MethodContext):
         return left.items()
 
     def predictors(
-        self, state: CeflState, images: Float32[Array, "B *sample"], _
+        self, state: CeflState, images: Float32[Array, "B *sample"], _: Any
     ) -> dict[str, Float32[Array, "B Y"]]:
         """Logits of the deployed model, and of front half and cloud model where that learns."""
         features = self.model.front(state.halves.front, images)
@@ -152,7 +162,7 @@ class Cefl(MethodContext):
             with jax.named_scope("training"):
                 smashed, trained, out = training.train_clusters(halves)
             out = jax.tree.map(lambda x: x > 0, parallel.psum_rows(out))
-            plan = round_plan.without(plan, out)
+            plan = round_plan.exclude_clients(plan, out)
             with jax.named_scope("aggregation"):
                 averaged = aggregate(halves, trained.front_sum, trained.back, plan, self.mesh)
             counted = parallel.gather_items((trained.loss, trained.samples), plan.first.shape[0])
@@ -163,7 +173,7 @@ class Cefl(MethodContext):
         )
         num_examples = self.data.num_examples
         examples = round_plan.upload_examples(
-            round_plan.without(plan, out), batches, slots, num_examples
+            round_plan.exclude_clients(plan, out), batches, slots, num_examples
         )
         labels = self.data.labels.at[examples].get(mode="fill", fill_value=0)
         uploads = make_feature_buffer(smashed, labels, examples < num_examples)
@@ -220,7 +230,7 @@ class Cefl(MethodContext):
 
     @property
     def _slots(self):
-        return self.planner.extent.uploads if self._distils else 0
+        return self.planner.bounds.uploads if self._distils else 0
 
     @property
     def _persists(self):

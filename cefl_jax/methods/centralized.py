@@ -13,7 +13,7 @@ from cefl_jax.network import dynamics, ledger, topology
 from cefl_jax.network.costs import centralized
 from cefl_jax.stages.link import LABEL_BYTES
 from cefl_jax.stages.local_training import mean_loss, read_examples
-from cefl_jax.stages.masking import examine
+from cefl_jax.stages.masking import finite_by_stage
 from cefl_jax.stages.optimizers import descend, named_direction
 from cefl_jax.stages.traits import MethodTraits
 from cefl_jax.types import HParams, Purpose, RoundMetrics, purpose_key
@@ -59,7 +59,9 @@ class Centralized(MethodContext):
             state.key, state.round + 1, params, optimizer, ledger.add_cost(state.ledger, cost)
         )
         left = {"loss": loss, "model": params, "optimizer": optimizer}
-        return state, RoundMetrics(loss * (1.0 / samples), finite=examine(("training", left)))
+        return state, RoundMetrics(
+            loss * (1.0 / samples), finite=finite_by_stage(("training", left))
+        )
 
     @property
     def num_steps(self) -> int:

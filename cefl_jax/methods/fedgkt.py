@@ -19,7 +19,7 @@ from cefl_jax.stages.distillation import (
     make_feature_buffer,
 )
 from cefl_jax.stages.local_training import LocalTraining, Trained
-from cefl_jax.stages.masking import examine, finite_rows, where_rows
+from cefl_jax.stages.masking import finite_by_stage, finite_rows, where_rows
 from cefl_jax.stages.optimizers import make_direction, named_direction
 from cefl_jax.stages.round_plan import Plan
 from cefl_jax.stages.traits import MethodTraits
@@ -83,7 +83,7 @@ class Fedgkt(MethodContext):
         )
 
     def round(self, state: FedgktState, hparams: HParams) -> tuple[FedgktState, RoundMetrics]:
-        """One round: the next state and RoundMetrics, without a course."""
+        """One round: the next state and RoundMetrics, without a round_trace."""
         decision = self.planner.decide(
             state.key, state.round, state.conditions, self.data, self.network
         )
@@ -92,7 +92,7 @@ class Fedgkt(MethodContext):
         batches = self.draw_batches(state, plan)
         trained = self.train_clients(starts, state, plan, batches, hparams)
         upload, out = self.extract(trained, plan, batches)
-        counts = round_plan.without(plan, out).weight > 0
+        counts = round_plan.exclude_clients(plan, out).weight > 0
         models = where_rows(counts, trained.models, starts)
         state = self.train_server(state, upload, hparams)
         clients = jax.tree.map(
@@ -110,7 +110,7 @@ class Fedgkt(MethodContext):
         return state, RoundMetrics(
             trained.loss * (1.0 / trained.samples),  # nobody's is not a number
             **count_clients(decision, out),
-            finite=examine(
+            finite=finite_by_stage(
                 ("local training", {"loss": trained.loss, "models": models}),
                 ("distillation", server),
             ),
@@ -186,7 +186,10 @@ class Fedgkt(MethodContext):
         run, out = self.spec.run, trained.out
         num_examples = self.data.num_examples
         examples = round_plan.upload_examples(
-            round_plan.without(plan, out), batches, self.planner.extent.uploads, num_examples
+            round_plan.exclude_clients(plan, out),
+            batches,
+            self.planner.bounds.uploads,
+            num_examples,
         )
         filled = examples < num_examples
         with jax.named_scope("extraction"):

@@ -10,7 +10,7 @@ from jaxtyping import Array, Float32, Int32
 from cefl_jax.methods.base import Method, MethodContext, MethodInfo
 from cefl_jax.methods.local_model import LocalModel
 from cefl_jax.specs import share
-from cefl_jax.stages.round_plan import without
+from cefl_jax.stages.round_plan import exclude_clients
 from cefl_jax.stages.traits import MethodTraits
 
 
@@ -44,7 +44,7 @@ def make_fednova(context: MethodContext) -> Method:
         length = local_length(plan.steps, whole.spec.train.optimizer.momentum)
         normalised = plan._replace(weight=plan.weight / jnp.maximum(length, 1.0))
         trained = whole.train(state, normalised, hparams)
-        weight = without(plan, trained.out).weight
+        weight = exclude_clients(plan, trained.out).weight
         anybody = weight.sum() > 0
         total = jnp.where(anybody, weight.sum(), 1.0)
         each = (weight * length).sum() / total**2  # tau_eff, over the sum of weights

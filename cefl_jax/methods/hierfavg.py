@@ -13,7 +13,7 @@ from cefl_jax.specs import MAX_SIDE, Spec, count
 from cefl_jax.stages import traffic
 from cefl_jax.stages.aggregation import weighted_sum
 from cefl_jax.stages.local_training import Trained
-from cefl_jax.stages.round_plan import without
+from cefl_jax.stages.round_plan import exclude_clients
 from cefl_jax.stages.round_planner import Decision
 from cefl_jax.stages.traits import MethodTraits
 from cefl_jax.types import HParams
@@ -64,7 +64,7 @@ def train_edges(
 
     def weigh(out):
         """Weight of each edge node's clients, but for those that are out: f32[E]."""
-        return jnp.zeros(num_edges).at[node].add(without(plan, out).weight, mode="drop")
+        return jnp.zeros(num_edges).at[node].add(exclude_clients(plan, out).weight, mode="drop")
 
     def edge_round(r, so_far):
         models, loss, samples, out = so_far
@@ -72,7 +72,7 @@ def train_edges(
         trained = training.train(
             models,
             node,
-            without(plan, out),
+            exclude_clients(plan, out),
             whole.data,
             batches,
             hparams.learning_rate,

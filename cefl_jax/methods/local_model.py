@@ -10,11 +10,11 @@ from jaxtyping import Array, Int32, PRNGKeyArray, PyTree
 from cefl_jax.methods.base import Method, MethodContext, chosen, count_clients
 from cefl_jax.network import ledger, topology
 from cefl_jax.stages.local_training import LocalTraining, Trained
-from cefl_jax.stages.masking import examine
+from cefl_jax.stages.masking import finite_by_stage
 from cefl_jax.stages.optimizers import named_direction
 from cefl_jax.stages.round_plan import Plan
 from cefl_jax.stages.round_planner import Decision
-from cefl_jax.types import Course, HParams, Purpose, RoundMetrics, purpose_key
+from cefl_jax.types import HParams, Purpose, RoundMetrics, RoundTrace, purpose_key
 
 
 class LocalModelState(NamedTuple):
@@ -123,15 +123,15 @@ class LocalModel(MethodContext):
             decision.conditions,
             ledger.add_cost(state.ledger, cost),
         )
-        course, task = None, decision.task
+        round_trace, task = None, decision.task
         if not self.planner.traits.averages_at_edges:  # which the schedule knows nothing of
             alone = task._replace(placement=jnp.full_like(task.placement, -1))
-            course = Course(decision.plan.clients, alone, decision.schedule, cost.phase_s)
+            round_trace = RoundTrace(decision.plan.clients, alone, decision.schedule, cost.phase_s)
         return state, RoundMetrics(
             trained.loss * (1.0 / trained.samples),  # nobody's is not a number
             **count_clients(decision, trained.out),
-            finite=examine(("local training", {"loss": trained.loss}), *stages),
-            course=course,
+            finite=finite_by_stage(("local training", {"loss": trained.loss}), *stages),
+            round_trace=round_trace,
         )
 
     def finish_average(

@@ -10,7 +10,7 @@ from cefl_jax.methods.base import Method, MethodContext, MethodInfo
 from cefl_jax.methods.local_model import LocalModel, average
 from cefl_jax.specs import setting
 from cefl_jax.stages import traffic
-from cefl_jax.stages.round_plan import without
+from cefl_jax.stages.round_plan import exclude_clients
 from cefl_jax.stages.traits import MethodTraits
 
 
@@ -59,7 +59,7 @@ def make_scaffold(context: MethodContext) -> Method:
         trained = whole.train(state, plan, hparams, corrections=corrections)
         rate, mean = hparams.own["server_learning_rate"], average(trained, state.params)
         params = jax.tree.map(lambda old, new: old + rate * (new - old), state.params, mean)
-        plan = without(plan, trained.out)
+        plan = exclude_clients(plan, trained.out)
         controls = _renew(controls, own, state.params, trained.models, plan, hparams)
         # The server's control variate takes in those of all clients of the round.
         server = {"model": params, "control": controls.server}

@@ -1,6 +1,7 @@
 """Sequential split learning: each client goes on with the model of the one before."""
 
 from collections.abc import Iterable
+from typing import Any
 
 from jaxtyping import PyTree
 
@@ -18,9 +19,9 @@ class SequentialSplit(Cefl):
     """Rounds of `cefl` on the cloud in which the clients take turns."""
 
     def round(self, state: CeflState, hparams: HParams) -> tuple[CeflState, RoundMetrics]:
-        """One round: the next state and RoundMetrics, without a course."""
+        """One round: the next state and RoundMetrics, without a round_trace."""
         state, metrics = super().round(state, hparams)
-        return state, metrics._replace(course=None)
+        return state, metrics._replace(round_trace=None)
 
     def split_train(self, state: CeflState, plan: Plan, hparams: HParams) -> SplitResult:
         """Trains one client after another: SplitResult of the last one's halves, no uploads.
@@ -43,7 +44,7 @@ class SequentialSplit(Cefl):
         halves = Halves(whole[: self.model.cut], whole[self.model.cut :])
         return SplitResult(halves, None, loss, samples, out)
 
-    def stages(self, trained: SplitResult, _) -> Iterable[tuple[str, PyTree]]:
+    def stages(self, trained: SplitResult, _: Any) -> Iterable[tuple[str, PyTree]]:
         """What the one stage of a round has left, by name: nothing is averaged."""
         return [("split training", {"halves": trained.halves, "loss": trained.loss})]
 

@@ -8,7 +8,7 @@ from jaxtyping import Array, Bool, Float32, Int, Int32
 
 from cefl_jax.types import AnyArray
 
-MOST_LOAD = 0.95  # share of an edge node that others can take; a node never stands still
+MAX_LOAD = 0.95  # share of an edge node that others can take; a node never stands still
 
 
 class Devices(NamedTuple):
@@ -45,7 +45,7 @@ class Conditions(NamedTuple):
     """The present state of the network: what changes from round to round."""
 
     shadow_db: Float32[Array, "N E+1"]  # shadow fading of a client's links, alike both ways
-    edge_load: Float32[Array, "E"]  # share of an edge node that others take; see MOST_LOAD
+    edge_load: Float32[Array, "E"]  # share of an edge node that others take; see MAX_LOAD
     available: Bool[Array, "N"]  # clients that can be sampled
 
 
@@ -104,7 +104,7 @@ def of_clients(
         bandwidth * jnp.log1p(of(snr) * fade) * (1.0 / jnp.log(2.0))
         for snr in (network.up_snr, network.down_snr)
     )
-    free = 1.0 - jnp.clip(conditions.edge_load, 0.0, MOST_LOAD)
+    free = 1.0 - jnp.clip(conditions.edge_load, 0.0, MAX_LOAD)
     servers = network.edges._replace(flop_per_s=network.edges.flop_per_s * free)
     offset = of(network.client_km)[:, None] - network.edge_km[None]
     distance = jnp.sqrt((offset**2).sum(-1))  # [K, E]

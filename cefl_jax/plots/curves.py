@@ -34,7 +34,7 @@ LABEL_COLOURS = (
     "#BBBBBB",
 )
 GREY = "#555555"
-MOST_BARS = 60
+MAX_BARS = 60
 
 
 def draw_learning_curve(
@@ -108,7 +108,7 @@ def draw_partition(
 
     figure = Figure(figsize=(9.6, 4.6), dpi=DPI, layout="constrained")
     figure.suptitle(title, fontsize=11, parse_math=False)
-    if num_clients <= MOST_BARS and num_labels <= len(LABEL_COLOURS):
+    if num_clients <= MAX_BARS and num_labels <= len(LABEL_COLOURS):
         _draw_bars(figure, counts, label_names)
     else:
         _draw_heat_map(figure, counts, label_names)

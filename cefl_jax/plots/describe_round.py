@@ -1,4 +1,4 @@
-"""The course of a round in plain words and numbers, for the file that pictures are drawn from."""
+"""Describes a simulated round in words and numbers, for the file that pictures are drawn from."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -7,13 +7,13 @@ import numpy as np
 
 from cefl_jax.network.schedule import PHASES
 from cefl_jax.network.topology import Network
-from cefl_jax.types import Course
+from cefl_jax.types import RoundTrace
 
 DIGITS = 7  # significant ones of a time, about what float32 has
 
 
 def describe(
-    course: Course,
+    round_trace: RoundTrace,
     network: Network,
     work: Any,
     device_names: Sequence[str],
@@ -23,7 +23,7 @@ def describe(
     """Who did what, and when, in one round.
 
     Args:
-      course: types.Course of NumPy arrays.
+      round_trace: types.RoundTrace of NumPy arrays.
       network: Network.
       work: Workload.
       device_names: that `kind` indexes.
@@ -33,10 +33,12 @@ def describe(
       Plain values: `round`, `round_s`, `deadline_s`, `clients`, `nodes`, `front`, `cloud`;
       whoever acts has `bars`, ascending [activity, from_s, to_s].
     """
-    round_s = float(course.phase_s.sum())
-    over_s = {name: float(s) for name, s in zip(PHASES, course.phase_s, strict=True)}
+    round_s = float(round_trace.phase_s.sum())
+    over_s = {name: float(s) for name, s in zip(PHASES, round_trace.phase_s, strict=True)}
     start_s = round_s - over_s["averaging"] - over_s["distillation"]
-    fronts_s = 2.0 * course.schedule.counts.sum() * work.front_params / network.front.flop_per_s
+    fronts_s = (
+        2.0 * round_trace.schedule.counts.sum() * work.front_params / network.front.flop_per_s
+    )
     fronts_s = min(float(fronts_s), over_s["averaging"])
     averaged_s = start_s + over_s["averaging"]
     name = lambda kind: device_names[int(kind)]  # noqa: E731
@@ -58,34 +60,34 @@ def describe(
         "round": round_number,
         "round_s": _rounded(round_s),
         "deadline_s": deadline_s,
-        "clients": _clients(course, network, name, round_s),
-        "nodes": _nodes(course, network, name),
+        "clients": _clients(round_trace, network, name, round_s),
+        "nodes": _nodes(round_trace, network, name),
         "front": front,
         "cloud": cloud,
     }
 
 
-def _clients(course, network, name, round_s):
+def _clients(round_trace, network, name, round_s):
     """The clients of the round; empty places are left out."""
-    task, schedule = course.task, course.schedule
+    task, schedule = round_trace.task, round_trace.schedule
     return [
         {
-            "client": int(course.clients[k]),
-            "device": name(network.clients.kind[course.clients[k]]),
+            "client": int(round_trace.clients[k]),
+            "device": name(network.clients.kind[round_trace.clients[k]]),
             "cluster": _own(task.cluster[k], len(task.placement)),
             "node": _server(task, k),
             "finished": bool(schedule.finished[k]),
-            "position_km": _place(network.client_km[course.clients[k]]),
+            "position_km": _place(network.client_km[round_trace.clients[k]]),
             "bars": _client_bars(task, schedule, k, round_s),
         }
-        for k in range(len(course.clients))
-        if course.clients[k] < len(network.bandwidth_hz)
+        for k in range(len(round_trace.clients))
+        if round_trace.clients[k] < len(network.bandwidth_hz)
     ]
 
 
-def _nodes(course, network, name):
+def _nodes(round_trace, network, name):
     """All edge nodes, and the cloud where it has a cluster."""
-    placement, num_edges = course.task.placement, len(network.edge_km)
+    placement, num_edges = round_trace.task.placement, len(network.edge_km)
     nodes = []
     for e in range(max(num_edges, int(placement.max(initial=0)) + 1)):
         at_edge, clusters = e < num_edges, np.flatnonzero(placement == e)
@@ -95,7 +97,7 @@ def _nodes(course, network, name):
                 "device": name(network.edges.kind[e] if at_edge else network.cloud.kind),
                 "position_km": _place(network.edge_km[e]) if at_edge else None,
                 "clusters": clusters.tolist(),
-                "bars": _node_bars(course.schedule, clusters),
+                "bars": _node_bars(round_trace.schedule, clusters),
             }
         )
     return nodes

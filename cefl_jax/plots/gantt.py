@@ -36,9 +36,9 @@ CROSS: dict[str, Any] = {
 WIDTH = 9.6
 WIDTH_PIXELS = 1080  # of the axes, about
 SERVER_ROW = 0.19  # inches
-LEAST_ROW, MOST_ROW = 0.035, 0.19
+MIN_ROW, MAX_ROW = 0.035, 0.19
 CLIENT_ROWS = 6.6  # inches of all clients, within these two
-LEAST_NAMED = 0.11  # inches of a row beside which a name fits
+MIN_NAMED = 0.11  # inches of a row beside which a name fits
 GAP = 0.08  # inches between two clusters
 
 
@@ -106,7 +106,7 @@ def summary(timeline: dict[str, Any]) -> str:
 def _rows(timeline):
     """Rows from the top: each server, then its clients by cluster; the averaging servers last."""
     clients = timeline["clients"]
-    height = np.clip(CLIENT_ROWS / max(len(clients), 1), LEAST_ROW, MOST_ROW)
+    height = np.clip(CLIENT_ROWS / max(len(clients), 1), MIN_ROW, MAX_ROW)
     rows, top = [], 0.0
 
     def add(name, bars, height, client=None, gap=0.0):
@@ -179,7 +179,7 @@ def _draw_bars(axes, rows, end_s, unit_s):
 
 
 def _draw_names(axes, rows):
-    named = [row for row in rows if row.client is None or row.height >= LEAST_NAMED]
+    named = [row for row in rows if row.client is None or row.height >= MIN_NAMED]
     axes.set_yticks(
         [row.top + row.height / 2 for row in named],
         [row.name for row in named],
@@ -222,7 +222,7 @@ def _draw_clusters(axes, rows):
                 verticalalignment="center",
                 transform=beside,
             )
-            free = middle + LEAST_NAMED
+            free = middle + MIN_NAMED
 
 
 def _draw_crosses(axes, rows, unit_s):

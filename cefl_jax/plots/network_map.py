@@ -18,7 +18,7 @@ CLIENT_MARKERS = ("o", "s", "^", "D", "v", "P")  # a device class each
 NODE_MARKERS = ("s", "h", "D", "8", "p")
 FILLS = ("full", "none", "left", "top")  # a next one for every len(LABEL_COLOURS) clusters
 DARK, IDLE = "#222222", "#AAAAAA"
-MOST_LISTED = 40
+MAX_LISTED = 40
 FRONT: dict[str, Any] = {
     "marker": "*",
     "markersize": 17,
@@ -232,7 +232,7 @@ def _draw_legends(figure, timeline, markers, node_markers, via_cloud):
         for cluster in sorted(node_of)
         if cluster >= 0
     ]
-    if 0 < len(clusters) <= MOST_LISTED:
+    if 0 < len(clusters) <= MAX_LISTED:
         figure.legend(
             handles=clusters,
             title="cluster",

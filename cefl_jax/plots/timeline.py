@@ -6,11 +6,11 @@ from typing import Any
 
 from cefl_jax.safe_read import InputFileError, one_line, read_json, show
 
-MOST_BYTES = 2**28
-MOST_TIME_S = 1e40  # more than 32 bits hold
-MOST_KM = 1e6  # of a coordinate, as in a network's file
-MOST_INDEX = 2**31
-MOST_TEXT = 1000
+MAX_BYTES = 2**28
+MAX_TIME_S = 1e40  # more than 32 bits hold
+MAX_KM = 1e6  # of a coordinate, as in a network's file
+MAX_INDEX = 2**31
+MAX_TEXT = 1000
 ACTIVITIES = ("compute", "send", "receive", "wait", "average", "distil")
 ROUNDING = 1e-5  # share of the round by which bars may overlap: times were rounded when written
 
@@ -24,14 +24,14 @@ def read_timeline(path: str | Path) -> dict[str, Any]:
         `position_km`, `bars`; `nodes`, each with `node`, `device`, `position_km` (null: the cloud),
         `clusters`, `bars`; `front`, with `device`, `position_km`, `bars`; `cloud`, with `device`,
         `bars`. A bar is [activity, from_s, to_s]; bars ascend and do not overlap. At most
-        `MOST_BYTES` are read.
+        `MAX_BYTES` are read.
     Returns:
       The object.
     Raises:
       ValueError: one line, the file and what is wrong with it.
     """
     try:
-        timeline = read_json(path, MOST_BYTES)
+        timeline = read_json(path, MAX_BYTES)
         _check(timeline)
     except InputFileError as error:
         raise ValueError(one_line(f"{path}: {error}")) from None
@@ -94,23 +94,23 @@ def _is_number(value, least, most):
 
 
 def _is_time(value):
-    return _is_number(value, 0, MOST_TIME_S)
+    return _is_number(value, 0, MAX_TIME_S)
 
 
 def _is_index(value):
-    return type(value) is int and -1 <= value <= MOST_INDEX
+    return type(value) is int and -1 <= value <= MAX_INDEX
 
 
 def _is_place(value):
     return (
         isinstance(value, list)
         and len(value) == 2
-        and all(_is_number(one, -MOST_KM, MOST_KM) for one in value)
+        and all(_is_number(one, -MAX_KM, MAX_KM) for one in value)
     )
 
 
 def _is_text(value):
-    return isinstance(value, str) and value.isprintable() and len(value) <= MOST_TEXT
+    return isinstance(value, str) and value.isprintable() and len(value) <= MAX_TEXT
 
 
 def _is_a(kind):

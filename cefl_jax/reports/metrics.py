@@ -11,8 +11,8 @@ import numpy as np
 from cefl_jax.runtime.summary import MAX_METRIC, MAX_METRICS_BYTES
 from cefl_jax.safe_read import InputFileError, MissingError, check_file, one_line, show
 
-MOST_METRICS = 500  # each is an array as long as there are rounds
-MOST_NAME = 100  # characters
+MAX_METRICS = 500  # each is an array as long as there are rounds
+MAX_NAME = 100  # characters
 
 LINES = """
 CREATE TEMP TABLE lines AS
@@ -100,16 +100,16 @@ def _query(files):
             fault = _fault(metric, *found)
             if fault:
                 faults.setdefault(file, fault)
-            elif len(series[file]) < MOST_METRICS:
+            elif len(series[file]) < MAX_METRICS:
                 series[file][metric] = found[0], np.array(found[1], float), found[2]
             else:
-                faults.setdefault(file, f"has more than {MOST_METRICS} metrics")
+                faults.setdefault(file, f"has more than {MAX_METRICS} metrics")
     return series, {file: "is empty" for file in files if not series[file]} | faults
 
 
 def _fault(metric, _, values, __, others, is_twice):
     """What is wrong with a metric, or None."""
-    name = metric if metric.isprintable() and len(metric) <= MOST_NAME else show(metric)
+    name = metric if metric.isprintable() and len(metric) <= MAX_NAME else show(metric)
     if name != metric:
         return f"has a metric called {name}"
     if others:

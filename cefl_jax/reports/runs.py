@@ -13,9 +13,9 @@ from cefl_jax.reports import metrics, settings
 from cefl_jax.runtime.workdir import STATES
 from cefl_jax.safe_read import InputFileError, MissingError, read_json, show
 
-MOST_BYTES = 2**20  # of config.json and of status.json
-MOST_REASON = 300  # characters
-MOST_ROUNDS = 2**31
+MAX_BYTES = 2**20  # of config.json and of status.json
+MAX_REASON = 300  # characters
+MAX_ROUNDS = 2**31
 MARKS = ("config.json", "status.json", "metrics.jsonl")
 LINK_BYTES = ("comm/client_up_bytes", "comm/client_down_bytes", "comm/edge_cloud_bytes")
 ALL_BYTES = "comm/bytes"
@@ -107,8 +107,8 @@ def _read_ending(folder):
     if status["state"] != "finished":
         told = status.get("error")
         reason = told if told and isinstance(told, str) else f"after round {show(last)}"
-        raise _NotFinished(status["state"], f"{reason:.{MOST_REASON}}")
-    if type(last) is not int or not 0 <= last <= MOST_ROUNDS:
+        raise _NotFinished(status["state"], f"{reason:.{MAX_REASON}}")
+    if type(last) is not int or not 0 <= last <= MAX_ROUNDS:
         raise _NotFinished("unreadable", f"status.json has the round {show(last)}")
     try:
         return settings.complete(_read_json(folder / "config.json")), last
@@ -118,7 +118,7 @@ def _read_ending(folder):
 
 def _read_json(file):
     try:
-        return read_json(file, MOST_BYTES)
+        return read_json(file, MAX_BYTES)
     except MissingError as error:
         raise _NotFinished("unreadable", f"{file.name} is missing") from error
     except InputFileError as error:
@@ -167,7 +167,7 @@ def _name_data_apart(runs):
 def _data_hash(folder):
     """The first eight digits of the hash of a run's data, or a word where there is none."""
     try:
-        summary = read_json(folder / "summary.json", MOST_BYTES)
+        summary = read_json(folder / "summary.json", MAX_BYTES)
     except InputFileError:
         return "unknown"
     digest = summary.get("data_sha256") if isinstance(summary, dict) else None

@@ -12,7 +12,7 @@ from cefl_jax.config import default_config, typed
 from cefl_jax.config.files import NAMING
 from cefl_jax.config.readers import without_unread
 
-MOST_FIELDS = 1000
+MAX_FIELDS = 1000
 
 
 def flatten(nested: Mapping[str, Any]) -> dict[str, Any]:
@@ -39,8 +39,8 @@ def complete(nested: Any) -> dict[str, Any]:
     if not isinstance(nested, dict):
         raise ValueError(f"it holds a {type(nested).__name__}, not a group of fields")
     flat = flatten(nested)
-    if len(flat) > MOST_FIELDS:
-        raise ValueError(f"it has {len(flat)} fields, and {MOST_FIELDS} is the most")
+    if len(flat) > MAX_FIELDS:
+        raise ValueError(f"it has {len(flat)} fields, and {MAX_FIELDS} is the most")
     for path in NAMING:
         if path not in flat:
             raise ValueError(f"it has no {path}")

@@ -1,1 +1,1 @@
-"""The rooms that write files and speak to the person during a run."""
+"""What writes files and talks to the user during a run."""

@@ -8,7 +8,7 @@ from jax.experimental import multihost_utils
 
 from cefl_jax.safe_read import one_line
 
-MOST_REASON = 200  # characters of what JAX says
+MAX_REASON = 200  # characters of what JAX says
 
 
 def join(coordinator: str, num_processes: int | None = None, process_id: int | None = None) -> None:
@@ -34,7 +34,7 @@ def join(coordinator: str, num_processes: int | None = None, process_id: int | N
     try:
         jax.distributed.initialize(address, num_processes, process_id)
     except Exception as error:  # whatever JAX meets in the variables of a cluster
-        reason = f"{type(error).__name__}: {one_line(error):.{MOST_REASON}}"
+        reason = f"{type(error).__name__}: {one_line(error):.{MAX_REASON}}"
         raise ValueError(
             f"--coordinator={coordinator}: the processes of the run cannot be joined "
             f"({reason}); pass --coordinator=HOST:PORT of the first one, "

@@ -21,7 +21,7 @@ def finite_rows(tree: PyTree) -> Bool[Array, "C"]:
     return functools.reduce(jnp.logical_and, rows)
 
 
-def examine(*stages: tuple[str, PyTree]) -> collections.OrderedDict[str, PyTree]:
+def finite_by_stage(*stages: tuple[str, PyTree]) -> collections.OrderedDict[str, PyTree]:
     """Which leaves are finite of what each stage of a round has left.
 
     Args:

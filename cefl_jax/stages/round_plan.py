@@ -65,7 +65,7 @@ def make_plan(
     return Plan(clients, sizes, steps, uploaded, weight, placed, first, members)
 
 
-def settle(plan: Plan, steps: Int32[Array, "K"], counts: Bool[Array, "K"]) -> Plan:
+def apply_dropouts(plan: Plan, steps: Int32[Array, "K"], counts: Bool[Array, "K"]) -> Plan:
     """The Plan when some clients drop out of the round.
 
     What a client delivers after part of its steps weighs as that part of them. The back half of its
@@ -87,7 +87,7 @@ def settle(plan: Plan, steps: Int32[Array, "K"], counts: Bool[Array, "K"]) -> Pl
     )
 
 
-def without(plan: Plan, out: Bool[Array, "K"] | None) -> Plan:
+def exclude_clients(plan: Plan, out: Bool[Array, "K"] | None) -> Plan:
     """The Plan as if some clients did nothing in the round, or nothing more.
 
     Args:

@@ -53,7 +53,7 @@ class RoundPlanner:
     traffic: Traffic
     work: Workload
     sizes: Sizes
-    extent: round_plan.StaticBounds
+    bounds: round_plan.StaticBounds
 
     def start(self, key: PRNGKeyArray, network: topology.Network) -> topology.Conditions:
         """The network's Conditions in the first round."""
@@ -96,7 +96,7 @@ class RoundPlanner:
             stays = self._stays(keys[Purpose.DEPARTURE], plan, conditions, after)
             task = Task(samples, plan.cluster, placement, stays, plan.uploaded)
             schedule = self._simulate(task, now)
-            plan = round_plan.settle(plan, schedule.steps.ravel(), schedule.counts.ravel())
+            plan = round_plan.apply_dropouts(plan, schedule.steps.ravel(), schedule.counts.ravel())
             uploaded = round_plan.uploaded_samples(plan, self._samples(plan)).sum()
         sampled = (clients < data.sizes.shape[0]).sum(dtype=jnp.int32)
         if self.traits.averages_at_edges:
@@ -152,11 +152,11 @@ class RoundPlanner:
         Who is not available in the next round leaves in this one, at a uniformly random moment.
         """
         if self.spec.network.dynamics == "static":
-            return jnp.full_like(plan.steps, self.extent.steps)
+            return jnp.full_like(plan.steps, self.bounds.steps)
         leaves = conditions.available & ~after.available
         part = jax.vmap(lambda k: jax.random.uniform(jax.random.fold_in(key, k)))(plan.clients)
         steps = (part * plan.steps).astype(jnp.int32)
-        return jnp.where(leaves.at[plan.clients].get(mode="clip"), steps, self.extent.steps)
+        return jnp.where(leaves.at[plan.clients].get(mode="clip"), steps, self.bounds.steps)
 
     def _simulate(self, task, network):
         settings = self.spec.network
@@ -164,7 +164,7 @@ class RoundPlanner:
         return self.traffic.simulate(*held, settings.deadline_s, settings.late == "keep")
 
     def _samples(self, plan):
-        return round_plan.step_samples(plan, self.spec.train.batch_size, self.extent.steps)
+        return round_plan.step_samples(plan, self.spec.train.batch_size, self.bounds.steps)
 
     def _plan(self, clients, cluster, sizes, num_clusters):
         train, upload_steps = self.spec.train, self.spec.cefl.distill.upload_steps

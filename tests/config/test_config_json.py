@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from cefl_jax import config
 from cefl_jax.config import SettingError
 from cefl_jax.config.fields import choices, defaults
-from cefl_jax.config.files import MOST_JSON_BYTES, NAMING
+from cefl_jax.config.files import MAX_JSON_BYTES, NAMING
 from cefl_jax.config.readers import flatten, without_unread
 from cefl_jax.methods import default_spec
 
@@ -202,7 +202,7 @@ def test_it_may_be_anywhere_and_be_named_anyhow(tmp_path, folder):
         ('{"seed": -Infinity}', "cannot be read as JSON: -Infinity is no number in JSON"),
         (f'{{"seed": {"9" * 5000}}}', "cannot be read as JSON: Exceeds the limit"),
         ('{"seed": "\\ud800"}', "has text that is not Unicode, half of a surrogate pair"),
-        (" " * (MOST_JSON_BYTES + 1), f"has {MOST_JSON_BYTES + 1} bytes, and {MOST_JSON_BYTES} is"),
+        (" " * (MAX_JSON_BYTES + 1), f"has {MAX_JSON_BYTES + 1} bytes, and {MAX_JSON_BYTES} is"),
         ("null", "has no seed; name the config.json that a run left"),
         ("[]", "has no seed; name the config.json that a run left"),
         ('"seed"', "has no seed; name the config.json that a run left"),

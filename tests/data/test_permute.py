@@ -12,7 +12,7 @@ from tests.quick import quick_jit
 
 LONGEST = 70
 DRAWS = 40_000
-LEAST_P = 1e-4  # keys are fixed: an even shuffle fails no line below, nor most other keys'
+MIN_P = 1e-4  # keys are fixed: an even shuffle fails no line below, nor most other keys'
 
 
 @functools.cache
@@ -71,14 +71,14 @@ def test_a_constant_size_of_one_compiles():
 
 @pytest.mark.parametrize("size", [2, 3, 4, 5, 7, 8, 11, 15, 16])
 def test_every_place_and_every_pair_of_places_is_as_likely(size):
-    assert min(p_values(drawn(size))) > LEAST_P
+    assert min(p_values(drawn(size))) > MIN_P
 
 
 @pytest.mark.parametrize("size", [3, 4, 5])
 def test_every_permutation_is_as_likely(size):
     code = drawn(size) @ size ** np.arange(size)
     _, code = np.unique(code, return_inverse=True)
-    assert evenness(code, np.prod(np.arange(1, size + 1))) > LEAST_P
+    assert evenness(code, np.prod(np.arange(1, size + 1))) > MIN_P
 
 
 def test_the_measure_finds_out_what_is_not_random():
@@ -89,4 +89,4 @@ def test_the_measure_finds_out_what_is_not_random():
     for shuffles in (rotation, affine, np.tile(np.arange(16), (DRAWS, 1))):
         assert min(p_values(shuffles)) < 1e-30
     even = rng.permuted(np.tile(np.arange(16), (DRAWS, 1)), axis=1)
-    assert min(p_values(even)) > LEAST_P
+    assert min(p_values(even)) > MIN_P

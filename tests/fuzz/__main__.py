@@ -13,8 +13,8 @@ import tempfile
 import time
 import traceback
 
-MOST_MB = 3000  # of memory, that of JAX and DuckDB included
-MOST_S = 20  # of one input
+MAX_MB = 3000  # of memory, that of JAX and DuckDB included
+MAX_S = 20  # of one input
 STRUCTURED = 0.8  # of the changes to inputs of a known form; the others are to their bytes
 FRESH = 0.3  # of these, that are to a valid input
 MEMORY = "/dev/shm"  # where a file is written without waiting for a disk
@@ -108,8 +108,8 @@ def fuzz(options):
             f"-dict={place / 'tokens.txt'}",
             f"-artifact_prefix={place}/",
             f"-max_len={2 * max(4096, *map(len, reader.seeds))}",
-            f"-rss_limit_mb={MOST_MB}",
-            f"-timeout={MOST_S}",
+            f"-rss_limit_mb={MAX_MB}",
+            f"-timeout={MAX_S}",
             f"-seed={options.seed}",
             "-mutate_depth=3",
             "-verbosity=0",

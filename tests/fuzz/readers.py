@@ -26,7 +26,7 @@ from cefl_jax.runtime import checkpoint, summary
 from tests.network.sources.test_network_file import check_network
 
 MARK = b"|||"  # between the parts of an input that is several files
-MOST_LINE = 5000  # characters of a refusal
+MAX_LINE = 5000  # characters of a refusal
 ROUNDS, CLIENTS, EDGES = 3, 4, 2
 DEFAULTS = config.default_config()
 CONFIG = json.dumps(config.to_dict(default_spec())).encode()
@@ -49,7 +49,7 @@ def refuses(call, kind, pattern):
     except kind as error:
         line = str(error)
         is_ours = type(error) is kind and re.match(pattern, line)
-        if not is_ours or not line.isprintable() or len(line) > MOST_LINE:
+        if not is_ours or not line.isprintable() or len(line) > MAX_LINE:
             raise
         return None
 
@@ -203,7 +203,7 @@ def read_metrics(data, folder):
     whole, faults = metrics.read_metrics([path])
     demand({*whole, *faults} == {path} and len(whole) + len(faults) == 1, "a file is whole or not")
     demand(
-        all(fault.isprintable() and len(fault) < MOST_LINE for fault in faults.values()),
+        all(fault.isprintable() and len(fault) < MAX_LINE for fault in faults.values()),
         "a fault is one line",
     )
     for found in whole.values():

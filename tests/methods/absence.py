@@ -58,7 +58,7 @@ def decide_without(self, decide, gone, *args):
     """A Decision in which some clients of the population, bool[N], do nothing."""
     decision = decide(self, *args)
     out = gone.at[decision.plan.clients].get(mode="fill", fill_value=False)
-    return decision._replace(plan=round_plan.without(decision.plan, out))
+    return decision._replace(plan=round_plan.exclude_clients(decision.plan, out))
 
 
 def decided(run):

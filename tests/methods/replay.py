@@ -149,7 +149,7 @@ def _batch(setup, key, client, step):
 
 def _order(setup, key, plan, places, batches):
     """Epochs of minibatches of (position, step, slot)."""
-    distill, slots = setup.spec.cefl.distill, setup.planner.extent.uploads
+    distill, slots = setup.spec.cefl.distill, setup.planner.bounds.uploads
     width = setup.spec.train.batch_size
     rows = {}
     for k, place in enumerate(places):

@@ -187,7 +187,7 @@ def test_one_edge_node_and_one_edge_round_are_fedavg():
             {"network.num_edges": 1, "train.optimizer.momentum": 0.9} | changes
         )
         *_, (state, chunk) = world.run_whole(setup)
-        ends.append((state.params, chunk.metrics._replace(course=None)))
+        ends.append((state.params, chunk.metrics._replace(round_trace=None)))
     assert_close(*ends, 1e-4)
 
 

@@ -122,11 +122,11 @@ def everybody_finishes(run):
 def some_leave(run):
     """Some leave after a part of their steps; in the end nobody is there."""
     steps, counts = (
-        np.stack([getattr(metrics.course.schedule, name) for metrics in run.metrics])
+        np.stack([getattr(metrics.round_trace.schedule, name) for metrics in run.metrics])
         for name in ("steps", "counts")
     )
     assert [int(metrics.sampled) for metrics in run.metrics] == [7, 4, 0]
-    finished = np.stack([metrics.course.schedule.finished for metrics in run.metrics])
+    finished = np.stack([metrics.round_trace.schedule.finished for metrics in run.metrics])
     partly = (steps > 0) & ~finished
     assert partly.sum() > 4
     assert finished.any()
@@ -264,7 +264,7 @@ def same_course(one, other):
     """Both train the same clients for the same steps, of which the same count."""
     for got, wanted in zip(one.metrics, other.metrics, strict=True):
         for name in ("clients", "schedule.steps", "schedule.counts"):
-            first, second = (_at(metrics.course, name) for metrics in (got, wanted))
+            first, second = (_at(metrics.round_trace, name) for metrics in (got, wanted))
             np.testing.assert_array_equal(first, second)
         assert_close(got.train_loss, wanted.train_loss)
 

@@ -69,7 +69,7 @@ class _Program(NamedTuple):
 
 def clients_of(run, index):
     """What the clients of a round do: list of oracles.whole_model.Client."""
-    setup, state, course = run.setup, run.states[index], run.metrics[index].course
+    setup, state, course = run.setup, run.states[index], run.metrics[index].round_trace
     key, clients = round_key(state.key, index, Purpose.BATCHES), []
     batch_size = setup.spec.train.batch_size
     rows = zip(

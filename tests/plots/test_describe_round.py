@@ -13,7 +13,7 @@ from cefl_jax.network.messages import Payload, Sizes
 from cefl_jax.network.step_times import Task
 from cefl_jax.plots import describe_round
 from cefl_jax.plots.timeline import read_timeline
-from cefl_jax.types import Course
+from cefl_jax.types import RoundTrace
 from tests import world
 from tests.compare import assert_close
 from tests.quick import quick_jit
@@ -62,7 +62,7 @@ def setup():
 
 @pytest.fixture(scope="module")
 def simulate(setup):
-    """A function from the entries of ROUNDS to the Course and the Schedule."""
+    """A function from the entries of ROUNDS to the RoundTrace and the Schedule."""
     sizes = Sizes(Payload(800, 0), Payload(800, 0), 4, 52_000, 164_016)
 
     @quick_jit
@@ -72,7 +72,7 @@ def simulate(setup):
         cost = split.split_cost(
             task, made, now, setup.planner.work, sizes, 1e8, len(setup.device_names)
         )
-        return Course(clients, task, made, cost.phase_s)
+        return RoundTrace(clients, task, made, cost.phase_s)
 
     def simulate(placement, stays=STAYS, slow=(), deadline_s=1e6, empty=False):
         network = setup.network

@@ -217,7 +217,7 @@ def test_a_message_is_drawn_from_its_client_and_its_step(trained):
         round_key(state.key, 0, purpose) for purpose in (Purpose.BATCHES, Purpose.WIRE)
     )
     front, send = quick_jit(model.front), quick_jit(wire.send_features)
-    shape = (7, setup.planner.extent.uploads, 4, *model.feature_shape)
+    shape = (7, setup.planner.bounds.uploads, 4, *model.feature_shape)
     features = np.asarray(after.uploads.features).reshape(shape)
     sent = 0
     for k, client in enumerate(plan.clients.tolist()):

@@ -147,7 +147,9 @@ def test_who_drops_out_counts_for_what_it_did_or_for_nothing(drawn, fates):
     plan = jax.device_get(done[0])
     made, counts = (np.array(x) for x in zip(*fates, strict=True))
     steps = np.minimum(made, plan.steps)
-    settled = jax.device_get(round_plan.settle(plan, jnp.asarray(steps), jnp.asarray(counts)))
+    settled = jax.device_get(
+        round_plan.apply_dropouts(plan, jnp.asarray(steps), jnp.asarray(counts))
+    )
     for k in range(NUM_CLIENTS):
         placed = plan.cluster[k] < NUM_CLUSTERS
         part = steps[k] / 6 * counts[k] * placed

@@ -180,8 +180,8 @@ def test_the_bill_does_not_depend_on_what_is_learned():
     assert [int(state.round) for state, _ in outcomes] == [2, 4, 5]
     for state, chunk in outcomes:
         last, alone = world.row_of((decisions, ledgers), int(state.round) - 1)
-        np.testing.assert_array_equal(chunk.course.clients, last.plan.clients)
-        assert_close(chunk.course.schedule.out_s, last.schedule.out_s)
+        np.testing.assert_array_equal(chunk.round_trace.clients, last.plan.clients)
+        assert_close(chunk.round_trace.schedule.out_s, last.schedule.out_s)
         np.testing.assert_array_equal(alone.link_bytes, chunk.ledger.link_bytes)
         assert_close(alone.phase_s, chunk.ledger.phase_s, 1e-6)
         assert_close(alone.energy_j, chunk.ledger.energy_j, 1e-6, each=True)

@@ -27,7 +27,7 @@ def start(workdir, *flags, devices=None, **changes):
 
     Args:
       workdir: folder of the run.
-      *flags: of the door, besides.
+      *flags: of the command, besides.
       devices: CPU devices that it has; None for as many as there are cores.
       **changes: fields that differ from `SETTINGS`, with two underscores for a dot.
     """

@@ -15,7 +15,7 @@ from cefl_jax.network.topology import RoundNetwork
 from cefl_jax.types import Number
 
 
-class Course(NamedTuple):
+class EdgeRoundTimes(NamedTuple):
     """What clients and edge nodes do in R edge rounds; nothing where they take no part."""
 
     loads: Bool[Array, "K R"]  # the client loads its edge node's model
@@ -79,26 +79,26 @@ def hierarchical_cost(
     node = nearest_edges(task, network)
     own = _on_edges(task, node, network.distance_km.shape[1])
     counting = (members(own) & schedule.finished[None]).sum(1)  # [E]
-    course = _run(own, schedule, counting, network, work, sizes, edge_rounds)
-    m, num_nodes = course.closed_s.argmax(), (counting > 0).sum()
+    times = _run(own, schedule, counting, network, work, sizes, edge_rounds)
+    m, num_nodes = times.closed_s.argmax(), (counting > 0).sum()
     cloud_s = 2.0 * num_nodes * work.front_params / network.cloud.flop_per_s
-    load_s, forward_s, backward_s, deliver_s = course.path_s[:, m].sum(1)
+    load_s, forward_s, backward_s, deliver_s = times.path_s[:, m].sum(1)
     phase_s = phase_seconds(
-        model_download=course.down_s[m] + load_s,
+        model_download=times.down_s[m] + load_s,
         front_forward=forward_s,
         front_backward=backward_s,
-        model_upload=deliver_s + course.up_s[m],
-        averaging=edge_rounds * course.average_s[m] + cloud_s,
+        model_upload=deliver_s + times.up_s[m],
+        averaging=edge_rounds * times.average_s[m] + cloud_s,
     )
     activities = (
-        _client_activity(own, schedule, course, network, phase_s.sum()),
-        _edge_activity(own, course, network),
+        _client_activity(own, schedule, times, network, phase_s.sum()),
+        _edge_activity(own, times, network),
         paid(network.cloud, cloud_s),
     )
     started, model = (members(own) & schedule.started[None]).any(1).sum(), sizes.front
     sent: Sent = {
-        "client_up": {"model": [(course.delivers.sum(), model)]},
-        "client_down": {"model": [(course.loads.sum(), model)]},
+        "client_up": {"model": [(times.delivers.sum(), model)]},
+        "client_down": {"model": [(times.loads.sum(), model)]},
         "edge_up": {"model": [(num_nodes, model)]},
         "edge_down": {"model": [(started, model)]},
     }
@@ -120,7 +120,7 @@ def _own_links(own, network):
 
 
 def _run(own, schedule, counting, network, work, sizes, edge_rounds):
-    """The Course of clients at their own edge nodes, of which i32[E] count at each."""
+    """The EdgeRoundTimes of clients at their own edge nodes, of which i32[E] count at each."""
     pace = step_times(own, _own_links(own, network), work, sizes)
     block = jnp.maximum(steps_per_edge_round(own, edge_rounds), 1)[:, None]
     r = jnp.arange(edge_rounds)[None]
@@ -139,7 +139,9 @@ def _run(own, schedule, counting, network, work, sizes, edge_rounds):
     end_s = down_s[:, None] + jnp.cumsum(edge_round_s, 1)
     closed_s = end_s[:, -1] + up_s
     begin_s = end_s - edge_round_s
-    return Course(loads, delivers, ways_s, path_s, average_s, begin_s, down_s, up_s, closed_s)
+    return EdgeRoundTimes(
+        loads, delivers, ways_s, path_s, average_s, begin_s, down_s, up_s, closed_s
+    )
 
 
 def _ways(pace, steps, block, loads, delivers):
@@ -154,19 +156,19 @@ def _ways(pace, steps, block, loads, delivers):
     return jnp.stack([load_s, *computing, jnp.where(delivers, pace.deliver[:, None], 0.0)])
 
 
-def _client_activity(own, schedule, course, network, round_s):
+def _client_activity(own, schedule, times, network, round_s):
     """What clients do in a round of so many seconds."""
-    load_s, forward_s, backward_s, deliver_s = course.ways_s.sum(2)  # [K]
+    load_s, forward_s, backward_s, deliver_s = times.ways_s.sum(2)  # [K]
     # Who leaves does so in the last edge round that it has loaded for, after what it did in it.
     k = jnp.arange(load_s.shape[0])
-    e, r = jnp.maximum(own_server(own), 0), jnp.maximum(course.loads.sum(1) - 1, 0)
-    left_s = at_pairs(course.begin_s, e, r) + at_pairs(course.ways_s, k, r).sum(0)
+    e, r = jnp.maximum(own_server(own), 0), jnp.maximum(times.loads.sum(1) - 1, 0)
+    left_s = at_pairs(times.begin_s, e, r) + at_pairs(times.ways_s, k, r).sum(0)
     present_s = jnp.where(schedule.finished, round_s, jnp.where(schedule.started, left_s, 0.0))
     return Activity(network.clients, present_s, forward_s + backward_s, deliver_s)
 
 
-def _edge_activity(own, course, network):
+def _edge_activity(own, times, network):
     """What edge nodes do: each averages in every edge round, and sends what its clients load."""
-    averages_s = course.loads.shape[1] * course.average_s
-    sends_s = jnp.where(members(own), course.ways_s[0].sum(1)[None], 0.0).sum(1)
-    return Activity(network.servers, course.closed_s, averages_s, sends_s)
+    averages_s = times.loads.shape[1] * times.average_s
+    sends_s = jnp.where(members(own), times.ways_s[0].sum(1)[None], 0.0).sum(1)
+    return Activity(network.servers, times.closed_s, averages_s, sends_s)

@@ -8,7 +8,7 @@ from cefl_jax.types import AnyArray
 TIE_NATS = 1e-5
 """Divergences closer than this are equal: float32 cannot tell them apart on every device."""
 
-LEAST_SHARE = 1e-30
+MIN_SHARE = 1e-30
 """In place of a share of 0, so that 0 log 0 is 0."""
 
 
@@ -64,7 +64,7 @@ def divergence(
     total = pooled.sum(axis)
     mix = pooled * jnp.expand_dims(1.0 / jnp.maximum(total, 1.0), axis)
     # A difference of logarithms costs half of the logarithm of a quotient with its special cases.
-    log_mix, log_target = (jnp.log(jnp.maximum(x, LEAST_SHARE)) for x in (mix, target))
+    log_mix, log_target = (jnp.log(jnp.maximum(x, MIN_SHARE)) for x in (mix, target))
     log_target = log_target.reshape([-1 if i == axis % mix.ndim else 1 for i in range(mix.ndim)])
     return jnp.where(total > 0, (mix * (log_mix - log_target)).sum(axis), empty)
 
