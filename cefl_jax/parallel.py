@@ -198,22 +198,6 @@ def gather_items(results: PyTree, num_items: int) -> PyTree:
     return jax.lax.optimization_barrier(results)
 
 
-def sum_in_order(results: PyTree) -> PyTree:
-    """Sums of the leaves `[n, ...]` of a tree over their n items, from the first to the last.
-
-    A loop, whose order is the same however the items were gathered; the order of a reduction is the
-    compiler's, which has taken another one where every device had a single item.
-    """
-    counts = {leaf.shape[0] for leaf in jax.tree.leaves(results)}
-    if not counts:
-        return results
-    (count,) = counts
-    first = jax.tree.map(lambda x: x[0], results)
-    return jax.lax.fori_loop(
-        1, count, lambda i, sums: jax.tree.map(lambda s, x: s + x[i], sums, results), first
-    )
-
-
 def psum_rows(rows: PyTree) -> PyTree:
     """Trees whose rows one device has filled and the others left zero, whole on every device.
 

@@ -9,6 +9,7 @@ import jax.numpy as jnp
 from cefl_jax.methods.base import Method, MethodContext, MethodInfo
 from cefl_jax.methods.local_model import LocalModel, LocalModelState
 from cefl_jax.network.costs.hierarchical import nearest_edges, steps_per_edge_round
+from cefl_jax.numerics import reciprocal
 from cefl_jax.specs import MAX_SIDE, Spec, count
 from cefl_jax.stages import traffic
 from cefl_jax.stages.aggregation import weighted_sum
@@ -96,7 +97,7 @@ def train_edges(
 def _mean(sums, weight, old):
     """Sums f32[E, ...] by weights f32[E], or the old values where there is none."""
     weight = weight.reshape(-1, *[1] * (sums.ndim - 1))
-    return jnp.where(weight > 0, sums * (1.0 / jnp.where(weight > 0, weight, 1.0)), old)
+    return jnp.where(weight > 0, sums * reciprocal(weight), old)
 
 
 def _multiply_steps(spec: Any) -> Spec:

@@ -9,6 +9,7 @@ from jaxtyping import Array, Int32, PRNGKeyArray, PyTree
 
 from cefl_jax.methods.base import Method, MethodContext, chosen, count_clients
 from cefl_jax.network import ledger, topology
+from cefl_jax.numerics import reciprocal
 from cefl_jax.stages.local_training import LocalTraining, Trained
 from cefl_jax.stages.masking import finite_by_stage
 from cefl_jax.stages.optimizers import named_direction
@@ -154,7 +155,7 @@ class LocalModel(MethodContext):
 def average(trained: Trained, params: PyTree) -> PyTree:
     """The clients' models, averaged by their weights; as they were where nobody has any."""
     total = trained.weight[0]
-    each = 1.0 / jnp.where(total > 0, total, 1.0)
+    each = reciprocal(total)
     return jax.tree.map(
         lambda sums, old: jnp.where(total > 0, sums[0] * each, old), trained.sums, params
     )

@@ -5,9 +5,9 @@ from typing import Any, NamedTuple
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float32, Int32, Shaped
 
-from cefl_jax.indexing import at_pairs
 from cefl_jax.network.messages import Sizes
 from cefl_jax.network.topology import RoundNetwork
+from cefl_jax.numerics import at_pairs
 
 
 class Task(NamedTuple):

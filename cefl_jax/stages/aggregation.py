@@ -5,6 +5,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float32, PyTree
 
 from cefl_jax import parallel
+from cefl_jax.numerics import reciprocal
 from cefl_jax.stages.round_plan import Plan
 from cefl_jax.types import Halves
 
@@ -34,7 +35,7 @@ def aggregate(
     num_clusters = plan.first.shape[0]
     of_cluster = jnp.zeros(num_clusters).at[plan.cluster].add(plan.weight, mode="drop")
     total = plan.weight.sum()
-    each = 1.0 / jnp.where(total > 0, total, 1.0)
+    each = reciprocal(total)
     weights = Halves(jnp.broadcast_to(each, num_clusters), of_cluster * each)
     halves_of = Halves(front_sums, backs)
     if mesh.deterministic:

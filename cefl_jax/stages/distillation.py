@@ -12,6 +12,7 @@ from jaxtyping import Array, ArrayLike, Bool, Float, Float32, Int, Int32, PRNGKe
 from cefl_jax import parallel
 from cefl_jax.data.federated import permute
 from cefl_jax.models.cost import Workload
+from cefl_jax.numerics import reciprocal
 from cefl_jax.specs import DistillSpec
 from cefl_jax.stages.optimizers import descend
 from cefl_jax.types import AnyArray, HParams, Number
@@ -215,7 +216,7 @@ class Distillation:
             params, state = carry
             at = i // batches * order.shape[1] + i % batches * spec.batch_size
             rows = jax.lax.dynamic_slice_in_dim(order.ravel(), at, spec.batch_size)
-            each = 1.0 / jnp.maximum((rows < num_rows).sum(), 1)
+            each = reciprocal((rows < num_rows).sum())
             padding = 0, size * self.parts - spec.batch_size
             rows = jnp.pad(rows, padding, constant_values=num_rows)
 

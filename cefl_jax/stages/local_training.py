@@ -12,6 +12,7 @@ from jaxtyping import Array, Bool, Float32, Int, Int32, PyTree
 
 from cefl_jax import parallel
 from cefl_jax.data.federated import FederatedData
+from cefl_jax.numerics import reciprocal, sum_in_order
 from cefl_jax.stages.masking import finite_rows, where_rows
 from cefl_jax.stages.optimizers import descend
 from cefl_jax.stages.round_plan import Plan, read_batches
@@ -143,7 +144,7 @@ class LocalTraining:
         sums = results.sums
         if self.mesh.deterministic:
             sums = parallel.gather_items(sums, num_chunks)
-        sums, counted = map(parallel.sum_in_order, (sums, counted))
+        sums, counted = map(sum_in_order, (sums, counted))
         if not self.mesh.deterministic:
             sums = parallel.total(sums)
         of_clients = jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:])[:num_clients], of_clients)
@@ -250,4 +251,4 @@ def mean_loss(
     """Mean loss over the samples that there are, bool[B], and its sum; 0 of none."""
     losses = loss(apply(params, images), labels, taught)
     total = jnp.where(valid, losses, 0.0).sum()
-    return total * (1.0 / jnp.maximum(valid.sum(), 1)), total
+    return total * reciprocal(valid.sum()), total

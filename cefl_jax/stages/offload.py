@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import optax
 from jaxtyping import Array, Bool, Float, Float32, Int32, PRNGKeyArray, Real
 
-from cefl_jax.indexing import at_pairs
+from cefl_jax.numerics import at_pairs
 from cefl_jax.specs import OffloadSpec
 from cefl_jax.types import AnyArray
 

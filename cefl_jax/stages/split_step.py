@@ -8,6 +8,7 @@ import optax
 from jaxtyping import Array, Bool, Float32, Int32, Key, PyTree
 
 from cefl_jax.models.split import SplitModel
+from cefl_jax.numerics import reciprocal
 from cefl_jax.stages.link import CutLink
 from cefl_jax.stages.masking import finite_rows, like, where_rows
 from cefl_jax.types import AnyArray
@@ -64,7 +65,7 @@ def exchange(
     (loss, losses), (back_grad, cut_grad) = jax.value_and_grad(summed_loss, (0, 1), has_aux=True)(
         back, arrived
     )
-    share = 1.0 / jnp.maximum(valid.sum(1), 1)
+    share = reciprocal(valid.sum(1))
     cut_grads = cut_grad.reshape(smashed.shape) * like(share, smashed)
     (front_grads,) = pull(jax.vmap(wire.send_gradient)(down, cut_grads, valid))
     sound = finite_rows((smashed, losses.reshape(valid.shape), front_grads))

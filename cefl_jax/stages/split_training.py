@@ -11,6 +11,7 @@ from jaxtyping import Array, ArrayLike, Bool, Float, Float32, Int, Int32, PRNGKe
 
 from cefl_jax.data.federated import FederatedData
 from cefl_jax.models.split import SplitModel
+from cefl_jax.numerics import reciprocal
 from cefl_jax.parallel import local_loop, set_item, take_local
 from cefl_jax.stages.link import CutLink
 from cefl_jax.stages.local_training import read_examples
@@ -170,8 +171,7 @@ class SplitTraining:
         chunk = functools.partial(self._chunk_step, m, step, node.back)
         start = rows, grad, jnp.float32(0), jnp.int32(0)
         rows, grad, loss, samples = jax.lax.fori_loop(first, past, chunk, start)
-        # Times the reciprocal: the compiler turns some divisions into that, and others not.
-        share = 1.0 / jnp.maximum(samples, 1)
+        share = reciprocal(samples)
         grad = jax.tree.map(lambda g: g * share, grad)
         moved = descend(self.direction, grad, node.state, node.back, self.learning_rate)
         back, state = where_rows(samples > 0, moved, (node.back, node.state))

@@ -6,13 +6,13 @@ from typing import Any
 import jax.numpy as jnp
 from jaxtyping import Array, Float32
 
-from cefl_jax.indexing import at_pairs
 from cefl_jax.network.costs.activity import Activity, paid, phase_seconds, round_cost
 from cefl_jax.network.ledger import RoundCost
 from cefl_jax.network.messages import Sizes, Traffic, split_messages
 from cefl_jax.network.schedule import Schedule
 from cefl_jax.network.step_times import Task, last_steps, members, own_server
 from cefl_jax.network.topology import RoundNetwork, radios
+from cefl_jax.numerics import at_pairs
 from cefl_jax.types import Number
 
 

@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Float32, Int, Int32, PRNGKeyArray, Real
 
+from cefl_jax.numerics import reciprocal
 from cefl_jax.specs import ClusteringSpec
 from cefl_jax.stages.clustering.balanced import balanced_clusters, balanced_start
 from cefl_jax.stages.clustering.divergence import (
@@ -194,5 +195,5 @@ def measure_quality(
     count = formed.sum(dtype=jnp.int32)
     kl = jnp.where(formed, cluster_kl(label_counts, cluster, num_clusters, target), 0.0)
     smallest = jnp.where(formed, sizes, sizes.max()).min()
-    mean = kl.sum() * (1.0 / jnp.maximum(count, 1))
+    mean = kl.sum() * reciprocal(count)
     return Quality(count, mean, kl.max(), smallest, sizes.max())

@@ -3,6 +3,7 @@
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Float32, Int, Int32, Real
 
+from cefl_jax.numerics import reciprocal
 from cefl_jax.types import AnyArray
 
 TIE_NATS = 1e-5
@@ -62,7 +63,7 @@ def divergence(
     """D_KL from the target of the distributions of counts, their labels along an axis counted from
     the last; `empty` without examples."""
     total = pooled.sum(axis)
-    mix = pooled * jnp.expand_dims(1.0 / jnp.maximum(total, 1.0), axis)
+    mix = pooled * jnp.expand_dims(reciprocal(total), axis)
     # A difference of logarithms costs half of the logarithm of a quotient with its special cases.
     log_mix, log_target = (jnp.log(jnp.maximum(x, MIN_SHARE)) for x in (mix, target))
     log_target = log_target.reshape([-1 if i == axis % mix.ndim else 1 for i in range(mix.ndim)])

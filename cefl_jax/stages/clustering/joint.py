@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Float32, Int32, Real
 
-from cefl_jax.indexing import at_pairs
+from cefl_jax.numerics import at_pairs
 from cefl_jax.stages.clustering.balanced import balanced_clusters
 from cefl_jax.stages.clustering.divergence import (
     TIE_NATS,

@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Float32, Int32
 
-from cefl_jax.indexing import at_pairs
+from cefl_jax.numerics import at_pairs
 from cefl_jax.stages.clustering.divergence import TIE_NATS, divergence
 from cefl_jax.types import AnyArray
 

@@ -8,12 +8,12 @@ import pytest
 
 from cefl_jax import program
 from cefl_jax.data.federated import permute
-from cefl_jax.indexing import at_pairs
+from cefl_jax.numerics import at_pairs
 from tests import world
 
 
 @pytest.mark.parametrize("shape", [(1, 1), (4, 3), (3, 4), (2, 4, 3), (2, 1, 5, 3)])
-def test_they_are_those_of_indexing(shape):
+def test_at_pairs_reads_what_two_indices_read(shape):
     values = np.arange(np.prod(shape)).reshape(shape)
     rng = np.random.default_rng(0)
     row, column = rng.integers(shape[-2], size=(6, 1)), rng.integers(shape[-1], size=(6, 2))

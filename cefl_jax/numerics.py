@@ -1,0 +1,60 @@
+"""Arithmetic that a compiler does to the same bits in every program, and in reasonable time.
+
+With `run.deterministic` a run has the same bits on any number of devices. What that asks of single
+operations stands here; how work is dealt to devices and gathered, in `parallel`.
+"""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Int, PyTree, Real, Shaped
+
+from cefl_jax.types import AnyArray
+
+
+def reciprocal(count: Real[AnyArray, "..."]) -> Any:
+    """Returns 1 / count, f32[...], and 1 where the count is 0, to multiply a sum by.
+
+    A mean is a product here and not a quotient: the compiler for CPUs turns some divisions by a
+    scalar into a product with the reciprocal, and leaves others, which round differently.
+    """
+    return 1.0 / jnp.where(count > 0, count, 1)
+
+
+def at_pairs(
+    values: Shaped[AnyArray, "... R C"], row: Int[AnyArray, "..."], column: Int[AnyArray, "..."]
+) -> Shaped[Array, "..."]:
+    """Returns the elements at pairs of a row and a column, by one flat index each.
+
+    It is `values[..., row, column]`. But where an element so read is itself an index, and so on,
+    XLA's CPU compiler evaluates a pair of indices twice at each link of the chain, and takes time
+    that grows exponentially with its length.
+
+    Args:
+      values: [..., R, C].
+      row: i32[...] in [0, R); broadcast with `column`.
+      column: i32[...] in [0, C).
+    Returns:
+      [..., *pairs] the elements; of no meaning for an index out of its range.
+    """
+    *lead, rows, columns = values.shape
+    flat = jnp.asarray(values).reshape(*lead, rows * columns)
+    row, column = jnp.broadcast_arrays(row, column)
+    return flat[..., row * columns + column]
+
+
+def sum_in_order(results: PyTree) -> PyTree:
+    """Returns sums of the leaves `[n, ...]` of a tree over their n items, from first to last.
+
+    A loop, whose order is the same however the items were gathered; the order of a reduction is the
+    compiler's, which has taken another one where every device had a single item.
+    """
+    counts = {leaf.shape[0] for leaf in jax.tree.leaves(results)}
+    if not counts:
+        return results
+    (count,) = counts
+    first = jax.tree.map(lambda x: x[0], results)
+    return jax.lax.fori_loop(
+        1, count, lambda i, sums: jax.tree.map(lambda s, x: s + x[i], sums, results), first
+    )
