@@ -22,7 +22,7 @@ from cefl_jax.network.step_times import back_loading, of_client
 from cefl_jax.network.topology import Network
 from cefl_jax.specs import Spec
 from cefl_jax.stages.evaluation import evaluate
-from cefl_jax.types import HParams
+from cefl_jax.types import HParams, RoundMetrics
 
 Inputs: TypeAlias = tuple[HParams, FederatedData, Network]
 """What the compiled program takes besides the state."""
@@ -68,9 +68,34 @@ def make_round(setup: Setup) -> tuple[Callable, Callable]:
         return make_method(setup, data, network).init(key)
 
     def step(state, hparams, data, network):
-        return make_method(setup, data, network).round(state, hparams)
+        result = make_method(setup, data, network).round(state, hparams)
+        _check_round(setup.spec.method.name, state, result)
+        return result
 
     return start, step
+
+
+def _check_round(name, state, result):
+    """Raises TypeError where a round has made anything but a like state and RoundMetrics."""
+    if not isinstance(result, tuple) or len(result) != 2 or not isinstance(result[1], RoundMetrics):
+        raise TypeError(
+            f"method {name!r}: its round returns a {type(result).__name__}; it needs to return "
+            "(state, types.RoundMetrics)"
+        )
+    before, after = (
+        {jax.tree_util.keystr(path): (leaf.shape, leaf.dtype) for path, leaf in leaves}
+        for leaves in map(jax.tree_util.tree_leaves_with_path, (state, result[0]))
+    )
+    for path in [*before, *after]:
+        if before.get(path) != after.get(path):
+            was, now = (
+                "nothing" if of is None else f"{of[1]}{[*of[0]]}"
+                for of in (before.get(path), after.get(path))
+            )
+            raise TypeError(
+                f"method {name!r}: its round returns a state whose {path.lstrip('.')} is {now}, and "
+                f"was {was}"
+            )
 
 
 def simulate_rounds(setup: Setup) -> Callable:
@@ -117,14 +142,15 @@ def make_program(setup: Setup) -> tuple[Callable, Callable]:
     """
     rounds = setup.spec.train.rounds
     length = min(setup.spec.run.eval_every, rounds)
-    start, _ = make_round(setup)
+    start, one_round = make_round(setup)
 
     def advance(state, hparams, data, network):
         method = make_method(setup, data, network)
+        inputs = hparams, data, network
 
         @jit  # traced once for its shapes and for the scan
         def step(state):
-            state, metrics = method.round(state, hparams)
+            state, metrics = one_round(state, *inputs)
             return (state, metrics.round_trace), metrics._replace(round_trace=None)
 
         (_, round_trace), metrics = jax.eval_shape(step, state)

@@ -188,10 +188,18 @@ def parse(of, doc, parents=()):
     parser = argparse.ArgumentParser(description=doc.splitlines()[0], parents=parents)
     parser.add_argument("--workdir", required=True, type=expand_user)
     parser.add_argument("--scale", choices=of.scales, default="cpu")
-    parser.add_argument("--seeds", type=int, help="number of seeds, from 0")
+    parser.add_argument("--seeds", type=int, help="how many seeds: 0, 1, ...")
     parser.add_argument("--only", default="", help="cells with this in their names")
     options = parser.parse_args()
-    options.seeds = options.seeds or of.seeds[options.scale]
+    if options.seeds is None:
+        options.seeds = of.seeds[options.scale]
+    if options.seeds < 1:
+        parser.error(f"--seeds={options.seeds}: it is a number of seeds, at least 1")
+    try:
+        for cell in of.cells_of(options.scale):
+            make_spec(of, options.scale, cell, 0)
+    except config.SettingError as error:
+        parser.error(f"cell {cell!r}: {error}")
     return options
 
 

@@ -11,7 +11,7 @@ import pytest
 from absl.testing import flagsaver
 
 from cefl_jax import config, experiment, main, program, rounds
-from cefl_jax.runtime import seal
+from cefl_jax.runtime import checkpoint
 from cefl_jax.runtime.checkpoint import Checkpoints
 from cefl_jax.runtime.nonfinite import Fault, NotFinite
 from cefl_jax.runtime.preemption import Preempted, PreemptionGuard
@@ -438,7 +438,7 @@ def test_a_run_is_not_gone_on_with_on_other_data(setup, killed, field):
 def test_a_run_that_noted_no_data_is_not_gone_on_with(setup, killed):
     """It was made by a version that did not; what it was trained on cannot be known."""
     newest = rounds_in(killed)[-1]
-    facts = seal.read_facts(killed / "checkpoints" / f"{newest:06d}")
+    facts = checkpoint.read_facts(killed / "checkpoints" / f"{newest:06d}")
     experiment.check_facts(setup, killed, facts)
     facts.pop("data_sha256")
     with pytest.raises(ValueError, match="run that was saved by a version that noted no data_sha"):

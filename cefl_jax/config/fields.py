@@ -8,10 +8,11 @@ from typing import Any, NamedTuple
 
 from cefl_jax.data import sources
 from cefl_jax.methods import METHODS, spec_class
+from cefl_jax.methods.base import MethodInfo
 from cefl_jax.models import zoo
 from cefl_jax.network import dynamics
 from cefl_jax.network.sources import presets
-from cefl_jax.specs import Clause
+from cefl_jax.specs import Clause, ClusteringSpec
 from cefl_jax.stages import clustering, offload
 
 METHOD, RULE = "method.name", "cefl.clustering.rule"
@@ -46,6 +47,7 @@ def all_fields() -> dict[str, Field]:
         "network.preset": presets.PRESETS,
         "network.dynamics": dynamics.DYNAMICS,
     }
+    _check_tables()
     found = {}
     for path, hint, field, clauses in _walk(spec_class(), "", ()):
         meta = field.metadata
@@ -98,6 +100,20 @@ def _walk(
             yield from _walk(hint, f"{path}.", ({METHOD: (field.name,)},))
         else:
             yield from _walk(hint, f"{path}.", here)
+
+
+def _check_tables() -> None:
+    """Raises ValueError for what a script has added and is no method, or no rule."""
+    for name, info in METHODS.items():
+        if not isinstance(info, MethodInfo):
+            raise ValueError(f"methods.METHODS[{name!r}] needs to be a methods.base.MethodInfo")
+    for name, rule in clustering.RULES.items():
+        unknown = set(getattr(rule, "reads", ())) - {*hints(ClusteringSpec)}
+        if not isinstance(rule, clustering.Rule) or unknown:
+            raise ValueError(
+                f"stages.clustering.RULES[{name!r}] needs to be a stages.clustering.Rule that reads "
+                f"fields among {', '.join(hints(ClusteringSpec))}"
+            )
 
 
 def _by_tables(path: str) -> tuple[Clause, ...]:

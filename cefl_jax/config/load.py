@@ -18,7 +18,7 @@ from cefl_jax.config.files import is_json, read_config_json, run_config_file, wr
 from cefl_jax.config.readers import without_unread
 from cefl_jax.config.validate import SettingError, check_fields
 from cefl_jax.config.values import convert, parse, type_of
-from cefl_jax.methods import spec_class
+from cefl_jax.methods import METHODS, spec_class
 from cefl_jax.safe_read import one_line, show
 from cefl_jax.specs import Spec
 
@@ -69,7 +69,8 @@ def to_spec(config: Any) -> Spec:
     """The checked settings of a config.
 
     Args:
-      config: ConfigDict or nested dict with all fields of `default_config`, and no other.
+      config: ConfigDict or nested dict with all fields of `default_config`, and no other; groups
+        of methods' own settings may be missing, and have their defaults.
     Returns:
       Spec.
     Raises:
@@ -110,8 +111,12 @@ def typed(path: str, value: Any) -> Any:
 
 
 def to_dict(spec: Spec) -> dict[str, Any]:
-    """The settings as a nested dict of plain values, ready for JSON; `to_spec` takes it back."""
-    return dataclasses.asdict(spec)
+    """Returns the settings as a nested dict of plain values, ready for JSON.
+
+    Own settings of other methods are left out; `to_spec` takes it back.
+    """
+    others = _own_groups() - {spec.method.name}
+    return {name: value for name, value in dataclasses.asdict(spec).items() if name not in others}
 
 
 def _default(group):
@@ -161,6 +166,11 @@ def _check_group(values, prefix):
         raise SettingError(f"{what}: needs to be a group of fields, not a value")
 
 
+def _own_groups():
+    """The names of the groups that are methods' own."""
+    return {name for name, info in METHODS.items() if info.settings is not None}
+
+
 def _check_names(group, values, prefix):
     """Refuses what lacks fields of a group, or has others."""
     _check_group(values, prefix)
@@ -170,6 +180,8 @@ def _check_names(group, values, prefix):
             raise _unknown(prefix, name, known)
     for name, hint in known.items():
         if name not in values:
+            if not prefix and name in _own_groups():
+                continue
             raise SettingError(
                 f"{prefix}{name} is missing; start from cefl_jax.config.default_config, which has "
                 "every field"
@@ -182,6 +194,8 @@ def _build(group, values, prefix):
     """A dataclass of settings, each of its type, from a config or dict with all its fields."""
     built = {}
     for name, hint in hints(group).items():
+        if name not in values:  # own settings of another method
+            continue
         if dataclasses.is_dataclass(hint):
             built[name] = _build(hint, values[name], f"{prefix}{name}.")
         else:

@@ -32,7 +32,7 @@ METHODS: dict[str, MethodInfo] = {
 
 def spec_class() -> Any:
     """Returns the dataclass of all settings: Spec, and a group for each method that has its own."""
-    own = {name: info.settings for name, info in METHODS.items() if info.settings is not None}
+    own = {name: info.settings for name, info in METHODS.items() if getattr(info, "settings", None)}
     return _spec_class(tuple(own.items()))
 
 

@@ -48,6 +48,9 @@ class MethodContext:
     network: topology.Network
     num_kinds: int  # device classes of the network
 
+    def __post_init__(self) -> None:
+        """Checks what a subclass asks of the method; here nothing."""
+
     @classmethod
     def of(cls: type[Closed], context: "MethodContext") -> Closed:
         """Returns a subclass's instance, closed over what `context` is."""
@@ -103,6 +106,22 @@ class MethodInfo:
     traffic: Callable[[Any], Traffic] = _models  # what a round sends, from effective settings
     adapt: Callable[[Any], Spec] = _as_set  # shared settings that it changes; see `effective_spec`
     check: Callable[[Any], None] = _nothing_wrong  # raises ValueError for settings it cannot run
+
+    def __post_init__(self) -> None:
+        """Raises ValueError for settings that say too little of themselves, and unknown ones."""
+        fields = dataclasses.fields(self.settings) if self.settings else ()
+        for field in fields:
+            if "meaning" not in field.metadata:
+                raise ValueError(
+                    f"{field.name} of a method's settings says nothing of itself; make it with "
+                    "cefl_jax.specs.setting"
+                )
+        names = [field.name for field in fields]
+        if not isinstance(self.traced, tuple) or not set(self.traced) <= set(names):
+            raise ValueError(
+                f"traced={self.traced!r} of a method: needs to be a tuple of names among its "
+                f"settings, {names}"
+            )
 
 
 def effective_spec(spec: Spec, info: MethodInfo) -> Spec:

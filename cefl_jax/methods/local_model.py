@@ -32,6 +32,14 @@ class LocalModelState(NamedTuple):
 class LocalModel(MethodContext):
     """The steps of a round that these methods share."""
 
+    def __post_init__(self) -> None:
+        """Raises ValueError where clients do not train whole models."""
+        if not self.planner.traits.whole:
+            raise ValueError(
+                f"method {self.spec.method.name!r}: its clients train whole models; its traits "
+                "need server='none'"
+            )
+
     def init(self, key: PRNGKeyArray, memory: Callable = lambda params: ()) -> LocalModelState:
         """The state before the first round, with what `memory` makes of the initial model."""
         halves, _ = self.model.init(purpose_key(key, Purpose.MODEL))
@@ -53,6 +61,7 @@ class LocalModel(MethodContext):
         hparams: HParams,
         correct: Callable | None = None,
         corrections: PyTree = None,
+        keep_models: bool = False,
     ) -> Trained:
         """Trains every client of a plan from the global model.
 
@@ -61,11 +70,13 @@ class LocalModel(MethodContext):
           plan: Plan.
           hparams: HParams.
           correct: of gradients, as in LocalTraining.
-          corrections: leaves f32[K, ...], likewise; then the clients' models are kept.
+          corrections: leaves f32[K, ...], likewise.
+          keep_models: whether `Trained.models` are all clients' models; else, and without
+            corrections, they are None.
         Returns:
           Trained, of one group.
         """
-        training = self.local_training(correct, keep_models=corrections is not None)
+        training = self.local_training(correct, keep_models=keep_models or corrections is not None)
         starts = jax.tree.map(lambda x: x[None], state.params)
         batches = self.draw_batches(state, plan)
         with jax.named_scope("training"):

@@ -2,6 +2,8 @@
 
 import dataclasses
 
+SERVERS = ("matched", "cloud", "none")
+
 
 @dataclasses.dataclass(frozen=True)
 class MethodTraits:
@@ -18,6 +20,13 @@ class MethodTraits:
     personal_models: bool = False  # clients keep models; logits travel, and no weights
     averages_at_edges: bool = False  # edge nodes average their clients' models within a round
     pools_data: bool = False  # no clients train: the cloud holds all examples
+
+    def __post_init__(self) -> None:
+        """Raises ValueError for a server that there is not."""
+        if self.server not in SERVERS:
+            raise ValueError(
+                f"server={self.server!r} of a method is unknown; known: {', '.join(SERVERS)}"
+            )
 
     @property
     def whole(self) -> bool:

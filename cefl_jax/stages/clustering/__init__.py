@@ -1,7 +1,7 @@
 """Which clients train together: clusters whose pooled labels resemble the whole."""
 
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -161,7 +161,14 @@ def cluster_clients(
     target = target_distribution(counts, spec.target)
     num_clusters = count_clusters(spec, label_counts.shape[0])
     clients = Candidates(counts, target, num_clusters, spec, key, present, seconds)
-    return RULES[spec.rule].cluster(clients)
+    cluster: Any = RULES[spec.rule].cluster(clients)
+    shape, dtype = getattr(cluster, "shape", None), getattr(cluster, "dtype", type(cluster))
+    if shape != (label_counts.shape[0],) or not jnp.issubdtype(dtype, jnp.integer):
+        raise TypeError(
+            f"cefl.clustering.rule={spec.rule!r} returns {dtype} of shape {shape}; it needs to "
+            f"return i32[{label_counts.shape[0]}], the cluster of each client"
+        )
+    return cluster
 
 
 def count_clusters(spec: ClusteringSpec, num_clients: int) -> int:

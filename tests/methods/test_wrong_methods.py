@@ -1,0 +1,146 @@
+"""A method or a rule that a script adds wrongly is named before anything is compiled."""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+import pytest
+
+from cefl_jax import config, program
+from cefl_jax.methods import METHODS
+from cefl_jax.methods.base import Method, MethodInfo
+from cefl_jax.methods.local_model import LocalModel
+from cefl_jax.specs import setting
+from cefl_jax.stages import clustering
+from cefl_jax.stages.traits import MethodTraits
+from tests import world
+
+WHOLE = MethodTraits(server="none")
+
+
+@dataclasses.dataclass(frozen=True)
+class Silent:
+    share: float = 0.5
+
+
+@dataclasses.dataclass(frozen=True)
+class Said:
+    share: float = setting(0.5, "share of the way")
+
+
+def make_wrong(change):
+    """A maker of a method whose round is FedAvg's, changed."""
+
+    def make(context):
+        whole = LocalModel.of(context)
+
+        def round(state, hparams):
+            decision = whole.decide(state)
+            trained = whole.train(state, decision.plan, hparams)
+            return change(*whole.finish_average(state, decision, trained))
+
+        return whole.method(round)
+
+    return make
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (lambda state, metrics: state, "its round returns a LocalModelState; it needs to return"),
+        (lambda state, metrics: None, "its round returns a NoneType"),
+        (lambda state, metrics: (state, 0.5), "its round returns a tuple"),
+        (
+            lambda state, metrics: (state._replace(params=None), metrics),
+            "params[0]['Dense_0']['bias'] is nothing, and was float32[",
+        ),
+        (
+            lambda state, metrics: (state._replace(memory=jnp.zeros(3)), metrics),
+            "memory is float32[3], and was nothing",
+        ),
+    ],
+)
+def test_a_round_that_returns_anything_else_is_named(monkeypatch, change, words):
+    monkeypatch.setitem(METHODS, "mine", MethodInfo(make_wrong(change), WHOLE))
+    setup = world.make_setup({"method.name": "mine"})
+    start, step = program.make_round(setup)
+    arrays = program.put_inputs(setup)
+    traced = jax.jit(start).trace(jax.random.key(0), *arrays[1:])  # not as eval_shape: 64 bits
+    state = jax.tree.unflatten(jax.tree.structure(traced.out_info), traced.jaxpr.out_avals)
+    with pytest.raises(TypeError) as caught:
+        jax.jit(step).trace(state, *arrays)
+    assert str(caught.value).startswith("method 'mine': its round returns a ")
+    assert words in str(caught.value)
+
+
+def test_clients_of_whole_models_have_no_server(monkeypatch):
+    info = MethodInfo(make_wrong(Method), MethodTraits(server="cloud"))
+    monkeypatch.setitem(METHODS, "mine", info)
+    setup = world.make_setup({"method.name": "mine"})
+    with pytest.raises(ValueError, match=r"^method 'mine': .* server='none'$"):
+        program.make_method(setup, setup.data, setup.network)
+
+
+def test_a_server_that_there_is_not():
+    with pytest.raises(ValueError, match=r"^server='node' .* known: matched, cloud, none$"):
+        MethodTraits(server="node")
+
+
+@pytest.mark.parametrize(
+    ("settings", "traced", "words"),
+    [
+        (Silent, (), "share of a method's settings says nothing of itself"),
+        (Said, ("shares",), "needs to be a tuple of names among its settings, ['share']"),
+    ],
+)
+def test_settings_that_do_not_say_what_is_needed(settings, traced, words):
+    made = {"make": make_wrong(Method), "traits": WHOLE, "settings": settings, "traced": traced}
+    with pytest.raises(ValueError) as caught:  # noqa: PT011  # words, below
+        MethodInfo(**made)
+    assert words in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("table", "value", "words"),
+    [
+        (METHODS, make_wrong(Method), "needs to be a methods.base.MethodInfo"),
+        (clustering.RULES, len, "needs to be a stages.clustering.Rule"),
+        (clustering.RULES, clustering.Rule(len, ("num_cluster",)), "that reads fields among"),
+    ],
+)
+def test_what_is_no_method_and_no_rule_is_named_when_settings_are_made(
+    monkeypatch, table, value, words
+):
+    monkeypatch.setitem(table, "mine", value)
+    with pytest.raises(ValueError) as caught:  # noqa: PT011  # words, below
+        config.to_spec(config.default_config())
+    assert "['mine']" in str(caught.value)
+    assert words in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("rule", "words"),
+    [
+        (lambda clients: jnp.zeros(6, jnp.int32), "returns int32 of shape (6,)"),
+        (lambda clients: jnp.zeros(7), "returns float32 of shape (7,)"),
+        (lambda clients: None, "returns <class 'NoneType'> of shape None"),
+    ],
+)
+def test_a_rule_that_returns_no_cluster_of_each_client_is_named(monkeypatch, rule, words):
+    monkeypatch.setitem(clustering.RULES, "mine", clustering.Rule(rule))
+    setup = world.make_setup({"cefl.clustering.rule": "mine"})
+    arrays = jax.random.key(0), setup.data, setup.network
+    with pytest.raises(TypeError) as caught:
+        jax.eval_shape(program.simulate_rounds(setup), *arrays)
+    assert str(caught.value).startswith(f"cefl.clustering.rule='mine' {words}")
+
+
+def test_a_run_of_a_method_says_nothing_of_the_settings_of_another(monkeypatch):
+    info = MethodInfo(make_wrong(lambda *made: made), WHOLE, Said, traced=("share",))
+    monkeypatch.setitem(METHODS, "mine", info)
+    spec = config.make_spec({"method.name": "fedprox", "fedprox.mu": 0.5})
+    noted = config.to_dict(spec)
+    assert noted["fedprox"] == {"mu": 0.5}
+    assert not {"mine", "scaffold"} & set(noted)
+    assert config.to_spec(noted) == spec
+    assert config.to_dict(config.make_spec({"method.name": "mine"}))["mine"] == {"share": 0.5}
