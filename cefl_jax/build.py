@@ -126,7 +126,8 @@ def make_setup(spec: Spec, dataset: Dataset, parts: list[Int[np.ndarray, "_"]]) 
     data = make_federated(dataset, parts, spec.data.normalization)
     network, device_names = make_network(spec, len(parts))
     spec = resolve(spec, mesh, len(parts))
-    effective, traffic = effective_spec(spec, info), info.traffic(spec)
+    effective = effective_spec(spec, info)
+    traffic = info.traffic(effective)
     work = measure_workload(
         spec.model,
         sample_shape,

@@ -50,8 +50,8 @@ def claim(
     Returns:
       The folder, and the Checkpoint with which the run in it goes on, or None.
     Raises:
-      ValueError: one line, as `claim.check_workdir`, and where the folder holds another run, or one
-        that has gone further than this is to go. Nothing has been changed then.
+      ValueError: one line, as `workdir.check_workdir`, and where the folder holds another run, or
+        one that has gone further than this is to go. Nothing has been changed then.
     """
     run = setup.spec.run
     options = run.checkpoint_keep, run.checkpoint_async, warn
@@ -197,7 +197,7 @@ def run(
     Args:
       setup: Setup.
       workdir: workdir.Workdir, or what does as it does; with config and partition written.
-      display: progress.Display, or what does as it does.
+      display: console.Display, or what does as it does.
       meanwhile: called once, while the compiler is at work.
       compile: in place of `compile_program`, with its arguments and results.
       past: from which it goes on, from `claim`.

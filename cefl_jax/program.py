@@ -106,8 +106,15 @@ def simulate_rounds(setup: Setup) -> Callable:
     Returns:
       `simulate(key, data, network) -> (Decision, Ledger)` of every round, leaves [rounds, ...]; the
       Ledgers are cumulative.
+    Raises:
+      ValueError: for a method of which no clients train.
     """
     planner, num_kinds = setup.planner, len(setup.device_names)
+    if planner.traits.pools_data:
+        raise ValueError(
+            f"method.name={setup.spec.method.name!r}: no clients train, so that nothing is decided; "
+            "choose another method"
+        )
 
     def simulate(key, data, network):
         def one(carry, index):
@@ -206,7 +213,7 @@ def compile_program(
 
     Args:
       setup: Setup.
-      display: progress.Display.
+      display: console.Display.
       meanwhile: called once, while the compiler is at work.
     Returns:
       The first state, the compiled `advance`, its other arguments, and seconds of compilation.

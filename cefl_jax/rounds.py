@@ -27,7 +27,7 @@ class Rounds:
     Args:
       setup: Setup.
       workdir: workdir.Workdir.
-      display: progress.Display.
+      display: console.Display.
       past: Checkpoint from which it goes on, or None.
       watch: preemption.PreemptionGuard.
     """

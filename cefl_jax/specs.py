@@ -458,7 +458,7 @@ class Spec:
         Args:
           changes: {dotted path: value}, such as {"train.rounds": 5}.
         Raises:
-          TypeError: for a path that is no field.
+          AttributeError, TypeError: for a path that is no field.
         """
         spec = self
         for path, value in changes.items():

@@ -1,7 +1,7 @@
 """Prints every setting, with its default, its meaning and the values that it may have.
 
 python -m cefl_jax.config            a table in Markdown
-python -m cefl_jax.config --python   configs/default.py
+python -m cefl_jax.config --python   configs/default.py, but for what was seen with it
 """
 
 import argparse

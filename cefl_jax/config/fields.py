@@ -25,7 +25,7 @@ class Field(NamedTuple):
     default: Any
     meaning: str
     choices: tuple[str, ...]
-    open: bool  # choices are the keys of a table that a script may add to
+    open: bool  # choices are the names in a table of methods, rules, data sets, models, networks
     least: float | None
     most: float | None
     above: float | None
@@ -93,7 +93,10 @@ def _walk(
         path, hint, of = prefix + field.name, hints(group)[field.name], field.metadata.get("of")
         here = clauses
         if of:
-            here = ({METHOD: tuple(key for key, m in METHODS.items() if getattr(m.traits, of))},)
+            here = (
+                *clauses,
+                {METHOD: tuple(key for key, m in METHODS.items() if getattr(m.traits, of))},
+            )
         if not dataclasses.is_dataclass(hint):
             yield path, hint, field, here
         elif not prefix and field.name in METHODS and METHODS[field.name].settings:

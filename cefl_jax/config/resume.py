@@ -1,4 +1,4 @@
-"""What may change when a run is gone on with, and what would make it another run."""
+"""Which settings may differ when resuming a run."""
 
 from pathlib import Path
 from typing import Any
@@ -20,7 +20,7 @@ FREE = (
     "run.save_trace",
 )
 CHOSEN = ("run.client_chunk", "run.distill_parts")  # automatically, and may be others elsewhere
-MOST = 5  # of the differing fields that are told
+MAX_NAMED = 5  # of the differing fields that are told
 
 
 def check(earlier: dict[str, Any], now: dict[str, Any], path: str | Path) -> None:
@@ -46,9 +46,9 @@ def check(earlier: dict[str, Any], now: dict[str, Any], path: str | Path) -> Non
         if before.get(field) != after.get(field)
     ]
     if differing:
-        more = f" and {len(differing) - MOST} more" if len(differing) > MOST else ""
+        more = f" and {len(differing) - MAX_NAMED} more" if len(differing) > MAX_NAMED else ""
         raise SettingError(
-            f"--workdir={path} holds a run with other settings: {', '.join(differing[:MOST])}"
+            f"--workdir={path} holds a run with other settings: {', '.join(differing[:MAX_NAMED])}"
             f"{more}; set them alike to go on with it, pass --overwrite to replace it, or choose "
             "another folder"
         )

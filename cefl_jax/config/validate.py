@@ -26,15 +26,11 @@ def check_fields(spec: Spec) -> None:
         if field.choices and value not in field.choices:
             known = ", ".join(field.choices)
             raise SettingError(f"{path}={value!r} is unknown; known: {known}")
-        if field.least is not None and not all(
-            field.least <= number <= _most(field) for number in numbers
-        ):
-            wanted = f"at least {field.least}"
-            wanted = wanted if field.most is None else f"from {field.least} to {field.most}"
+        least = -math.inf if field.least is None else field.least
+        most = math.inf if field.most is None else field.most
+        bounded = field.least is not None or field.most is not None
+        if bounded and not all(least <= number <= most for number in numbers):
+            wanted = f"at least {least}" if most == math.inf else f"from {least} to {most}"
             raise SettingError(f"{path}={value}: needs to be {wanted}")
         if field.above is not None and not all(number > field.above for number in numbers):
             raise SettingError(f"{path}={value}: needs to be more than {field.above}")
-
-
-def _most(field):
-    return math.inf if field.most is None else field.most

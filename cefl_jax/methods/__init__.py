@@ -33,6 +33,12 @@ METHODS: dict[str, MethodInfo] = {
 def spec_class() -> Any:
     """Returns the dataclass of all settings: Spec, and a group for each method that has its own."""
     own = {name: info.settings for name, info in METHODS.items() if getattr(info, "settings", None)}
+    for name in own:
+        if not name.isidentifier() or name in {field.name for field in dataclasses.fields(Spec)}:
+            raise ValueError(
+                f"methods.METHODS[{name!r}]: settings of a method are a group of its name, which "
+                "needs to be an identifier and no group of every run; rename it"
+            )
     return _spec_class(tuple(own.items()))
 
 
@@ -44,4 +50,16 @@ def default_spec() -> Any:
 @functools.cache
 def _spec_class(groups):
     fields = [(name, group, group()) for name, group in groups]
-    return dataclasses.make_dataclass("Spec", fields, bases=(Spec,), frozen=True)
+    namespace = {"__reduce__": _reduce}  # pickle would look for the class in a module
+    return dataclasses.make_dataclass(
+        "Spec", fields, bases=(Spec,), frozen=True, namespace=namespace
+    )
+
+
+def _reduce(spec):
+    return _restore, tuple(vars(spec).items())
+
+
+def _restore(*values):
+    """The settings of an unpickled run, with methods that are known here."""
+    return spec_class()(**dict(values))

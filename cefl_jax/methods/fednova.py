@@ -5,7 +5,8 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float32, Int32
+import numpy as np
+from jaxtyping import Array, Float32
 
 from cefl_jax.methods.base import Method, MethodContext, MethodInfo
 from cefl_jax.methods.local_model import LocalModel
@@ -25,15 +26,17 @@ def make_fednova(context: MethodContext) -> Method:
     """Makes FedNova: clients that make more steps do not pull the model towards their own optimum.
 
     The model moves by tau_eff times the average, weighted by examples, of the clients' normalised
-    changes (x_i - x) / |a_i|_1, where tau_eff is the average of |a_i|_1. With equal numbers of
-    steps, and without the server's momentum, it is FedAvg. A round of which nothing counts changes
-    nothing. Clients' steps are those of SGD, with momentum or without.
+    changes (x_i - x) / |a_i|_1, where tau_eff is the average of |a_i|_1. A client that leaves early
+    has the full weight of its examples. With equal numbers of steps, and without the server's
+    momentum, it is FedAvg. A round of which nothing counts changes nothing. Clients' steps are
+    those of SGD, with momentum or without.
 
     Reference:
       Wang, Liu, Liang, Joshi and Poor, Tackling the objective inconsistency problem in
       heterogeneous federated optimization, NeurIPS 2020, equation 5, theorem 3 and algorithm 1.
     """
     whole = LocalModel.of(context)
+    lengths = local_lengths(whole.planner.bounds.steps, whole.spec.train.optimizer.momentum)
 
     def start(params):
         return jax.tree.map(jnp.zeros_like, params)
@@ -41,7 +44,9 @@ def make_fednova(context: MethodContext) -> Method:
     def round(state, hparams):
         decision = whole.decide(state)
         plan = decision.plan
-        length = local_length(plan.steps, whole.spec.train.optimizer.momentum)
+        length = lengths.at[plan.steps].get(mode="clip")
+        # By examples, whatever part of its steps a client made: that is what the length is for.
+        plan = plan._replace(weight=jnp.where(plan.weight > 0, plan.sizes, 0).astype(jnp.float32))
         normalised = plan._replace(weight=plan.weight / jnp.maximum(length, 1.0))
         trained = whole.train(state, normalised, hparams)
         weight = exclude_clients(plan, trained.out).weight
@@ -65,31 +70,25 @@ def make_fednova(context: MethodContext) -> Method:
     return whole.method(round, start)
 
 
-def local_length(steps: Int32[Array, "K"], momentum: float) -> Float32[Array, "K"]:
-    """Returns |a_i|_1: the sum of the weights of a client's gradients in its change, over the rate.
+def local_lengths(max_steps: int, momentum: float) -> Float32[Array, "lengths"]:
+    """Returns |a_i|_1, f32[S + 1], of clients with 0 to `max_steps` local steps.
 
-    A gradient counts in its own step and, with momentum rho, in the later ones as rho, rho^2, ...
+    It is the sum of the weights of a client's gradients in its change, over the rate: a gradient
+    counts in its own step and, with momentum rho, in the later ones as rho, rho^2, ...
 
     Args:
-      steps: local steps of each client.
-      momentum: static rho, below 1 unless it is 0.
+      max_steps: static S.
+      momentum: static rho.
     """
-    tau = steps.astype(jnp.float32)
-    if not momentum:
-        return tau
-    return (tau - momentum * (1.0 - momentum**tau) / (1.0 - momentum)) / (1.0 - momentum)
+    of_gradient = np.cumsum(momentum ** np.arange(max_steps))  # of the last one, the last but one
+    return jnp.asarray(np.append(0.0, np.cumsum(of_gradient)), jnp.float32)
 
 
 def _check_sgd(spec: Any) -> None:
-    optimizer = spec.train.optimizer
-    if optimizer.name != "sgd":
+    if spec.train.optimizer.name != "sgd":
         raise ValueError(
-            f"train.optimizer.name={optimizer.name!r}: fednova knows the length of the steps of sgd "
-            "alone; set it to 'sgd'"
-        )
-    if optimizer.momentum == 1:
-        raise ValueError(
-            "train.optimizer.momentum=1.0: with fednova it needs to be less than 1; lower it"
+            f"train.optimizer.name={spec.train.optimizer.name!r}: fednova knows the length of the "
+            "steps of sgd alone; set it to 'sgd'"
         )
 
 

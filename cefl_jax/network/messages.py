@@ -124,7 +124,15 @@ def count_bytes(sent: Sent) -> Int64[Array, "links messages"]:
     """Returns the bytes of what was sent, i64[LINKS, MESSAGES], 0 where nothing was.
 
     To be read within `jax.enable_x64(True)` while tracing.
+
+    Raises:
+      ValueError: for a link or a message that is not among `LINKS` and `MESSAGES`.
     """
+    messages = {name for row in sent.values() for name in row}
+    if unknown := (sent.keys() - set(LINKS)) | (messages - set(MESSAGES)):
+        raise ValueError(
+            f"unknown links or messages {sorted(unknown)}; known: {', '.join((*LINKS, *MESSAGES))}"
+        )
     with jax.enable_x64(True):
 
         def total(parts):

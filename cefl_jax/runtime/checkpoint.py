@@ -58,13 +58,13 @@ class Checkpoints:
         self._saving = None
 
     def save(self, round: int, leaves: dict[str, np.ndarray], facts: dict[str, Any]) -> None:
-        """Saves what `leaves.flatten` made of a state; waits for the save before it.
+        """Saves what `flatten` made of a state; waits for the save before it.
 
         A save that fails is told, and leaves the checkpoints before it as they were.
 
         Args:
           round: rounds done.
-          leaves: from `leaves.flatten`.
+          leaves: from `flatten`.
           facts: what JSON can hold; of its `score`, or None, the best is the largest.
         """
         self.wait()

@@ -164,7 +164,7 @@ def read_batches(
     there: Bool[Array, "*rows"],
     num_examples: int,
 ) -> Int32[Array, "*rows B"]:
-    """Reads batches by one flat index of row and local step; see `indexing`.
+    """Reads batches by one flat index of row and local step; see `numerics.at_pairs`.
 
     Args:
       batches: i32[K, S, B] of `draw_batches`.

@@ -1,13 +1,14 @@
 """Settings: what is taken, and what each wrong one is told."""
 
 import json
+import pickle
 
 import pytest
 
 from cefl_jax import config
 from cefl_jax.config import SettingError
 from cefl_jax.config.fields import choices, defaults
-from cefl_jax.methods import default_spec
+from cefl_jax.methods import METHODS, default_spec
 
 
 def spec_with(settings):
@@ -365,3 +366,17 @@ def test_a_normalisation_of_other_channels():
 def test_a_placeholder_keeps_its_type():
     with pytest.raises(TypeError):
         config.default_config().cefl.clustering.max_size = "large"
+
+
+def test_settings_can_be_pickled():
+    spec = config.make_spec({"method.name": "fedprox", "fedprox.mu": 0.5})
+    again = pickle.loads(pickle.dumps(spec))
+    assert again == spec
+    assert hash(again) == hash(spec)
+
+
+@pytest.mark.parametrize("name", ["run", "my-method"])
+def test_a_method_whose_settings_cannot_be_a_group_is_named(monkeypatch, name):
+    monkeypatch.setitem(METHODS, name, METHODS["fedprox"])
+    with pytest.raises(ValueError, match=rf"^methods\.METHODS\['{name}'\]: .* rename it$"):
+        config.default_config()

@@ -1,5 +1,6 @@
 """Texts on fields: whatever they are, they are settings or are refused in one line."""
 
+import dataclasses
 import json
 
 import pytest
@@ -10,7 +11,7 @@ from cefl_jax import config
 from cefl_jax.config import SettingError
 from cefl_jax.methods import default_spec
 
-VALID = config.to_dict(default_spec())
+VALID = dataclasses.asdict(default_spec())
 
 
 def paths(tree, prefix=""):

@@ -7,6 +7,7 @@ import jax
 import numpy as np
 import pytest
 
+from cefl_jax.methods.fednova import local_lengths
 from cefl_jax.methods.fedopt import FedoptSpec, Moments, server_update
 from cefl_jax.types import Purpose, round_key
 from tests.compare import assert_close
@@ -91,9 +92,11 @@ def follow_fednova(run, momentum):
     x = layers(run.states[0].params)
     u = zeros_like(x)
     for index, metrics in enumerate(run.metrics):
-        x, u, loss = whole_model.fednova(
-            x, u, clients_of(run, index), sgd_of(run.setup.spec), momentum
-        )
+        clients = [  # weighted by all their examples
+            client._replace(weight=(client.weight > 0) * len(run.setup.partition[client.index]))
+            for client in clients_of(run, index)
+        ]
+        x, u, loss = whole_model.fednova(x, u, clients, sgd_of(run.setup.spec), momentum)
         check(run, index, x, loss, metrics)
         assert_close(layers(run.states[index + 1].memory), u, CLOSE)
 
@@ -214,6 +217,15 @@ def test_fedopt_with_every_option_of_the_optimizer(optimizer):
     run = play("fedopt", EVERYTHING | changes)
     everybody_finishes(run)
     follow_fedopt(run)
+
+
+@pytest.mark.parametrize("momentum", [0.0, 0.9, 0.9999, 1.0])
+def test_lengths_of_local_steps(momentum):
+    """Of t steps, gradient k counts in each of the steps k to t."""
+    expected = [
+        sum(momentum ** (step - k) for k in range(t) for step in range(k, t)) for t in range(9)
+    ]
+    assert_close(local_lengths(8, momentum), expected, 1e-6, each=True)
 
 
 @pytest.mark.parametrize("momentum", [0.0, 0.6])

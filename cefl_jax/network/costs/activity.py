@@ -43,7 +43,13 @@ def paid(devices: Devices, computing_s: Any, sending_s: Any = None) -> Activity:
 
 
 def phase_seconds(**seconds: Any) -> Float32[Array, "phases"]:
-    """Returns the seconds f32[] of some phases as f32[PHASES], 0 for the others."""
+    """Returns the seconds f32[] of some phases as f32[PHASES], 0 for the others.
+
+    Raises:
+      ValueError: for a name that is not among `schedule.PHASES`.
+    """
+    if unknown := seconds.keys() - set(PHASES):
+        raise ValueError(f"unknown phases {sorted(unknown)}; known: {', '.join(PHASES)}")
     rows = (jnp.where(np.array(PHASES) == name, spent, 0.0) for name, spent in seconds.items())
     return sum(rows, jnp.zeros(len(PHASES)))
 

@@ -36,7 +36,7 @@ _AXES = {
     "edge_load": "[round, edge node]",
     "available": "[round, client]",
 }
-_MOST = {"shadow_db": 100.0, "edge_load": 10.0}  # either way; beyond it a unit must be wrong
+_MAX = {"shadow_db": 100.0, "edge_load": 10.0}  # either way; beyond it a unit must be wrong
 _NUMBERS = "iuf"  # kinds of NumPy dtypes
 
 
@@ -70,15 +70,19 @@ def read_trace(path: str | Path | None, rounds: int, num_clients: int, num_edges
         "available": (clients,),
     }
 
+    def check(name, dtype, shape):
+        _check_kind(name, dtype)
+        _check_shape(name, shape, rounds, sides[name])
+
     try:
         if place.lower().endswith(".csv"):
             content = read_bytes(place, max(MAX_CSV_BYTES, 8 * cells))
             arrays = {"available": _parse_csv(decode(content))}
         else:
-            arrays = _read_npz(place, max(MAX_BYTES, 8 * cells * (num_edges + 2)))
+            most = max(MAX_BYTES, 8 * cells * (num_edges + 2))
+            arrays = _read_npz(place, most, check)
         for name, array in arrays.items():
-            _check_kind(name, array.dtype)
-            _check_shape(name, array.shape, rounds, sides[name])
+            check(name, array.dtype, array.shape)
             _check_values(name, array)
     except MissingError as error:
         remedy = "there is no such file; record one with run.save_trace=True, or name another"
@@ -128,8 +132,11 @@ def _parse_csv(text):
     return np.frombuffer(b"".join(rows), bool).reshape(len(rows), -1 if rows else 0)
 
 
-def _read_npz(path, max_bytes):
-    """The arrays of an npz file by name, which together unpack to no more than `max_bytes`."""
+def _read_npz(path, max_bytes, check):
+    """The arrays of an npz file by name, which together unpack to no more than `max_bytes`.
+
+    `check` is called with name, dtype and shape of an array before its values are unpacked.
+    """
     check_file(path, max_bytes)
     try:
         with zipfile.ZipFile(path) as archive, warnings.catch_warnings():
@@ -142,7 +149,7 @@ def _read_npz(path, max_bytes):
                     f"would take {size} bytes, and a trace may take {max_bytes}; record one of "
                     "fewer rounds"
                 )
-            return {name: _read_array(archive, info) for name, info in infos.items()}
+            return {name: _read_array(archive, name, info, check) for name, info in infos.items()}
     except InputFileError:
         raise
     except Exception as error:  # zipfile, zlib and NumPy have a dozen kinds for damaged files
@@ -152,8 +159,13 @@ def _read_npz(path, max_bytes):
         ) from error
 
 
-def _read_array(archive, info):
+def _read_array(archive, name, info, check):
     """One array, of no more bytes than the table of the file says, whose checksum has to hold."""
+    with archive.open(info) as stream:
+        if np.lib.format.read_magic(stream) != (1, 0):
+            raise InputFileError(f"{name} is not of version 1.0 of the npy format; save it as such")
+        shape, _, dtype = np.lib.format.read_array_header_1_0(stream)
+    check(name, dtype, shape)
     with archive.open(info) as stream:
         content = io.BytesIO(stream.read(info.file_size))
     return np.lib.format.read_array(content, allow_pickle=False)
@@ -203,7 +215,7 @@ def _check_values(name, array):
         plain = array.view(np.uint8) if array.dtype == bool else array  # any byte can be there
         bad, wanted = (plain != 0) & (plain != 1), "0 or 1"
     else:
-        plain, most = array, _MOST[name]
+        plain, most = array, _MAX[name]
         with np.errstate(invalid="ignore"):
             bad = ~((array >= -most) & (array <= most))
         wanted = f"a number from {-most:g} to {most:g}"

@@ -7,8 +7,10 @@ import numpy as np
 import pytest
 from hypothesis import assume, given, settings
 
+from cefl_jax.network.costs.activity import phase_seconds
 from cefl_jax.network.costs.split import split_cost
 from cefl_jax.network.ledger import RoundCost
+from cefl_jax.network.messages import count_bytes
 from cefl_jax.network.schedule import PHASES, simulate
 from cefl_jax.network.step_times import Task
 from cefl_jax.network.topology import Devices
@@ -136,3 +138,11 @@ def test_who_takes_no_part_draws_nothing(case):
     served = np.isin(np.arange(rounds.SERVERS), placed[started])
     np.testing.assert_array_equal(np.asarray(bill.energy_j)[servers] > 0, served)
     assert (bill.energy_j[-2] > 0) == started.any()
+
+
+def test_a_phase_a_link_or_a_message_that_there_is_not_is_named():
+    with pytest.raises(ValueError, match=r"^unknown phases \['avraging'\]; known: "):
+        phase_seconds(avraging=1.0)
+    for sent in ({"client_upp": {"model": [(1, 4)]}}, {"client_up": {"modell": [(1, 4)]}}):
+        with pytest.raises(ValueError, match=r"^unknown links or messages "):
+            count_bytes(sent)

@@ -269,7 +269,12 @@ class TestRefuses:
 
     def test_objects_are_never_unpickled(self, tmp_path):
         path = saved(tmp_path, available=np.array([[Loud()] * N] * R))
-        assert refusal(path).startswith("is not a whole npz file: Object arrays cannot be loaded")
+        assert refusal(path).startswith("available has values of type 'object', and needs booleans")
+
+    def test_nothing_is_unpacked_of_an_array_that_does_not_fit(self, tmp_path, monkeypatch):
+        path = saved(tmp_path, available=np.ones((R, N + 1), bool))
+        monkeypatch.setattr(np.lib.format, "read_array", pytest.fail)
+        assert refusal(path).startswith(f"available has {N + 1} clients, and the run has {N}")
 
     def test_a_file_that_unpacks_to_too_much(self, tmp_path, monkeypatch):
         monkeypatch.setattr(trace_file, "MAX_BYTES", 2**20)
