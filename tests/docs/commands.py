@@ -1,11 +1,10 @@
 """Takes the commands of a page as far as is wanted.
 
-    python -m tests.docs.commands PAGE check|trace|run
+    python -m tests.docs.commands PAGE check|run
 
 - `check`: a run's settings, data, network and model are made, and nothing is compiled. What it
   would leave for the commands after it is left: its settings, and its trace. Of an experiment and
   a benchmark the options are looked up in its help.
-- `trace`: the rounds of runs are traced as well.
 - `run`: runs are run, in a small form, and so are reports.
 """
 
@@ -82,12 +81,9 @@ def check_run(options, mode):
         with flagsaver.flagsaver():
             main.main(main.parse(["main", *options, *make_small(options)]))
         return
-    options = [*options, *make_small(options)] if mode == "trace" else options
     with flagsaver.flagsaver(), mock.patch.object(distributed, "join"):
         setup = main.check(main.parse(["main", *options]))
         folder = pathlib.Path(main._WORKDIR.value)
-    if mode == "trace":
-        trace_rounds(setup)
     folder.mkdir(exist_ok=True)
     (folder / "config.json").write_text(json.dumps(config.to_dict(setup.spec)))
     if setup.spec.run.save_trace:

@@ -83,8 +83,8 @@ def take(root, mode):
     assert done.returncode == 0, done.stderr
 
 
-def test_every_addition_is_traced(extended):
-    take(extended, "trace")
+def test_every_addition_is_taken(extended):
+    take(extended, "check")
 
 
 @pytest.mark.slow

@@ -116,7 +116,13 @@ def test_the_zoo_makes_the_convolutions_that_its_page_names():
     assert {pool for *_, pool in ZOO} == {False, True}
 
 
-@pytest.mark.parametrize("case", CASES, ids=str)
+@pytest.mark.parametrize(
+    "case",
+    [  # of the models' layers every other one by default
+        pytest.param(case, marks=pytest.mark.slow) if case in ZOO[1::2] else case for case in CASES
+    ],
+    ids=str,
+)
 def test_value_and_gradients_equal_the_loop_over_taps(case):
     lowerings = EXACT + fitting(case[1])
     wanted = expected(case, drawn(case))
