@@ -176,7 +176,7 @@ def _check_name(dataset, path):
 
 
 def archive_bytes(setup: Setup) -> int:
-    """Bytes of the features that a round keeps for distillation, on each device."""
+    """Returns the bytes of the features that a round keeps for distillation, on each device."""
     spec = setup.planner.spec
     if spec.cefl.distill.rule == "none":
         return 0
@@ -186,7 +186,7 @@ def archive_bytes(setup: Setup) -> int:
 
 
 def make_partition(spec: Spec, labels: Int[np.ndarray, "n"]) -> list[Int[np.ndarray, "_"]]:
-    """Example indices of each client, as the settings say."""
+    """Returns the example indices of each client, as the settings say."""
     settings, seed = spec.data.partition, spec.seed
     count = settings.num_clients
     match settings.name:
@@ -226,7 +226,7 @@ def make_network(spec: Spec, num_clients: int) -> tuple[Network, tuple[str, ...]
 
 
 def resolve(spec: Spec, mesh: parallel.EdgeMesh, num_clients: int) -> Spec:
-    """The settings as they will hold: what was left automatic chosen, the clients counted.
+    """Returns the settings as they will hold: what was left automatic chosen, the clients counted.
 
     What nothing reads stays automatic, None.
     """
@@ -250,7 +250,7 @@ def resolve(spec: Spec, mesh: parallel.EdgeMesh, num_clients: int) -> Spec:
 
 
 def count_most_items(effective: Spec, traits: MethodTraits) -> int:
-    """Clusters that a round can have, or clients where they train whole models alone.
+    """Returns the clusters that a round can have, or clients where they train whole models alone.
 
     What is done one after another is one.
     """

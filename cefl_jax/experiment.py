@@ -104,7 +104,7 @@ def conduct(
     past: Checkpoint | None = None,
     watch: PreemptionGuard | None = None,
 ) -> None:
-    """The whole run in front of a person, with all its files; `status.json` says how it ended.
+    """Runs training end to end with display, files and pictures; `status.json` says how it ended.
 
     Args:
       setup: Setup.
@@ -196,8 +196,8 @@ def run(
 
     Args:
       setup: Setup.
-      workdir: workdir.Workdir, or what does as it does; with config and partition written.
-      display: console.Display, or what does as it does.
+      workdir: workdir.Workdir, or one that acts like it; with config and partition written.
+      display: console.Display, or one that acts like it.
       meanwhile: called once, while the compiler is at work.
       compile: in place of `compile_program`, with its arguments and results.
       past: from which it goes on, from `claim`.

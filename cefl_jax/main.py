@@ -51,9 +51,8 @@ HELP = "see python -m cefl_jax.main --help"
 def main(settings: list[tuple[str, str]]) -> None:
     """Runs what the flags and the fields set beside them say.
 
-    What cannot be run ends with one line on standard error and exit status 2; what fails later with
-    one line, where it was to be expected, and 1; what a signal has ended, and the same command goes
-    on with, 75.
+    Exit status: 2 for what cannot be run, with one line on standard error; 1 for a failure while
+    running; 75 where a signal has ended the run, which the same command resumes.
 
     Args:
       settings: from `parse`.
@@ -90,7 +89,7 @@ def begin(
 
 
 def check(settings: list[tuple[str, str]]) -> build.Setup:
-    """The run that the flags describe, checked whole, with nothing compiled or written.
+    """Returns the run that the flags describe, checked whole, with nothing compiled or written.
 
     Args:
       settings: from `parse`.

@@ -66,7 +66,7 @@ class EdgeMesh:
         return self.spread(on_device)(*shared)
 
     def sum(self, f: Callable, num_items: int) -> PyTree:
-        """Sum of `f(i)` over the items, alike on every device; runs inside `spread`.
+        """Returns the sum of `f(i)` over the items, alike on every device; runs inside `spread`.
 
         Args:
           f: from i32[] to a tree of arrays f32[...].
@@ -89,7 +89,7 @@ class EdgeMesh:
 
 
 def choose_num_devices(most_items: int) -> int:
-    """How many devices to spread at most so many items over: all, but none without an item.
+    """Returns the number of devices to use: all, but none without one of the `most_items` items.
 
     On a CPU a device is a core (`runtime.cpu`): one device with two cores leaves them idle most of
     the time, its products being small, and two devices with a core each do not. Of several
@@ -101,7 +101,7 @@ def choose_num_devices(most_items: int) -> int:
 
 
 def make_mesh(num_devices: int, deterministic: bool = True) -> EdgeMesh:
-    """An EdgeMesh of the first `num_devices` devices.
+    """Returns an EdgeMesh of the first `num_devices` devices.
 
     Raises:
       ValueError: when there are fewer, or several processes and more.
@@ -217,7 +217,7 @@ def psum_rows(rows: PyTree) -> PyTree:
 
 
 def total(tree: PyTree) -> PyTree:
-    """Sum over the devices, leaf by leaf; its rounding depends on their number.
+    """Returns the sum over the devices, leaf by leaf; its rounding depends on their number.
 
     Small leaves travel as one array, which takes a fraction of the time of many.
     """

@@ -39,7 +39,7 @@ class Chunk(NamedTuple):
 
 
 def make_hparams(spec: Spec) -> HParams:
-    """The scalars that the compiled program takes as arguments."""
+    """Returns the scalars that the compiled program takes as arguments."""
     distill = spec.cefl.distill
     values = (
         spec.train.optimizer.learning_rate,
@@ -134,7 +134,7 @@ def simulate_rounds(setup: Setup) -> Callable:
 
 
 def make_method(setup: Setup, data: FederatedData, network: Network) -> Method:
-    """The Method that the settings name, closed over a federation and a network."""
+    """Returns the Method that the settings name, closed over a federation and a network."""
     return METHODS[setup.spec.method.name].make(make_context(setup, data, network))
 
 
@@ -145,7 +145,7 @@ def make_context(setup: Setup, data: FederatedData, network: Network) -> MethodC
 
 
 def make_program(setup: Setup) -> tuple[Callable, Callable]:
-    """The two functions of a run, not yet jitted.
+    """Returns the two functions of a run, not yet jitted.
 
     Returns:
       `start(key, data, network) -> state`, and `advance(state, hparams, data, network) ->
@@ -190,7 +190,7 @@ def make_program(setup: Setup) -> tuple[Callable, Callable]:
 def first_round(
     setup: Setup, state: Any, data: FederatedData, network: Network
 ) -> tuple[Int32[Array, ""], Float32[Array, ""]]:
-    """How round 0 will go on the simulated network, before anything is trained.
+    """Returns how round 0 will go on the simulated network, before anything is trained.
 
     Args:
       setup: build.Setup.
@@ -230,20 +230,20 @@ def compile_program(
 
 
 def put_inputs(setup: Setup) -> Inputs:
-    """What the compiled program takes besides the state, on every device."""
+    """Returns what the compiled program takes besides the state, on every device."""
     arrays = make_hparams(setup.spec), setup.data, setup.network
     return jax.device_put(arrays, setup.mesh.everywhere)
 
 
 def begin(setup: Setup, start: jax.stages.Compiled, inputs: Inputs) -> Any:
-    """The first state of a run, by its compiled `start`."""
+    """Returns the first state of a run, by its compiled `start`."""
     return start(jax.random.key(setup.spec.seed), *inputs[1:])
 
 
 def compile_both(
     setup: Setup, inputs: Inputs, meanwhile: Callable[[], object] = lambda: None
 ) -> tuple[jax.stages.Compiled, jax.stages.Compiled]:
-    """The compiled `start` and `advance` of a run, side by side; for any seed.
+    """Returns the compiled `start` and `advance` of a run, side by side; for any seed.
 
     Args:
       setup: Setup.

@@ -46,7 +46,7 @@ def main(arguments: list[str] | None = None) -> None:
 
 
 def parse(arguments: list[str] | None) -> argparse.Namespace:
-    """The options of a command line."""
+    """Returns the options of a command line."""
     parser = _Parser(
         prog="python -m cefl_jax.report",
         allow_abbrev=False,

@@ -147,7 +147,7 @@ class Rounds:
 
 
 def make_record(chunk: Any, rounds: int, done: int, wall_ms: float) -> dict[str, float]:
-    """The flat metrics of one evaluation, over the `rounds` rounds since the one before.
+    """Returns the flat metrics of one evaluation, over the `rounds` rounds since the one before.
 
     Args:
       chunk: program.Chunk, on the host.

@@ -58,7 +58,7 @@ def read_bytes(path: str | Path, most_bytes: int) -> bytes:
 
 
 def check_file(path: str | Path, most_bytes: float) -> int:
-    """The size of a regular file of at most `most_bytes`, in bytes.
+    """Returns the size of a regular file of at most `most_bytes`, in bytes.
 
     Raises:
       InputFileError: the file is missing, of another kind, or too large.
@@ -81,12 +81,12 @@ def check_file(path: str | Path, most_bytes: float) -> int:
 
 
 def read_json(path: str | Path, most_bytes: int, finite: bool = False) -> Any:
-    """What a JSON file holds; as `parse_json` of its `read_bytes`."""
+    """Returns what a JSON file holds; as `parse_json` of its `read_bytes`."""
     return parse_json(read_bytes(path, most_bytes), finite)
 
 
 def parse_json(content: bytes, finite: bool = False) -> Any:
-    """What JSON text holds, as dicts, lists, texts and numbers.
+    """Returns what JSON text holds, as dicts, lists, texts and numbers.
 
     Refused beside what is not JSON: a key that is given twice in a group, more than `MAX_LEVELS`
     levels, a number of thousands of digits, and text that is not Unicode.
@@ -118,7 +118,7 @@ def parse_json(content: bytes, finite: bool = False) -> Any:
 
 
 def decode(content: bytes) -> str:
-    """The text of bytes in UTF-8, less a byte order mark.
+    """Returns the text of bytes in UTF-8, less a byte order mark.
 
     Raises:
       InputFileError: the bytes are something else.
@@ -130,7 +130,7 @@ def decode(content: bytes) -> str:
 
 
 def show(value: object) -> str:
-    """A value in an error message: one short line, whatever it is."""
+    """Returns a value in an error message: one short line, whatever it is."""
     try:
         text = one_line(_SHOWN.repr(value))
     except ValueError:  # Python writes no such number
@@ -139,7 +139,7 @@ def show(value: object) -> str:
 
 
 def one_line(text: object) -> str:
-    """The text with a question mark for each character that would not print."""
+    """Returns the text with a question mark for each character that would not print."""
     return "".join(c if c.isprintable() else "?" for c in str(text))
 
 

@@ -81,10 +81,10 @@ class Purpose(enum.IntEnum):
 
 
 def purpose_key(key: PRNGKeyArray, purpose: Purpose) -> PRNGKeyArray:
-    """The root of all keys of one purpose; no two purposes share a key."""
+    """Returns the root of all keys of one purpose; no two purposes share a key."""
     return jax.random.fold_in(key, int(purpose))
 
 
 def round_key(key: PRNGKeyArray, round_index: Int[ArrayLike, ""], purpose: Purpose) -> PRNGKeyArray:
-    """The key of one purpose in one round."""
+    """Returns the key of one purpose in one round."""
     return jax.random.fold_in(purpose_key(key, purpose), round_index)

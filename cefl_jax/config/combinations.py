@@ -151,7 +151,8 @@ def _check_cluster_sizes(clustering, clients):
             f"cefl.clustering.max_size={most}: {clustering.num_clusters} clusters of that size "
             f"cannot hold train.clients_per_round={clients}; raise it or num_clusters"
         )
-    if rule in ("balanced", "astraea", "random") and clustering.num_clusters > clients:
+    counted = rule != "patent" and "num_clusters" in RULES[rule].reads  # patent forms fewer
+    if counted and clustering.num_clusters > clients:
         raise SettingError(
             f"cefl.clustering.num_clusters={clustering.num_clusters}: needs to be at most "
             f"train.clients_per_round={clients}"

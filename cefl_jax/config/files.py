@@ -25,12 +25,12 @@ NAMING = ("seed", "method.name", "data.name", "model.name")
 
 
 def is_json(location: str) -> bool:
-    """Whether a location names a JSON file and not Python."""
+    """Returns whether a location names a JSON file and not Python."""
     return _split(location)[0].lower().endswith(".json")
 
 
 def run_config_file(location: str) -> config_dict.ConfigDict:
-    """What the `get_config` of a Python file returns.
+    """Returns what the `get_config` of a Python file returns.
 
     Args:
       location: `FILE` for `get_config()`, or `FILE:TEXT` for `get_config("TEXT")`.
@@ -50,7 +50,7 @@ def run_config_file(location: str) -> config_dict.ConfigDict:
 
 
 def read_config_json(location: str) -> dict[str, Any]:
-    """What a run's `config.json` holds.
+    """Returns what a run's `config.json` holds.
 
     Args:
       location: the file, of at most `MAX_JSON_BYTES`.

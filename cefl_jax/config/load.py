@@ -29,7 +29,7 @@ def default_config() -> config_dict.ConfigDict:
 
 
 def load(location: str) -> config_dict.ConfigDict:
-    """The config that a file makes, its fields complete and their values not yet checked.
+    """Returns the config that a file makes, its fields complete and their values not yet checked.
 
     Args:
       location: a Python `FILE`, whose `get_config()` is called, or `FILE:TEXT` for
@@ -66,7 +66,7 @@ def set_field(config: config_dict.ConfigDict, path: str, text: str) -> None:
 
 
 def to_spec(config: Any) -> Spec:
-    """The checked settings of a config.
+    """Returns the checked settings of a config.
 
     Args:
       config: ConfigDict or nested dict with all fields of `default_config`, and no other; groups
@@ -102,7 +102,7 @@ def make_spec(*changes: Mapping[str, Any]) -> Spec:
 
 
 def typed(path: str, value: Any) -> Any:
-    """The value of a field as its type has it: ints serve as floats, lists as tuples.
+    """Returns the value of a field as its type has it: ints serve as floats, lists as tuples.
 
     Raises:
       SettingError: for an unknown field, a group of fields, or a value that is not of its type.

@@ -16,7 +16,7 @@ BOOLEANS = {"true": True, "1": True, "false": False, "0": False}
 
 
 def convert(hint: Any, value: Any, path: str) -> Any:
-    """A value of the field's type; ints serve as floats, and lists or one number as tuples.
+    """Returns a value of the field's type; ints serve as floats, and lists or one number as tuples.
 
     Args:
       hint: type hint of the field.
@@ -46,7 +46,7 @@ def convert(hint: Any, value: Any, path: str) -> Any:
 
 
 def parse(hint: Any, text: str, path: str) -> Any:
-    """The value that a text stands for; arguments and errors as of `convert`."""
+    """Returns the value that a text stands for; arguments and errors as of `convert`."""
     kind = type_of(hint)
     if text == "None":
         return convert(hint, None, path)
@@ -59,12 +59,12 @@ def parse(hint: Any, text: str, path: str) -> Any:
 
 
 def type_of(hint: Any) -> Any:
-    """The type that a hint allows besides None."""
+    """Returns the type that a hint allows besides None."""
     return typing.get_args(hint)[0] if is_optional(hint) else hint
 
 
 def is_optional(hint: Any) -> bool:
-    """Whether a hint allows None."""
+    """Returns whether a hint allows None."""
     return isinstance(hint, types.UnionType)
 
 

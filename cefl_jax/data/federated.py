@@ -56,7 +56,7 @@ class FederatedData(NamedTuple):
         return self.offsets[1:] - self.offsets[:-1]
 
     def normalise(self, images: Real[AnyArray, "*B I"]) -> Float32[Array, "*B I"]:
-        """Returns samples f32[..., I] as the model takes them: (x - mean) / std.
+        """Returns the samples f32[..., I] as the model takes them: (x - mean) / std.
 
         Bytes are divided by 255 before; floats are taken as they are.
         """

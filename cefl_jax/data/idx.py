@@ -23,7 +23,7 @@ _UINT8 = 0x08
 
 
 def read_idx(path: str | Path, num_axes: int) -> UInt8[np.ndarray, "..."]:
-    """The array of unsigned bytes in an IDX file, plain or gzipped.
+    """Returns the array of unsigned bytes in an IDX file, plain or gzipped.
 
     It must be a regular file of at most `MAX_FILE_BYTES`; a pipe might never end. The first bytes
     tell gzip, not the name. Before the data is read, the header must be whole, of unsigned bytes,

@@ -147,7 +147,7 @@ def effective_spec(spec: Spec, info: MethodInfo) -> Spec:
 
 
 def chosen(value: int | None) -> int:
-    """A setting that may be left automatic, once it no longer is.
+    """Returns a setting that `build.resolve` has filled in.
 
     Raises:
       ValueError: when it still is.
@@ -160,7 +160,7 @@ def chosen(value: int | None) -> int:
 def count_clients(
     decision: Decision, out: Bool[Array, "K"] | None
 ) -> dict[str, Int32[Array, ""] | None]:
-    """The fields of RoundMetrics that count clients.
+    """Returns the fields of RoundMetrics that count clients.
 
     Who is left out has computed and sent like everybody else: the ledger charges for it.
 

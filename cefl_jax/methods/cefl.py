@@ -63,7 +63,7 @@ class Cefl(MethodContext):
     """The method, stage by stage, with everything closed over."""
 
     def init(self, key: PRNGKeyArray) -> CeflState:
-        """The state before the first round."""
+        """Returns the state before the first round."""
         halves, cloud = self.model.init(purpose_key(key, Purpose.MODEL))
         edge, of_cloud = (self._kept_state(params) for params in (halves.back, cloud))
         conditions = self.planner.start(key, self.network)
@@ -118,7 +118,7 @@ class Cefl(MethodContext):
         return predictions
 
     def measures(self, state: CeflState) -> dict[str, Float32[Array, ""]]:
-        """What the smashed data of the probe images would give away of them."""
+        """Returns what the smashed data of the probe images would give away of them."""
         probe = self.data.test_images[: self.spec.cefl.privacy.probe_size]
         if not probe.shape[0]:
             return {}

@@ -33,7 +33,7 @@ class Centralized(MethodContext):
     """One training run of the unsplit model, cut into rounds."""
 
     def init(self, key: PRNGKeyArray) -> CentralizedState:
-        """The state before the first round."""
+        """Returns the state before the first round."""
         halves, _ = self.model.init(purpose_key(key, Purpose.MODEL))
         params = halves.front + halves.back
         start = ledger.empty_ledger(self.num_kinds)

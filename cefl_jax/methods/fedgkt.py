@@ -65,7 +65,7 @@ class Fedgkt(MethodContext):
     """The steps of a round; the model's back half is the classifier head."""
 
     def init(self, key: PRNGKeyArray) -> FedgktState:
-        """The state before the first round, in which all clients are alike."""
+        """Returns the state before the first round, in which all clients are alike."""
         halves, server = self.model.init(purpose_key(key, Purpose.MODEL))
         num_clients = self.data.sizes.shape[0]
         clients = jax.tree.map(
@@ -179,9 +179,9 @@ class Fedgkt(MethodContext):
     def extract(
         self, trained: Trained, plan: Plan, batches: Int32[Array, "K S B"]
     ) -> tuple[Upload, Bool[Array, "K"] | None]:
-        """The Upload of a round's clients, and bool[K] or None, who is left out by now.
+        """Returns the Upload of a round's clients, and bool[K] or None, who is left out by now.
 
-        Left out is also who would upload what is not finite; what it has lost until then counts.
+        A client whose upload is not finite is left out too; its loss until then counts.
         """
         run, out = self.spec.run, trained.out
         num_examples = self.data.num_examples

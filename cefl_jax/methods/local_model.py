@@ -49,7 +49,7 @@ class LocalModel(MethodContext):
         return LocalModelState(key, jnp.int32(0), params, memory(params), conditions, start)
 
     def decide(self, state: LocalModelState) -> Decision:
-        """The Decision of a round."""
+        """Returns the Decision of a round."""
         return self.planner.decide(
             state.key, state.round, state.conditions, self.data, self.network
         )
@@ -93,7 +93,7 @@ class LocalModel(MethodContext):
     def local_training(
         self, correct: Callable | None = None, keep_models: bool = False
     ) -> LocalTraining:
-        """The LocalTraining that the settings name."""
+        """Returns the LocalTraining that the settings name."""
         direction = named_direction(self.spec.train.optimizer)
         return LocalTraining(
             self.model.whole,
@@ -114,7 +114,7 @@ class LocalModel(MethodContext):
         trained: Trained,
         *stages: tuple[str, PyTree],
     ) -> tuple[LocalModelState, RoundMetrics]:
-        """The state after a round, and its RoundMetrics.
+        """Returns the state after a round, and its RoundMetrics.
 
         Args:
           state: LocalModelState before the round.
@@ -154,7 +154,7 @@ class LocalModel(MethodContext):
         return self.finish(state, decision, params, (), trained, ("aggregation", {"model": params}))
 
     def method(self, round: Callable, memory: Callable = lambda params: ()) -> Method:
-        """The Method of a round."""
+        """Returns the Method of a round."""
         return Method(
             lambda key: self.init(key, memory),
             round,
@@ -164,7 +164,7 @@ class LocalModel(MethodContext):
 
 
 def average(trained: Trained, params: PyTree) -> PyTree:
-    """The clients' models, averaged by their weights; as they were where nobody has any."""
+    """Returns the clients' models, averaged by their weights; as they were where nobody has any."""
     total = trained.weight[0]
     each = reciprocal(total)
     return jax.tree.map(

@@ -45,7 +45,7 @@ class SequentialSplit(Cefl):
         return SplitResult(halves, None, loss, samples, out)
 
     def stages(self, trained: SplitResult, _: Any) -> Iterable[tuple[str, PyTree]]:
-        """What the one stage of a round has left, by name: nothing is averaged."""
+        """Returns what the one stage of a round has left, by name: nothing is averaged."""
         return [("split training", {"halves": trained.halves, "loss": trained.loss})]
 
 

@@ -55,7 +55,7 @@ def measure_workload(
     whole: bool = False,
     head: bool = False,
 ) -> Workload:
-    """The Workload of the model that the settings name; nothing is compiled or run.
+    """Returns the Workload of the model that the settings name; nothing is compiled or run.
 
     Args:
       spec: ModelSpec.

@@ -46,19 +46,19 @@ class SplitModel:
     def back(
         self, params: Params, features: Float[AnyArray, "B *features"]
     ) -> Float32[Array, "B Y"]:
-        """Logits f32[B, Y] of cut-layer features by the back half."""
+        """Returns the logits f32[B, Y] of cut-layer features by the back half."""
         return self._apply(self.blocks[self.cut :], params, features)
 
     def whole(
         self, params: Params, images: Float32[AnyArray, "B *sample"]
     ) -> Float32[Array, "B Y"]:
-        """Logits f32[B, Y] of normalised images by the unsplit model, `front + back`."""
+        """Returns logits f32[B, Y] of normalised images by the unsplit model, `front + back`."""
         return self.back(params[self.cut :], self.front(params[: self.cut], images))
 
     def cloud(
         self, params: Params, features: Float[AnyArray, "B *features"]
     ) -> Float32[Array, "B Y"]:
-        """Logits f32[B, Y] of cut-layer features by the cloud model."""
+        """Returns the logits f32[B, Y] of cut-layer features by the cloud model."""
         return self._apply(self.cloud_blocks, params, features)
 
     def _apply(self, blocks, params, x):
@@ -91,7 +91,7 @@ def make_model(
     lowering: Callable = conv.conv_block,
     dtype: str = "float32",
 ) -> SplitModel:
-    """The model that the settings name.
+    """Returns the model that the settings name.
 
     Args:
       spec: ModelSpec.

@@ -100,7 +100,7 @@ def make_blocks(
 def make_cloud_blocks(
     name: str, feature_shape: tuple[int, ...], num_classes: int, lowering: Callable = conv_block
 ) -> tuple[nn.Module, ...]:
-    """The blocks of a cloud model, which starts at the cut-layer features.
+    """Returns the blocks of a cloud model, which starts at the cut-layer features.
 
     `deep`: on images of features, 3x3 convolutions of 32, 64 and 64, pooled after the first and the
     last while both sides allow it, then dense 256 and 128; on flat features, dense 512, 512, 256.
@@ -166,5 +166,5 @@ def dot_general(
     precision: Any = None,
     **_: Any,
 ) -> Float[Array, "B O"]:
-    """What `flax.linen.Dense` takes for a product, for f32[B, I] and f32[I, O] only."""
+    """Returns what `flax.linen.Dense` takes for a product, for f32[B, I] and f32[I, O] only."""
     return _dense(x, kernel)

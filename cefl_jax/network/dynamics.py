@@ -37,7 +37,7 @@ class Change(enum.IntEnum):
 
 
 def start(key: PRNGKeyArray, network: Network, spec: NetworkSpec) -> Conditions:
-    """The conditions of round 0.
+    """Returns the conditions of round 0.
 
     static: no fading, no load, everybody available. markov: drawn from the distribution that
     `step` keeps, so that every round is like any other; everybody is available where nobody ever
@@ -76,7 +76,7 @@ def step(
     network: Network,
     spec: NetworkSpec,
 ) -> Conditions:
-    """The conditions of the round after this one.
+    """Returns the conditions of the round after this one.
 
     static: as they are. markov: the fading of each link, and the load of each edge node about
     `load_mean`, are first-order Gauss-Markov processes x' = rho x + sqrt(1 - rho^2) sigma w, with
@@ -103,7 +103,7 @@ def step(
 
 
 def record(key: PRNGKeyArray, network: Network, spec: NetworkSpec, rounds: int) -> Trace:
-    """The conditions of a run, as a trace that replays it bit for bit.
+    """Returns the conditions of a run, as a trace that replays it bit for bit.
 
     Args:
       key: root of the network's keys in the run.

@@ -17,7 +17,7 @@ def communication_time(
     power_w: Real[ArrayLike, "..."],
     noise_w: Real[ArrayLike, "..."],
 ) -> Float32[Array, "..."]:
-    """Seconds to send bits over a link of Shannon capacity W log2(1 + h p / sigma).
+    """Returns the seconds to send bits over a link of Shannon capacity W log2(1 + h p / sigma).
 
     Args:
       bits: f32[...] message length.
@@ -38,7 +38,7 @@ def computation_time(
     cycles_per_bit: Real[ArrayLike, "..."],
     frequency_hz: Real[ArrayLike, "..."],
 ) -> Real[ArrayLike, "..."]:
-    """Seconds to process bits: c D / f (Liu et al., ICC 2020, section IV)."""
+    """Returns the seconds to process bits: c D / f (Liu et al., ICC 2020, section IV)."""
     return cycles_per_bit * bits / frequency_hz
 
 
@@ -48,7 +48,7 @@ def computation_energy(
     frequency_hz: Real[ArrayLike, "..."],
     capacitance: Real[ArrayLike, "..."],
 ) -> Real[ArrayLike, "..."]:
-    """Joules to process bits: (alpha / 2) c D f^2 (Liu et al., ICC 2020, section IV)."""
+    """Returns joules to process bits: (alpha / 2) c D f^2 (Liu et al., ICC 2020, section IV)."""
     return 0.5 * capacitance * cycles_per_bit * bits * frequency_hz**2
 
 

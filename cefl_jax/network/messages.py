@@ -37,7 +37,7 @@ class Payload(NamedTuple):
     per_message: int
 
     def of(self, samples: Count, messages: Count) -> Any:
-        """Bytes of so many messages with so many samples in all."""
+        """Returns the bytes of so many messages with so many samples in all."""
         return samples * self.per_sample + messages * self.per_message
 
     def sent(self, samples: Any, messages: Any) -> list[tuple[Any, int]]:
@@ -66,11 +66,11 @@ class Sizes(NamedTuple):
     knowledge: Knowledge | None = None  # where that travels, and nothing else
 
     def upward_bits(self, samples: Count, messages: Count) -> Any:
-        """Bits of smashed data and labels."""
+        """Returns the bits of smashed data and labels."""
         return 8.0 * (self.smashed.of(samples, messages) + self.label * samples)
 
     def downward_bits(self, samples: Count, messages: Count) -> Any:
-        """Bits of gradients at the cut."""
+        """Returns the bits of gradients at the cut."""
         return 8.0 * self.gradient.of(samples, messages)
 
 

@@ -35,7 +35,7 @@ PHASES = (
     "waiting",
     "examples_upload",
 )
-"""What the seconds of a round are spent on, along the path that sets its pace."""
+"""Phases of a round; their seconds are those on the critical path."""
 
 
 class Schedule(NamedTuple):

@@ -1,4 +1,4 @@
-"""How fast the clients of a round are at their own servers, and what they share there."""
+"""Seconds of each client's local steps and transfers on its own server, as that is shared."""
 
 from typing import Any, NamedTuple
 
@@ -33,7 +33,7 @@ class StepTimes(NamedTuple):
 
 
 def step_times(task: Task, network: RoundNetwork, work: Any, sizes: Sizes) -> StepTimes:
-    """The StepTimes of a Task on a RoundNetwork, by a Workload and messages.Sizes.
+    """Returns the StepTimes of a Task on a RoundNetwork, by a Workload and messages.Sizes.
 
     Clusters on one server share its computing evenly.
     """
@@ -57,13 +57,13 @@ def step_times(task: Task, network: RoundNetwork, work: Any, sizes: Sizes) -> St
 
 
 def sample_service(task: Task, network: RoundNetwork, work: Any) -> Float32[Array, "M"]:
-    """Seconds that a cluster's server, as it is shared, trains on a sample; 0 for none."""
+    """Returns seconds that a cluster's server, as it is shared, trains on a sample; 0 for none."""
     each_s = work.back_train_flop / network.servers.flop_per_s
     return _tenants(task.placement, network) * _at_server(each_s, task.placement)
 
 
 def back_loading(task: Task, network: RoundNetwork, sizes: Sizes) -> Float32[Array, "M"]:
-    """Seconds f32[M] until a cluster's server has the back halves of all clusters on it."""
+    """Returns seconds f32[M] until a cluster's server has the back halves of all clusters on it."""
     each_s = 8.0 * sizes.back / network.backhaul_bps
     return _tenants(task.placement, network) * _at_server(each_s, task.placement)
 
@@ -75,7 +75,7 @@ def back_delivery(
     network: RoundNetwork,
     sizes: Sizes,
 ) -> Float32[Array, "M"]:
-    """Seconds f32[M] until back half and smashed data of each cluster are in the cloud.
+    """Returns the seconds f32[M] until back half and smashed data of each cluster are in the cloud.
 
     Clusters on one server share its link, and are done when all of it is. Sent are the back halves
     of clusters with clients that count, bool[M, K], and what these upload of their steps i32[K].
@@ -112,12 +112,12 @@ def last_steps(
 
 
 def own_server(task: Task) -> Int32[Array, "K"]:
-    """The server of each client's cluster, i32[K]; -1 for none."""
+    """Returns the server of each client's cluster, i32[K]; -1 for none."""
     return task.placement.at[task.cluster].get(mode="fill", fill_value=-1)
 
 
 def members(task: Task) -> Bool[Array, "M K"]:
-    """Whether each client is in each cluster, bool[M, K]."""
+    """Returns whether each client is in each cluster, bool[M, K]."""
     return task.cluster[None] == jnp.arange(task.placement.shape[0])[:, None]
 
 
@@ -134,5 +134,5 @@ def slowest(
 
 
 def of_client(task: Task, values: Shaped[Array, "M"]) -> Shaped[Array, "K"]:
-    """Values [M] of each client's cluster, [K]; 0 for clients of none."""
+    """Returns the values [M] of each client's cluster, [K]; 0 for clients of none."""
     return values.at[task.cluster].get(mode="fill", fill_value=0)

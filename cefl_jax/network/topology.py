@@ -85,7 +85,7 @@ def of_clients(
     clients: Int[AnyArray, "K"],
     include_cloud: bool = False,
 ) -> RoundNetwork:
-    """The network as the clients of a round see it.
+    """Returns the network as the clients of a round see it.
 
     A client reaches the cloud through the front aggregation server, which hands on what it gets
     when it has all of it, and whose radio sends what comes from the cloud.
@@ -135,7 +135,7 @@ def of_clients(
 
 
 def without_servers(network: RoundNetwork) -> RoundNetwork:
-    """A RoundNetwork in which clients train alone: its one server is free, and never waited for."""
+    """Returns a RoundNetwork for clients that train alone: its one server costs and takes nothing."""
     one = jnp.ones(1)
     idle = Devices(one, 0 * one, 0 * one, 0 * one, network.front.kind[None])
     links = jnp.ones((network.up_bps.shape[0], 1))

@@ -16,7 +16,7 @@ ROUNDING = 1e-5  # share of the round by which bars may overlap: times were roun
 
 
 def read_timeline(path: str | Path) -> dict[str, Any]:
-    """The timeline of one round, checked; entries that are not listed below are left alone.
+    """Returns the timeline of one round, checked; entries that are not listed below are left alone.
 
     Args:
       path: JSON file of an object: `round`, counted from 1; `round_s`; `deadline_s`, or null;

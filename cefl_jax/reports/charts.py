@@ -44,7 +44,7 @@ class Axis(NamedTuple):
 
 
 def looks(section: Section) -> list[Look]:
-    """The Look of each group: colours first, then dashes, in the order of the groups."""
+    """Returns the Look of each group: colours first, then dashes, in the order of the groups."""
     return [
         Look(
             group.label,
@@ -93,7 +93,7 @@ def axes_of(section: Section) -> list[Axis]:
 
 
 def points(section: Section, metric: Axis, axis: Axis) -> list[tuple]:
-    """The curves of all groups as tuples of the group's place, x, mean, low end, high end.
+    """Returns the curves of all groups as tuples of the group's place, x, mean, low end, high end.
 
     In the unit of the axis, with as many digits as a screen shows. Ends of a share are cut to what
     a share can be.
@@ -115,7 +115,7 @@ def points(section: Section, metric: Axis, axis: Axis) -> list[tuple]:
 
 
 def specification(all_looks: list[Look], metric: Axis, axis: Axis, target: float) -> dict[str, Any]:
-    """The Vega-Lite specification of curves with bands, without its data set `rows`.
+    """Returns the Vega-Lite specification of curves with bands, without its data set `rows`.
 
     Its layers are bands, lines, points with tooltips, and, for accuracy, the target.
 

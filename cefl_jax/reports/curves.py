@@ -29,7 +29,7 @@ class Curve(NamedTuple):
 
 
 def interval(values: Iterable[float]) -> tuple[float, float]:
-    """Mean and half the width of its 95% interval (Student's t) of the finite values.
+    """Returns the mean and half the width of its 95% interval (Student's t) of the finite values.
 
     Args:
       values: one a seed.
@@ -61,7 +61,7 @@ def band(
 
 
 def trace(runs: Sequence[Run], metric: str, axis: str) -> Curve | None:
-    """The curve of a group.
+    """Returns the curve of a group.
 
     Args:
       runs: those that differ in their seed.

@@ -38,7 +38,7 @@ def check_out(out: str | Path) -> None:
 
 
 def folder_beside(out: Path) -> Path:
-    """Where tables and figures of a page go, such as report_files for report.html."""
+    """Returns where tables and figures of a page go, such as report_files for report.html."""
     return out.with_name(f"{out.stem}_files")
 
 

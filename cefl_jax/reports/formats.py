@@ -45,7 +45,7 @@ def show(table: Table) -> Shown:
 
 
 def to_markdown(table: Table) -> str:
-    """The table in GitHub's Markdown, notes below."""
+    """Returns the table in GitHub's Markdown, notes below."""
     shown = show(table)
     lines = [_markdown_line(shown.heads), "|---" + "|---:" * len(table.columns) + "|"]
     lines += [_markdown_line(row) for row in shown.rows]
@@ -53,7 +53,7 @@ def to_markdown(table: Table) -> str:
 
 
 def to_latex(table: Table) -> str:
-    """The table for LaTeX with the package booktabs, notes in its caption."""
+    """Returns the table for LaTeX with the package booktabs, notes in its caption."""
     shown = show(table)
     lines = [
         r"% \usepackage{booktabs}",
@@ -73,7 +73,7 @@ def to_latex(table: Table) -> str:
 
 
 def to_csv(table: Table) -> str:
-    """The table for programs: basic units (s, J, B, shares of one), nothing rounded.
+    """Returns the table for programs: basic units (s, J, B, shares of one), nothing rounded.
 
     An estimate has columns for its mean, for half of the 95% interval, and for the number of seeds
     that have the value.

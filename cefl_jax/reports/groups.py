@@ -35,7 +35,7 @@ class Section(NamedTuple):
 
 
 def by_section(runs: Sequence[Run]) -> list[Section]:
-    """The runs in sections and groups, in the order of their settings; [] without runs."""
+    """Returns the runs in sections and groups, in the order of their settings; [] without runs."""
     sections = _gather(
         runs, lambda path: path in ("data.name", "model.name") or path.startswith("data.partition.")
     )
@@ -105,7 +105,7 @@ def _titles(configs):
 
 
 def tell_apart(configs: Sequence[Mapping[str, Any]]) -> list[tuple[str, ...]]:
-    """What tells each of some flat configs from the others of its method, with short names.
+    """Returns what tells each of some flat configs from the others of its method, with short names.
 
     A field that is None is not named, nor one that nothing reads.
 

@@ -52,7 +52,7 @@ class Metrics(NamedTuple):
 
 
 def read_metrics(files: Sequence[str]) -> tuple[dict[str, Metrics], dict[str, str]]:
-    """The evaluations in each file.
+    """Returns the evaluations in each file.
 
     A value that was not finite is null in the file. A metric that a run does not have is absent.
 

@@ -35,7 +35,7 @@ class Picture(NamedTuple):
 
 
 def render(sections: list[Section], left_out: list[LeftOut], target: float) -> str:
-    """The page.
+    """Returns the page.
 
     Args:
       sections: from `groups.by_section`.
@@ -94,7 +94,7 @@ def _describe_table(table):
 
 
 def chart_data(section: Section, target: float) -> dict[str, Any]:
-    """What the script of the page draws a section's charts from, as JSON can hold it.
+    """Returns what the script of the page draws a section's charts from, as JSON can hold it.
 
     Returns:
       The looks of the groups, the metrics and axes to choose from, the points of each

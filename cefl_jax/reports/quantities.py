@@ -50,17 +50,17 @@ PERCENT = Unit("%", 0.01)
 
 
 def name(metric: str) -> str:
-    """What a reader calls a metric; its key where there is no better name."""
+    """Returns what a reader calls a metric; its key where there is no better name."""
     return NAMES.get(metric, metric)
 
 
 def is_share(metric: str) -> bool:
-    """Whether a metric is best read in percent."""
+    """Returns whether a metric is best read in percent."""
     return metric.endswith("accuracy")
 
 
 def unit(metric: str, values: Iterable[float]) -> Unit:
-    """The largest unit of which the largest of some values holds at least two."""
+    """Returns the largest unit of which the largest of some values holds at least two."""
     scale = SCALES.get(metric, ())
     most = max((value for value in values if math.isfinite(value)), default=0.0)
     fitting = [Unit(*each) for each in scale if most >= 2.0 * each[1]]
@@ -73,12 +73,12 @@ def final(run: Run, metric: str, evaluations: int = FINAL_EVALUATIONS) -> float:
 
 
 def last(run: Run, metric: str) -> float:
-    """The value of the last evaluation, nan where it is missing or was not finite."""
+    """Returns the value of the last evaluation, nan where it is missing or was not finite."""
     return float(run.metrics[metric][-1]) if metric in run.metrics else math.nan
 
 
 def mean(values: Float[np.ndarray, "T"]) -> float:
-    """Mean of the finite values, nan without any."""
+    """Returns the mean of the finite values, nan without any."""
     values = values[np.isfinite(values)]
     return float(values.mean()) if values.size else math.nan
 

@@ -43,7 +43,7 @@ class LeftOut(NamedTuple):
 
 
 def read_runs(folders: Iterable[str | Path]) -> tuple[list[Run], list[LeftOut]]:
-    """The runs at or below some folders.
+    """Returns the runs at or below some folders.
 
     A run folder has at least two of config, status and metrics. Of two runs with the same settings
     and the same seed the second is left out: it is no further sample.

@@ -49,7 +49,7 @@ def complete(nested: Any) -> dict[str, Any]:
 
 
 def changes_results(path: str) -> bool:
-    """Whether a field makes another experiment, as the seed and most of `run` do not.
+    """Returns whether a field makes another experiment, as the seed and most of `run` do not.
 
     How a run is executed changes rounding only, but for the types it computes with.
     """
@@ -67,7 +67,7 @@ def key(config: Mapping[str, Any], belongs: Callable[[str], bool]) -> frozenset:
 
 
 def differences(config: Mapping[str, Any]) -> dict[str, Any]:
-    """The fields of a flat config that are not at their defaults, unknown ones included."""
+    """Returns the fields of a flat config that are not at their defaults, unknown ones included."""
     known = defaults()
     return {
         path: value for path, value in config.items() if path not in known or value != known[path]
@@ -87,7 +87,7 @@ def command(config: Mapping[str, Any], workdir: str) -> str:
 
 
 def text(value: object) -> str:
-    """A value as `--config.FIELD=` takes it."""
+    """Returns a value as `--config.FIELD=` takes it."""
     return ",".join(map(str, value)) if isinstance(value, tuple) else str(value)
 
 

@@ -54,7 +54,7 @@ class Table(NamedTuple):
 
 
 def estimate(values: Sequence[float]) -> Estimate | None:
-    """The Estimate over seeds, None when no seed has a finite value.
+    """Returns the Estimate over seeds, None when no seed has a finite value.
 
     Args:
       values: one a seed, nan where a seed has none.
@@ -143,7 +143,7 @@ COUNTS = ("cluster/count", "cluster/size_min", "cluster/size_max")
 
 
 def clustering_table(section: Section) -> Table | None:
-    """How good the clusters of each group were; None when no group has clusters."""
+    """Returns how good the clusters of each group were; None when no group has clusters."""
     columns = []
     for metric, take in CLUSTERING.items():
 

@@ -81,7 +81,7 @@ class Checkpoints:
     def load(
         self, accept: Callable[[dict[str, Any]], object] = lambda facts: None
     ) -> Checkpoint | None:
-        """The newest checkpoint that is as it was saved; None where there is none at all.
+        """Returns the newest checkpoint that is as it was saved; None where there is none at all.
 
         CorruptCheckpoint ones are told and passed over; those without a seal are told and removed.
 
@@ -108,7 +108,7 @@ class Checkpoints:
         return None
 
     def load_round(self, round: int) -> Checkpoint:
-        """The checkpoint of a round, which another process has found to be sound."""
+        """Returns the checkpoint of a round, which another process has found to be sound."""
         return _load(self._place(round), round)
 
     def keep_failed(self, round: int, leaves: dict[str, np.ndarray], facts: dict[str, Any]) -> None:
@@ -331,7 +331,7 @@ def flatten(state: PyTree) -> dict[str, np.ndarray]:
 
 
 def restore(checkpoint: Checkpoint, state: PyTree, sharding: jax.sharding.Sharding) -> PyTree:
-    """A state with the values of a checkpoint, bit for bit.
+    """Returns a state with the values of a checkpoint, bit for bit.
 
     Args:
       checkpoint: of the run.

@@ -140,7 +140,7 @@ def cache_folder() -> Path:
 
 
 def machine() -> str:
-    """A name for this kind of CPU and compiler: code compiled for another may crash."""
+    """Returns a name for this kind of CPU and compiler: code compiled for another may crash."""
     cpu = Path("/proc/cpuinfo")
     lines = cpu.read_text().splitlines() if cpu.exists() else [platform.processor()]
     kind = sorted({line for line in lines if line.startswith(("model name", "flags", "Features"))})

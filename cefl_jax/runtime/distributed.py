@@ -43,24 +43,24 @@ def join(coordinator: str, num_processes: int | None = None, process_id: int | N
 
 
 def is_first() -> bool:
-    """Whether this process is the one that writes."""
+    """Returns whether this process is the one that writes."""
     return jax.process_index() == 0
 
 
 def are_one() -> bool:
-    """Whether this process computes alone."""
+    """Returns whether this process computes alone."""
     return jax.process_count() == 1
 
 
 def agree(number: int) -> int:
-    """The number of the first process, on all of them; of 32 bits."""
+    """Returns the number of the first process, on all of them; of 32 bits."""
     if are_one():
         return number
     return int(multihost_utils.broadcast_one_to_all(np.int32(number)))
 
 
 def any_of(flag: object) -> bool:
-    """Whether a flag is set on any process."""
+    """Returns whether a flag is set on any process."""
     if are_one():
         return bool(flag)
     return bool(multihost_utils.process_allgather(np.int32(bool(flag))).any())

@@ -64,5 +64,5 @@ def find_fault(
 
 
 def name_leaf(path: tuple[Any, ...]) -> str:
-    """A leaf's place as a person writes it, such as halves.back[2]['Dense_0']['kernel']."""
+    """Returns a leaf's place as a person writes it, such as halves.back[2]['Dense_0']['kernel']."""
     return jax.tree_util.keystr(path[:1], simple=True) + jax.tree_util.keystr(path[1:])

@@ -61,7 +61,7 @@ def ordered(record: Mapping[str, Any]) -> dict[str, float]:
 
 
 def json_safe(value: Any) -> Any:
-    """The same dicts and lists with null for each number that is not finite."""
+    """Returns the same dicts and lists with null for each number that is not finite."""
     if isinstance(value, dict):
         return {key: json_safe(item) for key, item in value.items()}
     if isinstance(value, (list, tuple)):
@@ -70,7 +70,7 @@ def json_safe(value: Any) -> Any:
 
 
 def read_metrics(file: str | Path) -> list[dict[str, Any]]:
-    """The records of a `metrics.jsonl`, [] where there is none.
+    """Returns the records of a `metrics.jsonl`, [] where there is none.
 
     A last line without its line end was cut off with its run, and is left out.
 
@@ -115,7 +115,7 @@ def summarize(
     partition_sha256: str | None = None,
     **facts: Any,
 ) -> dict[str, Any]:
-    """What `summary.json` holds.
+    """Returns what `summary.json` holds.
 
     `last` and `totals` share the last record: `totals` are the cumulative values. `best` has the
     highest accuracy of each model and the first round that reached it. What no record has is

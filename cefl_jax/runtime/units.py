@@ -27,28 +27,28 @@ def time_unit(time_s: float) -> tuple[str, float]:
 
 
 def format_time(time_s: float) -> str:
-    """Seconds as text, such as 3.4 h."""
+    """Returns the seconds as text, such as 3.4 h."""
     name, length_s = time_unit(time_s)
     return f"{format_number(time_s / length_s)} {name}"
 
 
 def format_bytes(num_bytes: float) -> str:
-    """Bytes as text, such as 12.5 MB; a MB is 10^6 bytes."""
+    """Returns the bytes as text, such as 12.5 MB; a MB is 10^6 bytes."""
     return _in_largest(num_bytes, BYTE_UNITS)
 
 
 def format_energy(energy_j: float) -> str:
-    """Joules as text, such as 1.25 kJ."""
+    """Returns the joules as text, such as 1.25 kJ."""
     return _in_largest(energy_j, ENERGY_UNITS)
 
 
 def format_share(share: float) -> str:
-    """A share of one as text, such as 82.9%."""
+    """Returns a share of one as text, such as 82.9%."""
     return f"{100.0 * share:.1f}%"
 
 
 def format_clock(time_s: float) -> str:
-    """Seconds as h:mm:ss, a part of a second dropped."""
+    """Returns the seconds as h:mm:ss, a part of a second dropped."""
     return str(datetime.timedelta(seconds=int(time_s)))
 
 

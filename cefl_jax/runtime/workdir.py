@@ -119,7 +119,7 @@ def lock_folder(path: Path) -> filelock.BaseFileLock:
 
 
 def is_folder(path: Path) -> bool:
-    """Whether a path is a folder, and not a link to one."""
+    """Returns whether a path is a folder, and not a link to one."""
     return path.is_dir() and not path.is_symlink()
 
 
@@ -211,7 +211,7 @@ class Workdir:
     def recall(
         self, accept: Callable[[dict[str, Any]], object] = lambda facts: None
     ) -> Checkpoint | None:
-        """The Checkpoint to go on from, None where nothing was saved.
+        """Returns the Checkpoint to go on from, None where nothing was saved.
 
         The metrics up to it have to be those that were written, line for line; what came after
         them is cut off, so that there will be neither a gap nor a repeat.
@@ -255,7 +255,7 @@ class Workdir:
         self.checkpoints.save(round, leaves, facts | written)
 
     def read_metrics(self) -> list[dict[str, float]]:
-        """The records written so far; not a number where the file says null."""
+        """Returns the records written so far; not a number where the file says null."""
         records = read_metrics(self.path / "metrics.jsonl")
         return [
             {key: math.nan if value is None else value for key, value in record.items()}
@@ -263,7 +263,7 @@ class Workdir:
         ]
 
     def read_summary(self) -> dict[str, Any] | None:
-        """What `write_summary` has written; None where it has not.
+        """Returns what `write_summary` has written; None where it has not.
 
         Raises:
           ValueError: one line, the file and what is wrong with it.
@@ -366,7 +366,7 @@ class Workdir:
         return self._events
 
     def is_finished(self) -> bool:
-        """Whether the folder says of its run that it is finished."""
+        """Returns whether the folder says of its run that it is finished."""
         with contextlib.suppress(InputFileError):
             status = read_json(self.path / "status.json", MAX_BYTES)
             return isinstance(status, dict) and status.get("state") == "finished"

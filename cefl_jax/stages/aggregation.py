@@ -11,7 +11,7 @@ from cefl_jax.types import Halves
 
 
 def weighted_sum(stack: PyTree, weights: Float32[Array, "K"]) -> PyTree:
-    """Sum of stacked trees, leaves f32[K, ...], times weights f32[K]; leaves f32[...]."""
+    """Returns sum of stacked trees, leaves f32[K, ...], times weights f32[K]; leaves f32[...]."""
     return jax.tree.map(lambda leaf: jnp.tensordot(weights, leaf, axes=1), stack)
 
 

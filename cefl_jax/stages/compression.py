@@ -48,7 +48,7 @@ class Codec:
     def encode(
         self, key: PRNGKeyArray, x: Float32[AnyArray, "B *values"], valid: Bool[AnyArray, "B"]
     ) -> tuple[AnyArray, ...]:
-        """The arrays that cross the link.
+        """Returns the arrays that cross the link.
 
         Args:
           key: of the random numbers; read by int8 only.

@@ -97,7 +97,7 @@ def soft_divergence(
 def count_flop(
     samples: Int[ArrayLike, ""], work: Workload, spec: DistillSpec
 ) -> Float32[Array, ""]:
-    """FLOPs of a round's distillation, f32[], on i32[] uploaded samples; see `Workload`."""
+    """Returns FLOPs of a round's distillation, f32[], on i32[] uploaded samples; see `Workload`."""
     if spec.rule == "none":
         return jnp.float32(0)
     cloud_teaches, edge_teaches = TEACHES[spec.rule]
@@ -159,7 +159,7 @@ class Distillation:
         return edge, cloud
 
     def predict(self, teacher: TrainState, uploads: FeatureBuffer) -> Float32[Array, "R Y"]:
-        """Logits f32[R, Y] of a TrainState for every filled row, zero in the empty rows."""
+        """Returns logits f32[R, Y] of a TrainState for every filled row, zero in the empty rows."""
         size, (num_rows,) = self.spec.batch_size, uploads.order.shape
         order = jnp.where(jnp.arange(num_rows) < uploads.count, uploads.order, num_rows)
         order = jnp.pad(order, (0, size), constant_values=num_rows)

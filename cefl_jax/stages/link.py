@@ -40,7 +40,7 @@ class CutLink:
         return self.gradient.transmit(key, gradient, valid)
 
     def measure(self, model: SplitModel, work: Workload) -> Sizes:
-        """Bytes of all messages: messages.Sizes."""
+        """Returns the bytes of all messages: messages.Sizes."""
         shape = model.feature_shape
         return Sizes(
             smashed=self.smashed.size(shape),
@@ -66,7 +66,7 @@ def knowledge_sizes(work: Workload, num_classes: int) -> Sizes:
 
 
 def make_link(compression: CompressionSpec, privacy: PrivacySpec) -> CutLink:
-    """The CutLink that CompressionSpec and PrivacySpec name."""
+    """Returns the CutLink that CompressionSpec and PrivacySpec name."""
     smashed, gradient = (
         Codec(rule, compression.topk_share) for rule in (compression.smashed, compression.gradient)
     )

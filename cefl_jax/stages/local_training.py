@@ -33,7 +33,7 @@ class Trained(NamedTuple):
 def label_loss(
     logits: Float32[Array, "B Y"], labels: Int[Array, "B"], _: Any
 ) -> Float32[Array, "B"]:
-    """Cross-entropy f32[B] of logits f32[B, Y] and labels i32[B], nats."""
+    """Returns the cross-entropy f32[B] of logits f32[B, Y] and labels i32[B], nats."""
     return optax.losses.softmax_cross_entropy_with_integer_labels(logits, labels)
 
 
@@ -248,7 +248,7 @@ def mean_loss(
     taught: PyTree = None,
     loss: Callable = label_loss,
 ) -> tuple[Float32[Array, ""], Float32[Array, ""]]:
-    """Mean loss over the samples that there are, bool[B], and its sum; 0 of none."""
+    """Returns the mean of the losses of valid samples, and their sum; 0 of an empty batch."""
     losses = loss(apply(params, images), labels, taught)
     total = jnp.where(valid, losses, 0.0).sum()
     return total * reciprocal(valid.sum()), total

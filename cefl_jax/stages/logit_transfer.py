@@ -65,7 +65,7 @@ def transfer_loss(
     weight: Float[ArrayLike, "..."],
     temperature: Number,
 ) -> Float32[Array, "B"]:
-    """Cross-entropy and, beside it, softened divergence from the teacher, per sample.
+    """Returns the cross-entropy and, beside it, softened divergence from the teacher, per sample.
 
     The divergence is not multiplied by T^2, as it is not in the paper's formula; a weight of T^2
     does that, as the authors' program does.
@@ -86,7 +86,7 @@ def transfer_loss(
 
 
 def client_loss(weight: Number, temperature: Number) -> Callable:
-    """The loss of a client's samples, for LocalTraining.
+    """Returns the loss of a client's samples, for LocalTraining.
 
     Args:
       weight: of the server's logits.

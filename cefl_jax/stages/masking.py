@@ -11,7 +11,7 @@ from cefl_jax.types import AnyArray
 
 
 def finite_leaves(tree: PyTree) -> PyTree:
-    """Whether all values of a leaf are finite, bool[] for each leaf; whole numbers are."""
+    """Returns whether all values of a leaf are finite, bool[] for each leaf; whole numbers are."""
     return jax.tree.map(lambda x: jnp.isfinite(x).all(), tree)
 
 
@@ -22,7 +22,7 @@ def finite_rows(tree: PyTree) -> Bool[Array, "C"]:
 
 
 def finite_by_stage(*stages: tuple[str, PyTree]) -> collections.OrderedDict[str, PyTree]:
-    """Which leaves are finite of what each stage of a round has left.
+    """Returns which leaves are finite of what each stage of a round has left.
 
     Args:
       *stages: pairs of a stage's name and a tree, in the order in which they ran.
@@ -33,10 +33,10 @@ def finite_by_stage(*stages: tuple[str, PyTree]) -> collections.OrderedDict[str,
 
 
 def where_rows(mask: Bool[Array, "..."], new: PyTree, old: PyTree) -> PyTree:
-    """Rows of the leaves [C, ...] of two trees: the new ones where bool[C] says so."""
+    """Returns the rows of the leaves [C, ...] of two trees: the new ones where bool[C] says so."""
     return jax.tree.map(lambda a, b: jnp.where(like(mask, a), a, b), new, old)
 
 
 def like(values: Shaped[Array, "..."], x: Shaped[AnyArray, "..."]) -> Shaped[Array, "..."]:
-    """Values of the first axes of x, with its rank."""
+    """Returns the values of the first axes of x, with its rank."""
     return values.reshape(*values.shape, *[1] * (x.ndim - values.ndim))

@@ -14,7 +14,7 @@ from cefl_jax.types import AnyArray
 
 
 def match(cost: Real[AnyArray, "M E"], objective: str = "sum") -> Int32[Array, "M"]:
-    """Column of each row, each column used once, so that the objective is least.
+    """Returns the column of each row, each column used once, so that the objective is least.
 
     "sum" minimises the total cost of the pairs; "bottleneck" minimises the largest pair's cost
     and, among the matchings that reach it, the total. A cost that is not finite forbids its pair;
@@ -202,7 +202,7 @@ class _Growth(NamedTuple):
 
 
 def least_limit(cost: Float32[Array, "M E"], allowed: Bool[Array, "M E"]) -> Float32[Array, ""]:
-    """The least value such that the pairs up to it hold a matching as large as any.
+    """Returns the least value such that the pairs up to it hold a matching as large as any.
 
     A matching of pairs up to a limit grows by a pair at a time. From all free rows at once, the
     search goes to all columns within the limit, and on to the rows matched to these; where that

@@ -49,7 +49,7 @@ def _clip(most):
 
 
 def named_direction(spec: OptimizerSpec) -> optax.GradientTransformation:
-    """The direction that an OptimizerSpec names; see `make_direction`."""
+    """Returns the direction that an OptimizerSpec names; see `make_direction`."""
     return make_direction(spec.name, spec.momentum, spec.weight_decay, spec.clip_norm)
 
 

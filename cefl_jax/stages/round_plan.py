@@ -66,7 +66,7 @@ def make_plan(
 
 
 def apply_dropouts(plan: Plan, steps: Int32[Array, "K"], counts: Bool[Array, "K"]) -> Plan:
-    """The Plan when some clients drop out of the round.
+    """Returns the Plan when some clients drop out of the round.
 
     What a client delivers after part of its steps weighs as that part of them. The back half of its
     cluster keeps what it has learned from these steps, whether they count or not.
@@ -88,7 +88,7 @@ def apply_dropouts(plan: Plan, steps: Int32[Array, "K"], counts: Bool[Array, "K"
 
 
 def exclude_clients(plan: Plan, out: Bool[Array, "K"] | None) -> Plan:
-    """The Plan as if some clients did nothing in the round, or nothing more.
+    """Returns the Plan as if some clients did nothing in the round, or nothing more.
 
     Args:
       plan: Plan.
@@ -114,7 +114,7 @@ class StaticBounds(NamedTuple):
 def static_bounds(
     sizes: Int[np.ndarray, "N"], train: TrainSpec, upload_steps: int | None
 ) -> StaticBounds:
-    """The StaticBounds of rounds over a population.
+    """Returns the StaticBounds of rounds over a population.
 
     Args:
       sizes: NumPy i32[N] examples of each client.
@@ -181,7 +181,7 @@ def read_batches(
 
 
 def step_samples(plan: Plan, batch_size: int, max_steps: int) -> Int32[Array, "K S"]:
-    """Samples of every client's every local step, i32[K, max_steps]."""
+    """Returns the samples of every client's every local step, i32[K, max_steps]."""
     per_epoch = jnp.maximum(steps_per_epoch(plan.sizes, batch_size), 1)[:, None]
     step = jnp.arange(max_steps)[None]
     left = plan.sizes[:, None] - step % per_epoch * batch_size

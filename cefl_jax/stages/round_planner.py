@@ -56,7 +56,7 @@ class RoundPlanner:
     bounds: round_plan.StaticBounds
 
     def start(self, key: PRNGKeyArray, network: topology.Network) -> topology.Conditions:
-        """The network's Conditions in the first round."""
+        """Returns the network's Conditions in the first round."""
         return dynamics.start(purpose_key(key, Purpose.NETWORK), network, self.spec.network)
 
     def decide(

@@ -82,7 +82,7 @@ def split_step_dropping_nonfinite(
     labels: Int32[Array, "C B"],
     valid: Bool[Array, "C B"],
 ) -> Exchange:
-    """The `exchange` of those clients alone who are sound in it.
+    """Returns the `exchange` of those clients alone who are sound in it.
 
     The others' front halves and images are zero, and none of their samples counts: what is not
     finite does not go away when it is multiplied by 0. Where everybody is sound, one pass shows it.

@@ -62,11 +62,15 @@ class SplitTraining:
     Or, in turn, the node steps on each chunk's samples by themselves, before it takes those of the
     next one.
 
-    With `skips`, a client whose features, loss or gradient in a step are not finite is out from
-    this step on: the node steps as if it were not there, and its losses before this step are all
-    that is seen of it. So is a client whose step would make its front half, or the state of its
-    optimizer, not finite, from the next step on. Where a back half is not finite in the end, its
-    whole cluster is out, and its losses too. Front halves of clients that are out stay finite.
+    With `skips`:
+
+    - A client whose features, loss or gradient are not finite in a step is left out from this step
+      on. The node steps without it; of its losses, those before this step count.
+    - A client whose step would make its front half or its optimizer's state not finite is left out
+      from the next step on.
+    - A cluster whose back half is not finite in the end is left out whole, and its losses too.
+
+    Front halves of clients that are left out stay finite.
     """
 
     model: SplitModel

@@ -22,7 +22,7 @@ NUM_TEST = 2_000
 
 
 def make_extract(path: str | Path | None = None) -> bytes:
-    """The extract's bytes, from the folder `path` of Fashion-MNIST's IDX files."""
+    """Returns the extract's bytes, from the folder `path` of Fashion-MNIST's IDX files."""
     whole = sources.load("fashion_mnist", path)
     npz = io.BytesIO()
     np.savez_compressed(

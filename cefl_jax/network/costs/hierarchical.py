@@ -30,7 +30,7 @@ class EdgeRoundTimes(NamedTuple):
 
 
 def nearest_edges(task: Task, network: RoundNetwork) -> Int32[Array, "K"]:
-    """The edge node i32[K] that is nearest to each client of a Task; the first of equals.
+    """Returns the edge node i32[K] that is nearest to each client of a Task; the first of equals.
 
     E for a client that takes no part.
     """
@@ -60,11 +60,11 @@ def hierarchical_cost(
     node averages, at 2 FLOPs a parameter and client. After the last edge round it sends its model
     to the cloud, which averages when the slowest edge node has.
 
-    Who leaves has delivered in the edge rounds that it made all steps of, and the edge node waited
-    for it until it left; its models are in no average. An edge node without others sends nothing.
+    A client that leaves has delivered in every edge round that it completed, and its edge node
+    waited until it left; its models are in no average. An edge node without others sends nothing.
 
-    A client takes part until the end of the round or until
-    it leaves, an edge node until the cloud has its model.
+    A client takes part until the end of the round or until it leaves, an edge node until the cloud
+    has its model.
 
     Args:
       task: step_times.Task of the whole round; its clusters are not read but for who takes part.

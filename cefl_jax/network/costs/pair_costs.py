@@ -24,7 +24,7 @@ class PairCost(NamedTuple):
     def weigh(
         self, time_weight: float, energy_weight: float
     ) -> tuple[Float32[Array, "M E"], Float32[Array, "M E"]]:
-        """The two costs as `time_weight` x seconds + `energy_weight` x joules.
+        """Returns the two costs as `time_weight` x seconds + `energy_weight` x joules.
 
         Idling for the server is part of the second cost, as it grows with it.
         """
@@ -40,7 +40,7 @@ def client_seconds(
     work: Any,
     sizes: Sizes,
 ) -> tuple[Float32[Array, "K E"], Float32[Array, "K E"]]:
-    """What each client's local steps would take with each server, were it alone with it.
+    """Returns what each client's local steps would take with each server, were it alone with it.
 
     Args:
       samples: i32[K, S] samples of each client's local steps, 0 where it makes none.
@@ -73,7 +73,7 @@ def pair_costs(
     sizes: Sizes,
     num_clusters: int,
 ) -> PairCost:
-    """What every server would take to train every cluster.
+    """Returns what every server would take to train every cluster.
 
     A synchronous step of cluster m on server e takes
     max_k(front forward + smashed data / rate_ke) + samples x back FLOPs / f_e

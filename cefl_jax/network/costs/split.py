@@ -106,7 +106,7 @@ def _at_own_server(task, values):
 
 
 def count_traffic(task: Task, schedule: Schedule, network: RoundNetwork) -> Traffic:
-    """How often each message of a round of split training was sent: messages.Traffic.
+    """Returns how often each message of a round of split training was sent: messages.Traffic.
 
     Every client that starts loads a front half, every cluster with such a client a back half. The
     back half and the smashed data go on to the cloud for clusters and clients that count.

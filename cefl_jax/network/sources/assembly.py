@@ -125,7 +125,7 @@ def mean_snr(
 def to_network(
     plan: Plan, up_snr: Real[np.ndarray, "N servers"], down_snr: Real[np.ndarray, "N servers"]
 ) -> Network:
-    """The network of a plan and the signal-to-noise ratios of its links.
+    """Returns the network of a plan and the signal-to-noise ratios of its links.
 
     Args:
       plan: Plan.

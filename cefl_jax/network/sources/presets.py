@@ -54,7 +54,7 @@ HIERFAVG = {  # the paper counts neither time nor energy of servers; cellular's 
 
 
 def make_network(spec: NetworkSpec, num_clients: int, seed: int) -> tuple[Network, tuple[str, ...]]:
-    """The network that the settings name.
+    """Returns the network that the settings name.
 
     `cellular`: clients and edge nodes uniform in a disc of `CELL_RADIUS_KM`, the front aggregation
     server at its centre, urban macro path loss, speeds drawn log-uniformly. `uniform`: every client

@@ -100,7 +100,7 @@ def read_trace(path: str | Path | None, rounds: int, num_clients: int, num_edges
 
 
 def to_arrays(trace: Trace) -> dict[str, np.ndarray]:
-    """The arrays of an npz file that `read_trace` reads back, by name.
+    """Returns the arrays of an npz file that `read_trace` reads back, by name.
 
     Args:
       trace: Trace of `dynamics.record`, no axis of which is shortened.

@@ -192,7 +192,7 @@ def measure_quality(
     num_clusters: int,
     target: Float[AnyArray, "Y"],
 ) -> Quality:
-    """The Quality of a clustering; arguments as in `cluster_kl`."""
+    """Returns the Quality of a clustering; arguments as in `cluster_kl`."""
     sizes = (
         jnp.zeros(num_clusters, jnp.int32)
         .at[cluster]

@@ -40,7 +40,7 @@ def balanced_clusters(
     target: Float[AnyArray, "Y"] | None = None,
     present: Bool[AnyArray, "K"] | None = None,
 ) -> Int32[Array, "K"]:
-    """Clusters equal in size within one, improved by swaps until no swap helps.
+    """Returns clusters equal in size within one, improved by swaps until no swap helps.
 
     From `balanced_start`, the swap of two clients of different clusters that lowers the sum of the
     clusters' divergences from the target most is made, again and again, while it lowers the

@@ -14,7 +14,7 @@ MIN_SHARE = 1e-30
 
 
 def target_distribution(label_counts: Real[AnyArray, "K Y"], target: str) -> Float32[Array, "Y"]:
-    """The distribution that every cluster should resemble.
+    """Returns the distribution that every cluster should resemble.
 
     Args:
       label_counts: i32[K, Y] examples of each label at each client of the round.

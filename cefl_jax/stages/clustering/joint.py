@@ -90,7 +90,7 @@ def slowest_after_swaps(
     cluster: Int32[Array, "K"],
     now_s: Float32[Array, "M"],
 ) -> Float32[Array, "K K"]:
-    """Seconds of the slowest cluster after every exchange of two clients.
+    """Returns the seconds of the slowest cluster after every exchange of two clients.
 
     Args:
       seconds: ClientSeconds.

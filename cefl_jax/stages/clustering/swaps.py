@@ -62,7 +62,7 @@ def swap_until_none_helps(
         partners = gains(now.replaced, i[None])[0]
         j = first(partners == partners.max(), now.client)
         pair = jnp.stack([i, j])
-        # Pairs not scored yet promise all; choosing one has its clusters scored, as they are.
+        # A pair that is not scored yet has an infinite gain; choosing it scores its clusters.
         new = jnp.where(jnp.isfinite(partners[j]), pair[::-1], pair)
         client, counts, replaced = (x.at[..., pair].set(x[..., new]) for x in now[:3])
         replaced, rows = _score(counts, target, num_clusters, replaced, own[pair])
@@ -128,7 +128,7 @@ def kl_gain(
 def best_pair(
     gain: Float32[Array, "K K"], cluster: Int32[Array, "K"]
 ) -> tuple[tuple[Int32[Array, ""], Int32[Array, ""]], Float32[Array, ""]]:
-    """The first pair of greatest gain in two different clusters, and its gain."""
+    """Returns the first pair of greatest gain in two different clusters, and its gain."""
     placed = cluster >= 0
     apart = (cluster[:, None] != cluster[None]) & placed[:, None] & placed[None]
     gain = jnp.where(apart, gain, -jnp.inf)
