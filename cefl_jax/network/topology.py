@@ -135,7 +135,7 @@ def of_clients(
 
 
 def without_servers(network: RoundNetwork) -> RoundNetwork:
-    """Returns a RoundNetwork for clients that train alone: its one server costs and takes nothing."""
+    """Returns a RoundNetwork for clients that train alone: its one server costs nothing."""
     one = jnp.ones(1)
     idle = Devices(one, 0 * one, 0 * one, 0 * one, network.front.kind[None])
     links = jnp.ones((network.up_bps.shape[0], 1))
