@@ -31,7 +31,7 @@ def simulate_sequential(
     network: RoundNetwork,
     work: Any,
     sizes: Sizes,
-    deadline_s: None = None,
+    deadline_s: Number | None = None,
     keep: bool = False,
 ) -> Schedule:
     """Runs the simulated clock of every turn, each as a round of one client.
@@ -42,7 +42,7 @@ def simulate_sequential(
       network: RoundNetwork.
       work: Workload.
       sizes: messages.Sizes.
-      deadline_s: None; those who come late could not keep one.
+      deadline_s: not read; clients that come late in a round could not keep one.
       keep: static, as in `simulate`.
     Returns:
       Schedule of each client's turn, leaves [K, ...], from the beginning of the turn.
