@@ -17,14 +17,14 @@ from absl import logging
 from absl.testing import flagsaver
 from flax.traverse_util import flatten_dict
 
-from cefl_jax import config, experiment, main, rounds
+from cefl_jax import compiler, config, experiment, main, rounds
 from cefl_jax.data import partition
 from cefl_jax.methods import default_spec
 from cefl_jax.plots.timeline import read_timeline
 from cefl_jax.runtime import cpu
 from cefl_jax.runtime.summary import METRIC_KEYS
 from cefl_jax.runtime.workdir import LOCK
-from tests.quick import quick_jit
+from tests.quick import OPTIONS
 
 ROOT = pathlib.Path(__file__).parents[1]
 QUICKSTART = f"--config={ROOT / 'configs' / 'quickstart.py'}"
@@ -539,7 +539,8 @@ def test_a_run_can_be_repeated_from_its_files(finished, tmp_path):
 def conduct(*options):
     """A run with everything on, without what takes long to compile."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(jax, "jit", quick_jit)
+        quickly = compiler.compile_lowered
+        patch.setattr(compiler, "compile_lowered", lambda one, *_: quickly(one, OPTIONS))
         patch.setattr(rounds, "warn_of_deadline", lambda *_: None)
         run(*TINY, *EVERYTHING, *options)
 

@@ -36,7 +36,6 @@ def simulate_sequential(
 ) -> Schedule:
     """Runs the simulated clock of every turn, each as a round of one client.
 
-
     Args:
       task: Task of all clients.
       network: RoundNetwork.
