@@ -6,9 +6,9 @@ Fashion-MNIST is found where Debian's package dataset-fashion-mnist puts it; els
 --config.data.path=FOLDER with the four IDX files.
 
 Seen on two CPU cores at 3c9a77d: after 100 rounds 83.9% for the deployed model (82.8% over the last
-ten evaluations) and 83.6% with the cloud model (82.0%). About two clusters form of the four allowed,
-of 2 to 20 clients, their mean divergence 0.14 to 0.48 nats; 0.7 to 1 s a round, 15 to 21 s of
-compilation.
+ten evaluations) and 83.6% with the cloud model (82.0%); 0.8 s a round and 13 s of compilation.
+About two clusters form of the four allowed, of 2 to 20 clients, their mean divergence 0.14 to 0.48
+nats.
 """
 
 from cefl_jax.config import default_config
