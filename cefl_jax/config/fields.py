@@ -35,8 +35,16 @@ class Field(NamedTuple):
 def all_fields() -> dict[str, Field]:
     """Returns every setting by its dotted path, each after those that its clauses name.
 
-    Methods, rules, data sets, models and networks are known from tables of their own.
+    Methods, rules, data sets, models and networks are known from tables of their own. Not to be
+    changed: it is made once, and again when one of these tables has changed.
     """
+    _check_tables()
+    tables = (METHODS, clustering.RULES, offload.RULES)
+    return _all_fields(*(tuple(table.items()) for table in tables), tuple(zoo.NAMES))
+
+
+@functools.cache
+def _all_fields(*_: Any) -> dict[str, Field]:
     tables: dict[str, Iterable[str]] = {
         METHOD: METHODS,
         RULE: clustering.RULES,
@@ -47,7 +55,6 @@ def all_fields() -> dict[str, Field]:
         "network.preset": presets.PRESETS,
         "network.dynamics": dynamics.DYNAMICS,
     }
-    _check_tables()
     found = {}
     for path, hint, field, clauses in _walk(spec_class(), "", ()):
         meta = field.metadata
