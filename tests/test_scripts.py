@@ -21,13 +21,10 @@ MODULES = sorted(
     for path in (ROOT / folder).rglob("*.py")
     if path.name != "__init__.py"
 )
-CELLS = {  # what is run of each experiment; offloading and the one of 500 clients take longer
+CELLS = {  # what is run of experiments; others differ in settings, or take longer
     "ablation": "distill.rule=none",
     "cloud_depth": "mlp, alone",
-    "cut_layer": "cut 4",
-    "distillation_rates": "small rounds, momentum 0, rate 0.1",
     "distillation_restart": "none",
-    "heterogeneity": "fedavg, 0.1",
     "main_comparison": "fedavg, 0.1",
     "privacy": "cut 2",
     "reproduce_niid_bench": "fedavg, iid",

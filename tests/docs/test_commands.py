@@ -13,7 +13,7 @@ from tests.docs.commands import check_page
 from tests.docs.pages import PAGES, ROOT, add_to, read_blocks
 
 EXTENDING = ROOT / "docs" / "extending.md"
-RUN = ("README", "network", "outputs", "resuming")
+RUN = ("README", "resuming")
 """Pages whose runs are run with `-m slow`, and not only checked."""
 
 LANGUAGES = {"", "sh", "python", "json", "yaml", "bibtex", "math"}

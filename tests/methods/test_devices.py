@@ -61,13 +61,8 @@ LONG = [
     ("balanced", 2),
     ("balanced", 8),
     ("convolutions", 2),
-    ("convolutions", 4),
     ("convolutions", 8),
-    ("patent, epochs", 2),
-    ("patent, epochs", 4),
     ("patent, epochs", 8),
-    ("moving network", 2),
-    ("moving network", 4),
     ("moving network", 8),
 ]
 
