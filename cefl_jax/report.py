@@ -8,13 +8,13 @@ Markdown and LaTeX and the figures as PDF go into a folder beside it, such as re
 
 import argparse
 import collections
-import importlib.util
 import re
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
+from cefl_jax.reports import check_libraries
 from cefl_jax.runtime import streams
 from cefl_jax.safe_read import expand_user
 
@@ -30,13 +30,11 @@ def main(arguments: list[str] | None = None) -> None:
       arguments: None for those of the command line.
     """
     options = parse(arguments)
-    missing = [name for name in LIBRARIES if importlib.util.find_spec(name) is None]
-    if missing:
-        refuse(f"{' and '.join(missing)} cannot be imported; pip install 'cefl_jax[report]'")
-    # Imported here: without the libraries above the line before should be all that is seen.
-    from cefl_jax.reports import files, runs
-
     try:
+        check_libraries(*LIBRARIES)
+        # Imported here: without the libraries above that line should be all that is seen.
+        from cefl_jax.reports import files, runs
+
         files.check_out(options.out)
         found, left_out = runs.read_runs(options.folders)
         written = files.write_report(found, left_out, options.target, options.out)

@@ -27,7 +27,7 @@ from cefl_jax.reports.formats import to_markdown
 from cefl_jax.runtime import streams
 from cefl_jax.safe_read import expand_user
 from experiments import tables
-from experiments.runs import Quiet
+from experiments.runs import Quiet, positive
 
 CLUSTERINGS = {
     "patent": {"cefl.clustering.rule": "patent"},
@@ -170,7 +170,7 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--workdir", required=True, type=expand_user)
     parser.add_argument("--scale", choices=SCALES, default="cpu")
-    parser.add_argument("--seeds", type=int, help="number of seeds, from 0")
+    parser.add_argument("--seeds", type=positive, help="how many seeds: 0, 1, ...")
     options = parser.parse_args()
     seeds = options.seeds or SEEDS[options.scale]
     folder = pathlib.Path(options.workdir) / options.scale

@@ -16,7 +16,7 @@ import jax
 from cefl_jax import build, config, experiment, program
 from cefl_jax.config.files import has_field
 from cefl_jax.data import partition
-from cefl_jax.reports import formats, tables
+from cefl_jax.reports import check_libraries, formats, tables
 from cefl_jax.reports.groups import Group, Section
 from cefl_jax.reports.runs import read_runs
 from cefl_jax.runtime import cpu, preemption, streams
@@ -188,19 +188,27 @@ def parse(of, doc, parents=()):
     parser = argparse.ArgumentParser(description=doc.splitlines()[0], parents=parents)
     parser.add_argument("--workdir", required=True, type=expand_user)
     parser.add_argument("--scale", choices=of.scales, default="cpu")
-    parser.add_argument("--seeds", type=int, help="how many seeds: 0, 1, ...")
+    parser.add_argument("--seeds", type=positive, help="how many seeds: 0, 1, ...")
     parser.add_argument("--only", default="", help="cells with this in their names")
     options = parser.parse_args()
     if options.seeds is None:
         options.seeds = of.seeds[options.scale]
-    if options.seeds < 1:
-        parser.error(f"--seeds={options.seeds}: it is a number of seeds, at least 1")
     try:
+        check_libraries("duckdb")
         for cell in of.cells_of(options.scale):
             make_spec(of, options.scale, cell, 0)
     except config.SettingError as error:
         parser.error(f"cell {cell!r}: {error}")
+    except ValueError as error:
+        parser.error(str(error))
     return options
+
+
+def positive(text):
+    """A whole number of at least 1, for argparse."""
+    if int(text) < 1:
+        raise argparse.ArgumentTypeError(f"{text}: needs to be at least 1")
+    return int(text)
 
 
 def main(of, doc, tell=tell, parents=()):

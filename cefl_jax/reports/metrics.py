@@ -5,7 +5,6 @@ import math
 from collections.abc import Sequence
 from typing import NamedTuple
 
-import duckdb
 import numpy as np
 
 from cefl_jax.runtime.summary import MAX_METRIC, MAX_METRICS_BYTES
@@ -61,6 +60,8 @@ def read_metrics(files: Sequence[str]) -> tuple[dict[str, Metrics], dict[str, st
     Returns:
       {file: Metrics}, and {file: why it cannot be read}; each file is in one of the two.
     """
+    import duckdb  # here: an experiment says in one line that it is missing, before its runs
+
     faults = {}
     for file in files:
         try:
@@ -89,6 +90,8 @@ def read_metrics(files: Sequence[str]) -> tuple[dict[str, Metrics], dict[str, st
 
 def _query(files):
     """{file: {metric: its rounds, values, and how many are not finite}}, and {file: fault}."""
+    import duckdb
+
     if not files:
         return {}, {}
     series: dict[str, dict] = {file: {} for file in files}

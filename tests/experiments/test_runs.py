@@ -1,11 +1,12 @@
 """Every run that an experiment names can be run, and what it leaves is told as it was."""
 
 import dataclasses
-import importlib
+import importlib.util
 import itertools
 import json
 import pathlib
 import shutil
+import sys
 
 import pytest
 
@@ -151,3 +152,30 @@ def _differences(a, b, prefix=""):
         elif a[key] != b[key]:
             found.append(prefix + key)
     return found
+
+
+@pytest.mark.parametrize(
+    ("arguments", "missing", "said"),
+    [
+        (["--seeds=0"], None, "--seeds: 0: needs to be at least 1"),
+        (["--scale=wrong"], None, "cell 'a': cefl.clustering.rule='bal' is unknown"),
+        ([], "duckdb", "duckdb cannot be imported; pip install 'cefl_jax[report]'"),
+    ],
+)
+def test_what_an_experiment_cannot_run_is_refused_before_its_first_run(
+    monkeypatch, capsys, tmp_path, arguments, missing, said
+):
+    find = importlib.util.find_spec
+    monkeypatch.setattr(
+        importlib.util, "find_spec", lambda name, *more: None if name == missing else find(name)
+    )
+    scales = {"cpu": {}, "wrong": {"cefl.clustering.rule": "bal"}}
+    of = runs.Experiment(
+        "x", {"a": {}}, scales, dict.fromkeys(scales, 1), dict.fromkeys(scales, 0.5)
+    )
+    monkeypatch.setattr(sys, "argv", ["x", f"--workdir={tmp_path / 'made'}", *arguments])
+    with pytest.raises(SystemExit) as ended:
+        runs.main(of, "What is refused.")
+    assert ended.value.code == 2
+    assert said in capsys.readouterr().err
+    assert not (tmp_path / "made").exists()
