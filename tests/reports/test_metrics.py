@@ -4,6 +4,7 @@ import json
 import math
 import os
 
+import duckdb
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -141,13 +142,13 @@ def test_what_is_no_file_of_bounded_size_is_told(tmp_path, monkeypatch):
 
 
 def test_what_duckdb_cannot_read_harms_no_other_file(tmp_path, monkeypatch):
-    """TeacherLogits apart file by file where one query of all fails, whatever the reason."""
+    """Told apart file by file where one query of all fails, whatever the reason."""
     good, bad = (write(tmp_path / name, '{"round": 3}') for name in ("good", "bad"))
     query = metrics._query
 
     def fail(files):
         if bad in files:
-            raise metrics.duckdb.IOException("no\nsuch disk")
+            raise duckdb.IOException("no\nsuch disk")
         return query(files)
 
     monkeypatch.setattr(metrics, "_query", fail)
