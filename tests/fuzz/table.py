@@ -338,7 +338,7 @@ def make_ready(name):
     """Lets a reader be quick: databases of one process, and metrics that are read once."""
     if name == "metrics":
         database = duckdb.connect()
-        metrics.duckdb.connect = database.cursor
+        duckdb.connect = database.cursor
     elif name in ("status", "run_folder"):
         values = {
             key: np.array([record[key] for record in make_records(3)], float)

@@ -4,6 +4,7 @@ import random
 import subprocess
 import sys
 
+import duckdb
 import pytest
 
 from tests.fuzz import readers, table
@@ -16,7 +17,7 @@ READERS = table.make_readers()
 def ready(monkeypatch):
     """Lets each reader be quick, and forgets that afterwards."""
     monkeypatch.setattr(readers.metrics, "read_metrics", readers.metrics.read_metrics)
-    monkeypatch.setattr(readers.metrics.duckdb, "connect", readers.metrics.duckdb.connect)
+    monkeypatch.setattr(duckdb, "connect", duckdb.connect)
     return table.make_ready
 
 
