@@ -4,11 +4,12 @@ With `run.deterministic` a run has the same bits on any number of devices. What 
 operations stands here; how work is dealt to devices and gathered, in `parallel`.
 """
 
+import functools
 from typing import Any
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Int, PyTree, Real, Shaped
+from jaxtyping import Array, Float, Int, PyTree, Real, Shaped
 
 from cefl_jax.types import AnyArray
 
@@ -58,3 +59,16 @@ def sum_in_order(results: PyTree) -> PyTree:
     return jax.lax.fori_loop(
         1, count, lambda i, sums: jax.tree.map(lambda s, x: s + x[i], sums, results), first
     )
+
+
+def weighted_sum(stack: PyTree, weights: Float[AnyArray, "... n"]) -> PyTree:
+    """Returns sums of stacked trees, leaves f32[n, ...], times weights f32[..., n].
+
+    In full float32 on every device: by default a GPU multiplies matrices with 10 bits of mantissa,
+    which is enough for a gradient, and not for parameters.
+
+    Returns:
+      Tree with leaves f32[..., *leaf.shape[1:]].
+    """
+    exact = functools.partial(jnp.tensordot, precision=jax.lax.Precision.HIGHEST)
+    return jax.tree.map(lambda leaf: exact(weights, leaf, axes=1), stack)

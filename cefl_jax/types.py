@@ -19,6 +19,9 @@ AnyArray: TypeAlias = Array | np.ndarray
 Number: TypeAlias = float | np.floating | Float32[AnyArray, ""]
 """A scalar that a caller may trace, or not."""
 
+Count: TypeAlias = int | np.integer | Int32[AnyArray, ""]
+"""A number of things that a caller may trace, or not."""
+
 Params: TypeAlias = PyTree[Float32[AnyArray, "..."]]
 
 
@@ -76,7 +79,7 @@ class Purpose(enum.IntEnum):
     NETWORK = 6
     DEPARTURE = 7
     OFFLOAD = 8
-    WIRE = 9
+    LINK = 9
     PROBE = 10
 
 

@@ -7,8 +7,8 @@ import pytest
 
 from cefl_jax import compiler
 from cefl_jax.network.channel import shannon_rate
+from cefl_jax.numerics import weighted_sum
 from cefl_jax.stages import clustering
-from cefl_jax.stages.aggregation import weighted_sum
 from cefl_jax.stages.sampling import sample_clients
 from tests.compare import assert_close
 from tests.oracles import network as oracle

@@ -25,7 +25,7 @@ class Method(NamedTuple):
 
     A state has at least `round` i32[], `key`, and `ledger`. The names that `predictors` gives to
     its classifiers are prefixes of metric keys: "" for the deployed model, "cloud_" for another;
-    they are told which test images they see, index i32[B], each one more than the one before.
+    they get the places of these images in the test set, index i32[B], one after another.
     """
 
     init: Callable  # key -> state
@@ -158,7 +158,7 @@ def chosen(value: int | None) -> int:
 
 
 def count_clients(
-    decision: Decision, out: Bool[Array, "K"] | None
+    decision: Decision, skipped: Bool[Array, "K"] | None
 ) -> dict[str, Int32[Array, ""] | None]:
     """Returns the fields of RoundMetrics that count clients.
 
@@ -166,15 +166,15 @@ def count_clients(
 
     Args:
       decision: round_planner.Decision.
-      out: bool[K], who is left out; or None.
+      skipped: bool[K], who is left out; or None.
     """
     finished, counts = (x.ravel() for x in (decision.schedule.finished, decision.schedule.counts))
-    skipped = None
-    if out is not None:
-        counts, skipped = counts & ~out, out.sum(dtype=jnp.int32)
+    num_skipped = None
+    if skipped is not None:
+        counts, num_skipped = counts & ~skipped, skipped.sum(dtype=jnp.int32)
     return {
         "sampled": decision.sampled,
         "finished": finished.sum(dtype=jnp.int32),
         "counted": counts.sum(dtype=jnp.int32),
-        "skipped": skipped,
+        "skipped": num_skipped,
     }

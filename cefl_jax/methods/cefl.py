@@ -56,7 +56,7 @@ class SplitResult(NamedTuple):
     uploads: Any  # distillation.FeatureBuffer
     loss: Float32[Array, ""]  # summed over the samples trained on, before each step
     samples: Int32[Array, ""]  # samples trained on
-    out: Bool[Array, "K"] | None  # who is left out; None: nobody ever is
+    skipped: Bool[Array, "K"] | None  # who is left out; None: nobody ever is
 
 
 class Cefl(MethodContext):
@@ -89,7 +89,7 @@ class Cefl(MethodContext):
             trained.loss * (1.0 / trained.samples),  # nobody's is not a number: 0 / 0
             decision.clusters,
             decision.offload_cost,
-            **count_clients(decision, trained.out),
+            **count_clients(decision, trained.skipped),
             finite=finite_by_stage(*self.stages(trained, state)),
             round_trace=RoundTrace(
                 decision.plan.clients, decision.task, decision.schedule, cost.phase_s
@@ -126,8 +126,8 @@ class Cefl(MethodContext):
             self.model.front,
             state.halves.front,
             self.data.normalise(probe),
-            noise_std=self._wire.noise_std,
-            codec=self._wire.smashed,
+            noise_std=self._link.noise_std,
+            codec=self._link.smashed,
             key=purpose_key(state.key, Purpose.PROBE),
         )
         return {"privacy/distance_correlation": leakage}
@@ -138,46 +138,44 @@ class Cefl(MethodContext):
         Who is left out weighs nothing in either average, and its features are not uploaded.
         """
         slots = self._slots
-        in_turn = self.planner.traits.sequential_server
+        sequential = self.planner.traits.sequential_server
         direction = named_direction(self.spec.train.optimizer)
         batches = self.draw_batches(state, plan)
-        wire_key = round_key(state.key, state.round, Purpose.WIRE)
+        link_key = round_key(state.key, state.round, Purpose.LINK)
 
-        def on_device(halves, data, plan, batches, wire_key, learning_rate):
+        def on_device(halves, data, plan, batches, link_key, learning_rate):
             training = SplitTraining(
                 model=self.model,
-                wire=self._wire,
+                link=self._link,
                 direction=direction,
                 data=data,
                 plan=plan,
                 batches=batches,
-                wire_key=wire_key,
+                link_key=link_key,
                 learning_rate=learning_rate,
                 upload_slots=slots,
-                client_chunk=1 if in_turn else chosen(self.spec.run.client_chunk),
+                client_chunk=1 if sequential else chosen(self.spec.run.client_chunk),
                 archive_dtype=self.spec.run.archive_dtype,
-                in_turn=in_turn,
+                sequential_server=sequential,
                 skips=self.skips,
             )
             with jax.named_scope("training"):
-                smashed, trained, out = training.train_clusters(halves)
-            out = jax.tree.map(lambda x: x > 0, parallel.psum_rows(out))
-            plan = round_plan.exclude_clients(plan, out)
+                smashed, trained, skipped = training.train_clusters(halves)
+            skipped = jax.tree.map(lambda x: x > 0, parallel.psum_rows(skipped))
+            plan = round_plan.exclude_clients(plan, skipped)
             with jax.named_scope("aggregation"):
                 averaged = aggregate(halves, trained.front_sum, trained.back, plan, self.mesh)
             counted = parallel.gather_items((trained.loss, trained.samples), plan.first.shape[0])
-            return averaged, parallel.psum_rows(smashed), counted, out
+            return averaged, parallel.psum_rows(smashed), counted, plan, skipped
 
-        halves, smashed, (losses, samples), out = self.mesh.spread(on_device)(
-            state.halves, self.data, plan, batches, wire_key, hparams.learning_rate
+        halves, smashed, (losses, samples), plan, skipped = self.mesh.spread(on_device)(
+            state.halves, self.data, plan, batches, link_key, hparams.learning_rate
         )
         num_examples = self.data.num_examples
-        examples = round_plan.upload_examples(
-            round_plan.exclude_clients(plan, out), batches, slots, num_examples
-        )
+        examples = round_plan.upload_examples(plan, batches, slots, num_examples)
         labels = self.data.labels.at[examples].get(mode="fill", fill_value=0)
         uploads = make_feature_buffer(smashed, labels, examples < num_examples)
-        return SplitResult(halves, uploads, losses.sum(), samples.sum(), out)
+        return SplitResult(halves, uploads, losses.sum(), samples.sum(), skipped)
 
     def distil(
         self, state: CeflState, uploads: FeatureBuffer | None, hparams: HParams
@@ -204,7 +202,7 @@ class Cefl(MethodContext):
                 for f, (params, optimizer) in zip(apply, states, strict=True)
             )
             taught = distillation.distil_mutually(edge, cloud, uploads, keys, hparams, round_index)
-            return [(learner.params, learner.state if self._persists else ()) for learner in taught]
+            return [(student.params, student.state if self._persists else ()) for student in taught]
 
         back, cloud = (
             (state.halves.back, state.edge_optimizer),
@@ -221,7 +219,7 @@ class Cefl(MethodContext):
         )
 
     @property
-    def _wire(self):
+    def _link(self):
         return make_link(self.spec.cefl.compression, self.spec.cefl.privacy)
 
     @property

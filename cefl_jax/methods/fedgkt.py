@@ -18,7 +18,7 @@ from cefl_jax.stages.distillation import (
     draw_order,
     make_feature_buffer,
 )
-from cefl_jax.stages.local_training import LocalTraining, Trained
+from cefl_jax.stages.local_training import LocalResult, LocalTraining
 from cefl_jax.stages.masking import finite_by_stage, finite_rows, where_rows
 from cefl_jax.stages.optimizers import make_direction, named_direction
 from cefl_jax.stages.round_plan import Plan
@@ -48,7 +48,7 @@ class FedgktState(NamedTuple):
     clients: Any  # leaves f32[N, ...], front half and head of every client of the population
     server: Any  # parameters of the cloud model
     server_optimizer: Any  # its state, which persists
-    told: logit_transfer.TeacherLogits  # what the clients know from the server
+    teacher_logits: logit_transfer.TeacherLogits  # what the clients know from the server
     conditions: topology.Conditions  # of the network in the next round
     ledger: ledger.Ledger
 
@@ -91,8 +91,8 @@ class Fedgkt(MethodContext):
         starts = jax.tree.map(lambda x: x.at[plan.clients].get(mode="clip"), state.clients)
         batches = self.draw_batches(state, plan)
         trained = self.train_clients(starts, state, plan, batches, hparams)
-        upload, out = self.extract(trained, plan, batches)
-        counts = round_plan.exclude_clients(plan, out).weight > 0
+        upload, skipped = self.extract(trained, plan, batches)
+        counts = round_plan.exclude_clients(plan, skipped).weight > 0
         models = where_rows(counts, trained.models, starts)
         state = self.train_server(state, upload, hparams)
         clients = jax.tree.map(
@@ -109,7 +109,7 @@ class Fedgkt(MethodContext):
         server = {"model": state.server, "optimizer": state.server_optimizer}
         return state, RoundMetrics(
             trained.loss * (1.0 / trained.samples),  # nobody's is not a number
-            **count_clients(decision, out),
+            **count_clients(decision, skipped),
             finite=finite_by_stage(
                 ("local training", {"loss": trained.loss, "models": models}),
                 ("distillation", server),
@@ -151,8 +151,8 @@ class Fedgkt(MethodContext):
         plan: Plan,
         batches: Int32[Array, "K S B"],
         hparams: HParams,
-    ) -> Trained:
-        """Trained, with the models of a plan's clients, from those that they had, f32[K, ...]."""
+    ) -> LocalResult:
+        """Trains a plan's clients from their models f32[K, ...]: LocalResult with the new ones."""
         train, own = self.spec.train, self.own
         direction = named_direction(train.optimizer)
         training = LocalTraining(
@@ -173,20 +173,20 @@ class Fedgkt(MethodContext):
                 self.data,
                 batches,
                 hparams.learning_rate,
-                taught=state.told,
+                targets=state.teacher_logits,
             )
 
     def extract(
-        self, trained: Trained, plan: Plan, batches: Int32[Array, "K S B"]
+        self, trained: LocalResult, plan: Plan, batches: Int32[Array, "K S B"]
     ) -> tuple[Upload, Bool[Array, "K"] | None]:
         """Returns the Upload of a round's clients, and bool[K] or None, who is left out by now.
 
         A client whose upload is not finite is left out too; its loss until then counts.
         """
-        run, out = self.spec.run, trained.out
+        run, skipped = self.spec.run, trained.skipped
         num_examples = self.data.num_examples
         examples = round_plan.upload_examples(
-            round_plan.exclude_clients(plan, out),
+            round_plan.exclude_clients(plan, skipped),
             batches,
             self.planner.bounds.uploads,
             num_examples,
@@ -198,12 +198,12 @@ class Fedgkt(MethodContext):
             )
             extracted = extraction.extract(trained.models, examples, self.data)
         if self.skips:
-            out |= filled.any((1, 2)) & ~finite_rows(extracted)
-            filled &= ~out[:, None, None]
-        return Upload(examples, filled, extracted), out
+            skipped |= filled.any((1, 2)) & ~finite_rows(extracted)
+            filled &= ~skipped[:, None, None]
+        return Upload(examples, filled, extracted), skipped
 
     def train_server(self, state: FedgktState, upload: Upload, hparams: HParams) -> FedgktState:
-        """The state when the server has learned from what the clients upload, and told them."""
+        """Returns the state after the server has trained, with its logits for the clients."""
         examples, filled, extracted = upload
         labels = self.data.labels.at[examples].get(mode="fill", fill_value=0)
         uploads = make_feature_buffer(extracted.features, labels, filled)
@@ -215,8 +215,12 @@ class Fedgkt(MethodContext):
                 round_key(state.key, state.round, Purpose.DISTILL_CLOUD),
                 hparams.own["server_learning_rate"],
             )
-        told = logit_transfer.tell(state.told, examples, filled, logits)
-        return state._replace(server=server, server_optimizer=optimizer, told=told)
+        teacher_logits = logit_transfer.update_teacher_logits(
+            state.teacher_logits, examples, filled, logits
+        )
+        return state._replace(
+            server=server, server_optimizer=optimizer, teacher_logits=teacher_logits
+        )
 
     def _learn(self, server, uploads, client_logits, key, learning_rate):
         """The server's parameters and optimizer state, and its logits; runs inside `spread`."""
@@ -228,11 +232,11 @@ class Fedgkt(MethodContext):
             chosen(self.spec.run.distill_parts),
             logit_transfer.transfer_loss,
         )
-        lesson = DistillTarget(client_logits, own.weight, own.temperature)
-        learner = TrainState(self.model.cloud, *server)
+        target = DistillTarget(client_logits, own.weight, own.temperature)
+        student = TrainState(self.model.cloud, *server)
         order = draw_order(uploads, key, distill.epochs, distill.batch_size)
-        learner = distillation.learn(learner, uploads, lesson, order, learning_rate)
-        return (learner.params, learner.state), distillation.predict(learner, uploads)
+        student = distillation.learn(student, uploads, target, order, learning_rate)
+        return (student.params, student.state), distillation.predict(student, uploads)
 
     @property
     def _server_direction(self):

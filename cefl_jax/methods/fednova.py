@@ -49,7 +49,7 @@ def make_fednova(context: MethodContext) -> Method:
         plan = plan._replace(weight=jnp.where(plan.weight > 0, plan.sizes, 0).astype(jnp.float32))
         normalised = plan._replace(weight=plan.weight / jnp.maximum(length, 1.0))
         trained = whole.train(state, normalised, hparams)
-        weight = exclude_clients(plan, trained.out).weight
+        weight = exclude_clients(plan, trained.skipped).weight
         anybody = weight.sum() > 0
         total = jnp.where(anybody, weight.sum(), 1.0)
         each = (weight * length).sum() / total**2  # tau_eff, over the sum of weights

@@ -9,11 +9,10 @@ import jax.numpy as jnp
 from cefl_jax.methods.base import Method, MethodContext, MethodInfo
 from cefl_jax.methods.local_model import LocalModel, LocalModelState
 from cefl_jax.network.costs.hierarchical import nearest_edges, steps_per_edge_round
-from cefl_jax.numerics import reciprocal
+from cefl_jax.numerics import reciprocal, weighted_sum
 from cefl_jax.specs import MAX_SIDE, Spec, count
 from cefl_jax.stages import traffic
-from cefl_jax.stages.aggregation import weighted_sum
-from cefl_jax.stages.local_training import Trained
+from cefl_jax.stages.local_training import LocalResult
 from cefl_jax.stages.round_plan import exclude_clients
 from cefl_jax.stages.round_planner import Decision
 from cefl_jax.stages.traits import MethodTraits
@@ -54,8 +53,8 @@ def make_hierfavg(context: MethodContext) -> Method:
 
 def train_edges(
     whole: LocalModel, state: LocalModelState, decision: Decision, hparams: HParams
-) -> Trained:
-    """Runs all edge rounds of a round: Trained, with the edge models as one group."""
+) -> LocalResult:
+    """Runs all edge rounds of a round: LocalResult, with the edge models as one group."""
     edge_rounds, plan = whole.own.edge_rounds, decision.plan
     num_edges = decision.network.distance_km.shape[1]
     node = nearest_edges(decision.task, decision.network)
@@ -63,35 +62,35 @@ def train_edges(
     training = whole.local_training()
     batches = whole.draw_batches(state, plan)
 
-    def weigh(out):
-        """Weight of each edge node's clients, but for those that are out: f32[E]."""
-        return jnp.zeros(num_edges).at[node].add(exclude_clients(plan, out).weight, mode="drop")
+    def weigh(skipped):
+        """Weight of each edge node's clients without those left out, f32[E]."""
+        return jnp.zeros(num_edges).at[node].add(exclude_clients(plan, skipped).weight, mode="drop")
 
     def edge_round(r, so_far):
-        models, loss, samples, out = so_far
+        models, loss, samples, skipped = so_far
         steps = r * block, (r + 1) * block
         trained = training.train(
             models,
             node,
-            exclude_clients(plan, out),
+            exclude_clients(plan, skipped),
             whole.data,
             batches,
             hparams.learning_rate,
             steps=steps,
         )
-        out = jax.tree.map(jnp.logical_or, out, trained.out)
-        weight = weigh(out)
+        skipped = jax.tree.map(jnp.logical_or, skipped, trained.skipped)
+        weight = weigh(skipped)
         models = jax.tree.map(lambda sums, old: _mean(sums, weight, old), trained.sums, models)
-        return models, loss + trained.loss, samples + trained.samples, out
+        return models, loss + trained.loss, samples + trained.samples, skipped
 
     models = jax.tree.map(lambda x: jnp.broadcast_to(x, (num_edges, *x.shape)), state.params)
     nobody = jnp.zeros(node.shape, bool) if whole.skips else None
     start = models, jnp.float32(0), jnp.int32(0), nobody
     with jax.named_scope("training"):
-        models, loss, samples, out = jax.lax.fori_loop(0, edge_rounds, edge_round, start)
-    weight = weigh(out)
+        models, loss, samples, skipped = jax.lax.fori_loop(0, edge_rounds, edge_round, start)
+    weight = weigh(skipped)
     sums = jax.tree.map(lambda x: x[None], weighted_sum(models, weight))
-    return Trained(sums, weight.sum()[None], loss, samples, None, out)
+    return LocalResult(sums, weight.sum()[None], loss, samples, None, skipped)
 
 
 def _mean(sums, weight, old):

@@ -10,7 +10,7 @@ from jaxtyping import Array, Int32, PRNGKeyArray, PyTree
 from cefl_jax.methods.base import Method, MethodContext, chosen, count_clients
 from cefl_jax.network import ledger, topology
 from cefl_jax.numerics import reciprocal
-from cefl_jax.stages.local_training import LocalTraining, Trained
+from cefl_jax.stages.local_training import LocalResult, LocalTraining
 from cefl_jax.stages.masking import finite_by_stage
 from cefl_jax.stages.optimizers import named_direction
 from cefl_jax.stages.round_plan import Plan
@@ -62,7 +62,7 @@ class LocalModel(MethodContext):
         correct: Callable | None = None,
         corrections: PyTree = None,
         keep_models: bool = False,
-    ) -> Trained:
+    ) -> LocalResult:
         """Trains every client of a plan from the global model.
 
         Args:
@@ -71,10 +71,10 @@ class LocalModel(MethodContext):
           hparams: HParams.
           correct: of gradients, as in LocalTraining.
           corrections: leaves f32[K, ...], likewise.
-          keep_models: whether `Trained.models` are all clients' models; else, and without
+          keep_models: whether `LocalResult.models` are all clients' models; else, and without
             corrections, they are None.
         Returns:
-          Trained, of one group.
+          LocalResult, of one group.
         """
         training = self.local_training(correct, keep_models=keep_models or corrections is not None)
         starts = jax.tree.map(lambda x: x[None], state.params)
@@ -111,7 +111,7 @@ class LocalModel(MethodContext):
         decision: Decision,
         params: PyTree,
         memory: PyTree,
-        trained: Trained,
+        trained: LocalResult,
         *stages: tuple[str, PyTree],
     ) -> tuple[LocalModelState, RoundMetrics]:
         """Returns the state after a round, and its RoundMetrics.
@@ -121,7 +121,7 @@ class LocalModel(MethodContext):
           decision: Decision.
           params: the global model after it.
           memory: likewise.
-          trained: Trained.
+          trained: LocalResult.
           *stages: pairs of a name and what that stage has left, of those after local training
             whose results may be other than finite.
         """
@@ -141,13 +141,13 @@ class LocalModel(MethodContext):
             round_trace = RoundTrace(decision.plan.clients, alone, decision.schedule, cost.phase_s)
         return state, RoundMetrics(
             trained.loss * (1.0 / trained.samples),  # nobody's is not a number
-            **count_clients(decision, trained.out),
+            **count_clients(decision, trained.skipped),
             finite=finite_by_stage(("local training", {"loss": trained.loss}), *stages),
             round_trace=round_trace,
         )
 
     def finish_average(
-        self, state: LocalModelState, decision: Decision, trained: Trained
+        self, state: LocalModelState, decision: Decision, trained: LocalResult
     ) -> tuple[LocalModelState, RoundMetrics]:
         """`finish` of a round that ends with the clients' average."""
         params = average(trained, state.params)
@@ -163,7 +163,7 @@ class LocalModel(MethodContext):
         )
 
 
-def average(trained: Trained, params: PyTree) -> PyTree:
+def average(trained: LocalResult, params: PyTree) -> PyTree:
     """Returns the clients' models, averaged by their weights; as they were where nobody has any."""
     total = trained.weight[0]
     each = reciprocal(total)

@@ -59,7 +59,7 @@ def make_scaffold(context: MethodContext) -> Method:
         trained = whole.train(state, plan, hparams, corrections=corrections)
         rate, mean = hparams.own["server_learning_rate"], average(trained, state.params)
         params = jax.tree.map(lambda old, new: old + rate * (new - old), state.params, mean)
-        plan = exclude_clients(plan, trained.out)
+        plan = exclude_clients(plan, trained.skipped)
         controls = _renew(controls, own, state.params, trained.models, plan, hparams)
         # The server's control variate takes in those of all clients of the round.
         server = {"model": params, "control": controls.server}

@@ -38,11 +38,11 @@ class SequentialSplit(Cefl):
             skips=self.skips,
         )
         whole = state.halves.front + state.halves.back
-        whole, loss, samples, out = training.train_in_turn(
+        whole, loss, samples, skipped = training.train_sequentially(
             whole, plan, self.data, self.draw_batches(state, plan), hparams.learning_rate
         )
         halves = Halves(whole[: self.model.cut], whole[self.model.cut :])
-        return SplitResult(halves, None, loss, samples, out)
+        return SplitResult(halves, None, loss, samples, skipped)
 
     def stages(self, trained: SplitResult, _: Any) -> Iterable[tuple[str, PyTree]]:
         """Returns what the one stage of a round has left, by name: nothing is averaged."""

@@ -2,23 +2,18 @@
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float32, PyTree
+from jaxtyping import PyTree
 
 from cefl_jax import parallel
-from cefl_jax.numerics import reciprocal
+from cefl_jax.numerics import reciprocal, weighted_sum
 from cefl_jax.stages.round_plan import Plan
 from cefl_jax.types import Halves
-
-
-def weighted_sum(stack: PyTree, weights: Float32[Array, "K"]) -> PyTree:
-    """Returns sum of stacked trees, leaves f32[K, ...], times weights f32[K]; leaves f32[...]."""
-    return jax.tree.map(lambda leaf: jnp.tensordot(weights, leaf, axes=1), stack)
 
 
 def aggregate(
     halves: Halves, front_sums: PyTree, backs: PyTree, plan: Plan, mesh: parallel.EdgeMesh
 ) -> Halves:
-    """The edge-side global model: front halves by their weight, back halves by their cluster's.
+    """Averages front halves by their clients' weight, and back halves by their cluster's.
 
     When nothing has weight, the halves stay as they were. Runs inside `EdgeMesh.spread`.
 
@@ -30,7 +25,7 @@ def aggregate(
       plan: Plan.
       mesh: EdgeMesh.
     Returns:
-      Halves, alike on every device.
+      Halves of the edge-side global model, alike on every device.
     """
     num_clusters = plan.first.shape[0]
     of_cluster = jnp.zeros(num_clusters).at[plan.cluster].add(plan.weight, mode="drop")

@@ -138,7 +138,7 @@ class Distillation:
           hparams: HParams.
           round_index: i32[], from 0.
         Returns:
-          The two Learners.
+          The two TrainStates.
         Reference:
           The source text, paragraphs 23 to 26.
         """
@@ -150,12 +150,12 @@ class Distillation:
         draw = jax.vmap(lambda key: draw_order(uploads, key, spec.epochs, spec.batch_size))
         edge_order, cloud_order = draw(jnp.stack(keys))
         first = self.predict(cloud, uploads) if cloud_teaches else None
-        lesson = DistillTarget(first, ramp * hparams.lambda_edge, hparams.temperature)
-        edge = self.learn(edge, uploads, lesson, edge_order, rate)
+        target = DistillTarget(first, ramp * hparams.lambda_edge, hparams.temperature)
+        edge = self.learn(edge, uploads, target, edge_order, rate)
         second = self.predict(edge, uploads) if edge_teaches else None
         weight = hparams.lambda_cloud if spec.cloud_hard_labels else 1.0
-        lesson = DistillTarget(second, weight, hparams.temperature_cloud)
-        cloud = self.learn(cloud, uploads, lesson, cloud_order, rate)
+        target = DistillTarget(second, weight, hparams.temperature_cloud)
+        cloud = self.learn(cloud, uploads, target, cloud_order, rate)
         return edge, cloud
 
     def predict(self, teacher: TrainState, uploads: FeatureBuffer) -> Float32[Array, "R Y"]:
@@ -179,9 +179,9 @@ class Distillation:
 
     def learn(
         self,
-        learner: TrainState,
+        student: TrainState,
         uploads: FeatureBuffer,
-        lesson: DistillTarget,
+        target: DistillTarget,
         order: Int32[Array, "passes rows"],
         learning_rate: Number,
     ) -> TrainState:
@@ -190,9 +190,9 @@ class Distillation:
         The gradient of a batch is the sum of its parts', in their order.
 
         Args:
-          learner: TrainState.
+          student: TrainState.
           uploads: FeatureBuffer.
-          lesson: DistillTarget.
+          target: DistillTarget.
           order: of `draw_order`.
           learning_rate: f32[].
         Returns:
@@ -204,12 +204,12 @@ class Distillation:
 
         def summed_loss(params, rows):
             features, labels = _take(uploads.features, rows), _take(uploads.labels, rows)
-            logits = learner.apply(params, features.astype(jnp.float32))
-            if lesson.logits is None:
+            logits = student.apply(params, features.astype(jnp.float32))
+            if target.logits is None:
                 losses = optax.losses.softmax_cross_entropy_with_integer_labels(logits, labels)
             else:
-                teacher = _take(lesson.logits, rows)
-                losses = self.loss(logits, labels, teacher, lesson.weight, lesson.temperature)
+                teacher = _take(target.logits, rows)
+                losses = self.loss(logits, labels, teacher, target.weight, target.temperature)
             return jnp.where(rows < num_rows, losses, 0.0).sum()
 
         def step(i, carry):
@@ -227,9 +227,9 @@ class Distillation:
             grads = self.mesh.sum(part_grads, self.parts)
             return descend(self.direction, grads, state, params, learning_rate)
 
-        carry = learner.params, learner.state
+        carry = student.params, student.state
         params, state = jax.lax.fori_loop(0, spec.epochs * batches, step, carry)
-        return learner._replace(params=params, state=state)
+        return student._replace(params=params, state=state)
 
 
 def _take(x, rows):

@@ -12,22 +12,22 @@ from jaxtyping import Array, Bool, Float32, Int, Int32, PyTree
 
 from cefl_jax import parallel
 from cefl_jax.data.federated import FederatedData
-from cefl_jax.numerics import reciprocal, sum_in_order
+from cefl_jax.numerics import reciprocal, sum_in_order, weighted_sum
 from cefl_jax.stages.masking import finite_rows, where_rows
 from cefl_jax.stages.optimizers import descend
 from cefl_jax.stages.round_plan import Plan, read_batches
 from cefl_jax.types import AnyArray, Number
 
 
-class Trained(NamedTuple):
-    """What the clients of a round came to."""
+class LocalResult(NamedTuple):
+    """What the local training of a round yields."""
 
     sums: Any  # leaves f32[G, ...], each group's models times their weights; None unless summed
     weight: Float32[Array, "G"]  # of each group's clients together
     loss: Float32[Array, ""]  # summed over the samples trained on, before each step
     samples: Int32[Array, ""]  # samples trained on
     models: Any  # leaves f32[K, ...], every client's model; None unless kept
-    out: Any = None  # bool[K], who is left out; None: nobody ever is
+    skipped: Any = None  # bool[K], who is left out; None: nobody ever is
 
 
 def label_loss(
@@ -55,7 +55,7 @@ class LocalTraining:
     correct: Callable | None = None  # (grads, params, start) -> grads
     keep_models: bool = False
     sum_models: bool = True
-    loss: Callable = label_loss  # (logits f32[B, Y], labels i32[B], taught) -> f32[B]
+    loss: Callable = label_loss  # (logits f32[B, Y], labels i32[B], targets) -> f32[B]
     skips: bool = False  # clients are left out whose numbers are not finite
 
     def train(
@@ -68,8 +68,8 @@ class LocalTraining:
         learning_rate: Number,
         corrections: PyTree = None,
         steps: tuple | None = None,
-        taught: PyTree = None,
-    ) -> Trained:
+        targets: PyTree = None,
+    ) -> LocalResult:
         """Trains all clients of a plan.
 
         Args:
@@ -83,14 +83,14 @@ class LocalTraining:
             optimizer does not see; or None.
           steps: i32[K] first local step of each client and i32[K] one past its last, where this is
             but a part of the plan's; None for all. Batches go on from where they were.
-          taught: leaves [n, ...] with a row for each example, of which `loss` takes a batch's.
+          targets: leaves [n, ...] with a row for each example, of which `loss` takes a batch's.
         Returns:
-          Trained.
+          LocalResult.
         """
-        shared = starts, group, plan, data, batches, learning_rate, corrections, steps, taught
+        shared = starts, group, plan, data, batches, learning_rate, corrections, steps, targets
         return self.mesh.spread(self._on_device)(*shared)
 
-    def train_in_turn(
+    def train_sequentially(
         self,
         start: PyTree,
         plan: Plan,
@@ -110,26 +110,26 @@ class LocalTraining:
           batches: i32[K, S, B] of `round_plan.draw_batches`.
           learning_rate: f32[].
         Returns:
-          The model of the last client; and f32[] loss, i32[] samples and bool[K] as in Trained.
+          The model of the last client; and f32[] loss, i32[] samples and bool[K] as in LocalResult.
         """
 
         def on_device(start, plan, data, batches, learning_rate):
             group = jnp.zeros_like(plan.clients)
 
-            def turn(j, carry):
-                model, loss, samples, out = carry
+            def one_client(k, carry):
+                model, loss, samples, skipped = carry
                 starts = jax.tree.map(lambda x: x[None], model)
                 run = _Run(self, starts, group, plan, data, batches, learning_rate)
-                one = run.train_chunk(j)
+                one = run.train_chunk(k)
                 model = jax.tree.map(
-                    lambda new, old: jnp.where(plan.weight[j] > 0, new[0], old), one.models, model
+                    lambda new, old: jnp.where(plan.weight[k] > 0, new[0], old), one.models, model
                 )
-                out = jax.tree.map(lambda all, one: all.at[j].set(one[0]), out, one.out)
-                return model, loss + one.loss, samples + one.samples, out
+                skipped = jax.tree.map(lambda all, one: all.at[k].set(one[0]), skipped, one.skipped)
+                return model, loss + one.loss, samples + one.samples, skipped
 
-            out = jnp.zeros(group.shape, bool) if self.skips else None
-            first = start, jnp.float32(0), jnp.int32(0), out
-            return jax.lax.fori_loop(0, plan.clients.shape[0], turn, first)
+            skipped = jnp.zeros(group.shape, bool) if self.skips else None
+            first = start, jnp.float32(0), jnp.int32(0), skipped
+            return jax.lax.fori_loop(0, plan.clients.shape[0], one_client, first)
 
         return self.mesh.spread(on_device)(start, plan, data, batches, learning_rate)
 
@@ -139,7 +139,7 @@ class LocalTraining:
         num_chunks = -(-num_clients // self.chunk)
         results = parallel.local_map(run.train_chunk, num_chunks)
         counted = results.weight, results.loss, results.samples
-        of_clients = results.models, results.out
+        of_clients = results.models, results.skipped
         counted, of_clients = parallel.gather_items((counted, of_clients), num_chunks)
         sums = results.sums
         if self.mesh.deterministic:
@@ -148,7 +148,19 @@ class LocalTraining:
         if not self.mesh.deterministic:
             sums = parallel.total(sums)
         of_clients = jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:])[:num_clients], of_clients)
-        return Trained(sums, *counted, *of_clients)
+        return LocalResult(sums, *counted, *of_clients)
+
+
+class _Chunk(NamedTuple):
+    """Some clients, computed at once."""
+
+    rows: Int32[Array, "C"]  # of the plan, past the last for none
+    there: Bool[Array, "C"]
+    first: Int32[Array, "C"]  # local step
+    past: Int32[Array, "C"]  # the last
+    group: Int32[Array, "C"]  # G for none
+    start: Any  # leaves f32[C, ...]
+    correction: Any  # likewise, or None
 
 
 class _Run(NamedTuple):
@@ -163,70 +175,76 @@ class _Run(NamedTuple):
     learning_rate: Float32[Array, ""]
     corrections: Any = None
     steps: Any = None
-    taught: Any = None
+    targets: Any = None
 
     def train_chunk(self, j):
-        """All local steps of the j-th chunk of clients: Trained with that chunk's models."""
-        training = self.training
-        rows = j * training.chunk + jnp.arange(training.chunk)
+        """Returns the LocalResult of the j-th chunk of clients, with that chunk's models."""
+        training, chunk = self.training, self._read_chunk(j)
+        # Losses and samples are counted by client where a client may be left out in the end.
+        shape = chunk.rows.shape if training.skips else ()
+        counted = jnp.zeros(shape), jnp.zeros(shape, jnp.int32)
+        carry = chunk.start, jax.vmap(training.direction.init)(chunk.start), *counted
+        num_steps = jnp.where(chunk.there, chunk.past - chunk.first, 0).max()
+        step = functools.partial(self._local_step, chunk)
+        models, _, loss, samples = jax.lax.fori_loop(0, num_steps, step, carry)
+        weight, skipped = self.plan.weight.at[chunk.rows].get(mode="fill", fill_value=0), None
+        if training.skips:
+            finite = finite_rows((models, loss))
+            skipped, models = chunk.there & ~finite, where_rows(finite, models, chunk.start)
+            weight, loss, samples = (jnp.where(finite, x, 0) for x in (weight, loss, samples))
         num_groups = jax.tree.leaves(self.starts)[0].shape[0]
-        fill = lambda x, value=0: x.at[rows].get(mode="fill", fill_value=value)  # noqa: E731
-        made, weight = map(fill, (self.plan.steps, self.plan.weight))
-        group = fill(self.group, num_groups)
-        weight = jnp.where(group < num_groups, weight, 0.0)
+        share = jnp.where(chunk.group == jnp.arange(num_groups)[:, None], weight, 0.0)  # [G, C]
+        sums = weighted_sum(models if training.sum_models else None, share)
+        kept = models if training.keep_models else None
+        return LocalResult(sums, share.sum(1), loss.sum(), samples.sum(), kept, skipped)
+
+    def _read_chunk(self, j):
+        rows = j * self.training.chunk + jnp.arange(self.training.chunk)
+        num_groups = jax.tree.leaves(self.starts)[0].shape[0]
+
+        def read(x, fill_value=0):
+            return x.at[rows].get(mode="fill", fill_value=fill_value)
+
+        group, past = read(self.group, num_groups), read(self.plan.steps)
         start = jax.tree.map(lambda x: x.at[group].get(mode="clip"), self.starts)
         correction = jax.tree.map(lambda x: x.at[rows].get(mode="clip"), self.corrections)
-        here = rows < self.plan.clients.shape[0]
-        first, past = jnp.zeros_like(made), made
+        there, first = rows < self.plan.clients.shape[0], jnp.zeros_like(past)
         if self.steps is not None:
-            first, past = map(fill, self.steps)
-            past = jnp.minimum(past, made)
-        most = jnp.where(here, past - first, 0).max()
+            first, last = map(read, self.steps)
+            past = jnp.minimum(last, past)
+        return _Chunk(rows, there, first, past, group, start, correction)
 
-        def step(s, carry):
-            models, states, loss, samples = carry
-            trains = here & (first + s < past)
-            valid, grads, losses = self._gradients(rows, models, first + s, trains)
-            if training.correct is not None:
-                grads = training.correct(grads, models, start)
-            moved, new_states = jax.vmap(
-                lambda g, state, p: descend(training.direction, g, state, p, self.learning_rate)
-            )(grads, states, models)
-            if correction is not None:
-                moved = jax.tree.map(lambda p, c: p - self.learning_rate * c, moved, correction)
-            models, states = where_rows(valid.any(1), (moved, new_states), (models, states))
-            return models, states, loss + total(losses), samples + total(valid.sum(1))
+    def _local_step(self, chunk, s, carry):
+        """Models, optimizer states, losses and samples after the s-th local step of a chunk."""
+        training, (models, states, loss, samples) = self.training, carry
+        step = chunk.first + s
+        valid, grads, losses = self._gradients(chunk, models, step)
+        if training.correct is not None:
+            grads = training.correct(grads, models, chunk.start)
+        descend_one = functools.partial(
+            descend, training.direction, learning_rate=self.learning_rate
+        )
+        moved, new_states = jax.vmap(descend_one)(grads, states, models)
+        if chunk.correction is not None:
+            moved = jax.tree.map(lambda p, c: p - self.learning_rate * c, moved, chunk.correction)
+        models, states = where_rows(valid.any(1), (moved, new_states), (models, states))
+        total = jnp.asarray if training.skips else jnp.sum
+        return models, states, loss + total(losses), samples + total(valid.sum(1))
 
-        # Of each client, where it is seen in the end who is out.
-        total, shape = (jnp.asarray, rows.shape) if training.skips else (jnp.sum, ())
-        counted = jnp.zeros(shape), jnp.zeros(shape, jnp.int32)
-        carry = start, jax.vmap(training.direction.init)(start), *counted
-        models, _, loss, samples = jax.lax.fori_loop(0, most, step, carry)
-        out = None
-        if training.skips:
-            sound = finite_rows((models, loss))
-            out, models = here & ~sound, where_rows(sound, models, start)
-            weight, loss, samples = (jnp.where(sound, x, 0) for x in (weight, loss, samples))
-        share = jnp.where(
-            group[None] == jnp.arange(num_groups)[:, None], weight[None], 0.0
-        )  # [G, C]
-        summed = models if training.sum_models else None
-        sums = jax.tree.map(lambda x: jnp.tensordot(share, x, axes=1), summed)
-        kept = models if training.keep_models else None
-        return Trained(sums, share.sum(1), loss.sum(), samples.sum(), kept, out)
-
-    def _gradients(self, rows, models, step, trains):
+    def _gradients(self, chunk, models, step):
         """Which samples there are, bool[C, B], gradients of each client, and its summed losses."""
         with jax.named_scope("batches"):
-            examples = read_batches(self.batches, rows, step, trains, self.data.num_examples)
+            there = chunk.there & (step < chunk.past)
+            num_examples = self.data.num_examples
+            examples = read_batches(self.batches, chunk.rows, step, there, num_examples)
             images, labels, valid = read_examples(self.data, examples)
-            taught = jax.tree.map(
-                lambda x: x.at[examples].get(mode="fill", fill_value=0), self.taught
+            targets = jax.tree.map(
+                lambda x: x.at[examples].get(mode="fill", fill_value=0), self.targets
             )
         with jax.named_scope("gradients"):
             mean = functools.partial(mean_loss, self.training.apply, loss=self.training.loss)
             gradient = jax.vmap(jax.grad(mean, has_aux=True))
-            grads, losses = gradient(models, images, labels, valid, taught)
+            grads, losses = gradient(models, images, labels, valid, targets)
         return valid, grads, losses
 
 
@@ -245,10 +263,10 @@ def mean_loss(
     images: Float32[Array, "B *sample"],
     labels: Int[Array, "B"],
     valid: Bool[Array, "B"],
-    taught: PyTree = None,
+    targets: PyTree = None,
     loss: Callable = label_loss,
 ) -> tuple[Float32[Array, ""], Float32[Array, ""]]:
     """Returns the mean of the losses of valid samples, and their sum; 0 of an empty batch."""
-    losses = loss(apply(params, images), labels, taught)
+    losses = loss(apply(params, images), labels, targets)
     total = jnp.where(valid, losses, 0.0).sum()
     return total * reciprocal(valid.sum()), total

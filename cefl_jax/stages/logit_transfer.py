@@ -1,4 +1,4 @@
-"""Knowledge transfer: what clients and server tell each other of samples, and learn from it."""
+"""Knowledge transfer: clients and server exchange features and logits, and learn from them."""
 
 import dataclasses
 from collections.abc import Callable
@@ -18,10 +18,10 @@ from cefl_jax.types import AnyArray, Number
 
 
 class TeacherLogits(NamedTuple):
-    """What the server has last said of each example, kept by the client that holds it."""
+    """The server's last logits of each example, kept by the client that holds it."""
 
     logits: Float32[Array, "n Y"]
-    known: Bool[Array, "n"]  # whether it has said anything
+    known: Bool[Array, "n"]  # whether there are any
 
 
 class ClientOutputs(NamedTuple):
@@ -32,29 +32,30 @@ class ClientOutputs(NamedTuple):
 
 
 def init_teacher_logits(num_examples: int, num_classes: int) -> TeacherLogits:
-    """TeacherLogits before the server has said anything."""
+    """Returns the TeacherLogits before the first round: none is known."""
     return TeacherLogits(jnp.zeros((num_examples, num_classes)), jnp.zeros(num_examples, bool))
 
 
-def tell(
-    told: TeacherLogits,
+def update_teacher_logits(
+    teacher: TeacherLogits,
     examples: Int[AnyArray, "K U B"],
     filled: Bool[AnyArray, "K U B"],
     logits: Float32[AnyArray, "R Y"],
 ) -> TeacherLogits:
-    """TeacherLogits when the server has said something more.
+    """Returns the TeacherLogits after a round's logits have come down.
 
     Args:
-      told: TeacherLogits.
+      teacher: TeacherLogits.
       examples: i32[K, U, B] examples of the uploaded samples.
       filled: bool[K, U, B], which there are.
       logits: f32[K * U * B, Y] of the server.
     Returns:
       TeacherLogits.
     """
-    rows = jnp.where(filled, examples, told.known.shape[0]).ravel()
+    rows = jnp.where(filled, examples, teacher.known.shape[0]).ravel()
     return TeacherLogits(
-        told.logits.at[rows].set(logits, mode="drop"), told.known.at[rows].set(True, mode="drop")
+        teacher.logits.at[rows].set(logits, mode="drop"),
+        teacher.known.at[rows].set(True, mode="drop"),
     )
 
 
@@ -93,12 +94,12 @@ def client_loss(weight: Number, temperature: Number) -> Callable:
       temperature: of both sides.
     Returns:
       From logits f32[B, Y], labels i32[B] and the samples' TeacherLogits to f32[B]:
-      `transfer_loss`, and the cross-entropy alone where the server has said nothing.
+      `transfer_loss`, and the cross-entropy alone where no logits are known.
     """
 
-    def loss(logits, labels, told):
-        weights = jnp.where(told.known, weight, 0.0)
-        return transfer_loss(logits, labels, told.logits, weights, temperature)
+    def loss(logits, labels, teacher):
+        weights = jnp.where(teacher.known, weight, 0.0)
+        return transfer_loss(logits, labels, teacher.logits, weights, temperature)
 
     return loss
 

@@ -34,9 +34,9 @@ def finite_by_stage(*stages: tuple[str, PyTree]) -> collections.OrderedDict[str,
 
 def where_rows(mask: Bool[Array, "..."], new: PyTree, old: PyTree) -> PyTree:
     """Returns the rows of the leaves [C, ...] of two trees: the new ones where bool[C] says so."""
-    return jax.tree.map(lambda a, b: jnp.where(like(mask, a), a, b), new, old)
+    return jax.tree.map(lambda a, b: jnp.where(expand_like(mask, a), a, b), new, old)
 
 
-def like(values: Shaped[Array, "..."], x: Shaped[AnyArray, "..."]) -> Shaped[Array, "..."]:
+def expand_like(values: Shaped[Array, "..."], x: Shaped[AnyArray, "..."]) -> Shaped[Array, "..."]:
     """Returns the values of the first axes of x, with its rank."""
     return values.reshape(*values.shape, *[1] * (x.ndim - values.ndim))

@@ -87,19 +87,19 @@ def apply_dropouts(plan: Plan, steps: Int32[Array, "K"], counts: Bool[Array, "K"
     )
 
 
-def exclude_clients(plan: Plan, out: Bool[Array, "K"] | None) -> Plan:
+def exclude_clients(plan: Plan, skipped: Bool[Array, "K"] | None) -> Plan:
     """Returns the Plan as if some clients did nothing in the round, or nothing more.
 
     Args:
       plan: Plan.
-      out: bool[K], who; or None for nobody.
+      skipped: bool[K], who; or None for nobody.
     Returns:
       Plan; of these clients, no steps, no uploads and no weight.
     """
-    if out is None:
+    if skipped is None:
         return plan
     steps, uploaded, weight = (
-        jnp.where(out, 0, x) for x in (plan.steps, plan.uploaded, plan.weight)
+        jnp.where(skipped, 0, x) for x in (plan.steps, plan.uploaded, plan.weight)
     )
     return plan._replace(steps=steps, uploaded=uploaded, weight=weight)
 

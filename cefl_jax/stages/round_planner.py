@@ -83,7 +83,7 @@ class RoundPlanner:
         settings = self.spec.network
         with jax.named_scope("schedule"):
             after = dynamics.step(network_key, round_index, conditions, network, settings)
-        clients, cluster, clusters = self._gather(keys, conditions, data, network)
+        clients, num_present, cluster, clusters = self._gather(keys, conditions, data, network)
         with jax.named_scope("offloading"):
             sizes = jnp.asarray(data.sizes).at[clients].get(mode="fill", fill_value=0)
             plan = self._plan(clients, cluster, sizes, self.num_clusters)
@@ -98,10 +98,9 @@ class RoundPlanner:
             schedule = self._simulate(task, now)
             plan = round_plan.apply_dropouts(plan, schedule.steps.ravel(), schedule.counts.ravel())
             uploaded = round_plan.uploaded_samples(plan, self._samples(plan)).sum()
-        sampled = (clients < data.sizes.shape[0]).sum(dtype=jnp.int32)
         if self.traits.averages_at_edges:
             now = around
-        return Decision(plan, task, schedule, now, clusters, cost, sampled, uploaded, after)
+        return Decision(plan, task, schedule, now, clusters, cost, num_present, uploaded, after)
 
     def cost(self, decision: Decision, num_kinds: int) -> RoundCost:
         """Returns what a decided round costs, on a network of so many device classes."""
@@ -116,7 +115,7 @@ class RoundPlanner:
         return clustering.count_clusters(spec.cefl.clustering, spec.train.clients_per_round)
 
     def _gather(self, keys, conditions, data, network):
-        """Samples clients and clusters them; these, i32[K], their clusters, and their Quality."""
+        """Samples clients, i32[K], counts them, clusters them, i32[K], and measures the Quality."""
         spec, num_clients = self.spec.cefl.clustering, data.sizes.shape[0]
         static = self.spec.network.dynamics == "static"
         with jax.named_scope("sampling"):
@@ -127,7 +126,7 @@ class RoundPlanner:
                 None if static else conditions.available,
             )
         with jax.named_scope("clustering"):
-            present = clients < num_clients
+            num_present = (clients < num_clients).sum(dtype=jnp.int32)
             counts, sizes = (
                 x.at[clients].get(mode="fill", fill_value=0)
                 for x in (data.label_counts, data.sizes)
@@ -135,16 +134,16 @@ class RoundPlanner:
             seconds = None
             if spec.network_weight:
                 nearby = self._network(network, conditions, clients)
-                alone = self._alone(clients, jnp.where(present, 0, -1), sizes, nearby)
+                alone = self._alone(clients, jnp.where(clients < num_clients, 0, -1), sizes, nearby)
                 seconds = clustering.ClientSeconds(*alone)
             cluster = clustering.cluster_clients(
-                keys[Purpose.CLUSTERING], counts, spec, None if static else present, seconds
+                keys[Purpose.CLUSTERING], counts, spec, None if static else num_present, seconds
             )
             if not self.traits.chooses_clusters:
-                return clients, cluster, None
+                return clients, num_present, cluster, None
             target = clustering.target_distribution(counts, spec.target)
             quality = clustering.measure_quality(counts, cluster, self.num_clusters, target)
-        return clients, cluster, quality
+        return clients, num_present, cluster, quality
 
     def _stays(self, key, plan, conditions, after):
         """Local steps i32[K] after which each client leaves, or as many as there are.

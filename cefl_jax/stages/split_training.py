@@ -11,27 +11,27 @@ from jaxtyping import Array, ArrayLike, Bool, Float, Float32, Int, Int32, PRNGKe
 
 from cefl_jax.data.federated import FederatedData
 from cefl_jax.models.split import SplitModel
-from cefl_jax.numerics import reciprocal
+from cefl_jax.numerics import reciprocal, weighted_sum
 from cefl_jax.parallel import local_loop, set_item, take_local
 from cefl_jax.stages.link import CutLink
 from cefl_jax.stages.local_training import read_examples
 from cefl_jax.stages.masking import finite_leaves, finite_rows, where_rows
 from cefl_jax.stages.optimizers import descend
 from cefl_jax.stages.round_plan import Plan, read_batches
-from cefl_jax.stages.split_step import exchange, split_step_dropping_nonfinite
+from cefl_jax.stages.split_step import split_step, split_step_dropping_nonfinite
 from cefl_jax.types import Halves
 
 
-class Rows(NamedTuple):
+class ClientStates(NamedTuple):
     """What the clients of a round hold, one row each, in the order of the plan."""
 
     fronts: Any  # leaves f32[K, ...]
     states: Any  # optimizer states, leaves [K, ...]
     smashed: Float[Array, "K U B ..."]  # cut-layer features as uploaded; zero where none
-    out: Bool[Array, "K"] | None = None  # who is left out from now on; None: nobody ever is
+    skipped: Bool[Array, "K"] | None = None  # left out from now on; None: nobody ever is
 
 
-class Node(NamedTuple):
+class ServerState(NamedTuple):
     """What an edge node holds while it trains a cluster."""
 
     back: Any
@@ -40,13 +40,23 @@ class Node(NamedTuple):
     samples: Int32[Array, ""]  # samples trained on
 
 
-class Outcome(NamedTuple):
-    """What the split training of a cluster came to."""
+class ClusterResult(NamedTuple):
+    """What the split training of a cluster yields."""
 
     front_sum: Any  # its clients' front halves, each times its weight, added up
     back: Any
     loss: Float32[Array, ""]  # summed over the samples trained on, before each step
     samples: Int32[Array, ""]  # samples trained on
+
+
+class _Batch(NamedTuple):
+    """One local step's samples of some clients, and the slots that keep their features."""
+
+    images: Float32[Array, "C B *sample"]
+    labels: Int32[Array, "C B"]
+    valid: Bool[Array, "C B"]
+    keys: Any  # key[C], of what each client and its server send
+    slot: Int32[Array, "C"]  # of the archive; negative or past the last where none is kept
 
 
 @dataclasses.dataclass(frozen=True)
@@ -59,8 +69,8 @@ class SplitTraining:
     through the back half as it was before the step. A client or node without samples in a step
     does not move.
 
-    Or, in turn, the node steps on each chunk's samples by themselves, before it takes those of the
-    next one.
+    With `sequential_server` the node steps on each chunk's samples by themselves, before it takes
+    those of the next one.
 
     With `skips`:
 
@@ -74,22 +84,22 @@ class SplitTraining:
     """
 
     model: SplitModel
-    wire: CutLink
+    link: CutLink
     direction: optax.GradientTransformation  # of both halves, started anew in each round
     data: FederatedData
     plan: Plan
     batches: Int32[Array, "K S B"]  # of `round_plan.draw_batches`
-    wire_key: PRNGKeyArray  # of what they send
+    link_key: PRNGKeyArray  # of what they send
     learning_rate: Float32[Array, ""]
     upload_slots: int  # U, steps kept of each client's smashed data; 0 keeps none
     client_chunk: int  # clients of a cluster computed at once
     archive_dtype: str = "float32"  # of the smashed data that is kept
-    in_turn: bool = False  # the node steps after each chunk
+    sequential_server: bool = False  # the node steps after each chunk
     skips: bool = False  # clients are left out whose numbers are not finite
 
     def train_clusters(
         self, halves: Halves
-    ) -> tuple[Float[Array, "K U B ..."], Outcome, Bool[Array, "K"] | None]:
+    ) -> tuple[Float[Array, "K U B ..."], ClusterResult, Bool[Array, "K"] | None]:
         """Trains this device's clusters, one after another, from the same halves.
 
         The loops run as often as there are clusters, steps and clients, so that unequal clusters
@@ -99,135 +109,169 @@ class SplitTraining:
           halves: Halves.
         Returns:
           The uploaded features `[K, U, B, ...]` of all clients, zero for those of other devices;
-          Outcome with leaves `[L, ...]`, one for each of this device's `own_items`, zero where no
-          cluster formed; and bool[K], which of this device's clients are out, or None.
+          ClusterResult with leaves `[L, ...]`, one for each of this device's `own_items`, zero
+          where no cluster formed; and bool[K], which of this device's clients are left out, or
+          None.
         """
         num_clients, num_clusters = self.plan.clients.shape[0], self.plan.first.shape[0]
-        padded = num_clients + self.client_chunk  # a chunk's rows may run over the last
-        fronts = _repeat(halves.front, padded)
-        batch_size = self.batches.shape[2]
-        shape = (padded, self.upload_slots, batch_size, *self.model.feature_shape)
-        smashed = jnp.zeros(shape, self.archive_dtype)
-        out = jnp.zeros(padded, bool) if self.skips else None
-        rows = Rows(fronts, jax.vmap(self.direction.init)(fronts), smashed, out)
-        state = self.direction.init(halves.back)
-        start = Node(halves.back, state, jnp.float32(0), jnp.int32(0))
-        nothing = Outcome(halves.front, start.back, start.loss, start.samples)
-        outcomes = jax.tree.map(lambda x: jnp.zeros((num_clusters, *x.shape), x.dtype), nothing)
+        clients = self.start_clients(halves, num_clients + self.client_chunk)  # a chunk runs over
+        start = self.start_server(halves)
+        nothing = ClusterResult(halves.front, start.back, start.loss, start.samples)
+        results = jax.tree.map(lambda x: jnp.zeros((num_clusters, *x.shape), x.dtype), nothing)
 
         def train(m, carry):
-            rows, outcomes = carry
-            rows, node = self.train_cluster(m, rows, start)
+            clients, results = carry
+            clients, server = self.train_cluster(m, clients, start)
             if self.skips:
-                rows, node = self._leave_unsound(m, rows, node, start)
-            front_sum = self._sum_fronts(m, rows)
-            outcome = Outcome(front_sum, node.back, node.loss, node.samples)
-            return rows, set_item(outcomes, m, outcome)
+                clients, server = self._skip_cluster(m, clients, server, start)
+            front_sum = self._sum_fronts(m, clients)
+            result = ClusterResult(front_sum, server.back, server.loss, server.samples)
+            return clients, set_item(results, m, result)
 
         formed = jnp.where(self.plan.members > 0, 1 + jnp.arange(num_clusters), 0).max()
-        rows, outcomes = local_loop(train, formed, (rows, outcomes))
-        smashed, out = jax.tree.map(lambda x: x[:num_clients], (rows.smashed, rows.out))
-        return smashed, take_local(outcomes, num_clusters), out
+        clients, results = local_loop(train, formed, (clients, results))
+        smashed, skipped = jax.tree.map(
+            lambda x: x[:num_clients], (clients.smashed, clients.skipped)
+        )
+        return smashed, take_local(results, num_clusters), skipped
 
-    def train_cluster(self, m: int | Int32[Array, ""], rows: Rows, node: Node) -> tuple[Rows, Node]:
-        """All local steps of cluster m; its clients' rows and its node afterwards."""
+    def start_clients(self, halves: Halves, num_rows: int) -> ClientStates:
+        """Returns the ClientStates before the first step, `num_rows` of them."""
+        fronts = jax.tree.map(lambda x: jnp.broadcast_to(x, (num_rows, *x.shape)), halves.front)
+        shape = num_rows, self.upload_slots, self.batches.shape[2], *self.model.feature_shape
+        skipped = jnp.zeros(num_rows, bool) if self.skips else None
+        states = jax.vmap(self.direction.init)(fronts)
+        return ClientStates(fronts, states, jnp.zeros(shape, self.archive_dtype), skipped)
+
+    def start_server(self, halves: Halves) -> ServerState:
+        """Returns the ServerState before the first step."""
+        state = self.direction.init(halves.back)
+        return ServerState(halves.back, state, jnp.float32(0), jnp.int32(0))
+
+    def train_cluster(
+        self, m: int | Int32[Array, ""], clients: ClientStates, server: ServerState
+    ) -> tuple[ClientStates, ServerState]:
+        """Returns the ClientStates and the ServerState after all local steps of cluster m."""
         steps = jnp.where(self.plan.cluster == m, self.plan.steps, 0).max()
         step = functools.partial(self._local_step, m)
-        return jax.lax.fori_loop(0, steps, step, (rows, node))
+        return jax.lax.fori_loop(0, steps, step, (clients, server))
 
-    def _leave_unsound(self, m, rows, node, start):
-        """Rows and Node of cluster m, which is out as a whole where its node is not finite."""
-        sound = jax.tree.reduce(jnp.logical_and, finite_leaves((node.back, node.loss)))
+    def _skip_cluster(self, m, clients, server, start):
+        """Leaves out the whole of cluster m where its server is not finite."""
+        finite = jax.tree.reduce(jnp.logical_and, finite_leaves((server.back, server.loss)))
         members = self.plan.cluster == m
-        members = jnp.pad(members, (0, rows.out.shape[0] - members.shape[0]))
-        return rows._replace(out=rows.out | (members & ~sound)), where_rows(sound, node, start)
+        members = jnp.pad(members, (0, clients.skipped.shape[0] - members.shape[0]))
+        skipped = clients.skipped | (members & ~finite)
+        return clients._replace(skipped=skipped), where_rows(finite, server, start)
 
-    def _sum_fronts(self, m, rows):
+    def _sum_fronts(self, m, clients):
         """Sum of the front halves of cluster m, each times its client's weight."""
 
         def add(j, total):
-            place = j * self.client_chunk + jnp.arange(self.client_chunk)
-            at = self.plan.first[m] + j * self.client_chunk
-            weight = self.plan.weight.at[self.plan.first[m] + place].get(mode="fill", fill_value=0)
-            weight = jnp.where(place < self.plan.members[m], weight, 0)
-            chunk = self._slice(at, rows.fronts)
+            at, row, member = self._places(m, j)
+            weight = self.plan.weight.at[row].get(mode="fill", fill_value=0)
+            weight = jnp.where(member, weight, 0)
             if self.skips:
-                weight = jnp.where(self._slice(at, rows.out), 0, weight)
-            return jax.tree.map(
-                lambda total, x: total + jnp.tensordot(weight, x, axes=1), total, chunk
-            )
+                weight = jnp.where(self._slice(at, clients.skipped), 0, weight)
+            chunk = weighted_sum(self._slice(at, clients.fronts), weight)
+            return jax.tree.map(jnp.add, total, chunk)
 
-        start = jax.tree.map(lambda x: jnp.zeros(x.shape[1:], x.dtype), rows.fronts)
+        start = jax.tree.map(lambda x: jnp.zeros(x.shape[1:], x.dtype), clients.fronts)
         return jax.lax.fori_loop(0, -(-self.plan.members[m] // self.client_chunk), add, start)
 
     def _local_step(self, m, step, carry):
         """One local step of cluster m, in which its node steps once, or once for each chunk."""
         chunks = -(-self.plan.members[m] // self.client_chunk)
-        if not self.in_turn:
-            return self._node_step(m, step, 0, chunks, carry)
-        turn = lambda j, carry: self._node_step(m, step, j, j + 1, carry)  # noqa: E731
-        return jax.lax.fori_loop(0, chunks, turn, carry)
+        if not self.sequential_server:
+            return self._server_step(m, step, 0, chunks, carry)
 
-    def _node_step(self, m, step, first, past, carry):
+        def one_chunk(j, carry):
+            return self._server_step(m, step, j, j + 1, carry)
+
+        return jax.lax.fori_loop(0, chunks, one_chunk, carry)
+
+    def _server_step(self, m, step, first, past, carry):
         """One local step of cluster m's chunks from `first` on, and one step of its node."""
-        rows, node = carry
-        grad = jax.tree.map(jnp.zeros_like, node.back)
-        chunk = functools.partial(self._chunk_step, m, step, node.back)
-        start = rows, grad, jnp.float32(0), jnp.int32(0)
-        rows, grad, loss, samples = jax.lax.fori_loop(first, past, chunk, start)
+        clients, server = carry
+        grad = jax.tree.map(jnp.zeros_like, server.back)
+        chunk = functools.partial(self._chunk_step, m, step, server.back)
+        start = clients, grad, jnp.float32(0), jnp.int32(0)
+        clients, grad, loss, samples = jax.lax.fori_loop(first, past, chunk, start)
+        return clients, self._step_back(server, grad, loss, samples)
+
+    def _step_back(self, server, grad, loss, samples):
+        """ServerState after a step along the gradient of a summed loss of so many samples."""
         share = reciprocal(samples)
         grad = jax.tree.map(lambda g: g * share, grad)
-        moved = descend(self.direction, grad, node.state, node.back, self.learning_rate)
-        back, state = where_rows(samples > 0, moved, (node.back, node.state))
-        return rows, Node(back, state, node.loss + loss, node.samples + samples)
+        moved = descend(self.direction, grad, server.state, server.back, self.learning_rate)
+        back, state = where_rows(samples > 0, moved, (server.back, server.state))
+        return ServerState(back, state, server.loss + loss, server.samples + samples)
 
     def _chunk_step(self, m, step, back, j, carry):
         """One local step of one chunk of cluster m's clients, each with a row."""
-        rows, back_grad, loss, samples = carry
+        clients, back_grad, loss, samples = carry
+        at, row, member = self._places(m, j)
+        batch = self._read_batch(row, step, member)
+        now = self._slice(at, clients._replace(smashed=()))
+        valid = batch.valid & ~now.skipped[:, None] if self.skips else batch.valid
+        with jax.named_scope("gradients"):
+            take = split_step_dropping_nonfinite if self.skips else split_step
+            sent = take(
+                self.model,
+                self.link,
+                batch.keys,
+                now.fronts,
+                back,
+                batch.images,
+                batch.labels,
+                valid,
+            )
+        after, moves, valid = self._step_fronts(now, sent.front_grads, sent.finite, valid)
+        slot = jnp.where(moves & (batch.slot >= 0), batch.slot, self.upload_slots)
+        kept = sent.smashed.astype(self.archive_dtype)
+        smashed = clients.smashed.at[row, slot].set(kept, mode="drop")
+        clients = jax.tree.map(
+            lambda x, new: jax.lax.dynamic_update_slice_in_dim(x, new, at, 0),
+            clients._replace(smashed=()),
+            after,
+        )
+        return (
+            clients._replace(smashed=smashed),
+            jax.tree.map(jnp.add, back_grad, sent.back_grad),
+            loss + sent.loss,
+            samples + valid.sum(),
+        )
+
+    def _places(self, m, j):
+        """Of the j-th chunk of cluster m: its first row, its rows i32[C], and bool[C], who is."""
         place = j * self.client_chunk + jnp.arange(self.client_chunk)
-        at = self.plan.first[m] + j * self.client_chunk
-        row = self.plan.first[m] + place
+        first = self.plan.first[m]
+        return first + j * self.client_chunk, first + place, place < self.plan.members[m]
+
+    def _read_batch(self, row, step, member):
+        """_Batch of a local step of the clients of rows i32[C], of which bool[C] are there."""
         client, steps, uploaded = (
             x.at[row].get(mode="fill", fill_value=0)
             for x in (self.plan.clients, self.plan.steps, self.plan.uploaded)
         )
         with jax.named_scope("batches"):
-            there = (place < self.plan.members[m]) & (step < steps)
+            there = member & (step < steps)
             examples = read_batches(self.batches, row, step, there, self.data.num_examples)
             images, labels, valid = read_examples(self.data, examples)
-        now = self._slice(at, (rows.fronts, rows.states))
-        fronts, states = now
-        out = self._slice(at, rows.out)
-        keys = jax.vmap(lambda k: draw_key(self.wire_key, k, step))(client)
-        if self.skips:
-            valid &= ~out[:, None]
-        with jax.named_scope("gradients"):
-            send = split_step_dropping_nonfinite if self.skips else exchange
-            sent = send(self.model, self.wire, keys, fronts, back, images, labels, valid)
+        keys = jax.vmap(lambda k: draw_key(self.link_key, k, step))(client)
+        return _Batch(images, labels, valid, keys, step - (steps - uploaded))
+
+    def _step_fronts(self, now, front_grads, finite, valid):
+        """ClientStates after a step; bool[C], who has made it; and bool[C, B], what counts."""
         step_front = functools.partial(descend, self.direction, learning_rate=self.learning_rate)
-        moved = jax.vmap(step_front)(sent.front_grads, states, fronts)
-        moves = valid.any(1)
+        moved = jax.vmap(step_front)(front_grads, now.states, now.fronts)
+        moves, skipped = valid.any(1), now.skipped
         if self.skips:
-            came, valid = moves, valid & sent.sound[:, None]
-            moves = came & sent.sound & finite_rows(moved)
-            out |= came & ~moves
-        after = *where_rows(moves, moved, now), out
-        fronts, states, out = jax.tree.map(
-            lambda x, new: jax.lax.dynamic_update_slice_in_dim(x, new, at, 0),
-            (rows.fronts, rows.states, rows.out),
-            after,
-        )
-        slot = step - (steps - uploaded)
-        slot = jnp.where(moves & (slot >= 0), slot, self.upload_slots)
-        smashed = rows.smashed.at[row, slot].set(
-            sent.smashed.astype(self.archive_dtype), mode="drop"
-        )
-        return (
-            Rows(fronts, states, smashed, out),
-            jax.tree.map(jnp.add, back_grad, sent.back_grad),
-            loss + sent.loss,
-            samples + valid.sum(),
-        )
+            came, valid = moves, valid & finite[:, None]
+            moves = came & finite & finite_rows(moved)
+            skipped |= came & ~moves
+        fronts, states = where_rows(moves, moved, (now.fronts, now.states))
+        return now._replace(fronts=fronts, states=states, skipped=skipped), moves, valid
 
     def _slice(self, at, tree):
         """A chunk of the rows of a tree, from row `at` on."""
@@ -237,9 +281,5 @@ class SplitTraining:
 def draw_key(
     key: PRNGKeyArray, client: Int[ArrayLike, ""], step: Int[ArrayLike, ""]
 ) -> PRNGKeyArray:
-    """The key of what one client and its server send in one local step of the round of the key."""
+    """Returns the key of what a client and its server send in a local step of the key's round."""
     return jax.random.fold_in(jax.random.fold_in(key, client), step)
-
-
-def _repeat(tree, count):
-    return jax.tree.map(lambda x: jnp.broadcast_to(x, (count, *x.shape)), tree)

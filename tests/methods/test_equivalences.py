@@ -11,7 +11,7 @@ from cefl_jax.parallel import AXIS
 from cefl_jax.specs import CompressionSpec, PrivacySpec
 from cefl_jax.stages.link import make_link
 from cefl_jax.stages.optimizers import descend, make_direction
-from cefl_jax.stages.split_step import exchange
+from cefl_jax.stages.split_step import split_step
 from cefl_jax.types import Purpose, round_key
 from tests import world
 from tests.compare import assert_close
@@ -120,7 +120,7 @@ def test_the_back_half_step_agrees_with_pmap():
 
     def back_step(images, labels, valid):
         keys = jax.random.split(jax.random.key(1), 3)
-        sent = exchange(model, wire, keys, fronts, halves.back, images, labels, valid)
+        sent = split_step(model, wire, keys, fronts, halves.back, images, labels, valid)
         grad = jax.tree.map(lambda g: g / valid.sum(), sent.back_grad)
         state = direction.init(halves.back)
         return descend(direction, grad, state, halves.back, 0.1)[0]

@@ -10,7 +10,7 @@ from cefl_jax.specs import CompressionSpec, PrivacySpec
 from cefl_jax.stages.link import make_link
 from cefl_jax.stages.optimizers import make_direction
 from cefl_jax.stages.round_plan import draw_batches
-from cefl_jax.stages.split_training import Node, Rows, SplitTraining
+from cefl_jax.stages.split_training import SplitTraining
 from tests import world
 from tests.compare import assert_close
 from tests.methods.replay import make_plan
@@ -23,7 +23,7 @@ UPLOADS, BATCH = 2, 4
 
 @pytest.fixture(scope="module")
 def train():
-    """A function from a chunk width and a most number of steps to the Rows, as NumPy arrays.
+    """A function from a chunk width and a number of steps to the ClientStates, as NumPy arrays.
 
     Raw rows of the clusters trained in turn, before a device drops what is not its own.
     """
@@ -42,25 +42,18 @@ def train():
         def clusters(plan, halves):
             training = SplitTraining(
                 model=model,
-                wire=make_link(CompressionSpec(), PrivacySpec()),
+                link=make_link(CompressionSpec(), PrivacySpec()),
                 direction=direction,
                 data=data,
                 plan=plan,
                 batches=draw_batches(data, jax.random.key(1), plan.clients, BATCH, 7),
-                wire_key=jax.random.key(2),
+                link_key=jax.random.key(2),
                 learning_rate=jnp.float32(0.1),
                 upload_slots=UPLOADS,
                 client_chunk=width,
             )
-            padded = len(CLUSTER) + width
-            fronts = jax.tree.map(
-                lambda leaf: jnp.broadcast_to(leaf, (padded, *leaf.shape)), halves.front
-            )
-            smashed = jnp.zeros((padded, UPLOADS, BATCH, *model.feature_shape))
-            rows = Rows(fronts, jax.vmap(direction.init)(fronts), smashed)
-            state = direction.init(halves.back)
-            start = Node(halves.back, state, jnp.float32(0), jnp.int32(0))
-            nodes = []
+            rows = training.start_clients(halves, len(CLUSTER) + width)
+            start, nodes = training.start_server(halves), []
             for m in range(2):
                 rows, node = training.train_cluster(m, rows, start)
                 nodes.append(node)

@@ -14,7 +14,7 @@ from cefl_jax.models.conv import XLA, conv_block
 from cefl_jax.models.split import make_model
 from cefl_jax.specs import CompressionSpec, ModelSpec, PrivacySpec
 from cefl_jax.stages.link import make_link
-from cefl_jax.stages.split_step import exchange
+from cefl_jax.stages.split_step import split_step
 from tests.compare import assert_close
 from tests.oracles import conv_net as oracle
 from tests.quick import quick_jit
@@ -91,7 +91,7 @@ def test_gradient_through_the_cut_is_end_to_end_autodiff(name, cut):
     losses, grads = jax.device_get(unsplit)
     wire = make_link(CompressionSpec(), PrivacySpec())
     keys = jax.random.split(jax.random.key(0), len(VALID))
-    step = quick_jit(functools.partial(exchange, model, wire, keys))
+    step = quick_jit(functools.partial(split_step, model, wire, keys))
     got = step(fronts, halves.back, images, labels, VALID)
     assert_close(got.loss, losses.sum())
     # The node sums over the cluster; each client gets the gradient of its own mean loss.

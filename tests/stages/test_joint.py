@@ -25,7 +25,7 @@ NUM_LABELS = 3
 
 @st.composite
 def rounds(draw):
-    """Label counts, M, seconds of clients and of nodes [K, E], and who is present."""
+    """Label counts, M, seconds of clients and of nodes [K, E], and how many clients there are."""
     num_clients, num_clusters, num_edges = draw(st.sampled_from(SHAPES))
     counts = draw(label_counts(num_clients, NUM_LABELS))
     rng = np.random.default_rng(draw(st.integers(0, 2**32 - 1)))
@@ -35,31 +35,30 @@ def rounds(draw):
         np.float32(rng.integers(0, 5, shape) if whole else rng.gamma(1, 5, shape) * scale)
         for shape in [(num_clients, num_edges)] * 2
     )
-    present = np.array(draw(st.lists(st.booleans(), min_size=num_clients, max_size=num_clients)))
-    present |= draw(st.booleans())
+    num_present = draw(st.integers(0, num_clients))
     counts, client_s, node_s = (
-        np.where(present[:, None], values, nothing)
+        np.where(np.arange(num_clients)[:, None] < num_present, values, nothing)
         for values, nothing in ((counts, 0), (client_s, np.nan), (node_s, np.inf))
     )
-    return counts, num_clusters, client_s, node_s, present
+    return counts, num_clusters, client_s, node_s, num_present
 
 
 @settings(deadline=None, max_examples=120)
 @given(rounds(), st.sampled_from([1e-3, 0.05, 1.0, 30.0]))
 def test_no_swap_helps_and_nothing_is_lost_against_balanced(case, weight):
-    counts, num_clusters, client_s, node_s, present = case
+    counts, num_clusters, client_s, node_s, num_present = case
     weight = np.float32(weight)
-    cluster = joint(counts, num_clusters, client_s, node_s, weight, None, present)
+    cluster = joint(counts, num_clusters, client_s, node_s, weight, None, num_present)
     assert cluster.dtype == np.int32
     cluster = cluster.tolist()
-    assert [m >= 0 for m in cluster] == present.tolist()
+    assert [m >= 0 for m in cluster] == [k < num_present for k in range(len(cluster))]
     sizes = [cluster.count(m) for m in range(num_clusters)]
     assert max(sizes) - min(sizes) <= 1
 
     target = labels.pooled_target(counts.tolist())
     seconds = client_s.tolist(), node_s.tolist()
     objective = Objective(counts.tolist(), num_clusters, *seconds, float(weight), target)
-    start = balanced(counts, num_clusters, None, present).tolist()
+    start = balanced(counts, num_clusters, None, num_present).tolist()
     value, began = objective.matched(cluster), objective.matched(start)
     tolerance = 3e-5 + 2e-6 * began  # TIE_NATS, and float32 on the objective
     assert value <= began + tolerance
@@ -101,9 +100,9 @@ def test_the_slowest_cluster_after_every_swap(seed):
 @settings(deadline=None, max_examples=60)
 @given(rounds())
 def test_weight_0_gives_the_balanced_clusters(case):
-    counts, num_clusters, client_s, node_s, present = case
-    got = joint(counts, num_clusters, client_s, node_s, np.float32(0), None, present)
-    assert got.tolist() == balanced(counts, num_clusters, None, present).tolist()
+    counts, num_clusters, client_s, node_s, num_present = case
+    got = joint(counts, num_clusters, client_s, node_s, np.float32(0), None, num_present)
+    assert got.tolist() == balanced(counts, num_clusters, None, num_present).tolist()
 
 
 # Clients 0 and 3 are slow themselves, 1 and 2 have much for the node. Mixed pairs take 10 + 5 s,
@@ -146,13 +145,11 @@ def test_the_settings_choose_the_joint_rule():
     spec = ClusteringSpec("balanced", 2, network_weight=0.36)
     seconds = ClientSeconds(SLOW, HEAVY)
     jitted = quick_jit(clustering.cluster_clients, static_argnames="spec")
-    everyone = np.ones(4, bool)
     key = jax.random.key(0)
-    got = jitted(key, OPPOSED, spec, everyone, seconds).tolist()
+    got = jitted(key, OPPOSED, spec, 4, seconds).tolist()
     assert got[0] == got[3] != got[1] == got[2]
-    got = jitted(key, OPPOSED, spec, np.array([True, False, True, True]), seconds).tolist()
-    assert got[1] == -1
-    got = jitted(key, OPPOSED, ClusteringSpec("balanced", 2), everyone, seconds).tolist()
+    assert jitted(key, OPPOSED, spec, 3, seconds).tolist()[3] == -1
+    got = jitted(key, OPPOSED, ClusteringSpec("balanced", 2), 4, seconds).tolist()
     assert got[0] != got[3]
     with pytest.raises(ValueError, match=r"cefl\.clustering\.network_weight=0\.36 needs"):
         clustering.cluster_clients(key, OPPOSED, spec)

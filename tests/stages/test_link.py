@@ -15,7 +15,7 @@ from cefl_jax.specs import CompressionSpec, PrivacySpec
 from cefl_jax.stages.compression import Codec
 from cefl_jax.stages.leakage import distance_correlation
 from cefl_jax.stages.link import make_link
-from cefl_jax.stages.split_step import Exchange, exchange
+from cefl_jax.stages.split_step import SplitStepResult, split_step
 from cefl_jax.stages.split_training import draw_key
 from cefl_jax.types import Purpose, purpose_key, round_key
 from tests import world
@@ -66,7 +66,7 @@ def drawn_halves(model):
 
 
 def sent_by(model, wire, batch):
-    return quick_jit(lambda *batch: exchange(model, wire, *batch))(*batch)
+    return quick_jit(lambda *batch: split_step(model, wire, *batch))(*batch)
 
 
 def mean_loss(model, back, features, labels):
@@ -149,7 +149,7 @@ def test_a_wire_that_does_nothing_leaves_every_bit(batch):
         loss, (back_grad, cut) = jax.value_and_grad(summed_loss, (0, 1))(back, features)
         share = 1.0 / jnp.maximum(valid.sum(1), 1)
         (front_grads,) = pull(cut * share[:, None, None])
-        return Exchange(loss, features, front_grads, back_grad, jnp.ones(2, bool))
+        return SplitStepResult(loss, features, front_grads, back_grad, jnp.ones(2, bool))
 
     sent = sent_by(model, wire, arrays)
     jax.tree.map(np.testing.assert_array_equal, sent, quick_jit(without_wire)(*arrays))
@@ -214,7 +214,7 @@ def test_a_message_is_drawn_from_its_client_and_its_step(trained):
         make_link(setup.spec.cefl.compression, setup.spec.cefl.privacy),
     )
     batches, wires = (
-        round_key(state.key, 0, purpose) for purpose in (Purpose.BATCHES, Purpose.WIRE)
+        round_key(state.key, 0, purpose) for purpose in (Purpose.BATCHES, Purpose.LINK)
     )
     front, send = quick_jit(model.front), quick_jit(wire.send_features)
     shape = (7, setup.planner.bounds.uploads, 4, *model.feature_shape)

@@ -54,9 +54,9 @@ def test_what_is_said_lasts_until_something_else_is():
     told = logit_transfer.init_teacher_logits(5, 3)
     examples = np.array([[[4, 1]], [[0, 2]]])
     filled = np.array([[[True, True]], [[True, False]]])
-    told = logit_transfer.tell(told, examples, filled, jnp.float32(drawn(0)))
+    told = logit_transfer.update_teacher_logits(told, examples, filled, jnp.float32(drawn(0)))
     later = np.array([[[1, 3]], [[5, 5]]])
-    told = logit_transfer.tell(
+    told = logit_transfer.update_teacher_logits(
         told, later, np.array([[[True, True]], [[False, False]]]), jnp.float32(drawn(1))
     )
     np.testing.assert_array_equal(told.known, [True, True, False, True, True])

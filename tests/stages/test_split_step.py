@@ -7,7 +7,7 @@ import pytest
 
 from cefl_jax.specs import CompressionSpec, PrivacySpec
 from cefl_jax.stages.link import make_link
-from cefl_jax.stages.split_step import exchange, split_step_dropping_nonfinite
+from cefl_jax.stages.split_step import split_step, split_step_dropping_nonfinite
 from tests import world
 from tests.compare import assert_close
 from tests.quick import quick_jit
@@ -33,8 +33,8 @@ def step():
         keys = lambda valid: jax.random.split(jax.random.key(0), len(valid))  # noqa: E731
         return quick_jit(lambda *args: f(model, wire, keys(args[-1]), *args))
 
-    soundly, plainly = compiled(split_step_dropping_nonfinite), compiled(exchange)
-    return (fronts, back, images, labels, valid), soundly, plainly
+    finitely, plainly = compiled(split_step_dropping_nonfinite), compiled(split_step)
+    return (fronts, back, images, labels, valid), finitely, plainly
 
 
 def alone(args, sound):
@@ -68,11 +68,11 @@ def unsound_gradient(args):
 
 @pytest.mark.parametrize("breaks", [unsound_features, unsound_loss, unsound_gradient])
 def test_the_others_get_what_they_would_get_alone(step, breaks):
-    args, soundly, plainly = step
+    args, finitely, plainly = step
     args = breaks(args)
-    sent, raw = soundly(*args), plainly(*args)
-    assert sent.sound.tolist() == raw.sound.tolist() == [True, True, False, True]
-    others = np.asarray(sent.sound)
+    sent, raw = finitely(*args), plainly(*args)
+    assert sent.finite.tolist() == raw.finite.tolist() == [True, True, False, True]
+    others = np.asarray(sent.finite)
     expected = plainly(*alone(args, others))
     got = sent._replace(
         **{
@@ -98,20 +98,20 @@ def test_the_others_get_what_they_would_get_alone(step, breaks):
 
 
 def test_of_sound_clients_nothing_changes(step):
-    args, soundly, plainly = step
-    jax.tree.map(np.testing.assert_array_equal, soundly(*args), plainly(*args))
+    args, finitely, plainly = step
+    jax.tree.map(np.testing.assert_array_equal, finitely(*args), plainly(*args))
 
 
 def test_samples_that_do_not_count_do_not_make_a_client_unsound(step):
-    args, soundly, _ = step
+    args, finitely, _ = step
     labels = args[3].copy()
     labels[1, 2] = 77
-    assert soundly(*args[:3], labels, args[4]).sound.all()
+    assert finitely(*args[:3], labels, args[4]).finite.all()
 
 
 def test_with_a_back_half_that_is_not_finite_nobody_is_sound(step):
     """And the search for who is comes to an end."""
-    (fronts, back, *samples), soundly, _ = step
-    sent = soundly(fronts, jax.tree.map(lambda x: np.full_like(x, np.nan), back), *samples)
-    assert not sent.sound.any()
+    (fronts, back, *samples), finitely, _ = step
+    sent = finitely(fronts, jax.tree.map(lambda x: np.full_like(x, np.nan), back), *samples)
+    assert not sent.finite.any()
     assert sent.loss == 0

@@ -13,13 +13,12 @@ from cefl_jax.stages.clustering.balanced import balanced_clusters, balanced_star
 from cefl_jax.stages.clustering.divergence import (
     TIE_NATS,
     cluster_kl,
-    counts_of_present,
-    number_present,
+    number_clients,
     target_distribution,
 )
 from cefl_jax.stages.clustering.greedy import astraea_clusters, patent_clusters
 from cefl_jax.stages.clustering.joint import ClientSeconds, joint_clusters
-from cefl_jax.types import AnyArray
+from cefl_jax.types import AnyArray, Count
 
 __all__ = [
     "RULES",
@@ -46,13 +45,22 @@ def random_clusters(
     key: PRNGKeyArray,
     num_clients: int,
     num_clusters: int,
-    present: Bool[AnyArray, "K"] | None = None,
+    num_present: Count | None = None,
 ) -> Int32[Array, "K"]:
-    """A random division of the clients present into clusters equal in size within one, i32[K]."""
+    """Divides the clients at random into clusters equal in size within one, i32[K].
+
+    Args:
+      key: of the division.
+      num_clients: static K.
+      num_clusters: static M.
+      num_present: i32[] clients, in the first places; None for K. The others get -1.
+    """
     place = jax.random.permutation(key, jnp.arange(num_clients, dtype=jnp.int32))
-    shuffled = None if present is None else jnp.zeros(num_clients, bool).at[place].set(present)
-    number = number_present(num_clients, shuffled)[place]
-    return jnp.where(number < 0, -1, number % num_clusters)
+    if num_present is None:
+        return place % num_clusters
+    present = number_clients(num_clients, num_present) >= 0
+    before = jnp.cumsum(jnp.zeros(num_clients, jnp.int32).at[place].set(present)) - 1
+    return jnp.where(present, before[place] % num_clusters, -1)
 
 
 class Candidates(NamedTuple):
@@ -63,21 +71,26 @@ class Candidates(NamedTuple):
     num_clusters: int  # static M
     spec: ClusteringSpec  # static
     key: PRNGKeyArray
-    present: Bool[AnyArray, "K"] | None  # places that a client takes; None for all
+    num_present: Count | None  # clients, in the first places; None for K
     seconds: ClientSeconds | None  # with a `network_weight`
+
+    @property
+    def present(self) -> Bool[Array, "K"]:
+        """Whether a place has a client, bool[K]."""
+        return number_clients(self.counts.shape[0], self.num_present) >= 0
 
 
 def _patent(clients):
     spec = clients.spec
     limits = clients.num_clusters, spec.min_size, clients.target, spec.max_size
-    return patent_clusters(clients.counts, *limits, clients.present)
+    return patent_clusters(clients.counts, *limits, clients.num_present)
 
 
 def _balanced(clients):
     counts, weight = clients.counts, clients.spec.network_weight
     num_clusters, target = clients.num_clusters, clients.target
     if not weight:
-        return balanced_clusters(counts, num_clusters, target, clients.present)
+        return balanced_clusters(counts, num_clusters, target, clients.num_present)
     if clients.seconds is None:
         raise ValueError(
             f"cefl.clustering.network_weight={weight} needs the seconds of every client with every "
@@ -90,20 +103,20 @@ def _balanced(clients):
         clients.seconds.node_s,
         weight,
         target,
-        clients.present,
+        clients.num_present,
     )
 
 
 def _astraea(clients):
     size = clients.spec.max_size
     return astraea_clusters(
-        clients.counts, clients.num_clusters, size, clients.target, clients.present
+        clients.counts, clients.num_clusters, size, clients.target, clients.num_present
     )
 
 
 def _random(clients):
     num_clients = clients.counts.shape[0]
-    return random_clusters(clients.key, num_clients, clients.num_clusters, clients.present)
+    return random_clusters(clients.key, num_clients, clients.num_clusters, clients.num_present)
 
 
 def _single(clients):
@@ -111,7 +124,7 @@ def _single(clients):
 
 
 def _singleton(clients):
-    return number_present(clients.counts.shape[0], clients.present)
+    return number_clients(clients.counts.shape[0], clients.num_present)
 
 
 class Rule(NamedTuple):
@@ -137,18 +150,19 @@ def cluster_clients(
     key: PRNGKeyArray,
     label_counts: Real[AnyArray, "K Y"],
     spec: ClusteringSpec,
-    present: Bool[AnyArray, "K"] | None = None,
+    num_present: Count | None = None,
     seconds: ClientSeconds | None = None,
 ) -> Int32[Array, "K"]:
     """Clusters the clients of a round by the rule that the settings name.
 
-    The clients present are clustered as if the other places did not exist.
+    The clients are clustered as if the empty places after them did not exist.
 
     Args:
       key: for rules that draw; "random" does.
       label_counts: i32[K, Y] examples of each label at each client, in sampling order.
       spec: static ClusteringSpec.
-      present: bool[K] places that a client takes; None for all.
+      num_present: i32[] clients, in the first places; None for K. Labels of the places after them
+        are not to be counted: rows of zeros.
       seconds: ClientSeconds, for the rule "balanced" with a `network_weight`; unused otherwise.
     Returns:
       i32[K] cluster of each client, -1 where nobody is.
@@ -157,10 +171,10 @@ def cluster_clients(
     """
     if spec.rule not in RULES:
         raise ValueError(f"cefl.clustering.rule={spec.rule!r} is unknown")
-    counts = counts_of_present(label_counts, present)
+    counts = jnp.asarray(label_counts, jnp.float32)
     target = target_distribution(counts, spec.target)
     num_clusters = count_clusters(spec, label_counts.shape[0])
-    clients = Candidates(counts, target, num_clusters, spec, key, present, seconds)
+    clients = Candidates(counts, target, num_clusters, spec, key, num_present, seconds)
     cluster: Any = RULES[spec.rule].cluster(clients)
     shape, dtype = getattr(cluster, "shape", None), getattr(cluster, "dtype", type(cluster))
     if shape != (label_counts.shape[0],) or not jnp.issubdtype(dtype, jnp.integer):

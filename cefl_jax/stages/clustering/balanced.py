@@ -1,19 +1,19 @@
 """Clusters equal in size within one, improved by swaps; ours."""
 
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, Float, Int32, Real
+from jaxtyping import Array, Float, Int32, Real
 
-from cefl_jax.stages.clustering.divergence import counts_of_present, target_distribution
+from cefl_jax.stages.clustering.divergence import target_distribution
 from cefl_jax.stages.clustering.greedy import clusters_of, greedy_fill
 from cefl_jax.stages.clustering.swaps import swap_until_none_helps
-from cefl_jax.types import AnyArray
+from cefl_jax.types import AnyArray, Count
 
 
 def balanced_start(
     label_counts: Real[AnyArray, "K Y"],
     num_clusters: int,
     target: Float[AnyArray, "Y"] | None = None,
-    present: Bool[AnyArray, "K"] | None = None,
+    num_present: Count | None = None,
 ) -> Int32[Array, "K"]:
     """Greedy fill of clusters whose sizes are equal within one; where `balanced_clusters` starts.
 
@@ -25,12 +25,13 @@ def balanced_start(
       num_clusters: static M >= 1.
       target: f32[Y] distribution with no zero where any client has examples; None for the pooled
         labels of these clients.
-      present: bool[K] places that a client takes; None for all.
+      num_present: i32[] clients, in the first places; None for K. Labels of the places after them
+        are not to be counted: rows of zeros.
     Returns:
       i32[K] cluster of each client, -1 where nobody is; of P clients present, the first P % M
       clusters have one member more.
     """
-    _, _, client = _seat(label_counts, num_clusters, target, present)
+    _, _, client = _seat(label_counts, num_clusters, target, num_present)
     return _leave_seats(client, num_clusters, label_counts.shape[0])
 
 
@@ -38,7 +39,7 @@ def balanced_clusters(
     label_counts: Real[AnyArray, "K Y"],
     num_clusters: int,
     target: Float[AnyArray, "Y"] | None = None,
-    present: Bool[AnyArray, "K"] | None = None,
+    num_present: Count | None = None,
 ) -> Int32[Array, "K"]:
     """Returns clusters equal in size within one, improved by swaps until no swap helps.
 
@@ -51,26 +52,27 @@ def balanced_clusters(
       num_clusters: static M >= 1.
       target: f32[Y] distribution with no zero where any client has examples; None for the pooled
         labels of these clients.
-      present: bool[K] places that a client takes; None for all.
+      num_present: i32[] clients, in the first places; None for K. Labels of the places after them
+        are not to be counted: rows of zeros.
     Returns:
       i32[K] cluster of each client, -1 where nobody is.
     """
-    counts, target, client = _seat(label_counts, num_clusters, target, present)
+    counts, target, client = _seat(label_counts, num_clusters, target, num_present)
     if counts.shape[0] > 1:
         client = swap_until_none_helps(counts, target, client, num_clusters)
     return _leave_seats(client, num_clusters, counts.shape[0])
 
 
-def _seat(label_counts, num_clusters, target, present):
-    """Counts and target of those present, and the greedy fill as clients by seats, i32[M * W]."""
-    counts = counts_of_present(label_counts, present)
+def _seat(label_counts, num_clusters, target, num_present):
+    """Counts and target, and the greedy fill as clients by seats, i32[M * W]."""
+    counts = jnp.asarray(label_counts, jnp.float32)
     target = target_distribution(counts, "global") if target is None else target
     num_clients = counts.shape[0]
     owner = jnp.arange(num_clients) % num_clusters
-    taken = greedy_fill(counts, target, num_clusters, owner, present)
+    taken = greedy_fill(counts, target, num_clusters, owner, num_present)
     empty = -num_clients % num_clusters
-    turns = jnp.pad(taken, (0, empty), constant_values=num_clients)
-    return counts, target, turns.reshape(-1, num_clusters).T.ravel()
+    taken = jnp.pad(taken, (0, empty), constant_values=num_clients)
+    return counts, target, taken.reshape(-1, num_clusters).T.ravel()
 
 
 def _leave_seats(client, num_clusters, num_clients):

@@ -4,7 +4,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Float32, Int, Int32, Real
 
 from cefl_jax.numerics import reciprocal
-from cefl_jax.types import AnyArray
+from cefl_jax.types import AnyArray, Count
 
 TIE_NATS = 1e-5
 """Divergences closer than this are equal: float32 cannot tell them apart on every device."""
@@ -76,29 +76,7 @@ def first_smallest(values: Float32[Array, "n"], allowed: Bool[Array, "n"]) -> In
     return jnp.argmax(allowed & (values <= values.min() + TIE_NATS)).astype(jnp.int32)
 
 
-def counts_of_present(
-    label_counts: Real[AnyArray, "K Y"], present: Bool[AnyArray, "K"] | None
-) -> Float32[Array, "K Y"]:
-    """Label counts as f32[K, Y], zero where nobody is."""
-    counts = jnp.asarray(label_counts, jnp.float32)
-    return counts if present is None else jnp.where(present[:, None], counts, 0.0)
-
-
-def open_places(
-    num_clients: int, num_clusters: int, present: Bool[AnyArray, "K"] | None
-) -> Int32[Array, "K"]:
-    """i32[K] clusters to fill: -1 for a client without one, one past the last for nobody."""
-    free = jnp.full(num_clients, -1, jnp.int32)
-    return free if present is None else jnp.where(present, free, num_clusters)
-
-
-def close_places(cluster: Int32[Array, "K"], num_clusters: int) -> Int32[Array, "K"]:
-    """i32[K] clusters when all are filled: nobody is in none, -1."""
-    return jnp.where(cluster < num_clusters, cluster, -1)
-
-
-def number_present(num_clients: int, present: Bool[AnyArray, "K"] | None) -> Int32[Array, "K"]:
-    """i32[K] the clients numbered from 0 in their order; -1 for nobody."""
-    if present is None:
-        return jnp.arange(num_clients, dtype=jnp.int32)
-    return jnp.where(present, jnp.cumsum(present, dtype=jnp.int32) - 1, -1)
+def number_clients(num_clients: int, num_present: Count | None) -> Int32[Array, "K"]:
+    """Numbers the places of a round, i32[K], from 0; -1 from place `num_present` on, None for K."""
+    places = jnp.arange(num_clients, dtype=jnp.int32)
+    return places if num_present is None else jnp.where(places < num_present, places, -1)

@@ -1,21 +1,18 @@
 """Clusters filled one after another: the rule of the source, and Astraea's."""
 
-import functools
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, Float, Float32, Int32, Real
+from jaxtyping import Array, Float, Float32, Int32, Real
 
 from cefl_jax.stages.clustering.divergence import (
     TIE_NATS,
-    close_places,
-    counts_of_present,
     divergence,
     first_smallest,
-    open_places,
+    number_clients,
 )
-from cefl_jax.types import AnyArray
+from cefl_jax.types import AnyArray, Count
 
 
 def patent_clusters(
@@ -24,7 +21,7 @@ def patent_clusters(
     min_size: int,
     target: Float[AnyArray, "Y"],
     max_size: int | None = None,
-    present: Bool[AnyArray, "K"] | None = None,
+    num_present: Count | None = None,
 ) -> Int32[Array, "K"]:
     """Fills clusters one after another with the clients that lower their divergence.
 
@@ -46,7 +43,8 @@ def patent_clusters(
       target: f32[Y] distribution with no zero where any client has examples.
       max_size: static, the walk for a cluster ends when it has this many members; None for no
         limit. The clients left over at the end may exceed it.
-      present: bool[K] places that a client takes; None for all.
+      num_present: i32[] clients, in the first places; None for K. Labels of the places after them
+        are not to be counted: rows of zeros.
     Returns:
       i32[K] cluster of each client, -1 where nobody is.
     Raises:
@@ -61,16 +59,20 @@ def patent_clusters(
             f"num_clusters={num_clusters}, min_size={min_size}, max_size={max_size}: "
             "need num_clusters >= 1 and 1 <= min_size <= max_size"
         )
-    counts = counts_of_present(label_counts, present)
-    start = open_places(num_clients, num_clusters, present)
+    counts = jnp.asarray(label_counts, jnp.float32)
+    nobody = jnp.full(num_clients, -1, jnp.int32)
     if num_clients == 0:
-        return start
-    place = functools.partial(_place_next, counts, target, min_size, most)
-    first = jnp.where((start < 0).sum() < min_size, num_clusters, 0)
+        return nobody
+    present = number_clients(num_clients, num_present) >= 0
+
+    def place(walk):
+        return _place_next(counts, target, min_size, most, present & (walk.cluster < 0), walk)
+
+    first = jnp.where(present.sum() < min_size, num_clusters, 0)
     nothing = jnp.zeros((num_clusters, counts.shape[1]))
-    walk = _Walk(start, nothing, first, jnp.int32(0), jnp.float32(jnp.inf))
-    walk = jax.lax.while_loop(lambda walk: (walk.cluster < 0).any(), place, walk)
-    return close_places(walk.cluster, num_clusters)
+    walk = _Walk(nobody, nothing, first, jnp.int32(0), jnp.float32(jnp.inf))
+    walk = jax.lax.while_loop(lambda walk: (present & (walk.cluster < 0)).any(), place, walk)
+    return walk.cluster
 
 
 def astraea_clusters(
@@ -78,7 +80,7 @@ def astraea_clusters(
     num_clusters: int,
     max_size: int | None,
     target: Float[AnyArray, "Y"],
-    present: Bool[AnyArray, "K"] | None = None,
+    num_present: Count | None = None,
 ) -> Int32[Array, "K"]:
     """Fills clusters one after another, each time with the client that minimises the divergence.
 
@@ -89,7 +91,8 @@ def astraea_clusters(
       num_clusters: static M, with M * `max_size` >= K.
       max_size: static, members of a full cluster; None for the clients / M, rounded up.
       target: f32[Y] distribution with no zero where any client has examples.
-      present: bool[K] places that a client takes; None for all.
+      num_present: i32[] clients, in the first places; None for K. Labels of the places after them
+        are not to be counted: rows of zeros.
     Returns:
       i32[K] cluster of each client, -1 where nobody is.
     Raises:
@@ -103,14 +106,13 @@ def astraea_clusters(
             f"{num_clusters} clusters of at most {max_size} cannot hold {num_clients} clients; "
             "raise clustering.num_clusters or clustering.max_size"
         )
-    counts = counts_of_present(label_counts, present)
-    turns = jnp.arange(num_clients, dtype=jnp.int32)
-    if max_size is None:
-        num_present = num_clients if present is None else jnp.sum(present, dtype=jnp.int32)
-        owner = turns // jnp.maximum(-(-num_present // num_clusters), 1)
-    else:
-        owner = turns // max_size
-    taken = greedy_fill(counts, target, num_clusters, owner, present)
+    counts = jnp.asarray(label_counts, jnp.float32)
+    most: Any = max_size
+    if most is None:
+        members = num_clients if num_present is None else num_present
+        most = jnp.maximum(-(-members // num_clusters), 1)
+    owner = jnp.arange(num_clients, dtype=jnp.int32) // most
+    taken = greedy_fill(counts, target, num_clusters, owner, num_present)
     return clusters_of(taken, owner, num_clients)
 
 
@@ -124,11 +126,11 @@ class _Walk(NamedTuple):
     current: Float32[Array, ""]  # divergence of cluster m
 
 
-def _place_next(counts, target, min_size, most, walk):
+def _place_next(counts, target, min_size, most, free, walk):
     """The _Walk with the next client in its cluster; or at the next cluster, where none joins."""
     num_clients, num_clusters = counts.shape[0], walk.pooled.shape[0]
     clients, clusters = jnp.arange(num_clients), jnp.arange(num_clusters)
-    free, size = walk.cluster < 0, (walk.cluster == walk.m).sum()
+    size = (walk.cluster == walk.m).sum()
     joined = divergence(walk.pooled[walk.m][None] + counts, target, empty=jnp.inf)  # [K]
     joins = free & (clients >= walk.here) & (joined < walk.current - TIE_NATS) & (size < most)
     walking, left_over = joins.any(), walk.m == num_clusters
@@ -155,20 +157,21 @@ def greedy_fill(
     target: Float[AnyArray, "Y"],
     num_clusters: int,
     owner: Int32[Array, "K"],
-    present: Bool[AnyArray, "K"] | None,
+    num_present: Count | None,
 ) -> Int32[Array, "K"]:
-    """Each turn's cluster takes the free client that gives it the smallest divergence.
+    """Lets clusters take the free client that gives them the smallest divergence, in a given order.
 
     Ties (within `TIE_NATS`) go to the first client.
 
     Args:
-      counts: f32[K, Y] examples of each label at each client, 0 where nobody is.
+      counts: f32[K, Y] examples of each label at each client.
       target: f32[Y] distribution with no zero where any client has examples.
       num_clusters: static M.
-      owner: i32[K] cluster whose turn it is, for every turn.
-      present: bool[K] places that a client takes; None for all.
+      owner: i32[K] cluster that takes the next client, K times.
+      num_present: i32[] clients, in the first places; None for K. Labels of the places after them
+        are not to be counted: rows of zeros.
     Returns:
-      i32[K] client that each turn takes; K once nobody is free.
+      i32[K] clients in the order in which they are taken; K once nobody is free.
     """
     num_clients, num_labels = counts.shape
     clients = jnp.arange(num_clients)
@@ -181,7 +184,7 @@ def greedy_fill(
         pooled = pooled.at[m].add(jnp.where(free[k], counts[k], 0.0), mode="drop")
         return (free & ~taken, pooled), jnp.where(free[k], k, num_clients)
 
-    free = jnp.ones(num_clients, bool) if present is None else jnp.asarray(present)
+    free = number_clients(num_clients, num_present) >= 0
     start = free, jnp.zeros((num_clusters, num_labels))
     return jax.lax.scan(take, start, owner)[1]
 

@@ -5,20 +5,19 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, Float, Float32, Int32, Real
+from jaxtyping import Array, Float, Float32, Int32, Real
 
 from cefl_jax.numerics import at_pairs
 from cefl_jax.stages.clustering.balanced import balanced_clusters
 from cefl_jax.stages.clustering.divergence import (
     TIE_NATS,
-    counts_of_present,
     divergence,
     pool,
     target_distribution,
 )
 from cefl_jax.stages.clustering.swaps import best_pair, exchange, kl_gain, replaced_kl
 from cefl_jax.stages.offload import match
-from cefl_jax.types import AnyArray, Number
+from cefl_jax.types import AnyArray, Count, Number
 
 MAX_PASSES = 8
 """Matchings, each with its swaps, after which the search ends; after the second, swaps are rare."""
@@ -41,7 +40,7 @@ def joint_clusters(
     node_s: Float[AnyArray, "K E"],
     weight: Number,
     target: Float[AnyArray, "Y"] | None = None,
-    present: Bool[AnyArray, "K"] | None = None,
+    num_present: Count | None = None,
 ) -> Int32[Array, "K"]:
     """Clusters equal in size within one that pay for divergence and for the slowest pair's time.
 
@@ -61,13 +60,14 @@ def joint_clusters(
       weight: f32[] >= 0, nats that a second of the slowest pair is worth.
       target: f32[Y] distribution with no zero where any client has examples; None for the pooled
         labels of these clients.
-      present: bool[K] places that a client takes; None for all.
+      num_present: i32[] clients, in the first places; None for K. Labels of the places after them
+        are not to be counted: rows of zeros.
     Returns:
       i32[K] cluster of each client, -1 where nobody is.
     """
-    counts = counts_of_present(label_counts, present)
+    counts = jnp.asarray(label_counts, jnp.float32)
     target = target_distribution(counts, "global") if target is None else target
-    start = balanced_clusters(counts, num_clusters, target, present)
+    start = balanced_clusters(counts, num_clusters, target, num_present)
     if counts.shape[0] < 2:
         return start
     seconds = ClientSeconds(jnp.asarray(client_s), jnp.asarray(node_s))
