@@ -1,4 +1,4 @@
-"""A step of clients of whom some are unsound is that of the others alone."""
+"""A step of clients of whom some are not finite is that of the others alone."""
 
 import jax
 import jax.numpy as jnp
@@ -37,26 +37,26 @@ def step():
     return (fronts, back, images, labels, valid), finitely, plainly
 
 
-def alone(args, sound):
-    """The arguments of the sound clients only."""
+def alone(args, finite):
+    """The arguments of the finite clients only."""
     fronts, back, *samples = args
-    return jax.tree.map(lambda x: x[sound], fronts), back, *(x[sound] for x in samples)
+    return jax.tree.map(lambda x: x[finite], fronts), back, *(x[finite] for x in samples)
 
 
-def unsound_features(args):
+def nonfinite_features(args):
     images = args[2].copy()
     images[2, 0, 0, 0] = np.nan
     return (*args[:2], images, *args[3:])
 
 
-def unsound_loss(args):
+def nonfinite_loss(args):
     """A label that is none: features and gradient are finite all the same."""
     labels = args[3].copy()
     labels[2, 0] = 77
     return (*args[:3], labels, args[4])
 
 
-def unsound_gradient(args):
+def nonfinite_gradient(args):
     """A pixel that the features do not see, and a back half that is steep."""
     fronts, back, images, *rest = args
     fronts, images = jax.tree.map(np.copy, (fronts, images))
@@ -66,7 +66,7 @@ def unsound_gradient(args):
     return fronts, back, images, *rest
 
 
-@pytest.mark.parametrize("breaks", [unsound_features, unsound_loss, unsound_gradient])
+@pytest.mark.parametrize("breaks", [nonfinite_features, nonfinite_loss, nonfinite_gradient])
 def test_the_others_get_what_they_would_get_alone(step, breaks):
     args, finitely, plainly = step
     args = breaks(args)
@@ -77,7 +77,7 @@ def test_the_others_get_what_they_would_get_alone(step, breaks):
     got = sent._replace(
         **{
             name: jax.tree.map(lambda x: x[others], getattr(sent, name))
-            for name in ("smashed", "front_grads", "sound")
+            for name in ("smashed", "front_grads", "finite")
         }
     )
     assert_close(got, expected)
@@ -89,27 +89,29 @@ def test_the_others_get_what_they_would_get_alone(step, breaks):
     ]
     assert (
         seen[-1]
-        == {unsound_features: "front_grads", unsound_loss: "loss", unsound_gradient: "front_grads"}[
-            breaks
-        ]
+        == {
+            nonfinite_features: "front_grads",
+            nonfinite_loss: "loss",
+            nonfinite_gradient: "front_grads",
+        }[breaks]
     )
-    assert ("smashed" in seen) == (breaks is unsound_features)
-    assert ("loss" in seen) == (breaks is not unsound_gradient)
+    assert ("smashed" in seen) == (breaks is nonfinite_features)
+    assert ("loss" in seen) == (breaks is not nonfinite_gradient)
 
 
-def test_of_sound_clients_nothing_changes(step):
+def test_of_finite_clients_nothing_changes(step):
     args, finitely, plainly = step
     jax.tree.map(np.testing.assert_array_equal, finitely(*args), plainly(*args))
 
 
-def test_samples_that_do_not_count_do_not_make_a_client_unsound(step):
+def test_samples_that_do_not_count_do_not_make_a_client_nonfinite(step):
     args, finitely, _ = step
     labels = args[3].copy()
     labels[1, 2] = 77
     assert finitely(*args[:3], labels, args[4]).finite.all()
 
 
-def test_with_a_back_half_that_is_not_finite_nobody_is_sound(step):
+def test_with_a_back_half_that_is_not_finite_nobody_is_finite(step):
     """And the search for who is comes to an end."""
     (fronts, back, *samples), finitely, _ = step
     sent = finitely(fronts, jax.tree.map(lambda x: np.full_like(x, np.nan), back), *samples)
