@@ -193,7 +193,8 @@ class _Run(NamedTuple):
             skipped, models = chunk.there & ~finite, where_rows(finite, models, chunk.start)
             weight, loss, samples = (jnp.where(finite, x, 0) for x in (weight, loss, samples))
         num_groups = jax.tree.leaves(self.starts)[0].shape[0]
-        share = jnp.where(chunk.group == jnp.arange(num_groups)[:, None], weight, 0.0)  # [G, C]
+        in_group = chunk.group[None] == jnp.arange(num_groups)[:, None]  # [G, C]
+        share = jnp.where(in_group, weight[None], 0.0)
         sums = weighted_sum(models if training.sum_models else None, share)
         kept = models if training.keep_models else None
         return LocalResult(sums, share.sum(1), loss.sum(), samples.sum(), kept, skipped)
