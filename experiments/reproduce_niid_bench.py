@@ -11,7 +11,8 @@ their spread. Scale `cpu` is one seed of FedAvg.
 """
 
 from cefl_jax.reports import formats, tables
-from cefl_jax.reports.quantities import ACCURACY, PERCENT
+from cefl_jax.reports.formats import PERCENT, Column, Table
+from cefl_jax.reports.tables import ACCURACY
 from experiments import runs
 
 PUBLISHED = {"iid": (89.23, 0.45), "dirichlet 0.5": (88.09, 0.29), "3 labels": (82.43, 1.52)}
@@ -63,11 +64,11 @@ def tell(groups, of, scale):
         mean, deviation = PUBLISHED[group.label.partition(", ")[2]]
         rows.append([best, f"{mean:.2f} ± {deviation:.2f}"])
     columns = (
-        tables.Column("best", "best over the rounds", PERCENT),
-        tables.Column("published", "published (%)"),
+        Column("best", "best over the rounds", PERCENT),
+        Column("published", "published (%)"),
     )
     labels = [group.label for group in groups]
-    table = tables.Table("published", columns, labels, rows, [tables.INTERVAL])
+    table = Table("published", columns, labels, rows, [tables.INTERVAL])
     return f"{runs.tell(groups, of, scale)}\n{formats.to_markdown(table)}"
 
 

@@ -20,7 +20,8 @@ itself.
 import argparse
 
 from cefl_jax.reports import formats, tables
-from cefl_jax.reports.quantities import ACCURACY, PERCENT, final
+from cefl_jax.reports.formats import PERCENT, Column, Table
+from cefl_jax.reports.tables import ACCURACY, final
 from experiments import runs
 
 PUBLISHED = {"fedavg": (85.59, 0.04), "sequential_split": (86.28, 0.49)}
@@ -78,11 +79,11 @@ def tell(groups, of, scale):
         mean, deviation = PUBLISHED["fedavg" if "fedavg" in group.label else "sequential_split"]
         rows.append([here, f"{mean:.2f} ± {deviation:.2f}"])
     columns = (
-        tables.Column("here", "here", PERCENT),
-        tables.Column("published", "published (%)"),
+        Column("here", "here", PERCENT),
+        Column("published", "published (%)"),
     )
     labels = [group.label for group in groups]
-    table = tables.Table("published", columns, labels, rows, [tables.INTERVAL])
+    table = Table("published", columns, labels, rows, [tables.INTERVAL])
     return f"{runs.tell(groups, of, scale)}\n{formats.to_markdown(table)}"
 
 

@@ -1,10 +1,16 @@
 """The file timeline.json: who did what, and when, in one simulated round of a run."""
 
 import itertools
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
+from cefl_jax.network.schedule import PHASES
+from cefl_jax.network.topology import Network
 from cefl_jax.safe_read import InputFileError, one_line, read_json, show
+from cefl_jax.types import RoundTrace
 
 MAX_BYTES = 2**28
 MAX_TIME_S = 1e40  # more than 32 bits hold
@@ -12,7 +18,169 @@ MAX_KM = 1e6  # of a coordinate, as in a network's file
 MAX_INDEX = 2**31
 MAX_TEXT = 1000
 ACTIVITIES = ("compute", "send", "receive", "wait", "average", "distil")
+DIGITS = 7  # significant ones of a time, about what float32 has
 ROUNDING = 1e-5  # share of the round by which bars may overlap: times were rounded when written
+
+
+def describe_round(
+    round_trace: RoundTrace,
+    network: Network,
+    work: Any,
+    device_names: Sequence[str],
+    round_number: int,
+    deadline_s: float | None = None,
+) -> dict[str, Any]:
+    """Who did what, and when, in one round.
+
+    Args:
+      round_trace: types.RoundTrace of NumPy arrays.
+      network: Network.
+      work: Workload.
+      device_names: that `kind` indexes.
+      round_number: counted from 1.
+      deadline_s: of a round, or None.
+    Returns:
+      Plain values: `round`, `round_s`, `deadline_s`, `clients`, `nodes`, `front`, `cloud`;
+      whoever acts has `bars`, ascending [activity, from_s, to_s].
+    """
+    round_s = float(round_trace.phase_s.sum())
+    over_s = {name: float(s) for name, s in zip(PHASES, round_trace.phase_s, strict=True)}
+    start_s = round_s - over_s["averaging"] - over_s["distillation"]
+    fronts_s = (
+        2.0 * round_trace.schedule.counts.sum() * work.front_params / network.front.flop_per_s
+    )
+    fronts_s = min(float(fronts_s), over_s["averaging"])
+    averaged_s = start_s + over_s["averaging"]
+    name = lambda kind: device_names[int(kind)]  # noqa: E731
+    front = {
+        "device": name(network.front.kind),
+        "position_km": _place(network.front_km),
+        "bars": _bars([("average", start_s, start_s + fronts_s)]),
+    }
+    cloud = {
+        "device": name(network.cloud.kind),
+        "bars": _bars(
+            [
+                ("average", start_s + fronts_s, averaged_s),
+                ("distil", averaged_s, round_s),
+            ]
+        ),
+    }
+    return {
+        "round": round_number,
+        "round_s": _rounded(round_s),
+        "deadline_s": deadline_s,
+        "clients": _clients(round_trace, network, name, round_s),
+        "nodes": _nodes(round_trace, network, name),
+        "front": front,
+        "cloud": cloud,
+    }
+
+
+def _clients(round_trace, network, name, round_s):
+    """The clients of the round; empty places are left out."""
+    task, schedule = round_trace.task, round_trace.schedule
+    return [
+        {
+            "client": int(round_trace.clients[k]),
+            "device": name(network.clients.kind[round_trace.clients[k]]),
+            "cluster": _own(task.cluster[k], len(task.placement)),
+            "node": _server(task, k),
+            "finished": bool(schedule.finished[k]),
+            "position_km": _place(network.client_km[round_trace.clients[k]]),
+            "bars": _client_bars(task, schedule, k, round_s),
+        }
+        for k in range(len(round_trace.clients))
+        if round_trace.clients[k] < len(network.bandwidth_hz)
+    ]
+
+
+def _nodes(round_trace, network, name):
+    """All edge nodes, and the cloud where it has a cluster."""
+    placement, num_edges = round_trace.task.placement, len(network.edge_km)
+    nodes = []
+    for e in range(max(num_edges, int(placement.max(initial=0)) + 1)):
+        at_edge, clusters = e < num_edges, np.flatnonzero(placement == e)
+        nodes.append(
+            {
+                "node": e,
+                "device": name(network.edges.kind[e] if at_edge else network.cloud.kind),
+                "position_km": _place(network.edge_km[e]) if at_edge else None,
+                "clusters": clusters.tolist(),
+                "bars": _node_bars(round_trace.schedule, clusters),
+            }
+        )
+    return nodes
+
+
+def _client_bars(task, schedule, k, round_s):
+    """Bars of client k: loading, its local steps, delivering, and waiting in between."""
+    pace, m = schedule.pace, int(task.cluster[k])
+    if not schedule.started[k]:
+        return []
+    spans = [("receive", 0.0, pace.load[k])]
+    for s in range(int(schedule.steps[k])):
+        begin_s, served_s = schedule.begin_s[m, s], schedule.served_s[m, s]
+        sends_s, gets_s = begin_s + pace.forward[k, s], served_s + pace.receive[k, s]
+        spans += [
+            ("compute", begin_s, sends_s),
+            ("send", sends_s, sends_s + pace.send[k, s]),
+            ("receive", served_s, gets_s),
+            ("compute", gets_s, gets_s + pace.backward[k, s]),
+        ]
+    end_s = schedule.out_s[k]
+    if schedule.counts[k]:
+        spans.append(("send", end_s, end_s + pace.deliver[k]))
+        end_s += pace.deliver[k]
+    return _bars(spans, until_s=round_s if schedule.finished[k] else end_s)
+
+
+def _node_bars(schedule, clusters):
+    """A server's loading of back halves, training for its clusters, and sending to the cloud."""
+    began = schedule.end_s[clusters] > 0
+    spans = np.stack([schedule.arrived_s[clusters][began], schedule.served_s[clusters][began]], -1)
+    merged: list[tuple[str, float, float]] = []
+    for start_s, end_s in sorted(spans.tolist()):
+        if merged and start_s <= merged[-1][2]:
+            merged[-1] = ("compute", merged[-1][1], max(end_s, merged[-1][2]))
+        else:
+            merged.append(("compute", start_s, end_s))
+    loading = [("receive", 0.0, schedule.loaded_s[clusters].max(initial=0.0))]
+    sending = [("send", schedule.trained_s[m], schedule.uploaded_s[m]) for m in clusters]
+    return _bars(sorted([*loading, *merged, *sending], key=lambda span: span[1]))
+
+
+def _bars(spans, until_s=None):
+    """Spans as bars, without empty ones; with `until_s` the gaps up to then are waiting."""
+    bars, clock = [], 0.0
+    for activity, start_s, end_s in spans:
+        start_s, end_s = max(_rounded(start_s), clock), _rounded(end_s)
+        if end_s <= start_s:
+            continue
+        if until_s is not None and start_s > clock:
+            bars.append(["wait", clock, start_s])
+        bars.append([activity, start_s, end_s])
+        clock = end_s
+    if until_s is not None and _rounded(until_s) > clock:
+        bars.append(["wait", clock, _rounded(until_s)])
+    return bars
+
+
+def _server(task, k):
+    cluster = int(task.cluster[k])
+    return int(task.placement[cluster]) if cluster < len(task.placement) else -1
+
+
+def _own(cluster, num_clusters):
+    return int(cluster) if cluster < num_clusters else -1
+
+
+def _place(km):
+    return [_rounded(x) for x in km]
+
+
+def _rounded(x):
+    return float(f"{float(x):.{DIGITS}g}")
 
 
 def read_timeline(path: str | Path) -> dict[str, Any]:

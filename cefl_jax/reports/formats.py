@@ -6,8 +6,6 @@ import math
 import re
 from typing import NamedTuple
 
-from cefl_jax.reports.tables import Estimate, Table
-
 DASH = "\N{EN DASH}"
 DIGITS = 3
 LATEX = {
@@ -21,6 +19,44 @@ LATEX = {
     ">": r"\textgreater{}",
     **{mark: f"\\{mark}" for mark in "&%$#_{}"},
 }
+
+
+class Unit(NamedTuple):
+    """What the numbers of a column or an axis are divided by."""
+
+    name: str = ""
+    size: float = 1.0
+
+
+PERCENT = Unit("%", 0.01)
+
+
+class Estimate(NamedTuple):
+    """A mean over seeds, in basic units (s, J, B, shares of one)."""
+
+    mean: float
+    half: float  # half of the 95% interval; nan for a single seed
+    count: int  # type: ignore[assignment]  # for tuple.count; seeds that have the value
+    seeds: int  # seeds of the group
+
+
+class Column(NamedTuple):
+    """One column; its cells are Estimate, text, or None for what a method does not have."""
+
+    key: str  # in files
+    title: str
+    unit: Unit = Unit()
+    most_decimals: int = 6
+
+
+class Table(NamedTuple):
+    """What is known of each group of a section."""
+
+    name: str  # in names of files
+    columns: tuple
+    labels: list  # of the rows
+    rows: list  # lists of cells, one a column
+    notes: list  # sentences that belong below
 
 
 class Shown(NamedTuple):

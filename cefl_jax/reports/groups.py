@@ -4,12 +4,12 @@ A section has one dataset, one partition and one model. A group of it has the sa
 that changes results.
 """
 
+import shlex
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 from cefl_jax.config.readers import find_unread
-from cefl_jax.reports.runs import Run
-from cefl_jax.reports.settings import changes_results, differences, key, text
+from cefl_jax.reports.runs import Run, changes_results, defaults, key
 
 
 class Group(NamedTuple):
@@ -123,6 +123,31 @@ def tell_apart(configs: Sequence[Mapping[str, Any]]) -> list[tuple[str, ...]]:
         tuple(f"{short[path]}={text(read[path])}" for path in varying if read.get(path) is not None)
         for read in reads
     ]
+
+
+def differences(config: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns the fields of a flat config that are not at their defaults, unknown ones included."""
+    known = defaults()
+    return {
+        path: value for path, value in config.items() if path not in known or value != known[path]
+    }
+
+
+def command(config: Mapping[str, Any], workdir: str) -> str:
+    """The shell command that repeats a run, every field that is not at its default spelt out.
+
+    Args:
+      config: flat config.
+      workdir: folder for the repetition.
+    """
+    words = ["python", "-m", "cefl_jax.main", "--config=configs/default.py"]
+    words += [f"--config.{path}={text(value)}" for path, value in differences(config).items()]
+    return shlex.join([*words, f"--workdir={workdir}"])
+
+
+def text(value: object) -> str:
+    """Returns a value as `--config.FIELD=` takes it."""
+    return ",".join(map(str, value)) if isinstance(value, tuple) else str(value)
 
 
 def _read(config):

@@ -1,10 +1,13 @@
-"""The report as one HTML page that needs no network: tables, charts, partitions, settings."""
+"""A report: one HTML page that needs no network, and a folder beside it of tables and figures."""
 
 import base64
 import contextlib
+import csv
 import functools
 import hashlib
 import io
+import re
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import jinja2
@@ -14,15 +17,16 @@ import vl_convert
 from cefl_jax.data import sources
 from cefl_jax.data.partition_file import from_file
 from cefl_jax.plots.curves import draw_partition
-from cefl_jax.reports import charts, formats, quantities, settings, tables
-from cefl_jax.reports.groups import Section
-from cefl_jax.reports.quantities import ACCURACY, CLUSTER
-from cefl_jax.reports.runs import LeftOut
+from cefl_jax.reports import curves, formats, groups, tables
+from cefl_jax.reports.groups import Section, by_section
+from cefl_jax.reports.runs import LeftOut, Run, changes_results
+from cefl_jax.reports.tables import ACCURACY, CLUSTER
 from cefl_jax.safe_read import InputFileError, read_bytes
 
 MAX_PARTITIONS = 4
 MAX_PARTITION_BYTES = 2**28
 MAX_PNG_BYTES = 2**24
+WRITERS = {"csv": formats.to_csv, "md": formats.to_markdown, "tex": formats.to_latex}
 PNG = b"\x89PNG\r\n\x1a\n"
 
 
@@ -32,6 +36,84 @@ class Picture(NamedTuple):
     seed: int
     png: bytes | None
     reason: str = ""  # why there is no picture
+
+
+def write_report(
+    runs: list[Run], left_out: list[LeftOut], target: float, out: Path, beside: Path
+) -> list[Path]:
+    """Writes the page, its tables as CSV, Markdown and LaTeX, and its figures as PDF.
+
+    Files of the same names are replaced, and no others.
+
+    Args:
+      runs, left_out: from `runs.read_runs`.
+      target: accuracy of the tables' costs.
+      out: path of the page.
+      beside: path of the folder, which is made where it is missing.
+    Returns:
+      The paths written, the page first.
+    """
+    sections = by_section(runs)
+    contents = {"runs.csv": _encode(_runs_csv(sections, target))}
+    names = _names([section.title for section in sections])
+    for name, section in zip(names, sections, strict=True):
+        for table in (tables.summarize(section, target), tables.clustering_table(section)):
+            if table:
+                contents |= {
+                    f"{name}-{table.name}.{ending}": _encode(write(table))
+                    for ending, write in WRITERS.items()
+                }
+        contents |= {
+            f"{name}-{figure}.pdf": content
+            for figure, content in curves.figures(section, target).items()
+        }
+    html = render(sections, left_out, target)
+    beside.mkdir(exist_ok=True)
+    for name, content in contents.items():
+        (beside / name).write_bytes(content)
+    out.write_bytes(_encode(html))
+    return [out, *(beside / name for name in contents)]
+
+
+def _encode(text):
+    """UTF-8, whatever bytes the names of folders have."""
+    return text.encode(errors="backslashreplace")
+
+
+def _names(titles):
+    """Beginnings of names of files, one a section, all different."""
+    names: list[str] = []
+    for title in titles:
+        plain = re.sub(r"[^\w.=]+", "-", title, flags=re.ASCII).strip("-.")[:80] or "section"
+        twins = sum(re.fullmatch(rf"{re.escape(plain)}(-\d+)?", name) is not None for name in names)
+        names.append(f"{plain}-{twins + 1}" if twins else plain)
+    return names
+
+
+def _runs_csv(sections, target):
+    """Every run by itself: which it is, its accuracy and its costs to the target."""
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    costs = [f"{key}_to_target" for key, _ in tables.COSTS.values()]
+    writer.writerow(
+        ["folder", "section", "label", "seed", "final_accuracy", "last_accuracy", *costs]
+    )
+    for section in sections:
+        for group in section.groups:
+            for run in group.runs:
+                accuracies = [take(run, tables.ACCURACY) for take in (tables.final, tables.last)]
+                hit = tables.at_target(run, target) or {}
+                numbers = [*accuracies, *(hit.get(axis, "") for axis in tables.COSTS)]
+                writer.writerow(
+                    [
+                        run.folder,
+                        section.title,
+                        group.label,
+                        run.seed,
+                        *("" if number != number else number for number in numbers),
+                    ]
+                )
+    return text.getvalue()
 
 
 def render(sections: list[Section], left_out: list[LeftOut], target: float) -> str:
@@ -56,7 +138,7 @@ def render(sections: list[Section], left_out: list[LeftOut], target: float) -> s
         left_out=left_out,
         target=target,
         bundle=jinja2.utils.markupsafe.Markup(_bundle()),
-        text=settings.text,
+        text=groups.text,
         num_runs=sum(len(group.runs) for section in sections for group in section.groups),
     )
 
@@ -75,7 +157,7 @@ def _describe(section, target):
         "title": section.title,
         "partition": section.partition,
         "common": section.common,
-        "looks": charts.looks(section),
+        "looks": curves.looks(section),
         "summary": _describe_table(tables.summarize(section, target)),
         "clustering": clustering and _describe_table(clustering),
         "chart": chart_data(section, target),
@@ -100,16 +182,16 @@ def chart_data(section: Section, target: float) -> dict[str, Any]:
       The looks of the groups, the metrics and axes to choose from, the points of each
       pair of them, and a specification for Vega-Lite, or {} for a section without curves.
     """
-    metrics, axes = charts.metrics_of(section), charts.axes_of(section)
-    looks = charts.looks(section)
+    metrics, axes = curves.metrics_of(section), curves.axes_of(section)
+    looks = curves.looks(section)
     drawn = {
-        metric.key: {axis.key: charts.points(section, metric, axis) for axis in axes}
+        metric.key: {axis.key: curves.points(section, metric, axis) for axis in axes}
         for metric in metrics
     }
     shown = [metric for metric in metrics if any(drawn[metric.key].values())]
     if not shown:
         return {}
-    accuracy = charts.Axis(ACCURACY, quantities.name(ACCURACY), quantities.Unit(), charts.PERCENTS)
+    accuracy = curves.Axis(ACCURACY, tables.name(ACCURACY), formats.Unit(), curves.PERCENTS)
     return {
         "looks": [look._asdict() for look in looks],
         "axes": [{"key": axis.key, "title": axis.title} for axis in axes],
@@ -124,29 +206,27 @@ def chart_data(section: Section, target: float) -> dict[str, Any]:
         ],
         "points": drawn,
         "target": ACCURACY,
-        "spec": charts.specification(looks, accuracy, axes[0], target),
+        "spec": curves.specification(looks, accuracy, axes[0], target),
     }
 
 
 def _describe_group(group):
     first = group.runs[0].config
     changed = {
-        path: value
-        for path, value in settings.differences(first).items()
-        if settings.changes_results(path)
+        path: value for path, value in groups.differences(first).items() if changes_results(path)
     }
     runs = [
         {
             "seed": run.seed,
             "folder": str(run.folder),
-            "final": _percent(quantities.final(run, ACCURACY)),
-            "last": _percent(quantities.last(run, ACCURACY)),
+            "final": _percent(tables.final(run, ACCURACY)),
+            "last": _percent(tables.last(run, ACCURACY)),
             "execution": {
                 path: value
-                for path, value in settings.differences(run.config).items()
+                for path, value in groups.differences(run.config).items()
                 if path not in changed and path != "seed"
             },
-            "command": settings.command(run.config, f"{run.folder.absolute().name}_again"),
+            "command": groups.command(run.config, f"{run.folder.absolute().name}_again"),
         }
         for run in group.runs
     ]

@@ -1,18 +1,48 @@
-"""The tables of a report, as data: what is averaged over seeds, and what is said below."""
+"""The tables of a report: what a run came to in each metric, and its mean over seeds."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from types import MappingProxyType
-from typing import NamedTuple
 
 import numpy as np
+from jaxtyping import Float
+from scipy import stats
 
-from cefl_jax.reports import quantities
-from cefl_jax.reports.curves import interval
+from cefl_jax.reports.formats import PERCENT, Column, Estimate, Table, Unit
 from cefl_jax.reports.groups import Section, by_section
-from cefl_jax.reports.quantities import ACCURACY, CLOUD_ACCURACY, PERCENT, Unit
 from cefl_jax.reports.runs import ALL_BYTES, Run
+from cefl_jax.runtime import units
 
+ACCURACY = "test/accuracy"
+CLOUD_ACCURACY = "test/cloud_accuracy"
+CLUSTER = "cluster/"
+FINAL_EVALUATIONS = 10
+NAMES = {
+    "round": "round",
+    "test/accuracy": "test accuracy",
+    "test/loss": "test loss",
+    "test/cloud_accuracy": "test accuracy, cloud model",
+    "test/cloud_loss": "test loss, cloud model",
+    "train/loss": "training loss",
+    "sim/time_s": "simulated time",
+    "sim/energy_j": "energy",
+    ALL_BYTES: "bytes over all links",
+    "cluster/count": "clusters",
+    "cluster/kl_mean": "mean KL of the clusters (nats)",
+    "cluster/kl_max": "largest KL of a cluster (nats)",
+    "cluster/size_min": "smallest cluster (clients)",
+    "cluster/size_max": "largest cluster (clients)",
+    "offload/cost": "cost of offloading",
+}
+AXES = ("round", "sim/time_s", "sim/energy_j", ALL_BYTES)
+SCALES = {
+    "sim/time_s": units.TIME_UNITS,
+    "sim/energy_j": units.ENERGY_UNITS,
+    ALL_BYTES: units.BYTE_UNITS,
+}
+
+
+LEVEL = 0.95
 INTERVAL = "Mean over seeds ± half of the 95% interval (Student's t)."
 
 
@@ -25,32 +55,82 @@ COSTS = {
 """Key and title of what is spent until the target."""
 
 
-class Estimate(NamedTuple):
-    """A mean over seeds, in basic units (s, J, B, shares of one)."""
-
-    mean: float
-    half: float  # half of the 95% interval; nan for a single seed
-    count: int  # type: ignore[assignment]  # for tuple.count; seeds that have the value
-    seeds: int  # seeds of the group
+def name(metric: str) -> str:
+    """Returns what a reader calls a metric; its key where there is no better name."""
+    return NAMES.get(metric, metric)
 
 
-class Column(NamedTuple):
-    """One column; its cells are Estimate, text, or None for what a method does not have."""
-
-    key: str  # in files
-    title: str
-    unit: Unit = Unit()
-    most_decimals: int = 6
+def is_share(metric: str) -> bool:
+    """Returns whether a metric is best read in percent."""
+    return metric.endswith("accuracy")
 
 
-class Table(NamedTuple):
-    """What is known of each group of a section."""
+def unit(metric: str, values: Iterable[float]) -> Unit:
+    """Returns the largest unit of which the largest of some values holds at least two."""
+    scale = SCALES.get(metric, ())
+    most = max((value for value in values if math.isfinite(value)), default=0.0)
+    fitting = [Unit(*each) for each in scale if most >= 2.0 * each[1]]
+    return fitting[-1] if fitting else Unit(*scale[0]) if scale else Unit()
 
-    name: str  # in names of files
-    columns: tuple
-    labels: list  # of the rows
-    rows: list  # lists of cells, one a column
-    notes: list  # sentences that belong below
+
+def final(run: Run, metric: str, evaluations: int = FINAL_EVALUATIONS) -> float:
+    """Returns the mean of a run's last values of a metric, nan without a finite one."""
+    return mean(run.metrics.get(metric, np.zeros(0))[-evaluations:])
+
+
+def last(run: Run, metric: str) -> float:
+    """Returns the value of the last evaluation, nan where it is missing or was not finite."""
+    return float(run.metrics[metric][-1]) if metric in run.metrics else math.nan
+
+
+def mean(values: Float[np.ndarray, "T"]) -> float:
+    """Returns the mean of the finite values, nan without any."""
+    values = values[np.isfinite(values)]
+    return float(values.mean()) if values.size else math.nan
+
+
+def at_target(run: Run, target: float) -> dict[str, float] | None:
+    """{axis: value} at the first evaluation with an accuracy of at least the target.
+
+    None when there is no such evaluation; an axis that the run lacks is absent.
+    """
+    accuracy = run.metrics.get(ACCURACY, np.zeros(0))
+    reached = np.flatnonzero(accuracy >= target)  # nan never is
+    if not reached.size:
+        return None
+    return {axis: float(run.metrics[axis][reached[0]]) for axis in AXES if axis in run.metrics}
+
+
+def interval(values: Iterable[float]) -> tuple[float, float]:
+    """Returns the mean and half the width of its 95% interval (Student's t) of the finite values.
+
+    Args:
+      values: one a seed.
+    Returns:
+      The mean, nan without a finite value; the half width, nan with fewer than two.
+    """
+    values = np.asarray([value for value in values if math.isfinite(value)])
+    if not values.size:
+        return math.nan, math.nan
+    mean, half = band(values[:, None])
+    return float(mean[0]), float(half[0])
+
+
+def band(
+    values: Float[np.ndarray, "S P"],
+) -> tuple[Float[np.ndarray, "P"], Float[np.ndarray, "P"]]:
+    """`interval` at every point of a curve at once.
+
+    Args:
+      values: finite values of S seeds, at least one, at P points.
+    Returns:
+      Means, and half widths, nan for a single seed.
+    """
+    seeds = len(values)
+    if seeds == 1:
+        return values[0], np.full(values.shape[1], math.nan)
+    scale = stats.t.ppf(0.5 + LEVEL / 2.0, seeds - 1) / math.sqrt(seeds)
+    return values.mean(0), scale * values.std(0, ddof=1)
 
 
 def estimate(values: Sequence[float]) -> Estimate | None:
@@ -85,7 +165,7 @@ def summary_table(runs: Sequence[Run], target: float) -> Table:
 def summarize(
     section: Section,
     target: float,
-    evaluations: int = quantities.FINAL_EVALUATIONS,
+    evaluations: int = FINAL_EVALUATIONS,
     more: Mapping[str, str] = MappingProxyType({}),
 ) -> Table:
     """Returns the `summary_table` of a section.
@@ -97,25 +177,25 @@ def summarize(
       more: titles of further columns, the final values of these metrics.
     """
 
-    def final(run, metric):
-        return quantities.final(run, metric, evaluations)
+    def at_end(run, metric):
+        return final(run, metric, evaluations)
 
     groups = section.groups
-    hits = [[quantities.at_target(run, target) for run in group.runs] for group in groups]
+    hits = [[at_target(run, target) for run in group.runs] for group in groups]
     to_target = f"to {100.0 * target:.4g}%"
     columns = [
-        _column("final_accuracy", "final accuracy", groups, final, ACCURACY),
-        _column("last_accuracy", "last accuracy", groups, quantities.last, ACCURACY),
+        _column("final_accuracy", "final accuracy", groups, at_end, ACCURACY),
+        _column("last_accuracy", "last accuracy", groups, last, ACCURACY),
         _column(
             "final_cloud_accuracy",
             "final accuracy, cloud model",
             groups,
-            final,
+            at_end,
             CLOUD_ACCURACY,
         ),
         (Column("reached", f"reached {100.0 * target:.4g}%"), [_share(group) for group in hits]),
         *(_cost_column(axis, to_target, hits) for axis in COSTS),
-        *(_column(metric, title, groups, final, metric) for metric, title in more.items()),
+        *(_column(metric, title, groups, at_end, metric) for metric, title in more.items()),
     ]
     notes = [
         INTERVAL,
@@ -131,8 +211,8 @@ def summarize(
 
 
 CLUSTERING = {
-    "count": quantities.mean,
-    "kl_mean": quantities.mean,
+    "count": mean,
+    "kl_mean": mean,
     "kl_max": np.nanmax,
     "size_min": np.nanmin,
     "size_max": np.nanmax,
@@ -151,10 +231,8 @@ def clustering_table(section: Section) -> Table | None:
             values = run.metrics.get(metric, np.zeros(0))
             return take(values) if np.isfinite(values).any() else math.nan
 
-        key = quantities.CLUSTER + metric
-        columns.append(
-            _column(f"cluster_{metric}", quantities.name(key), section.groups, take_known, key)
-        )
+        key = CLUSTER + metric
+        columns.append(_column(f"cluster_{metric}", name(key), section.groups, take_known, key))
     if not any(cell for _, cells in columns for cell in cells):
         return None
     notes = [
@@ -168,18 +246,18 @@ def clustering_table(section: Section) -> Table | None:
 def _column(key, title, groups, take, metric):
     """A column and its cells, from what is taken of each run."""
     cells = [estimate([take(run, metric) for run in group.runs]) for group in groups]
-    unit = PERCENT if quantities.is_share(metric) else Unit()
-    return Column(key, title, unit, 1 if metric in COUNTS else 6), cells
+    shown_in = PERCENT if is_share(metric) else Unit()
+    return Column(key, title, shown_in, 1 if metric in COUNTS else 6), cells
 
 
 def _cost_column(axis, to_target, hits):
     cells = [
         estimate([hit.get(axis, math.nan) if hit else math.nan for hit in group]) for group in hits
     ]
-    unit = quantities.unit(axis, [cell.mean for cell in cells if cell])
     key, title = COSTS[axis]
     decimals = 1 if axis == "round" else 6
-    return Column(f"{key}_to_target", f"{title} {to_target}", unit, decimals), cells
+    fitting = unit(axis, [cell.mean for cell in cells if cell])
+    return Column(f"{key}_to_target", f"{title} {to_target}", fitting, decimals), cells
 
 
 def _make_table(name, groups, columns, notes):

@@ -11,8 +11,7 @@ from cefl_jax.network import schedule, topology
 from cefl_jax.network.costs import split
 from cefl_jax.network.messages import Payload, Sizes
 from cefl_jax.network.step_times import Task
-from cefl_jax.plots import describe_round
-from cefl_jax.plots.timeline import read_timeline
+from cefl_jax.plots.timeline import describe_round, read_timeline
 from cefl_jax.types import RoundTrace
 from tests import world
 from tests.compare import assert_close
@@ -100,9 +99,7 @@ def describe(setup, simulate):
         made = simulate(**ROUNDS[name])
         deadline_s = ROUNDS[name].get("deadline_s")
         names = setup.device_names
-        return describe_round.describe(
-            made, setup.network, setup.planner.work, names, 7, deadline_s
-        ), made
+        return describe_round(made, setup.network, setup.planner.work, names, 7, deadline_s), made
 
     return describe
 

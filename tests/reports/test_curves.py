@@ -8,7 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cefl_jax.reports.curves import MAX_PLACES, interval, trace
+from cefl_jax.reports.curves import MAX_PLACES, trace
+from cefl_jax.reports.tables import interval
 from tests.reports.folders import make_run
 
 METRIC, TIME = "test/accuracy", "sim/time_s"

@@ -10,8 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cefl_jax.reports import formats
-from cefl_jax.reports.quantities import PERCENT, Unit
-from cefl_jax.reports.tables import Column, Estimate, Table
+from cefl_jax.reports.formats import PERCENT, Column, Estimate, Table, Unit
 
 NAN = math.nan
 SECONDS = Column("time_s", "time", Unit("min", 60.0))

@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cefl_jax.reports.groups import by_section
-from cefl_jax.reports.settings import defaults
+from cefl_jax.reports.runs import defaults
 from tests.reports.folders import make_run
 
 

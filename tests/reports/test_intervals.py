@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
 
-from cefl_jax.reports.curves import band, interval
+from cefl_jax.reports.tables import band, interval
 
 NUMBERS = st.floats(-1e6, 1e6).map(lambda x: round(x, 6))
 

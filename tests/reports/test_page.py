@@ -13,7 +13,7 @@ import altair as alt
 import pytest
 import vl_convert
 
-from cefl_jax.reports import charts, formats, page, tables
+from cefl_jax.reports import curves, formats, page, tables
 from cefl_jax.reports.groups import by_section
 from cefl_jax.reports.runs import LeftOut
 from tests.reports.folders import make_run
@@ -249,7 +249,7 @@ def test_clusters_are_shown_where_no_curve_is():
 
 def test_figures_are_pdf_with_bands_within_what_a_share_can_be(sections):
     section = next(each for each in sections if len(each.groups) == 2)
-    drawn = charts.figures(section, 0.6)
+    drawn = curves.figures(section, 0.6)
     assert sorted(drawn) == [
         "cluster_kl_mean-by-round",
         "test_accuracy-by-comm_bytes",
@@ -258,12 +258,12 @@ def test_figures_are_pdf_with_bands_within_what_a_share_can_be(sections):
         "test_accuracy-by-sim_time_s",
     ]
     assert all(content.startswith(b"%PDF") for content in drawn.values())
-    metric, axis = charts.metrics_of(section)[0], charts.axes_of(section)[0]
-    wide = [low for _, _, _, low, _ in charts.points(section, metric, axis)]
+    metric, axis = curves.metrics_of(section)[0], curves.axes_of(section)[0]
+    wide = [low for _, _, _, low, _ in curves.points(section, metric, axis)]
     assert min(wide) == 0.0  # 0.55 ± 0.64 at round 4, by t of one degree
 
 
 def test_many_groups_look_unlike():
     (section,) = by_section([make_run(0, [1], train__batch_size=size) for size in range(1, 31)])
-    looks = [(look.colour, look.dash) for look in charts.looks(section)]
+    looks = [(look.colour, look.dash) for look in curves.looks(section)]
     assert len(set(looks)) == 30

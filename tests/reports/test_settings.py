@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cefl_jax import config
-from cefl_jax.reports import settings
+from cefl_jax.reports import groups, runs
 from tests.reports.folders import make_config
 
 DEFAULT = pathlib.Path(__file__).parents[2] / "configs" / "default.py"
@@ -39,33 +39,33 @@ def repeated(command):
             config.set_field(chosen, path, value)
         else:
             others.append(word)
-    return settings.flatten(chosen.to_dict()), others
+    return runs.flatten(chosen.to_dict()), others
 
 
 @given(st.fixed_dictionaries({}, optional=CHANGES))
 def test_the_command_repeats_the_settings(changes):
-    flat = settings.complete(make_config(**changes))
-    found, others = repeated(settings.command(flat, "a folder;"))
+    flat = runs.complete(make_config(**changes))
+    found, others = repeated(groups.command(flat, "a folder;"))
     assert found == flat
     assert others == ["python", "-m", "cefl_jax.main", "--workdir=a folder;"]
 
 
 @given(st.fixed_dictionaries({}, optional=CHANGES))
 def test_the_differences_are_the_changes(changes):
-    flat = settings.complete(make_config(**changes))
-    default = settings.flatten(config.default_config().to_dict())
+    flat = runs.complete(make_config(**changes))
+    default = runs.flatten(config.default_config().to_dict())
     wanted = {path.replace("__", "."): value for path, value in changes.items()}
     if wanted.get("cefl.clustering.rule") != "patent":
         wanted.pop("cefl.clustering.max_size", None)  # which nothing reads
     if "data.name" not in wanted:
         wanted.pop("data.path", None)
-    assert settings.differences(flat) == {
+    assert groups.differences(flat) == {
         path: value for path, value in wanted.items() if value != default[path]
     }
 
 
 def test_the_command_says_no_default():
-    assert settings.command(settings.defaults(), "again").split() == [
+    assert groups.command(runs.defaults(), "again").split() == [
         "python",
         "-m",
         "cefl_jax.main",
@@ -78,12 +78,12 @@ def test_a_field_that_is_newer_than_the_run_has_its_default():
     older = make_config(seed=3)
     del older["cefl"]["privacy"]
     del older["train"]["batch_size"]
-    assert settings.complete(older) == settings.complete(make_config(seed=3))
+    assert runs.complete(older) == runs.complete(make_config(seed=3))
 
 
 def test_a_field_that_is_unknown_is_a_difference():
     newer = make_config(method__name="fedprox") | {"fedprox": {"mu": 0.1, "schedule": [1, 2]}}
-    assert settings.differences(settings.complete(newer)) == {
+    assert groups.differences(runs.complete(newer)) == {
         "method.name": "fedprox",
         "fedprox.mu": 0.1,
         "fedprox.schedule": (1, 2),
@@ -92,9 +92,9 @@ def test_a_field_that_is_unknown_is_a_difference():
 
 def test_what_nothing_has_read_is_no_difference():
     older = make_config(data__partition__name="iid", data__partition__alpha=0.1)
-    flat = settings.complete(older)
-    assert settings.differences(flat) == {"data.partition.name": "iid"}
-    chosen, _ = repeated(settings.command(flat, "again"))
+    flat = runs.complete(older)
+    assert groups.differences(flat) == {"data.partition.name": "iid"}
+    chosen, _ = repeated(groups.command(flat, "again"))
     assert chosen == flat
 
 
@@ -104,7 +104,7 @@ def test_what_nothing_has_read_is_no_difference():
 )
 def test_what_is_no_config_is_refused(nested):
     with pytest.raises(ValueError, match="it h"):
-        settings.complete(nested)
+        runs.complete(nested)
 
 
 @pytest.mark.parametrize(
@@ -122,4 +122,4 @@ def test_what_is_no_config_is_refused(nested):
     ],
 )
 def test_which_fields_make_another_experiment(path, changes):
-    assert settings.changes_results(path) == changes
+    assert runs.changes_results(path) == changes
