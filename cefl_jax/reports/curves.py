@@ -5,6 +5,7 @@ curve is read, between its evaluations linearly, at common places, where all see
 have begun and none has ended.
 """
 
+import itertools
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
@@ -12,11 +13,10 @@ import altair as alt
 import numpy as np
 import vl_convert
 
-from cefl_jax.reports import tables
 from cefl_jax.reports.formats import Unit
 from cefl_jax.reports.groups import Section
 from cefl_jax.reports.runs import Run
-from cefl_jax.reports.tables import ACCURACY, AXES, CLUSTER, band
+from cefl_jax.reports.tables import ACCURACY, AXES, CLUSTER, NAMES, band, is_share, unit
 
 MAX_PLACES = 200
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#8C6D31", "#7F7F7F")
@@ -39,7 +39,6 @@ class Curve(NamedTuple):
     x: np.ndarray  # f64[P]
     mean: np.ndarray  # f64[P]
     half: np.ndarray  # f64[P] half of the 95% interval, nan for a single seed
-    count: int  # type: ignore[assignment]  # for tuple.count; seeds that have the metric
 
 
 def trace(runs: Sequence[Run], metric: str, axis: str) -> Curve | None:
@@ -61,28 +60,26 @@ def trace(runs: Sequence[Run], metric: str, axis: str) -> Curve | None:
         return None
     places = _places([x for x, _ in seeds], begin, end, axis)
     values = np.array([np.interp(places, x, y) for x, y in seeds])  # [S, P]
-    mean, half = band(values)
-    return Curve(places, mean, half, len(seeds))
+    return Curve(places, *band(values))
 
 
 def _points(run, metric, axis):
     """Where a run has finite values of both."""
-    x, y = (run.metrics.get(key, np.zeros(0)) for key in (axis, metric))
-    if not x.size or not y.size:
+    if not {axis, metric} <= run.metrics.keys():
         return np.zeros(0), np.zeros(0)
+    x, y = run.metrics[axis], run.metrics[metric]
     known = np.isfinite(x) & np.isfinite(y)
     return x[known], y[known]
 
 
 def _places(all_x, begin, end, axis):
     """All evaluations where they can be common to the seeds, else as many places evenly."""
-    number = min(max(map(len, all_x)), MAX_PLACES)
-    union = np.unique(np.concatenate(all_x))
     if axis == "round" or len(all_x) == 1:
+        union = np.unique(np.concatenate(all_x))
         union = union[(begin <= union) & (union <= end)]
         if len(union) <= MAX_PLACES:
             return union
-    return np.unique(np.linspace(begin, end, number))
+    return np.unique(np.linspace(begin, end, min(max(map(len, all_x)), MAX_PLACES)))
 
 
 class Look(NamedTuple):
@@ -106,36 +103,21 @@ class Axis(NamedTuple):
 
 def looks(section: Section) -> list[Look]:
     """Returns the Look of each group: colours first, then dashes, in the order of the groups."""
+    styles = itertools.cycle(itertools.product(DASHES, COLOURS))
     return [
-        Look(
-            group.label,
-            group.method,
-            group.settings,
-            COLOURS[place % len(COLOURS)],
-            DASHES[place // len(COLOURS) % len(DASHES)],
-        )
-        for place, group in enumerate(section.groups)
+        Look(group.label, group.method, group.settings, colour, dash)
+        for group, (dash, colour) in zip(section.groups, styles, strict=False)
     ]
 
 
 def metrics_of(section: Section) -> list[Axis]:
     """Axis of every metric that some run has and that a curve can show, accuracy first."""
-    keys = dict.fromkeys(
-        key
-        for group in section.groups
-        for run in group.runs
-        for key in run.metrics
-        if not key.startswith(UNDRAWN)
-    )
-    known = [key for key in tables.NAMES if key in keys]
+    keys = dict.fromkeys(key for run in section.runs for key in run.metrics)
+    in_order = dict.fromkeys([*(key for key in NAMES if key in keys), *keys])
     return [
-        Axis(
-            key,
-            tables.name(key),
-            Unit(),
-            PERCENTS if tables.is_share(key) else NUMBERS,
-        )
-        for key in dict.fromkeys([*known, *keys])
+        Axis(key, NAMES.get(key, key), Unit(), PERCENTS if is_share(key) else NUMBERS)
+        for key in in_order
+        if not key.startswith(UNDRAWN)
     ]
 
 
@@ -143,13 +125,11 @@ def axes_of(section: Section) -> list[Axis]:
     """Axis of rounds, time, energy and bytes, each in the unit that fits the longest run."""
     axes = []
     for key in AXES:
-        ends = [
-            run.metrics[key] for group in section.groups for run in group.runs if key in run.metrics
-        ]
-        if ends:
-            unit = tables.unit(key, np.concatenate(ends))
-            title = tables.name(key) + (f" ({unit.name})" if unit.name else "")
-            axes.append(Axis(key, title, unit, NUMBERS))
+        values = [run.metrics[key] for run in section.runs if key in run.metrics]
+        if values:
+            fitting = unit(key, np.concatenate(values))
+            title = NAMES[key] + (f" ({fitting.name})" if fitting.name else "")
+            axes.append(Axis(key, title, fitting, NUMBERS))
     return axes
 
 
@@ -165,13 +145,10 @@ def points(section: Section, metric: Axis, axis: Axis) -> list[tuple]:
         if curve is not None:
             half = np.nan_to_num(curve.half)
             low, high = curve.mean - half, curve.mean + half
-            if tables.is_share(metric.key):
+            if is_share(metric.key):
                 low, high = np.maximum(low, 0.0), np.minimum(high, 1.0)
-            columns = curve.x / axis.unit.size, curve.mean, low, high
-            found += [
-                (place, *(float(f"{value:.6g}") for value in row))
-                for row in zip(*columns, strict=True)
-            ]
+            rows = np.transpose([curve.x / axis.unit.size, curve.mean, low, high])
+            found += [(place, *(float(f"{value:.6g}") for value in row)) for row in rows]
     return found
 
 
@@ -205,12 +182,10 @@ def specification(all_looks: list[Look], metric: Axis, axis: Axis, target: float
         base.mark_point(filled=True, size=18).encode(x, y, colour, tooltip=tooltip),
     ]
     if metric.key == ACCURACY:
-        mark = alt.Chart(alt.InlineData([{"target": target}]))
-        layers.append(
-            mark.mark_rule(strokeDash=[2, 3], color="#888888").encode(
-                alt.Y("target:Q", title=metric.title)
-            )
+        rule = alt.Chart(alt.InlineData([{"target": target}])).mark_rule(
+            strokeDash=[2, 3], color="#888888"
         )
+        layers.append(rule.encode(alt.Y("target:Q", title=metric.title)))
     return alt.layer(*layers).properties(width=560, height=340).to_dict()
 
 
@@ -242,22 +217,49 @@ def figures(section: Section, target: float) -> dict[str, bytes]:
     """{name: bytes of a PDF} of the curves for print."""
     metrics = {metric.key: metric for metric in metrics_of(section)}
     axes = {axis.key: axis for axis in axes_of(section)}
-    all_looks = looks(section)
-    drawn = {}
+    all_looks, drawn = looks(section), {}
     for metric, axis in FIGURES:
         if metric in metrics and axis in axes:
             rows = [
-                dict(
-                    zip(
-                        ("label", "x", "y", "low", "high"),
-                        (all_looks[place].label, *numbers),
-                        strict=True,
-                    )
-                )
-                for place, *numbers in points(section, metrics[metric], axes[axis])
+                {"label": all_looks[place].label, "x": x, "y": y, "low": low, "high": high}
+                for place, x, y, low, high in points(section, metrics[metric], axes[axis])
             ]
             spec = specification(all_looks, metrics[metric], axes[axis], target)
             spec |= {"datasets": {**spec.get("datasets", {}), "rows": rows}, "config": PRINT}
             name = f"{metric}-by-{axis}".replace("/", "_")
             drawn[name] = vl_convert.vegalite_to_pdf(spec)
     return drawn
+
+
+def chart_data(section: Section, target: float) -> dict[str, Any]:
+    """Returns what the script of the page draws a section's charts from, as JSON can hold it.
+
+    Returns:
+      The looks of the groups, the metrics and axes to choose from, the points of each
+      pair of them, and a specification for Vega-Lite, or {} for a section without curves.
+    """
+    axes = axes_of(section)
+    drawn = {
+        metric: {axis.key: points(section, metric, axis) for axis in axes}
+        for metric in metrics_of(section)
+    }
+    shown = [metric for metric, by_axis in drawn.items() if any(by_axis.values())]
+    if not shown:
+        return {}
+    accuracy = Axis(ACCURACY, NAMES[ACCURACY], Unit(), PERCENTS)
+    return {
+        "looks": [look._asdict() for look in looks(section)],
+        "axes": [{"key": axis.key, "title": axis.title} for axis in axes],
+        "metrics": [
+            {
+                "key": metric.key,
+                "title": metric.title,
+                "format": metric.format,
+                "clusters": metric.key.startswith(CLUSTER),
+            }
+            for metric in shown
+        ],
+        "points": {metric.key: by_axis for metric, by_axis in drawn.items()},
+        "target": ACCURACY,
+        "spec": specification(looks(section), accuracy, axes[0], target),
+    }

@@ -1,9 +1,10 @@
-"""Tables as text: Markdown, LaTeX (booktabs) and CSV; and the numbers in them."""
+"""Tables as data, and as text: Markdown, LaTeX (booktabs) and CSV."""
 
 import csv
 import io
 import math
 import re
+from collections.abc import Iterable
 from typing import NamedTuple
 
 DASH = "\N{EN DASH}"
@@ -114,27 +115,31 @@ def to_csv(table: Table) -> str:
     An estimate has columns for its mean, for half of the 95% interval, and for the number of seeds
     that have the value.
     """
-
-    def is_estimated(place):
-        return any(isinstance(row[place], Estimate) for row in table.rows)
-
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    heads = ["label"]
+    heads, columns = ["label"], [tuple(" ".join(label.split()) for label in table.labels)]
     for place, column in enumerate(table.columns):
-        parts = ("mean", "half_interval", "seeds") if is_estimated(place) else ("",)
-        heads += [f"{column.key}_{part}".rstrip("_") for part in parts]
-    writer.writerow(heads)
-    for label, row in zip(table.labels, table.rows, strict=True):
-        cells: list[str | float] = [" ".join(label.split())]
-        for place, cell in enumerate(row):
-            if not is_estimated(place):
-                cells.append(cell)
-            else:
-                found = cell[:3] if cell else (math.nan, math.nan, 0)
-                cells += [value if math.isfinite(value) else "" for value in found]
-        writer.writerow(cells)
+        cells = tuple(row[place] for row in table.rows)
+        if any(isinstance(cell, Estimate) for cell in cells):
+            heads += [f"{column.key}_{part}" for part in ("mean", "half_interval", "seeds")]
+            numbers = [cell[:3] if cell else (math.nan, math.nan, 0) for cell in cells]
+            columns += zip(*numbers, strict=True)
+        else:
+            heads.append(column.key)
+            columns.append(cells)
+    return csv_text([heads, *zip(*columns, strict=True)])
+
+
+def csv_text(rows: Iterable[Iterable[object]]) -> str:
+    """Returns rows as CSV; a number that is not finite is an empty cell."""
+    text = io.StringIO()
+    csv.writer(text, lineterminator="\n").writerows(
+        ["" if isinstance(cell, float) and not math.isfinite(cell) else cell for cell in row]
+        for row in rows
+    )
     return text.getvalue()
+
+
+WRITERS = {"csv": to_csv, "md": to_markdown, "tex": to_latex}
+"""By the ending of a file."""
 
 
 def _head(column):

@@ -2,13 +2,13 @@
 
 import base64
 import contextlib
-import csv
 import functools
 import hashlib
 import io
+import math
 import re
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jinja2
 import numpy as np
@@ -20,13 +20,12 @@ from cefl_jax.plots.curves import draw_partition
 from cefl_jax.reports import curves, formats, groups, tables
 from cefl_jax.reports.groups import Section, by_section
 from cefl_jax.reports.runs import LeftOut, Run, changes_results
-from cefl_jax.reports.tables import ACCURACY, CLUSTER
+from cefl_jax.reports.tables import ACCURACY
 from cefl_jax.safe_read import InputFileError, read_bytes
 
 MAX_PARTITIONS = 4
 MAX_PARTITION_BYTES = 2**28
 MAX_PNG_BYTES = 2**24
-WRITERS = {"csv": formats.to_csv, "md": formats.to_markdown, "tex": formats.to_latex}
 PNG = b"\x89PNG\r\n\x1a\n"
 
 
@@ -36,6 +35,11 @@ class Picture(NamedTuple):
     seed: int
     png: bytes | None
     reason: str = ""  # why there is no picture
+
+    @property
+    def uri(self) -> str:
+        """The picture as the source of an image, empty where there is none."""
+        return (self.png and f"data:image/png;base64,{base64.b64encode(self.png).decode()}") or ""
 
 
 def write_report(
@@ -61,7 +65,7 @@ def write_report(
             if table:
                 contents |= {
                     f"{name}-{table.name}.{ending}": _encode(write(table))
-                    for ending, write in WRITERS.items()
+                    for ending, write in formats.WRITERS.items()
                 }
         contents |= {
             f"{name}-{figure}.pdf": content
@@ -92,28 +96,17 @@ def _names(titles):
 
 def _runs_csv(sections, target):
     """Every run by itself: which it is, its accuracy and its costs to the target."""
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    costs = [f"{key}_to_target" for key, _ in tables.COSTS.values()]
-    writer.writerow(
-        ["folder", "section", "label", "seed", "final_accuracy", "last_accuracy", *costs]
-    )
+    costs = [f"{key}_to_target" for key, *_ in tables.AXES.values()]
+    heads = ["folder", "section", "label", "seed", "final_accuracy", "last_accuracy", *costs]
+    rows = []
     for section in sections:
         for group in section.groups:
             for run in group.runs:
-                accuracies = [take(run, tables.ACCURACY) for take in (tables.final, tables.last)]
-                hit = tables.at_target(run, target) or {}
-                numbers = [*accuracies, *(hit.get(axis, "") for axis in tables.COSTS)]
-                writer.writerow(
-                    [
-                        run.folder,
-                        section.title,
-                        group.label,
-                        run.seed,
-                        *("" if number != number else number for number in numbers),
-                    ]
-                )
-    return text.getvalue()
+                hit = tables.at_target(run, target)
+                numbers = [tables.final(run, ACCURACY), tables.last(run, ACCURACY)]
+                numbers += [hit.get(axis, math.nan) for axis in tables.AXES]
+                rows.append([run.folder, section.title, group.label, run.seed, *numbers])
+    return formats.csv_text([heads, *rows])
 
 
 def render(sections: list[Section], left_out: list[LeftOut], target: float) -> str:
@@ -139,7 +132,7 @@ def render(sections: list[Section], left_out: list[LeftOut], target: float) -> s
         target=target,
         bundle=jinja2.utils.markupsafe.Markup(_bundle()),
         text=groups.text,
-        num_runs=sum(len(group.runs) for section in sections for group in section.groups),
+        num_runs=sum(len(section.runs) for section in sections),
     )
 
 
@@ -153,6 +146,7 @@ def _bundle():
 def _describe(section, target):
     """What the template shows of a section."""
     clustering = tables.clustering_table(section)
+    pictures, more = gather_partitions(section, MAX_PARTITIONS)
     return {
         "title": section.title,
         "partition": section.partition,
@@ -160,54 +154,16 @@ def _describe(section, target):
         "looks": curves.looks(section),
         "summary": _describe_table(tables.summarize(section, target)),
         "clustering": clustering and _describe_table(clustering),
-        "chart": chart_data(section, target),
-        "pictures": _partitions(section),
+        "chart": curves.chart_data(section, target),
+        "pictures": pictures,
+        "more_pictures": more,
         "groups": [_describe_group(group) for group in section.groups],
     }
 
 
 def _describe_table(table):
-    texts = {
-        "csv": formats.to_csv(table),
-        "md": formats.to_markdown(table),
-        "tex": formats.to_latex(table),
-    }
+    texts = {ending: write(table) for ending, write in formats.WRITERS.items()}
     return {"shown": formats.show(table), "notes": table.notes, "texts": texts}
-
-
-def chart_data(section: Section, target: float) -> dict[str, Any]:
-    """Returns what the script of the page draws a section's charts from, as JSON can hold it.
-
-    Returns:
-      The looks of the groups, the metrics and axes to choose from, the points of each
-      pair of them, and a specification for Vega-Lite, or {} for a section without curves.
-    """
-    metrics, axes = curves.metrics_of(section), curves.axes_of(section)
-    looks = curves.looks(section)
-    drawn = {
-        metric.key: {axis.key: curves.points(section, metric, axis) for axis in axes}
-        for metric in metrics
-    }
-    shown = [metric for metric in metrics if any(drawn[metric.key].values())]
-    if not shown:
-        return {}
-    accuracy = curves.Axis(ACCURACY, tables.name(ACCURACY), formats.Unit(), curves.PERCENTS)
-    return {
-        "looks": [look._asdict() for look in looks],
-        "axes": [{"key": axis.key, "title": axis.title} for axis in axes],
-        "metrics": [
-            {
-                "key": metric.key,
-                "title": metric.title,
-                "format": metric.format,
-                "clusters": metric.key.startswith(CLUSTER),
-            }
-            for metric in shown
-        ],
-        "points": drawn,
-        "target": ACCURACY,
-        "spec": curves.specification(looks, accuracy, axes[0], target),
-    }
 
 
 def _describe_group(group):
@@ -237,21 +193,6 @@ def _percent(share):
     return f"{100.0 * share:.2f}%" if share == share else formats.DASH
 
 
-def _partitions(section):
-    """Pictures of who holds what, as data URIs, and how many more there are."""
-    pictures, more = gather_partitions(section, MAX_PARTITIONS)
-    shown = [
-        {
-            "seed": picture.seed,
-            "reason": picture.reason,
-            "uri": picture.png
-            and "data:image/png;base64," + base64.b64encode(picture.png).decode(),
-        }
-        for picture in pictures
-    ]
-    return {"shown": shown, "more": more}
-
-
 def gather_partitions(section: Section, most: int) -> tuple[list[Picture], int]:
     """Pictures of the partitions of a section, in the order of their seeds.
 
@@ -265,11 +206,10 @@ def gather_partitions(section: Section, most: int) -> tuple[list[Picture], int]:
       At most that many; and the number of further partitions.
     """
     holders: dict = {}
-    for group in section.groups:
-        for run in group.runs:
-            holders.setdefault(_fingerprint(run.folder), []).append(run)
+    for run in section.runs:
+        holders.setdefault(_fingerprint(run.folder), []).append(run)
     holders.pop(None, None)
-    in_order = sorted(holders.values(), key=lambda runs: str(runs[0].seed))
+    in_order = sorted(holders.values(), key=lambda runs: runs[0].seed)
     return [_picture(runs) for runs in in_order[:most]], max(len(in_order) - most, 0)
 
 
@@ -294,16 +234,11 @@ def _picture(runs):
 
 
 def _draw(run):
-    dataset = _load(run.config)
-    labels = dataset.train_labels
+    dataset = sources.load(run.config["data.name"], run.config["data.path"])
+    share, seed = run.config["data.validation_share"], run.config["seed"]
+    labels = sources.hold_out(dataset, share, seed).train_labels
     parts = from_file(run.folder / "partition.json", len(labels))
     counts = [np.bincount(labels[part], minlength=dataset.num_classes) for part in parts]
     picture = io.BytesIO()
     draw_partition(picture, np.array(counts), [*map(str, dataset.classes)])
     return picture.getvalue()
-
-
-def _load(config):
-    dataset = sources.load(config["data.name"], config.get("data.path"))
-    share = config.get("data.validation_share", 0.0)
-    return sources.hold_out(dataset, share, config["seed"])

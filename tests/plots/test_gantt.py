@@ -8,7 +8,7 @@ import collections
 import numpy as np
 import pytest
 
-from cefl_jax.plots.gantt import _gantt, rectangles
+from cefl_jax.plots.gantt import draw_gantt, rectangles
 from cefl_jax.plots.timeline import ACTIVITIES
 from tests.compare import assert_close
 from tests.plots.timelines import make_timeline
@@ -23,7 +23,7 @@ def devices(timeline):
 def drawn(axes):
     """Extents [left, right, top, bottom] of the bars of each activity."""
     found = {}
-    for collection in axes.collections:
+    for collection in (each for each in axes.collections if each.get_gid()):
         boxes = [path.get_extents() for path in collection.get_paths()]
         found[collection.get_gid()] = sorted((box.x0, box.x1, box.y0, box.y1) for box in boxes)
     return found
@@ -56,7 +56,7 @@ def joined(bars):
 )
 def test_the_bars_are_those_of_the_timeline(options):
     timeline = make_timeline(**options)
-    axes = _gantt(timeline).axes[0]
+    axes = draw_gantt(timeline).axes[0]
     for name in ACTIVITIES:
         wanted = sorted(
             (start, end)
@@ -72,7 +72,7 @@ def test_the_bars_are_those_of_the_timeline(options):
 
 
 def test_bars_are_beside_their_names():
-    axes = _gantt(make_timeline()).axes[0]
+    axes = draw_gantt(make_timeline()).axes[0]
     ticks = axes.get_yticks()
     for boxes in drawn(axes).values():
         for *_, top, bottom in boxes:
@@ -92,7 +92,7 @@ def test_bars_are_beside_their_names():
 )
 def test_the_title_counts(options, title):
     timeline = {**make_timeline(**options), "round_s": 12.34}
-    assert _gantt(timeline).get_suptitle() == f"Round 50: 12.3 s, {title}"
+    assert draw_gantt(timeline).get_suptitle() == f"Round 50: 12.3 s, {title}"
 
 
 def test_a_long_round_is_in_minutes():
@@ -100,7 +100,7 @@ def test_a_long_round_is_in_minutes():
     for one in devices(timeline):
         one["bars"] = [[what, 100 * start, 100 * end] for what, start, end in one["bars"]]
     timeline["round_s"] *= 100
-    axes = _gantt(timeline).axes[0]
+    axes = draw_gantt(timeline).axes[0]
     assert "(min)" in axes.get_xlabel()
     (distil,) = drawn(axes)["distil"]
     assert distil[1] == pytest.approx(timeline["cloud"]["bars"][-1][2] / 60.0, rel=1e-5)
@@ -108,7 +108,7 @@ def test_a_long_round_is_in_minutes():
 
 def test_clients_stand_below_the_node_of_their_cluster():
     timeline = make_timeline(num_clients=12, num_clusters=6, in_cloud=(2,))
-    axes = _gantt(timeline).axes[0]
+    axes = draw_gantt(timeline).axes[0]
     names = [text.get_text() for text in axes.get_yticklabels()]
     assert list(axes.get_yticks()) == sorted(axes.get_yticks())
     assert names[-2:] == ["front · edge server", "cloud · cloud server"]
@@ -125,7 +125,7 @@ def test_clients_stand_below_the_node_of_their_cluster():
 
 @pytest.mark.parametrize(("num_clients", "named"), [(1, True), (60, True), (61, False)])
 def test_clients_are_named_while_there_is_room(num_clients, named):
-    figure = _gantt(make_timeline(num_clients=num_clients, num_clusters=1, steps=1))
+    figure = draw_gantt(make_timeline(num_clients=num_clients, num_clusters=1, steps=1))
     rows = num_clients if named else 0
     assert len(figure.axes[0].get_yticks()) == rows + 3  # node, front and cloud
     assert figure.get_figheight() < 15.0
@@ -134,7 +134,7 @@ def test_clients_are_named_while_there_is_room(num_clients, named):
 def test_a_cross_is_where_a_client_dropped_out():
     timeline = make_timeline(dropped=(2, 5))
     timeline["clients"][5]["bars"] = []
-    axes = _gantt(timeline).axes[0]
+    axes = draw_gantt(timeline).axes[0]
     (crosses,) = with_gid(axes, "dropped")
     assert list(crosses.get_xdata()) == [timeline["clients"][2]["bars"][-1][2], 0.0]
     ticks = {
@@ -142,13 +142,13 @@ def test_a_cross_is_where_a_client_dropped_out():
         for text, at in zip(axes.get_yticklabels(), axes.get_yticks(), strict=True)
     }
     assert list(crosses.get_ydata()) == [ticks["6"], ticks["15"]]
-    assert not with_gid(_gantt(make_timeline()).axes[0], "dropped")
+    assert not with_gid(draw_gantt(make_timeline()).axes[0], "dropped")
 
 
 def test_the_deadline_is_drawn_unless_it_is_far_away():
     round_s = make_timeline()["round_s"]
     for deadline_s, seen in ((0.5 * round_s, 1), (1.1 * round_s, 1), (5 * round_s, 0), (None, 0)):
-        figure = _gantt(make_timeline(deadline_s=deadline_s))
+        figure = draw_gantt(make_timeline(deadline_s=deadline_s))
         lines = with_gid(figure.axes[0], "deadline")
         assert len(lines) == seen
         assert all(line.get_xdata()[0] == deadline_s for line in lines)
@@ -160,14 +160,14 @@ def test_the_deadline_is_drawn_unless_it_is_far_away():
 def test_a_round_in_which_nothing_happens_is_drawn(tmp_path, round_s):
     timeline = {**make_timeline(), "clients": [], "nodes": [], "round_s": round_s}
     timeline["front"]["bars"] = timeline["cloud"]["bars"] = []
-    _gantt(timeline).savefig(tmp_path / "gantt.png")
+    draw_gantt(timeline).savefig(tmp_path / "gantt.png")
 
 
 def test_names_are_not_read_as_mathematics(tmp_path):
     timeline = make_timeline()
     for one in devices(timeline):
         one["device"] = r"$\no$such"
-    _gantt(timeline).savefig(tmp_path / "gantt.png")
+    draw_gantt(timeline).savefig(tmp_path / "gantt.png")
 
 
 def areas(rectangles):

@@ -5,7 +5,7 @@ import pytest
 from matplotlib.colors import to_hex
 
 from cefl_jax.plots.curves import LABEL_COLOURS
-from cefl_jax.plots.network_map import _look, _map
+from cefl_jax.plots.network_map import _look, draw_map
 from tests.plots.timelines import make_timeline
 
 pytestmark = pytest.mark.filterwarnings("error")
@@ -43,7 +43,7 @@ def names(figure):
 )
 def test_everybody_is_at_their_place(options):
     timeline = make_timeline(**options)
-    axes = _map(timeline).axes[0]
+    axes = draw_map(timeline).axes[0]
     for cluster in {client["cluster"] for client in timeline["clients"]}:
         wanted = [one["position_km"] for one in timeline["clients"] if one["cluster"] == cluster]
         np.testing.assert_array_equal(places(axes, f"cluster {cluster}"), as_sorted(wanted))
@@ -56,7 +56,7 @@ def test_everybody_is_at_their_place(options):
 
 def test_lines_lead_to_the_node_of_the_cluster_in_its_colour():
     timeline = make_timeline(num_clients=9, num_clusters=5, in_cloud=(1,))
-    axes = _map(timeline).axes[0]
+    axes = draw_map(timeline).axes[0]
     where = {node["node"]: node["position_km"] or [0.0, 0.0] for node in timeline["nodes"]}
     segments, colours = links(axes).get_segments(), links(axes).get_colors()
     for client, segment, colour in zip(timeline["clients"], segments, colours, strict=True):
@@ -65,17 +65,17 @@ def test_lines_lead_to_the_node_of_the_cluster_in_its_colour():
 
 
 def test_the_cloud_is_drawn_where_it_serves_a_cluster():
-    figure = _map(make_timeline(in_cloud=(1,)))
+    figure = draw_map(make_timeline(in_cloud=(1,)))
     (line,) = [one for one in figure.axes[0].lines if one.get_gid() == "to cloud"]
     assert line.get_xydata()[0].tolist() == [0.0, 0.0]
     assert "1 at the cloud" in names(figure)
-    figure = _map(make_timeline())
+    figure = draw_map(make_timeline())
     assert not [one for one in figure.axes[0].lines if one.get_gid() == "to cloud"]
     assert "1 at node 1" in names(figure)
 
 
 def test_without_clusters_there_are_no_lines():
-    figure = _map(make_timeline(num_clusters=0))
+    figure = draw_map(make_timeline(num_clusters=0))
     assert links(figure.axes[0]).get_segments() == []
     assert not [name for name in names(figure) if " at " in name]
     assert "idle node" in names(figure)
@@ -83,11 +83,11 @@ def test_without_clusters_there_are_no_lines():
 
 def test_dropped_clients_are_crossed_out():
     timeline = make_timeline(dropped=(1, 4))
-    figure = _map(timeline)
+    figure = draw_map(timeline)
     wanted = [timeline["clients"][at]["position_km"] for at in (1, 4)]
     np.testing.assert_array_equal(places(figure.axes[0], "dropped"), as_sorted(wanted))
     assert "dropped out" in names(figure)
-    assert "dropped out" not in names(_map(make_timeline()))
+    assert "dropped out" not in names(draw_map(make_timeline()))
 
 
 def test_forty_clusters_look_different():
@@ -97,7 +97,7 @@ def test_forty_clusters_look_different():
 
 def test_a_device_class_has_one_marker_and_a_name():
     timeline = make_timeline(num_clients=12, num_clusters=2)
-    figure = _map(timeline)
+    figure = draw_map(timeline)
     (legend,) = [one for one in figure.legends if not one.get_title().get_text()]
     marker_of = {
         text.get_text(): handle.get_marker()
@@ -122,7 +122,7 @@ def test_clients_at_one_place_are_drawn_apart(tmp_path, place, options):
         one["position_km"] = place
     for one in timeline["nodes"]:
         one["position_km"] = one["position_km"] and [0.0, 0.0]
-    figure = _map(timeline)
+    figure = draw_map(timeline)
     axes = figure.axes[0]
     points = np.concatenate(
         [line.get_xydata() for line in axes.lines if line.get_gid() != "to cloud"]
@@ -141,11 +141,11 @@ def test_a_single_place_and_nobody_are_drawn(tmp_path, num_clients):
     timeline["clients"] = timeline["clients"][:num_clients]
     for one in [*timeline["clients"], *timeline["nodes"]]:
         one["position_km"] = [0.0, 0.0]
-    _map(timeline).savefig(tmp_path / "map.png")
+    draw_map(timeline).savefig(tmp_path / "map.png")
 
 
 def test_names_are_not_read_as_mathematics(tmp_path):
     timeline = make_timeline()
     for one in [*timeline["clients"], *timeline["nodes"]]:
         one["device"] = r"$\no$such"
-    _map(timeline).savefig(tmp_path / "map.png")
+    draw_map(timeline).savefig(tmp_path / "map.png")

@@ -218,5 +218,5 @@ def test_any_values_are_a_timeline_or_are_refused_in_one_line(tmp_path_factory, 
 )
 def test_whatever_is_read_can_be_drawn(tmp_path, changes):
     timeline = read_timeline(write(tmp_path, SMALL | changes))
-    draw_gantt(tmp_path / "gantt.png", timeline)
-    draw_map(tmp_path / "map.png", timeline)
+    draw_gantt(timeline).savefig(tmp_path / "gantt.png")
+    draw_map(timeline).savefig(tmp_path / "map.png")

@@ -45,8 +45,7 @@ def test_at_every_round_it_is_the_interval_of_the_seeds(seeds):
         assert curve is None
         return
     assert curve.x.tolist() == sorted(evaluated)
-    assert curve.count == len(seeds)
-    for x, mean, half in zip(*curve[:3], strict=True):
+    for x, mean, half in zip(*curve, strict=True):
         expected = interval([between(points, x) for points in seeds])
         assert (mean, half) == pytest.approx(expected, nan_ok=True, abs=1e-9)
 
@@ -69,7 +68,7 @@ def test_values_that_are_missing_are_passed_over():
     curve = trace([run(0, [(1, 0.2), (2, math.nan), (3, 0.4)])], METRIC, "round")
     assert curve.x.tolist() == [1, 3]
     both = [run(0, [(1, 0.2), (3, 0.4)]), run(1, [(1, math.nan), (3, math.nan)])]
-    assert trace(both, METRIC, "round").count == 1
+    assert np.isnan(trace(both, METRIC, "round").half).all()  # of one seed
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from scipy import stats
 
 from cefl_jax.reports.groups import by_section
-from cefl_jax.reports.tables import clustering_table, estimate, summary_table
+from cefl_jax.reports.tables import clustering_table, estimate, summarize
 from tests.reports.folders import make_run
 
 NAN = math.nan
@@ -26,6 +26,11 @@ def curve(seed, accuracies, **more):
         **more,
         **{key: [each * round for round in rounds] for key, each in costs.items()},
     )
+
+
+def summary_table(runs, target):
+    (section,) = by_section(runs)
+    return summarize(section, target)
 
 
 def cells_of(table, row=0):
@@ -140,19 +145,6 @@ def test_units_are_those_of_the_largest_mean():
     assert units["energy_j_to_target"] == ("kJ", 1e3)
     assert units["bytes_to_target"] == ("kB", 1e3)
     assert cells_of(table)["time_s_to_target"].mean == 600.0  # seconds all the same
-
-
-@pytest.mark.parametrize(
-    "change", [{"data__name": "digits"}, {"model__name": "cnn"}, {"data__partition__alpha": 1.0}]
-)
-def test_a_table_of_what_cannot_be_compared_is_refused(change):
-    with pytest.raises(ValueError, match="one dataset, partition and model"):
-        summary_table([curve(0, [0.5]), curve(1, [0.5], **change)], 0.8)
-
-
-def test_a_table_of_nothing_is_refused():
-    with pytest.raises(ValueError, match="none"):
-        summary_table([], 0.8)
 
 
 def test_clusters_are_averaged_and_their_extremes_kept():
