@@ -19,8 +19,6 @@ itself.
 
 import argparse
 
-from cefl_jax.reports import formats, tables
-from cefl_jax.reports.formats import PERCENT, Column, Table
 from cefl_jax.reports.tables import ACCURACY, final
 from experiments import runs
 
@@ -73,18 +71,14 @@ def make(partition):
 
 def tell(groups, of, scale):
     """The table, with the published value beside each."""
-    rows = []
-    for group in groups:
-        here = tables.estimate([final(run, ACCURACY, of.tail) for run in group.runs])
-        mean, deviation = PUBLISHED["fedavg" if "fedavg" in group.label else "sequential_split"]
-        rows.append([here, f"{mean:.2f} ± {deviation:.2f}"])
-    columns = (
-        Column("here", "here", PERCENT),
-        Column("published", "published (%)"),
+    return runs.tell_published(
+        groups,
+        of,
+        scale,
+        "here",
+        take=lambda run: final(run, ACCURACY, of.tail),
+        published=lambda cell: PUBLISHED["fedavg" if "fedavg" in cell else "sequential_split"],
     )
-    labels = [group.label for group in groups]
-    table = Table("published", columns, labels, rows, [tables.INTERVAL])
-    return f"{runs.tell(groups, of, scale)}\n{formats.to_markdown(table)}"
 
 
 def main():

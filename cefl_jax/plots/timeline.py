@@ -43,56 +43,52 @@ def describe_round(
       Plain values: `round`, `round_s`, `deadline_s`, `clients`, `nodes`, `front`, `cloud`;
       whoever acts has `bars`, ascending [activity, from_s, to_s].
     """
+    work_s = dict(zip(PHASES, map(float, round_trace.phase_s), strict=True))
     round_s = float(round_trace.phase_s.sum())
-    over_s = {name: float(s) for name, s in zip(PHASES, round_trace.phase_s, strict=True)}
-    start_s = round_s - over_s["averaging"] - over_s["distillation"]
-    fronts_s = (
-        2.0 * round_trace.schedule.counts.sum() * work.front_params / network.front.flop_per_s
-    )
-    fronts_s = min(float(fronts_s), over_s["averaging"])
-    averaged_s = start_s + over_s["averaging"]
+    averaged_s = round_s - work_s["distillation"]
+    start_s = averaged_s - work_s["averaging"]
+    front_flop = 2.0 * round_trace.schedule.counts.sum() * work.front_params
+    fronts_s = min(float(front_flop / network.front.flop_per_s), work_s["averaging"])
+    backs = ("average", start_s + fronts_s, averaged_s)
     name = lambda kind: device_names[int(kind)]  # noqa: E731
-    front = {
-        "device": name(network.front.kind),
-        "position_km": _place(network.front_km),
-        "bars": _bars([("average", start_s, start_s + fronts_s)]),
-    }
-    cloud = {
-        "device": name(network.cloud.kind),
-        "bars": _bars(
-            [
-                ("average", start_s + fronts_s, averaged_s),
-                ("distil", averaged_s, round_s),
-            ]
-        ),
-    }
     return {
         "round": round_number,
         "round_s": _rounded(round_s),
         "deadline_s": deadline_s,
         "clients": _clients(round_trace, network, name, round_s),
         "nodes": _nodes(round_trace, network, name),
-        "front": front,
-        "cloud": cloud,
+        "front": {
+            "device": name(network.front.kind),
+            "position_km": _place(network.front_km),
+            "bars": _bars([("average", start_s, start_s + fronts_s)]),
+        },
+        "cloud": {
+            "device": name(network.cloud.kind),
+            "bars": _bars([backs, ("distil", averaged_s, round_s)]),
+        },
     }
 
 
 def _clients(round_trace, network, name, round_s):
     """The clients of the round; empty places are left out."""
     task, schedule = round_trace.task, round_trace.schedule
-    return [
-        {
-            "client": int(round_trace.clients[k]),
-            "device": name(network.clients.kind[round_trace.clients[k]]),
-            "cluster": _own(task.cluster[k], len(task.placement)),
-            "node": _server(task, k),
-            "finished": bool(schedule.finished[k]),
-            "position_km": _place(network.client_km[round_trace.clients[k]]),
-            "bars": _client_bars(task, schedule, k, round_s),
-        }
-        for k in range(len(round_trace.clients))
-        if round_trace.clients[k] < len(network.bandwidth_hz)
-    ]
+    found = []
+    for k, client in enumerate(round_trace.clients):
+        if client < len(network.bandwidth_hz):
+            m = int(task.cluster[k])
+            is_served = m < len(task.placement)
+            found.append(
+                {
+                    "client": int(client),
+                    "device": name(network.clients.kind[client]),
+                    "cluster": m if is_served else -1,
+                    "node": int(task.placement[m]) if is_served else -1,
+                    "finished": bool(schedule.finished[k]),
+                    "position_km": _place(network.client_km[client]),
+                    "bars": _client_bars(task, schedule, k, round_s),
+                }
+            )
+    return found
 
 
 def _nodes(round_trace, network, name):
@@ -145,9 +141,9 @@ def _node_bars(schedule, clusters):
             merged[-1] = ("compute", merged[-1][1], max(end_s, merged[-1][2]))
         else:
             merged.append(("compute", start_s, end_s))
-    loading = [("receive", 0.0, schedule.loaded_s[clusters].max(initial=0.0))]
-    sending = [("send", schedule.trained_s[m], schedule.uploaded_s[m]) for m in clusters]
-    return _bars(sorted([*loading, *merged, *sending], key=lambda span: span[1]))
+    merged.append(("receive", 0.0, schedule.loaded_s[clusters].max(initial=0.0)))
+    merged += [("send", schedule.trained_s[m], schedule.uploaded_s[m]) for m in clusters]
+    return _bars(sorted(merged, key=lambda span: span[1]))
 
 
 def _bars(spans, until_s=None):
@@ -164,15 +160,6 @@ def _bars(spans, until_s=None):
     if until_s is not None and _rounded(until_s) > clock:
         bars.append(["wait", clock, _rounded(until_s)])
     return bars
-
-
-def _server(task, k):
-    cluster = int(task.cluster[k])
-    return int(task.placement[cluster]) if cluster < len(task.placement) else -1
-
-
-def _own(cluster, num_clusters):
-    return int(cluster) if cluster < num_clusters else -1
 
 
 def _place(km):
