@@ -2,17 +2,12 @@
 
 import json
 import os
-from unittest import mock
 
-import numpy as np
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
-from cefl_jax.reports import formats, metrics, runs
-from cefl_jax.reports.groups import by_section, differences
+from cefl_jax.reports import runs
+from cefl_jax.reports.groups import differences
 from cefl_jax.reports.runs import ALL_BYTES, complete, read_runs
-from cefl_jax.reports.tables import summarize
 from tests.reports.folders import add_file, make_config, status, write_run
 from tests.runtime.examples import make_record, make_records, without
 
@@ -126,37 +121,6 @@ def test_read_runs_leaves_out_a_broken_run_and_harms_no_other(tmp_path, file, te
     ((name, state, given),) = shown(left_out)
     assert (name, state) == ("broken", "unreadable")
     assert given.removeprefix(file).strip().startswith(reason)
-
-
-leaves = st.none() | st.booleans() | st.integers() | st.floats() | st.just(10**400)
-texts = st.text(max_size=4)
-values = st.recursive(
-    leaves | texts,
-    lambda tree: st.lists(tree, max_size=2) | st.dictionaries(texts, tree, max_size=2),
-    max_leaves=4,
-)
-
-
-@settings(max_examples=60)
-@given(st.sampled_from(["status.json", "config.json"]), st.data())
-def test_read_runs_harms_no_other_whatever_a_folder_holds(tmp_path_factory, name, data):
-    folder = tmp_path_factory.mktemp("runs")
-    for seed, place in enumerate(("sound", "changed")):
-        add_file(folder / place, "status.json", status())
-        add_file(folder / place, "config.json", changed('"seed": 0', f'"seed": {seed}'))
-    content = json.loads((folder / "changed" / name).read_text())
-    inner = [one for one in content.values() if isinstance(one, dict)]
-    group = data.draw(st.sampled_from([content, *inner]))
-    group[data.draw(st.sampled_from([*group, "new"]))] = data.draw(values)
-    add_file(folder / "changed", name, json.dumps(content))
-    series = {"round": np.array([5.0, 10.0]), "test/accuracy": np.array([0.5, 0.9])}
-    read = lambda files: (dict.fromkeys(files, metrics.Metrics(series, {})), {})  # noqa: E731
-    with mock.patch.object(metrics, "read_metrics", read):
-        found, left_out = read_runs([folder])
-    assert "sound" in [run.folder.name for run in found]
-    assert len(found) + len(left_out) == 2
-    for section in by_section(found):
-        formats.to_markdown(summarize(section, 0.8))
 
 
 def test_read_runs_counts_no_seed_twice(tmp_path):
