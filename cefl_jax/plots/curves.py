@@ -32,7 +32,7 @@ MAX_BARS = 60
 def draw_learning_curve(
     path: str | Path, records: Sequence[Mapping[str, float | None]], title: str = ""
 ) -> None:
-    """Test accuracy over rounds, and over simulated time where there is such a time.
+    """Draws test accuracy over rounds, and over simulated time where there is such a time.
 
     The cloud model's curve is drawn where it exists. Values that are missing or not finite leave
     a gap.
@@ -74,7 +74,7 @@ def draw_partition(
     label_names: Sequence[str] | None = None,
     title: str = "",
 ) -> None:
-    """Which client holds how many examples of which label, and how large the clients are.
+    """Draws which client holds how many examples of which label, and how large clients are.
 
     Few clients and labels are stacked bars in the clients' own order. More are a heat map of each
     client's label mix, clients sorted by their largest label, under a curve of their sizes.

@@ -1,4 +1,4 @@
-"""The course of one simulated round as a Gantt chart: who computes, sends, receives and waits."""
+"""One simulated round as a Gantt chart: who computes, sends, receives and waits."""
 
 from collections.abc import Sequence
 from typing import Any, NamedTuple
@@ -18,14 +18,8 @@ from cefl_jax.runtime import units
 
 HUES = ("#0072B2", "#D55E00", "#F0B323", "#DADADA", "#009E73", "#CC79A7")
 COLOURS = dict(zip(ACTIVITIES, HUES, strict=True))
-CROSS: dict[str, Any] = {
-    "linestyle": "none",
-    "marker": "x",
-    "color": "black",
-    "markersize": 5,
-    "markeredgewidth": 1.5,
-    "path_effects": [withStroke(linewidth=3.5, foreground="white")],
-}
+CROSS: dict[str, Any] = {"marker": "x", "markersize": 5, "markeredgewidth": 1.5, "color": "black"}
+CROSS |= {"linestyle": "none", "path_effects": [withStroke(linewidth=3.5, foreground="white")]}
 DEADLINE: dict[str, Any] = {"color": "black", "linestyle": "--", "linewidth": 1.2}
 WIDTH = 9.6
 WIDTH_PIXELS = 1080  # of the axes, about
@@ -57,7 +51,7 @@ class Row(NamedTuple):
 
 
 def draw_gantt(timeline: dict[str, Any]) -> Figure:
-    """Who computed, sent, received and waited when, a row each.
+    """Draws who computed, sent, received and waited when, a row each.
 
     Clients stand in groups, one a cluster, below the server of their cluster; the front aggregation
     server and the cloud come last. Bars too short to be told apart are drawn as the shares of the
@@ -94,7 +88,7 @@ def draw_gantt(timeline: dict[str, Any]) -> Figure:
 
 
 def summary(timeline: dict[str, Any]) -> str:
-    """One line about a round."""
+    """Returns one line about a round."""
     clients = timeline["clients"]
     dropped = sum(not client["finished"] for client in clients)
     return (
@@ -210,7 +204,7 @@ NOTHING = -1  # the activity of a gap between two bars
 def rectangles(
     bars: Sequence[Sequence[Any]], span_s: float, pixel_s: float
 ) -> tuple[Float64[np.ndarray, "R 5"], bool]:
-    """What to draw of one row: a rectangle a bar, or the shares of the time of many short ones.
+    """Returns what to draw of one row: a rectangle a bar, or shares of the time of short ones.
 
     Neighbours of one activity are joined. A run of bars too short to be told apart becomes cells,
     in each of which the activities are stacked by their shares of the time.

@@ -40,7 +40,7 @@ def draw_round(workdir_path: str | Path) -> None:
 
 
 def draw_map(timeline: dict[str, Any]) -> Figure:
-    """Clients in the colours of their clusters, each with a line to the node that it trained with.
+    """Draws clients in the colours of their clusters, each with a line to its node.
 
     A line to the cloud leads through the front aggregation server, as the client's data does. Where
     all clients are at one place there is no map, and a scheme is drawn instead.

@@ -1,6 +1,5 @@
 """The file timeline.json: who did what, and when, in one simulated round of a run."""
 
-import itertools
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -30,7 +29,7 @@ def describe_round(
     round_number: int,
     deadline_s: float | None = None,
 ) -> dict[str, Any]:
-    """Who did what, and when, in one round.
+    """Returns who did what, and when, in one round.
 
     Args:
       round_trace: types.RoundTrace of NumPy arrays.
@@ -223,24 +222,23 @@ def _check_fields(where, entry, fields):
 
 
 def _check_bars(where, bars, rounding_s):
+    before_s = 0.0
     for at, bar in enumerate(bars):
+        place = f"{where}.bars[{at}]"
         if not (isinstance(bar, list) and len(bar) == 3 and all(map(_is_time, bar[1:]))):
+            raise ValueError(f"{place} is {show(bar)}; it must be [activity, from_s, to_s]")
+        activity, start_s, end_s = bar
+        if activity not in ACTIVITIES:
+            known = ", ".join(ACTIVITIES)
+            raise ValueError(f"{place} is of unknown activity {show(activity)}; known: {known}")
+        if start_s > end_s:
+            raise ValueError(f"{place} ends at {end_s} s, before its begin {start_s} s")
+        if start_s < before_s - rounding_s:
             raise ValueError(
-                f"{where}.bars[{at}] is {show(bar)}; it must be [activity, from_s, to_s]"
+                f"{place} begins at {start_s} s, before the end {before_s} s of the bar before it; "
+                "bars must ascend and not overlap"
             )
-        if bar[0] not in ACTIVITIES:
-            raise ValueError(
-                f"{where}.bars[{at}] is of unknown activity {show(bar[0])}; "
-                f"known: {', '.join(ACTIVITIES)}"
-            )
-        if bar[1] > bar[2]:
-            raise ValueError(f"{where}.bars[{at}] ends at {bar[2]} s, before its begin {bar[1]} s")
-    for at, ((_, _, end), (_, start, _)) in enumerate(itertools.pairwise(bars)):
-        if start < end - rounding_s:
-            raise ValueError(
-                f"{where}.bars[{at + 1}] begins at {start} s, before the end "
-                f"{end} s of the bar before it; bars must ascend and not overlap"
-            )
+        before_s = end_s
 
 
 def _is_number(value, least, most):
@@ -257,44 +255,35 @@ def _is_index(value):
 
 
 def _is_place(value):
-    return (
-        isinstance(value, list)
-        and len(value) == 2
-        and all(_is_number(one, -MAX_KM, MAX_KM) for one in value)
-    )
+    is_pair = isinstance(value, list) and len(value) == 2
+    return is_pair and all(_is_number(one, -MAX_KM, MAX_KM) for one in value)
 
 
 def _is_text(value):
     return isinstance(value, str) and value.isprintable() and len(value) <= MAX_TEXT
 
 
+def _is_indices(value):
+    return isinstance(value, list) and all(map(_is_index, value))
+
+
 def _is_a(kind):
     return lambda value: isinstance(value, kind)
 
 
-INDEX = (_is_index, "a whole number, -1 for none")
-PLACE = (_is_place, "[x, y], km")
+def _or_null(field):
+    fits, wanted = field
+    return lambda value: value is None or fits(value), f"{wanted}, or null"
+
+
+INDEX, TIME = (_is_index, "a whole number, -1 for none"), (_is_time, "a time, s")
+PLACE, INDICES = (_is_place, "[x, y], km"), (_is_indices, "a list of whole numbers")
 LIST, TEXT = (_is_a(list), "a list"), (_is_text, "a text in one line")
 OBJECT, TRUTH = (_is_a(dict), "an object"), (_is_a(bool), "true or false")
 
-TIMELINE = {
-    "round": INDEX,
-    "round_s": (_is_time, "a time, s"),
-    "deadline_s": (lambda value: value is None or _is_time(value), "a time, s, or null"),
-    "clients": LIST,
-    "nodes": LIST,
-    "front": OBJECT,
-    "cloud": OBJECT,
-}
+TIMELINE = {"round": INDEX, "round_s": TIME, "deadline_s": _or_null(TIME)}
+TIMELINE |= {"clients": LIST, "nodes": LIST, "front": OBJECT, "cloud": OBJECT}
 CLOUD = {"device": TEXT, "bars": LIST}
 FRONT = {**CLOUD, "position_km": PLACE}
 CLIENT = {**FRONT, "client": INDEX, "cluster": INDEX, "node": INDEX, "finished": TRUTH}
-NODE = {
-    **CLOUD,
-    "node": INDEX,
-    "position_km": (lambda value: value is None or _is_place(value), "[x, y], km, or null"),
-    "clusters": (
-        lambda value: isinstance(value, list) and all(map(_is_index, value)),
-        "a list of whole numbers",
-    ),
-}
+NODE = {**CLOUD, "node": INDEX, "position_km": _or_null(PLACE), "clusters": INDICES}

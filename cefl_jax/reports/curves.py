@@ -111,7 +111,7 @@ def looks(section: Section) -> list[Look]:
 
 
 def metrics_of(section: Section) -> list[Axis]:
-    """Axis of every metric that some run has and that a curve can show, accuracy first."""
+    """Returns the Axis of each metric of the runs that a curve can show, accuracy first."""
     keys = dict.fromkeys(key for run in section.runs for key in run.metrics)
     in_order = dict.fromkeys([*(key for key in NAMES if key in keys), *keys])
     return [
@@ -122,7 +122,7 @@ def metrics_of(section: Section) -> list[Axis]:
 
 
 def axes_of(section: Section) -> list[Axis]:
-    """Axis of rounds, time, energy and bytes, each in the unit that fits the longest run."""
+    """Returns the Axis of rounds, time, energy and bytes, in units that fit the longest run."""
     axes = []
     for key in AXES:
         values = [run.metrics[key] for run in section.runs if key in run.metrics]
@@ -214,7 +214,7 @@ PRINT = {
 
 
 def figures(section: Section, target: float) -> dict[str, bytes]:
-    """{name: bytes of a PDF} of the curves for print."""
+    """Draws the curves for print: {name: bytes of a PDF}."""
     metrics = {metric.key: metric for metric in metrics_of(section)}
     axes = {axis.key: axis for axis in axes_of(section)}
     all_looks, drawn = looks(section), {}

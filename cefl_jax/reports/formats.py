@@ -68,7 +68,7 @@ class Shown(NamedTuple):
 
 
 def show(table: Table) -> Shown:
-    """The Shown of a table: every cell in the unit of its column, equal decimals in a column."""
+    """Returns the Shown of a table: cells in the unit of their column, with equal decimals."""
     heads = ["", *map(_head, table.columns)]
     decimals = [
         _decimals(column, [row[place] for row in table.rows])

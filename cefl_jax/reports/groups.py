@@ -138,7 +138,7 @@ def differences(config: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def command(config: Mapping[str, Any], workdir: str) -> str:
-    """The shell command that repeats a run, every field that is not at its default spelt out.
+    """Returns the shell command that repeats a run, with each field that is not its default.
 
     Args:
       config: flat config.

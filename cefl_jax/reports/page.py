@@ -194,7 +194,7 @@ def _percent(share):
 
 
 def gather_partitions(section: Section, most: int) -> tuple[list[Picture], int]:
-    """Pictures of the partitions of a section, in the order of their seeds.
+    """Gathers pictures of the partitions of a section, in the order of their seeds.
 
     A run's own `partition.png` is taken where some run with the partition has one; otherwise it is
     drawn from `partition.json` and the labels of the dataset.

@@ -81,7 +81,7 @@ def read_runs(folders: Iterable[str | Path]) -> tuple[list[Run], list[LeftOut]]:
 
 
 def find_runs(folder: Path) -> list[Path]:
-    """Run folders at or below a folder, in order.
+    """Returns the run folders at or below a folder, in order.
 
     Raises:
       ValueError: there is no such folder, or one below cannot be looked into.
@@ -102,19 +102,19 @@ def find_runs(folder: Path) -> list[Path]:
 
 
 def flatten(nested: Mapping[str, Any]) -> dict[str, Any]:
-    """{dotted path: value} of nested dicts, lists as tuples."""
+    """Returns {dotted path: value} of nested dicts, lists as tuples."""
     flat = traverse_util.flatten_dict(nested, sep=".")
     return {path: _hashable(value) for path, value in flat.items()}
 
 
 @functools.cache
 def defaults() -> dict[str, Any]:
-    """{dotted path: default} of every field; not to be changed."""
+    """Returns {dotted path: default} of every field; not to be changed."""
     return flatten(default_config().to_dict())
 
 
 def complete(nested: Any) -> dict[str, Any]:
-    """All fields of a `config.json`; a field that is newer than the file has its default.
+    """Returns all fields of a `config.json`; a field that is newer than the file has its default.
 
     A field that is known has a value of its type; others, of a newer version, have any. What
     nothing has read is at its default, so that runs which differ only in that are the same.
@@ -143,7 +143,7 @@ def changes_results(path: str) -> bool:
 
 
 def key(config: Mapping[str, Any], belongs: Callable[[str], bool]) -> frozenset:
-    """What is equal where two flat configs are, in the fields of which `belongs(path)` is true.
+    """Returns what is equal where two flat configs are, in the fields that belong.
 
     A field that is missing is as one that is None.
     """
@@ -163,8 +163,8 @@ def _read_ending(folder):
         raise _NotFinished("unreadable", "status.json names no state that is known")
     last = status.get("round")
     if status["state"] != "finished":
-        told = status.get("error")
-        reason = told if told and isinstance(told, str) else f"after round {show(last)}"
+        error = status.get("error")
+        reason = error if error and isinstance(error, str) else f"after round {show(last)}"
         raise _NotFinished(status["state"], f"{reason:.{MAX_REASON}}")
     if type(last) is not int or not 0 <= last <= MAX_ROUNDS:
         raise _NotFinished("unreadable", f"status.json has the round {show(last)}")

@@ -82,7 +82,7 @@ def last(run: Run, metric: str) -> float:
 
 
 def at_target(run: Run, target: float) -> dict[str, float]:
-    """{axis: value} at the first evaluation with an accuracy of at least the target.
+    """Returns {axis: value} at the first evaluation with an accuracy of at least the target.
 
     Empty when there is no such evaluation; an axis that the run lacks is absent.
     """
@@ -110,7 +110,7 @@ def interval(values: Iterable[float]) -> tuple[float, float]:
 def band(
     values: Float[np.ndarray, "S P"],
 ) -> tuple[Float[np.ndarray, "P"], Float[np.ndarray, "P"]]:
-    """`interval` at every point of a curve at once.
+    """Computes `interval` at every point of a curve at once.
 
     Args:
       values: finite values of S seeds, at least one, at P points.
@@ -141,7 +141,7 @@ def summarize(
     evaluations: int = FINAL_EVALUATIONS,
     more: Mapping[str, str] = MappingProxyType({}),
 ) -> Table:
-    """Accuracy, and rounds, seconds, joules and bytes to a target accuracy, over seeds.
+    """Tabulates accuracy, and rounds, seconds, joules and bytes to a target, over seeds.
 
     Args:
       section: Section.

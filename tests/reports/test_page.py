@@ -229,10 +229,10 @@ def test_gather_partitions_shows_each_once_in_the_order_of_seeds(tmp_path):
     """Any run with the partition may have the picture."""
     runs = []
     for seed in (10, 2, 3):
-        picture = held(tmp_path, f"cefl{seed}", [[seed]], PNG + bytes([seed]))
-        without_one = held(tmp_path, f"fedavg{seed}", [[seed]])
-        runs.append(make_run(seed, folder=picture))
-        runs.append(make_run(seed, folder=without_one, method__name="fedavg"))
+        without_one = held(tmp_path, f"cefl{seed}", [[seed]])
+        picture = held(tmp_path, f"fedavg{seed}", [[seed]], PNG + bytes([seed]))
+        runs.append(make_run(seed, folder=without_one))
+        runs.append(make_run(seed, folder=picture, method__name="fedavg"))
     assert gather(*runs, most=2) == ([(2, PNG + b"\2", ""), (3, PNG + b"\3", "")], 1)
     assert gather(make_run(0, folder=tmp_path)) == ([], 0)
 
