@@ -7,7 +7,7 @@ that changes results.
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
-from cefl_jax.config.readers import find_unread
+from cefl_jax.config.fields import find_unread
 from cefl_jax.reports.runs import Run
 from cefl_jax.reports.settings import changes_results, differences, key, text
 

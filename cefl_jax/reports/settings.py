@@ -9,8 +9,8 @@ from typing import Any
 from flax import traverse_util
 
 from cefl_jax.config import default_config, typed
+from cefl_jax.config.fields import without_unread
 from cefl_jax.config.files import NAMING
-from cefl_jax.config.readers import without_unread
 
 MAX_FIELDS = 1000
 

@@ -13,9 +13,8 @@ from hypothesis import strategies as st
 
 from cefl_jax import config
 from cefl_jax.config import SettingError
-from cefl_jax.config.fields import choices, defaults
+from cefl_jax.config.fields import choices, defaults, flatten, without_unread
 from cefl_jax.config.files import MAX_JSON_BYTES, NAMING
-from cefl_jax.config.readers import flatten, without_unread
 from cefl_jax.methods import default_spec
 
 CHOICES, DEFAULTS = choices(), defaults()

@@ -4,11 +4,16 @@ import itertools
 
 import pytest
 
-from cefl_jax.config.combinations import check_combinations
-from cefl_jax.config.fields import all_fields, choices, defaults
-from cefl_jax.config.readers import MAX_NAMED, check_unread, find_unread, flatten
-from cefl_jax.config.readers import without_unread as at_defaults
-from cefl_jax.config.validate import SettingError
+from cefl_jax.config.fields import (
+    SettingError,
+    all_fields,
+    choices,
+    defaults,
+    find_unread,
+    flatten,
+)
+from cefl_jax.config.fields import without_unread as at_defaults
+from cefl_jax.config.validate import MAX_NAMED, check_combinations, check_unread
 from cefl_jax.methods import default_spec
 from cefl_jax.specs import A_VALUE
 
