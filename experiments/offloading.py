@@ -24,7 +24,7 @@ import numpy as np
 
 from cefl_jax import build, compiler, config, program
 from cefl_jax.reports.formats import to_markdown
-from cefl_jax.runtime import streams
+from cefl_jax.runtime import preemption
 from cefl_jax.safe_read import expand_user
 from experiments import tables
 from experiments.runs import Quiet, positive
@@ -166,7 +166,7 @@ def trade(scale, seeds):
 
 def main():
     """Trains, pays, and writes tables and pictures into the workdir."""
-    streams.ignore_write_errors()
+    preemption.ignore_write_errors()
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--workdir", required=True, type=expand_user)
     parser.add_argument("--scale", choices=SCALES, default="cpu")

@@ -15,7 +15,7 @@ from matplotlib.patheffects import withStroke
 
 from cefl_jax.plots.curves import DPI, GREY, LABEL_COLOURS, _plain
 from cefl_jax.plots.timeline import ACTIVITIES
-from cefl_jax.runtime import units
+from cefl_jax.runtime import console
 
 COLOURS = {
     "compute": "#0072B2",
@@ -73,7 +73,7 @@ def _gantt(timeline):
     figure.suptitle(summary(timeline), fontsize=11)
     axes = figure.add_subplot()
     end_s, deadline_s = _end(timeline), timeline["deadline_s"]
-    unit, unit_s = units.time_unit(end_s)
+    unit, unit_s = console.time_unit(end_s)
     end_s = end_s or unit_s
     axes.set_xlim(0.0, end_s / unit_s)
     axes.set_ylim(total, 0.0)
@@ -97,7 +97,7 @@ def summary(timeline: dict[str, Any]) -> str:
     clients = timeline["clients"]
     dropped = sum(not client["finished"] for client in clients)
     return (
-        f"Round {timeline['round']}: {units.format_time(timeline['round_s'])}, "
+        f"Round {timeline['round']}: {console.format_time(timeline['round_s'])}, "
         f"{len(clients)} client{'' if len(clients) == 1 else 's'}"
         + (f", {dropped} dropped out" if dropped else "")
     )
@@ -247,7 +247,7 @@ def _draw_legend(figure, rows, deadline_s, end_s):
         handles.append(Line2D([], [], **CROSS, label="dropped out"))
     if deadline_s is not None:
         later = ", after the end" if deadline_s > end_s else ""
-        text = f"deadline ({units.format_time(deadline_s)}{later})"
+        text = f"deadline ({console.format_time(deadline_s)}{later})"
         handles.append(Line2D([], [], color="black", linestyle="--", linewidth=1.2, label=text))
     if handles:
         figure.legend(

@@ -8,7 +8,7 @@ import numpy as np
 from jaxtyping import Float
 
 from cefl_jax.reports.runs import ALL_BYTES, Run
-from cefl_jax.runtime import units
+from cefl_jax.runtime import console
 
 ACCURACY = "test/accuracy"
 CLOUD_ACCURACY = "test/cloud_accuracy"
@@ -33,9 +33,9 @@ NAMES = {
 }
 AXES = ("round", "sim/time_s", "sim/energy_j", ALL_BYTES)
 SCALES = {
-    "sim/time_s": units.TIME_UNITS,
-    "sim/energy_j": units.ENERGY_UNITS,
-    ALL_BYTES: units.BYTE_UNITS,
+    "sim/time_s": console.TIME_UNITS,
+    "sim/energy_j": console.ENERGY_UNITS,
+    ALL_BYTES: console.BYTE_UNITS,
 }
 
 

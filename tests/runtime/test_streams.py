@@ -8,14 +8,14 @@ import sys
 
 import pytest
 
-from cefl_jax.runtime.streams import open_lenient
+from cefl_jax.runtime.preemption import open_lenient
 
 ROOT = pathlib.Path(__file__).parents[2]
 SPEAK = """
 import os, sys
-from cefl_jax.runtime import streams
+from cefl_jax.runtime import preemption
 
-streams.ignore_write_errors()
+preemption.ignore_write_errors()
 taken = os.open(os.devnull, os.O_RDONLY)
 for _ in range(3):
     print("said")
@@ -71,10 +71,10 @@ def test_characters_that_the_encoding_lacks_are_escaped(tmp_path):
 
 
 def test_streams_that_are_not_the_interpreters_stay(capsys):
-    from cefl_jax.runtime import streams
+    from cefl_jax.runtime import preemption
 
     before = sys.stdout, sys.stderr
-    streams.ignore_write_errors()
+    preemption.ignore_write_errors()
     assert (sys.stdout, sys.stderr) == before
 
 

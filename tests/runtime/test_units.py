@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cefl_jax.runtime import units
+from cefl_jax.runtime import console as units
 
 
 @pytest.mark.parametrize(
@@ -47,8 +47,6 @@ def test_a_number_has_so_many_significant_digits_and_an_exponent_where_large(val
         (units.format_bytes, 3_200_000_000, "3.2 GB"),
         (units.format_energy, 0.0616, "61.6 mJ"),
         (units.format_energy, 1250.0, "1.25 kJ"),
-        (units.format_share, 0.8287, "82.9%"),
-        (units.format_clock, 3723.9, "1:02:03"),
     ],
 )
 def test_text(form, value, text):
