@@ -140,7 +140,7 @@ def test_a_file_system_without_locks_is_told(run, monkeypatch):
 @pytest.mark.parametrize(
     ("content", "words"),
     [
-        ("[1]", "no group of settings"),
+        ("[1]", "no group of values"),
         ("{", "--overwrite"),
         ('{"seed": NaN}', "--overwrite"),
         ("\0\xff", "--overwrite"),
