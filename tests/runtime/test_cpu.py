@@ -56,7 +56,7 @@ def share_rounded(made_ready):
 
 
 @pytest.mark.skipif(platform.machine() not in cpu.X86, reason="elsewhere it may fuse")
-def test_products_are_rounded_before_they_are_added():
+def test_set_up_has_products_rounded_before_they_are_added():
     assert share_rounded(True) == 1
     cpuinfo = pathlib.Path("/proc/cpuinfo")
     if cpuinfo.exists() and " fma " in cpuinfo.read_text():
@@ -72,8 +72,9 @@ def test_products_are_rounded_before_they_are_added():
         ("aarch64", "", ""),
     ],
 )
-def test_the_flags_of_xla_are_added_to_and_never_changed(
-    monkeypatch, unused, machine, before, after
+@pytest.mark.usefixtures("unused")
+def test_set_up_adds_to_the_flags_of_xla_and_never_changes_them(
+    monkeypatch, machine, before, after
 ):
     monkeypatch.setattr(platform, "machine", lambda: machine)
     monkeypatch.setenv("XLA_FLAGS", before)
@@ -87,7 +88,7 @@ def test_the_flags_of_xla_are_added_to_and_never_changed(
     ("chosen", "flags", "after"),
     [(-1, "", 3), (5, "", 5), (-1, "--xla_force_host_platform_device_count=4", -1)],
 )
-def test_the_number_of_devices_stays_where_it_was_chosen(monkeypatch, unused, chosen, flags, after):
+def test_set_up_keeps_a_chosen_number_of_devices(monkeypatch, unused, chosen, flags, after):
     unused["jax_num_cpu_devices"] = chosen
     monkeypatch.setenv("XLA_FLAGS", flags)
     cpu.set_up(3, pytest.fail)
@@ -104,7 +105,7 @@ def test_the_number_of_devices_stays_where_it_was_chosen(monkeypatch, unused, ch
         ("x86_64", 8, "--xla_cpu_max_isa=AVX", []),
     ],
 )
-def test_where_jax_is_in_use_one_line_says_what_does_not_hold(
+def test_set_up_says_what_does_not_hold_where_jax_is_in_use(
     monkeypatch, machine, devices, flags, words
 ):
     jax.devices()
@@ -130,12 +131,13 @@ CPU = "processor : 0\nmodel name : Abacus\nflags : fpu {}\ncpu MHz : {}\n"
 
 
 @pytest.fixture
-def _no_folder():
-    """JAX as it is where nobody has told it of a cache."""
+def folder(tmp_path, monkeypatch):
+    """The folder of a cache, with JAX as it is where nobody has named one."""
     before = {name: getattr(jax.config, name) for name in SETTINGS}
     compilation_cache.reset_cache()
     jax.config.update("jax_compilation_cache_dir", None)
-    yield
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    yield tmp_path / "cefl_jax" / cpu.machine()
     for name, value in before.items():
         jax.config.update(name, value)
     compilation_cache.reset_cache()
@@ -154,11 +156,8 @@ def events():
     jax.monitoring.unregister_event_listener(listen)
 
 
-@pytest.mark.usefixtures("_no_folder")
-def test_what_is_compiled_is_kept_and_found(tmp_path, monkeypatch, events):
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+def test_use_compile_cache_keeps_and_finds_programs(folder, events):
     cpu.use_compile_cache()
-    folder = tmp_path / "cefl_jax" / cpu.machine()
     assert folder.stat().st_mode & 0o777 == 0o700
     assert list(folder.glob("*-cache")) == []
     for _ in range(2):
@@ -175,14 +174,9 @@ def compile_one(constant):
     jax.jit(lambda x: x * constant)(2)
 
 
-@pytest.mark.usefixtures("_no_folder")
 @pytest.mark.parametrize("damage", ["without its stamp", "half, without its stamp", "empty"])
-def test_an_unfinished_program_is_removed_and_does_not_end_the_writing(
-    tmp_path, monkeypatch, events, damage
-):
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+def test_use_compile_cache_removes_an_unfinished_program(folder, events, damage):
     cpu.use_compile_cache()
-    folder = tmp_path / "cefl_jax" / cpu.machine()
     compile_one(7)
     (program,) = folder.glob("jit__lambda*-cache")
     content, stamp = program.read_bytes(), program.with_name(program.name[:-5] + "atime")
@@ -205,12 +199,9 @@ def test_an_unfinished_program_is_removed_and_does_not_end_the_writing(
     assert "/jax/compilation_cache/cache_hits" in events
 
 
-@pytest.mark.usefixtures("_no_folder")
-def test_what_another_process_is_writing_is_left_alone(tmp_path, monkeypatch):
+def test_remove_unfinished_leaves_what_another_process_is_writing(folder, monkeypatch):
     """Nothing is removed while somebody has the lock that JAX writes under."""
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     cpu.use_compile_cache()
-    folder = tmp_path / "cefl_jax" / cpu.machine()
     monkeypatch.setattr(cpu, "CACHE_LOCK_S", 0.0)
     (folder / "key-cache").write_bytes(b"")
     with LRUCache(str(folder), max_size=1).lock, pytest.raises(OSError, match="lock"):
@@ -220,18 +211,17 @@ def test_what_another_process_is_writing_is_left_alone(tmp_path, monkeypatch):
     assert not (folder / "key-cache").exists()
 
 
-@pytest.mark.usefixtures("_no_folder")
-def test_a_folder_that_the_user_has_named_wins(tmp_path, monkeypatch):
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "unused"))
+def test_use_compile_cache_leaves_a_folder_that_the_user_has_named(folder, tmp_path):
     jax.config.update("jax_compilation_cache_dir", str(tmp_path / "named"))
     before = [getattr(jax.config, name) for name in SETTINGS]
     cpu.use_compile_cache()
     assert [getattr(jax.config, name) for name in SETTINGS] == before
-    assert list(tmp_path.iterdir()) == []
+    assert not folder.exists()
 
 
-@pytest.mark.usefixtures("_no_folder")
-def test_where_nothing_can_be_written_jax_is_left_as_it_was(tmp_path, monkeypatch):
+def test_use_compile_cache_leaves_jax_as_it_was_where_nothing_can_be_written(
+    folder, tmp_path, monkeypatch
+):
     (tmp_path / "file").touch()
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "file"))
     before = [getattr(jax.config, name) for name in SETTINGS]
@@ -252,7 +242,7 @@ def test_where_nothing_can_be_written_jax_is_left_as_it_was(tmp_path, monkeypatc
         ("{}/elsewhere", "elsewhere"),
     ],
 )
-def test_the_folder_is_the_users(tmp_path, monkeypatch, variable, base):
+def test_cache_folder_is_the_users(tmp_path, monkeypatch, variable, base):
     monkeypatch.setenv("HOME", str(tmp_path / "home"))
     monkeypatch.delenv("XDG_CACHE_HOME", raising=False)
     if variable is not None:
@@ -260,7 +250,7 @@ def test_the_folder_is_the_users(tmp_path, monkeypatch, variable, base):
     assert cpu.cache_folder() == tmp_path / base / "cefl_jax"
 
 
-def test_each_kind_of_cpu_and_compiler_has_a_name(monkeypatch):
+def test_machine_names_each_kind_of_cpu_and_compiler(monkeypatch):
     def named(flags, mhz):
         monkeypatch.setattr(pathlib.Path, "exists", lambda _: True)
         monkeypatch.setattr(pathlib.Path, "read_text", lambda _: CPU.format(flags, mhz))
