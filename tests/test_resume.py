@@ -343,32 +343,15 @@ def test_recall_cuts_off_what_was_written_after_the_checkpoint(setup, peace, kil
     assert is_same(killed, peace)
 
 
-def flip_bit(path):
-    """Changes the largest file of the newest checkpoint."""
-    file = max((newest_of(path) / "d").iterdir(), key=lambda file: file.stat().st_size)
-    content = bytearray(file.read_bytes())
-    content[len(content) // 2] ^= 4
-    file.write_bytes(content)
-
-
-def change_line(path):
-    """Changes the last line of metrics, of which the newest checkpoint has the digest."""
-    file = path / "metrics.jsonl"
-    file.write_bytes(file.read_bytes().replace(b'"round": 6', b'"round": 5'))
-
-
-@pytest.mark.parametrize(
-    ("damage", "word"), [(flip_bit, "round 6"), (change_line, "metrics.jsonl")]
-)
-def test_recall_passes_a_damaged_checkpoint_over(setup, peace, killed, damage, word):
+def test_recall_passes_a_checkpoint_over_whose_metrics_were_changed(setup, peace, killed):
     assert rounds_in(killed)[-2:] == [4, 6]
-    damage(killed)
-    warned = []
+    file, warned = killed / "metrics.jsonl", []
+    file.write_bytes(file.read_bytes().replace(b'"round": 6', b'"round": 5'))
     workdir, past = experiment.claim(setup, killed, warn=warned.append)
     workdir.close()
     assert past.round == 4
     assert len(warned) == 1
-    assert word in warned[0]
+    assert "metrics.jsonl" in warned[0]
     assert records(killed) == records(peace)[:2]
     go(setup, killed, warned=[])
     assert is_same(killed, peace)
@@ -378,7 +361,7 @@ def test_recall_passes_a_damaged_checkpoint_over(setup, peace, killed, damage, w
 def test_recall_refuses_where_the_first_line_was_changed(setup, killed, change):
     file = killed / "metrics.jsonl"
     file.write_bytes(change % file.read_bytes())
-    refuse(setup, killed, "--overwrite", num_warnings=2)
+    refuse(setup, killed, "--overwrite", num_warnings=len(rounds_in(killed)))
 
 
 OTHER_SETTINGS = {
