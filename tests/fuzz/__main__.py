@@ -2,7 +2,7 @@
 
 import argparse
 import contextlib
-import hashlib
+import functools
 import io
 import os
 import pathlib
@@ -10,8 +10,6 @@ import random
 import subprocess
 import sys
 import tempfile
-import time
-import traceback
 
 MAX_MB = 3000  # of memory, that of JAX and DuckDB included
 MAX_S = 20  # of one input
@@ -65,7 +63,7 @@ def fuzz_all(options):
 
 
 def fuzz(options):
-    """Tries inputs until one fails or there were enough; ends the process."""
+    """Tries inputs until one fails, which is written to a file, or there were enough; then ends."""
     try:
         import atheris
     except ImportError:
@@ -84,58 +82,25 @@ def fuzz(options):
             made = reader.change(rng.choice(reader.seeds) if rng.random() < FRESH else data, rng)
         return atheris.Mutate(data, most) if made is None else made[:most]
 
-    corpus = prepare(place, reader)
     flags = {
+        "runs": options.runs,
+        "seed": options.seed,
         "dict": place / "tokens.txt",
         "artifact_prefix": f"{place}/",
         "max_len": 2 * max(4096, *map(len, reader.seeds)),
         "rss_limit_mb": MAX_MB,
         "timeout": MAX_S,
-        "seed": options.seed,
         "mutate_depth": 3,
         "verbosity": 0,
+        "print_final_stats": 1,
     }
+    corpus = prepare(place, reader)
     arguments = [sys.argv[0], str(corpus), *(f"-{name}={value}" for name, value in flags.items())]
-    atheris.Setup(arguments, Tally(options, reader, place).run, custom_mutator=change)
-    atheris.Fuzz()
-
-
-class Tally:
-    """Reads one input after another, and counts them."""
-
-    def __init__(self, options, reader, place):
-        self.options, self.reader, self.place = options, reader, place
-        self.count = self.taken = 0
-        self.began = time.monotonic()
-        self.folder = tempfile.TemporaryDirectory(dir=MEMORY if os.path.isdir(MEMORY) else None)
-
-    def run(self, data):
-        """Reads one input; the last one, or one that fails, ends the process."""
-        name = self.options.reader
-        try:
-            self.taken += self.reader.read(data, pathlib.Path(self.folder.name))
-        except BaseException:
-            traceback.print_exc()
-            file = self.place / f"failed-{hashlib.sha256(data).hexdigest()[:16]}"
-            file.write_bytes(data)
-            print(f"{name}: input {self.count + 1} failed: {data!r:.300}")
-            print(f"again: python -m tests.fuzz {name} {file}")
-            self.end(1)
-        self.count += 1
-        if self.count == self.options.runs:
-            refused, took_s = self.count - self.taken, time.monotonic() - self.began
-            print(
-                f"{name}: {self.count} inputs, {self.taken} taken, {refused} refused, "
-                f"none failed, {took_s:.0f} s"
-            )
-            self.end(0)
-
-    def end(self, status):
-        """Ends the process as libFuzzer would, without what Python does at its end."""
-        self.folder.cleanup()
-        sys.stdout.flush()
-        sys.stderr.flush()
-        os._exit(status)
+    fast = MEMORY if os.path.isdir(MEMORY) else None
+    with tempfile.TemporaryDirectory(dir=fast) as folder:
+        read = functools.partial(reader.read, folder=pathlib.Path(folder))
+        atheris.Setup(arguments, lambda data: read(data) and None, custom_mutator=change)
+        atheris.Fuzz()
 
 
 def choose(name):
