@@ -25,7 +25,6 @@ from cefl_jax.runtime.checkpoint import (
     verify,
 )
 
-HERE = jax.sharding.SingleDeviceSharding(jax.devices()[0])
 FULL = OSError(28, "No space left on device\nat all")
 FACTS = {"round": 7, "score": None, "of": {"a": [1, 2.5, "é"]}}
 
@@ -142,35 +141,24 @@ def saved_state(tmp_path_factory):
     return loaded
 
 
-def test_restore_gives_every_bit_back(saved_state):
+@pytest.mark.parametrize("num_devices", [1, 4])
+def test_restore_gives_every_bit_back(saved_state, num_devices):
+    """On all devices; and the state may be donated, of which the checkpoint notices nothing."""
+    mesh = jax.sharding.Mesh(jax.devices()[:num_devices], "edge")
+    everywhere = jax.sharding.NamedSharding(mesh, jax.P())
     zeros = jax.tree.map(lambda leaf: leaf if is_key(leaf) else jnp.zeros_like(leaf), make_state())
-    restored = restore(saved_state, zeros, HERE)
+    before = {name: leaf.tobytes() for name, leaf in saved_state.leaves.items()}
+    restored = restore(saved_state, zeros, everywhere)
     assert jax.tree.structure(restored) == jax.tree.structure(make_state())
     assert bits_of(restored) == bits_of(make_state())
-    for leaf in jax.tree.leaves(restored):
-        assert isinstance(leaf, jax.Array)
-        assert is_key(leaf) or not leaf.weak_type
-    assert saved_state.facts == {"round": 1, "note": "é", "list": [None, 0.1]}
+    leaves = [leaf for leaf in jax.tree.leaves(restored) if leaf.size]
+    assert {len(leaf.devices()) for leaf in leaves} == {num_devices}
+    assert not any(leaf.weak_type for leaf in leaves if not is_key(leaf))
     assert not jax.config.jax_enable_x64
-    same = jax.random.bits(make_state().key, (4,))
-    assert (jax.random.bits(restored.key, (4,)) == same).all()
-
-
-def test_restore_puts_a_state_on_all_devices(saved_state):
-    mesh = jax.sharding.Mesh(jax.devices()[:4], "edge")
-    everywhere = jax.sharding.NamedSharding(mesh, jax.P())
-    restored = restore(saved_state, make_state(), everywhere)
-    assert bits_of(restored) == bits_of(make_state())
-    assert {len(leaf.devices()) for leaf in jax.tree.leaves(restored) if leaf.size} == {4}
-
-
-def test_restore_gives_a_state_that_may_be_donated(saved_state):
-    before = {name: leaf.copy() for name, leaf in saved_state.leaves.items()}
-    state = restore(saved_state, make_state(), HERE)
     step = jax.jit(lambda counts: (counts[2] + 1, counts[3] * 3), donate_argnums=0)
-    jax.block_until_ready(step(state.counts))
-    for name, leaf in before.items():
-        assert leaf.tobytes() == saved_state.leaves[name].tobytes()
+    jax.block_until_ready(step(restored.counts))
+    assert {name: leaf.tobytes() for name, leaf in saved_state.leaves.items()} == before
+    assert saved_state.facts == {"round": 1, "note": "é", "list": [None, 0.1]}
 
 
 @pytest.mark.parametrize(
@@ -187,7 +175,7 @@ def test_restore_gives_a_state_that_may_be_donated(saved_state):
 def test_restore_refuses_the_state_of_another_program(two, state, leaf):
     loaded, _ = load(two)
     with pytest.raises(ValueError, match=rf"^.*round 6.*\['{leaf}'\].*another version.*$"):
-        restore(loaded, state, HERE)
+        restore(loaded, state, jax.sharding.SingleDeviceSharding(jax.devices()[0]))
 
 
 @pytest.fixture
@@ -332,6 +320,7 @@ def test_load_removes_what_a_killed_save_left(folder, monkeypatch, stage):
     "name", ["000009", "1234567", "000009.failed", "000009.orbax-checkpoint-tmp-17"]
 )
 def test_load_removes_what_has_no_seal(folder, name):
+    assert load(folder / "nothing") == (None, [])
     shutil.copytree(folder / "000006", folder / name)
     (folder / name / SEAL).unlink()
     loaded, warned = load(folder)
@@ -339,11 +328,6 @@ def test_load_removes_what_has_no_seal(folder, name):
     line = f"{folder / name} has no {SEAL}: it is not whole, and is removed"
     assert warned == ([line] if name.isdecimal() else [])
     assert names_in(folder) == ["000003", "000006"]
-
-
-def test_load_finds_nothing_where_nothing_was_saved(tmp_path):
-    assert load(tmp_path / "checkpoints") == (None, [])
-    assert not (tmp_path / "checkpoints").exists()
 
 
 def test_keep_failed_is_no_checkpoint_to_go_on_from(folder):
@@ -517,17 +501,15 @@ def test_verify_notices_every_change(sealed, tmp_path):
         assert is_damaged(sealed), file.name
         file.rmdir()
         file.write_bytes(content)
+    for name in ("more", "deep/more", f"deep/{SEAL}", f"{SEAL}.old"):
+        (sealed / name).touch()
+        assert is_damaged(sealed), name
+        (sealed / name).unlink()
     assert not is_damaged(sealed)
     (sealed / SEAL).unlink()
     os.mkfifo(sealed / SEAL)  # is not waited for
     assert is_damaged(sealed)
-
-
-@pytest.mark.parametrize("name", ["more", "deep/more", f"deep/{SEAL}", f"{SEAL}.old"])
-def test_verify_notices_a_file_too_many(sealed, name):
-    (sealed / name).write_bytes(b"")
-    with pytest.raises(CorruptCheckpoint, match="was not there"):
-        verify(sealed)
+    assert is_damaged(tmp_path / "nothing")
 
 
 def test_verify_notices_what_the_disk_cannot_read(sealed, monkeypatch):
@@ -549,9 +531,3 @@ def test_seal_of_what_json_cannot_hold_keeps_the_one_before(sealed):
         with pytest.raises((ValueError, TypeError)):
             seal(sealed, facts)
     assert verify(sealed) == FACTS
-
-
-def test_seal_is_missing_without_a_folder(tmp_path):
-    for look in (verify, read_facts):
-        with pytest.raises(CorruptCheckpoint, match=r"seal\.json"):
-            look(tmp_path / "nothing")
