@@ -36,7 +36,7 @@ PICTURES = ("learning_curve.png", "partition.png", "gantt.png", "map.png")
 EVENTS = "events.out.tfevents.*"
 CHECKPOINTS = "checkpoints"
 LOCK = ".lock"
-MAX_BYTES = 2**20  # of status.json and of summary.json
+MAX_BYTES = 2**20  # of config.json, status.json and summary.json
 STATES = ("running", "finished", "preempted", "failed")
 
 
@@ -62,7 +62,7 @@ def check_workdir(
 
 
 def _faults(path, overwrite, resume):
-    """What is wrong with a folder, and what to do."""
+    """Yields what is wrong with a folder, and what to do."""
     exists = os.path.lexists(path)
     if exists and not path.is_dir():
         yield " is not a folder; choose another name"
@@ -76,15 +76,13 @@ def _faults(path, overwrite, resume):
         if _is_folder(path / name):
             yield f": {name} in it is a folder where the run needs a file; choose another folder"
     if os.path.lexists(path / CHECKPOINTS) and not (path / CHECKPOINTS).is_dir():
-        yield (
-            f": {CHECKPOINTS} in it is a file where the run needs a folder; choose another folder"
-        )
+        yield f": {CHECKPOINTS} in it is a file where the run needs a folder; choose another folder"
     if found and found[0] in RUN_FILES and not overwrite:
         remedy = "pass --overwrite to replace it or choose another folder"
         if not resume:
             yield f" holds another run ({found[0]}); {remedy}"
         if found[0] != "config.json":
-            yield (f" holds a run without its config.json, which cannot be gone on with; {remedy}")
+            yield f" holds a run without its config.json, which cannot be gone on with; {remedy}"
 
 
 def read_config(path: str | Path) -> dict[str, Any] | None:
@@ -93,19 +91,19 @@ def read_config(path: str | Path) -> dict[str, Any] | None:
     Raises:
       ValueError: one line, when it cannot be read.
     """
-    return _read_group(Path(path) / "config.json", "pass --overwrite to replace the run")
+    return _read_group(Path(path) / "config.json")
 
 
-def _read_group(file, remedy):
+def _read_group(file):
     """The group of values in a JSON file; None where there is no such file."""
     try:
         content = read_json(file, MAX_BYTES, finite=True)
     except MissingError:
         return None
     except InputFileError as error:
-        raise ValueError(f"{file}: {error}, or {remedy}") from error
+        raise ValueError(f"{file}: {error}, or pass --overwrite to replace the run") from error
     if not isinstance(content, dict):
-        raise ValueError(f"{file}: is no group of values; {remedy}")
+        raise ValueError(f"{file}: is no group of values; pass --overwrite to replace the run")
     return content
 
 
@@ -259,7 +257,7 @@ class Workdir:
         Raises:
           ValueError: one line, the file and what is wrong with it.
         """
-        return _read_group(self.path / "summary.json", "pass --overwrite to replace the run")
+        return _read_group(self.path / "summary.json")
 
     def write_config(self, config: dict[str, Any]) -> None:
         """Writes `config.json`; refuses a number that is not finite: JSON cannot repeat it."""
@@ -345,9 +343,8 @@ class Workdir:
 
     def is_finished(self) -> bool:
         """Returns whether the folder says of its run that it is finished."""
-        with contextlib.suppress(InputFileError):
-            status = read_json(self.path / "status.json", MAX_BYTES)
-            return isinstance(status, dict) and status.get("state") == "finished"
+        with contextlib.suppress(ValueError):
+            return (_read_group(self.path / "status.json") or {}).get("state") == "finished"
         return False
 
     def _put(self, name, content):
