@@ -92,13 +92,7 @@ def to_spec(config: Any) -> Spec:
       SettingError: for the first unknown field, wrong type, value out of range, or combination
         that cannot hold.
     """
-    fields = all_fields()
-    spec: Spec = default_spec().replace(
-        {
-            path: _convert(fields[path].hint, _read(group, path), path)
-            for path, group in _walk_complete(config)
-        }
-    )
+    spec: Spec = default_spec().replace(_values(_walk_complete(config)))
     check_fields(spec)
     check_combinations(spec)
     return spec
@@ -145,12 +139,9 @@ def _own_groups():
 
 def _restore(location):
     """The config of a JSON file, each value of its field's type."""
-    config, nested, fields = default_config(), read_config_json(location), all_fields()
+    config, nested = default_config(), read_config_json(location)
     try:
-        values = {
-            path: _convert(fields[path].hint, _read(group, path), path)
-            for path, group in _walk(spec_class(), nested)
-        }
+        values = _values(_walk(spec_class(), nested))
     except SettingError as error:
         raise wrong_file(location, error) from error
     set_values(config, without_unread(values))
@@ -173,7 +164,7 @@ def _walk(group: Any, values: Any, prefix: str = "") -> Iterator[tuple[str, Any]
 
 
 def _walk_complete(config):
-    """The list of what `_walk` yields of a config, which lacks no field of every run."""
+    """What `_walk` yields of a config, which has to have every field that every run has."""
     found, own = dict(_walk(spec_class(), config)), _own_groups()
     for path in all_fields():
         group = path.split(".")[0]
@@ -183,7 +174,13 @@ def _walk_complete(config):
                 f"{missing} is missing; start from cefl_jax.config.default_config, which has every "
                 "field"
             )
-    return list(found.items())
+    return found.items()
+
+
+def _values(found):
+    """{dotted path: value of its type} of what `_walk` yields."""
+    fields = all_fields()
+    return {path: _convert(fields[path].hint, _read(group, path), path) for path, group in found}
 
 
 def _read(group, path):
