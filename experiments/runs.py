@@ -20,7 +20,7 @@ from cefl_jax.reports import check_libraries, formats, tables
 from cefl_jax.reports.formats import PERCENT, Column, Table
 from cefl_jax.reports.groups import Group, Section
 from cefl_jax.reports.runs import read_runs
-from cefl_jax.runtime import cpu, preemption, streams
+from cefl_jax.runtime import cpu, preemption
 from cefl_jax.safe_read import InputFileError, expand_user, read_json
 from cefl_jax.specs import DataSpec
 
@@ -245,7 +245,7 @@ def main(of, doc, tell=tell, parents=()):
       tell: from groups of runs, Experiment and scale to Markdown.
       parents: as of `parse`.
     """
-    streams.ignore_write_errors()
+    preemption.ignore_write_errors()
     options = parse(of, doc, parents)
     cpu.set_up()
     cpu.use_compile_cache()

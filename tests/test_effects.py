@@ -12,9 +12,9 @@ import pytest
 from jax.interpreters import partial_eval
 
 from cefl_jax import build, program, rounds
-from cefl_jax.config.readers import find_unread, flatten
+from cefl_jax.config.fields import find_unread, flatten
 from tests import world
-from tests.config.test_readers import DEFAULTS, READ_WITH, another, choices_for
+from tests.config.test_fields import DEFAULTS, READ_WITH, another, choices_for
 from tests.runtime.examples import METHODS, make_record, without
 
 slow = functools.partial(pytest.param, marks=pytest.mark.slow)

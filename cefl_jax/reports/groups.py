@@ -8,7 +8,7 @@ import shlex
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
-from cefl_jax.config.readers import find_unread
+from cefl_jax.config.fields import find_unread
 from cefl_jax.reports.runs import Run, changes_results, defaults, key
 
 PARTITION = "data.partition."

@@ -12,8 +12,8 @@ import numpy as np
 from flax import traverse_util
 
 from cefl_jax.config import default_config, typed
+from cefl_jax.config.fields import without_unread
 from cefl_jax.config.files import NAMING
-from cefl_jax.config.readers import without_unread
 from cefl_jax.data import sources
 from cefl_jax.reports import metrics
 from cefl_jax.runtime.workdir import STATES

@@ -15,7 +15,7 @@ import zipfile
 import numpy as np
 
 from cefl_jax import config
-from cefl_jax.config.validate import SettingError
+from cefl_jax.config.fields import SettingError
 from cefl_jax.data import idx, partition_file
 from cefl_jax.data.dataset import DataError
 from cefl_jax.methods import default_spec

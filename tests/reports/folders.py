@@ -5,7 +5,7 @@ import json
 import numpy as np
 
 from cefl_jax import config
-from cefl_jax.config.readers import without_unread
+from cefl_jax.config.fields import without_unread
 from cefl_jax.reports.groups import by_section
 from cefl_jax.reports.runs import Run, defaults
 from cefl_jax.runtime.workdir import open_workdir
