@@ -7,7 +7,7 @@ import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from cefl_jax.network.costs.logit_exchange import logit_exchange_cost
+from cefl_jax.network.costs.cloud import logit_exchange_cost
 from cefl_jax.network.messages import Knowledge, Payload, Sizes
 from cefl_jax.network.schedule import PHASES, simulate
 from cefl_jax.network.step_times import Task
