@@ -9,7 +9,7 @@ from cefl_jax.network.costs.activity import Activity, paid, phase_seconds, round
 from cefl_jax.network.ledger import RoundCost
 from cefl_jax.network.messages import Sent, Sizes
 from cefl_jax.network.schedule import Schedule
-from cefl_jax.network.step_times import Task, last_steps
+from cefl_jax.network.step_times import Task, last_steps, total_made
 from cefl_jax.network.topology import RoundNetwork
 from cefl_jax.types import Number
 
@@ -87,13 +87,14 @@ def logit_exchange_cost(
     knowledge = sizes.knowledge
     if knowledge is None:
         raise ValueError("Sizes without a Knowledge: features and logits have no known bytes")
-    uploaded = _count_uploaded(task, schedule)  # i32[K]
+    sent_on = last_steps(schedule.steps, task.uploads, task.samples.shape[1])
+    sent_on &= schedule.counts[:, None]
+    uploaded = jnp.where(sent_on, task.samples, 0).sum(1)  # samples, i32[K]
     bits = 8.0 * uploaded
     send_s = bits * sum(knowledge) / network.up_bps[:, -1]
     receive_s = bits * knowledge.logits / network.down_bps[:, -1]
-    forward_s, backward_s = (
-        _of_steps_made(schedule, x) for x in (schedule.pace.forward, schedule.pace.backward)
-    )
+    pace = schedule.pace
+    forward_s, backward_s = (total_made(schedule.steps, x) for x in (pace.forward, pace.backward))
     forward_s += uploaded * work.front_forward_flop / network.clients.flop_per_s
     way_s = jnp.stack([forward_s, backward_s, send_s])  # [3, K]
     server_s = server_flop / network.cloud.flop_per_s
@@ -124,15 +125,3 @@ def logit_exchange_cost(
     down = {"logits": logits}
     sent: Sent = {"client_up": up, "edge_up": up, "client_down": down, "edge_down": down}
     return round_cost(phase_s, activities, sent, num_kinds)
-
-
-def _count_uploaded(task, schedule):
-    """Samples that each client uploads, i32[K]."""
-    sent = last_steps(schedule.steps, task.uploads, task.samples.shape[1])
-    return jnp.where(sent & schedule.counts[:, None], task.samples, 0).sum(1)
-
-
-def _of_steps_made(schedule, values):
-    """Sum f32[K] of values f32[K, S] over the local steps that each client made."""
-    made = jnp.arange(values.shape[1])[None] < schedule.steps[:, None]
-    return jnp.where(made, values, 0.0).sum(1)

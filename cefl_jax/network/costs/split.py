@@ -11,7 +11,7 @@ from cefl_jax.network.costs.activity import Activity, paid, phase_seconds, round
 from cefl_jax.network.ledger import RoundCost
 from cefl_jax.network.messages import Sizes, Traffic, split_messages
 from cefl_jax.network.schedule import Schedule, simulate
-from cefl_jax.network.step_times import Task, last_steps, members, own_server
+from cefl_jax.network.step_times import Task, last_steps, members, own_server, total_made
 from cefl_jax.network.topology import RoundNetwork, radios
 from cefl_jax.numerics import at_pairs
 from cefl_jax.types import Number
@@ -81,7 +81,7 @@ def client_activity(
     task: Task, schedule: Schedule, round_s: Float32[Array, ""], network: RoundNetwork
 ) -> Activity:
     """Returns what clients do: who finishes waits for the end of a round of so many seconds."""
-    pace, total = schedule.pace, functools.partial(_total, task, schedule)
+    pace, total = schedule.pace, functools.partial(total_made, schedule.steps)
     radio = _at_own_server(task, network.up_bps / network.radio_up_bps)
     delivers_s = jnp.where(schedule.counts, pace.deliver, 0.0)
     present_s = jnp.where(schedule.finished, round_s, schedule.out_s + delivers_s)
@@ -95,20 +95,14 @@ def _server_activities(task, schedule, network, work):
     placed = own_server(task)
     at = jnp.where(schedule.started & (placed >= 0), placed, num_servers)
     nothing = jnp.zeros(num_servers)
-    trained = _total(task, schedule, task.samples) * work.back_train_flop
+    trained = total_made(schedule.steps, task.samples) * work.back_train_flop
     busy_s = nothing.at[at].add(trained, mode="drop") / servers.flop_per_s
     radio = _at_own_server(task, network.down_bps / network.radio_down_bps)
-    sends_s = _total(task, schedule, schedule.pace.receive) * radio
+    sends_s = total_made(schedule.steps, schedule.pace.receive) * radio
     sends_s = nothing.at[at].add(sends_s, mode="drop")
     cluster_at = jnp.where(task.placement < 0, num_servers, task.placement)
     reserved_s = nothing.at[cluster_at].max(schedule.closed_s, mode="drop")
     return Activity(servers, reserved_s, busy_s), Activity(radios(network), sending_s=sends_s)
-
-
-def _total(task, schedule, values):
-    """Sum f32[K] of values [K, S] over the local steps that each client made."""
-    made = jnp.arange(task.samples.shape[1])[None] < schedule.steps[:, None]
-    return jnp.where(made, values, 0).sum(1)
 
 
 def _at_own_server(task, values):
@@ -157,7 +151,7 @@ def simulate_sequential(
     deadline_s: Number | None = None,
     keep: bool = False,
 ) -> Schedule:
-    """Runs the simulated clock of every turn, each as a round of one client.
+    """Runs the simulated clock of clients one after another, each as a round of its own.
 
     Args:
       task: Task of all clients.
@@ -167,14 +161,14 @@ def simulate_sequential(
       deadline_s: not read; clients that come late in a round could not keep one.
       keep: static, as in `simulate`.
     Returns:
-      Schedule of each client's turn, leaves [K, ...], from the beginning of the turn.
+      Schedule of each client, leaves [K, ...], from when it begins.
     """
 
-    def turn(task, network):
+    def one(task, network):
         return simulate(task, network, work, sizes, keep=keep)
 
-    tasks, networks, axes = _in_turns(task, network)
-    return jax.vmap(turn, (0, axes))(tasks, networks)
+    tasks, networks, axes = _by_client(task, network)
+    return jax.vmap(one, (0, axes))(tasks, networks)
 
 
 def sequential_cost(
@@ -186,9 +180,9 @@ def sequential_cost(
     distill_flop: Number,
     num_kinds: int,
 ) -> RoundCost:
-    """Returns what a round of turns cost: as much as all turns together, without any averaging.
+    """Returns what a round of one client after another cost, without any averaging.
 
-    A client, and its server, take part while it is the client's turn.
+    A client, and its server, take part while that client trains.
 
     Args:
       task: Task of all clients.
@@ -200,17 +194,17 @@ def sequential_cost(
       num_kinds: static number of device classes.
     """
 
-    def turn(task, schedule, network):
+    def one(task, schedule, network):
         return split_cost(task, schedule, network, work, sizes, 0.0, num_kinds, averages=False)
 
-    tasks, networks, axes = _in_turns(task, network)
-    costs = jax.vmap(turn, (0, 0, axes))(tasks, schedules, networks)
+    tasks, networks, axes = _by_client(task, network)
+    costs = jax.vmap(one, (0, 0, axes))(tasks, schedules, networks)
     with jax.enable_x64(True):
         return jax.tree.map(lambda x: x.sum(0), costs)
 
 
-def _in_turns(task, network):
-    """Task and RoundNetwork of each turn, and along which axes of the latter the turns lie."""
+def _by_client(task, network):
+    """Task and RoundNetwork of each client, and along which axes of the latter clients lie."""
     one = lambda tree: jax.tree.map(lambda x: x[:, None], tree)  # noqa: E731
     tasks = Task(
         samples=one(task.samples),
