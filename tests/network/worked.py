@@ -1,4 +1,4 @@
-"""A round worked by hand, and what is different when one thing in it is."""
+"""Rounds of split training worked by hand: one, and what is different when one thing in it is."""
 
 import dataclasses
 from typing import NamedTuple
@@ -127,4 +127,90 @@ CASES["the cloud serves"] = Case(
         ("edge_down", "cut_gradient"): 12,
     },
     [47 + 34 + 47 + 31, 2 * 47 + 69 - 7.5, 470, 66 + 6, 820 + 160 + 48, 0],
+)
+
+# C alone would need max(4, 5) + 8 + 5 + 4 + 2 + 16 + 2 = 42 s, and does not start. Cluster 0 sets
+# the pace: up A, then B; down A, both times. Before step two, at 20.5, A alone would need
+# 1 + 1 + .5 + 3 + 2 + 2 s and be done at 30; held up by B it ends the step at 31 and would arrive
+# at 33. B's 640 + 192 bits leave X by 32.3. A takes part for 31 s, and has sent for 3 s.
+CASES["one is too slow to start, one is held up and late"] = Case(
+    {"deadline_s": np.float32(32.5)},
+    {
+        "model_download": 2,
+        "front_forward": 3 + 1,
+        "smashed_upload": 2 + 3,
+        "back_training": 2.5 + 1.5,
+        "gradient_download": 5 + 3,
+        "front_backward": 6 + 2,
+        "model_upload": 1.3,
+        "averaging": 1.5,
+        "distillation": 2,
+    },
+    {
+        ("client_down", "front_half"): 2 * 40,
+        ("client_up", "front_half"): 40,
+        ("client_up", "smashed_data"): 13 + 7 + 10 + 10,
+        ("client_up", "labels"): 8,
+        ("client_down", "cut_gradient"): 10 + 6 + 8 + 8,
+        ("edge_down", "back_half"): 80,
+        ("edge_up", "back_half"): 80,
+        ("edge_up", "smashed_data"): 10 + 10,
+        ("edge_up", "labels"): 4,
+    },
+    [31 + 24 + 6 + 35.8 + 31, 0, 323 + 80 + 60, 8 + 18, 40, 0],
+)
+
+# A leaves at 20.5. Step two is B's: up 1 + 3 -> 24.5, X 2 samples -> 25.5, down 2 + 2 -> 29.5. A's
+# front half arrives at 22.5, B's at 30.5; 640 + 128 + 192 bits from X at 31.
+# A takes part for 22.5 s, computes 9, sends 2 + 2. X idles 31 s, computes 3.5 s, sends 9 s.
+CASES["one leaves, and what it did is kept"] = Case(
+    {"deadline_s": np.float32(40), "keep": True, "stays": [1, 2, 2, 2]},
+    {
+        "model_download": 2,
+        "front_forward": 3 + 1,
+        "smashed_upload": 2 + 3,
+        "back_training": 2.5 + 1,
+        "gradient_download": 5 + 2,
+        "front_backward": 6 + 2,
+        "model_upload": 1.5,
+        "averaging": 2.5,
+        "distillation": 2,
+    },
+    {
+        ("client_down", "front_half"): 2 * 40,
+        ("client_up", "front_half"): 2 * 40,
+        ("client_up", "smashed_data"): 13 + 10 + 10,
+        ("client_up", "labels"): 7,
+        ("client_down", "cut_gradient"): 10 + 8 + 8,
+        ("edge_down", "back_half"): 80,
+        ("edge_up", "back_half"): 80,
+        ("edge_up", "smashed_data"): 13 + 10 + 10,
+        ("edge_up", "labels"): 3 + 4,
+    },
+    [22.5 + 18 + 8 + 35.5 + 31, 0, 310 + 70 + 45, 2 * 8 + 18, 40, 0],
+)
+
+# Before step two A alone would be done at 30 and arrive at 32. With B it would arrive at 33: it
+# delivers what it has at 20.5, and B, which would arrive at 32 with A, goes on. All as above.
+CASES["one is held up, and what it did is kept"] = CASES[
+    "one leaves, and what it did is kept"
+]._replace(changes={"deadline_s": np.float32(32.5), "keep": True})
+
+# Before step two, at 20.5, A alone would be done at 30 and B at 30.5; together they would end it at
+# 31, too late. So nothing counts. All take part until 20.5, X among them, and deliver nothing.
+CASES["a step that would end late is not begun, and the round waits"] = Case(
+    {"deadline_s": np.float32(30.75)},
+    {"waiting": 30.75, "distillation": 2},
+    {
+        ("client_down", "front_half"): 2 * 40,
+        ("client_up", "smashed_data"): 13 + 10,
+        ("client_up", "labels"): 5,
+        ("client_down", "cut_gradient"): 10 + 8,
+        ("edge_down", "back_half"): 80,
+    },
+    [20.5 + 18 + 4 + 20.5 + 12 + 3, 0, 205 + 50 + 35, 18, 32, 0],
+)
+
+CASES["nobody can start"] = Case(
+    {"deadline_s": np.float32(10)}, {"waiting": 10, "distillation": 2}, {}, [0, 0, 0, 0, 32, 0]
 )

@@ -1,4 +1,7 @@
-"""The bill of knowledge transfer: random rounds against the slow reference, and one by hand."""
+"""What an exchange of logits costs: random rounds against the slow reference, and one by hand.
+
+`centralized_cost` is tested with its method, in tests/methods/test_centralized.py.
+"""
 
 import dataclasses
 
@@ -9,7 +12,7 @@ from hypothesis import strategies as st
 
 from cefl_jax.network.costs.cloud import logit_exchange_cost
 from cefl_jax.network.messages import Knowledge, Payload, Sizes
-from cefl_jax.network.schedule import PHASES, simulate
+from cefl_jax.network.schedule import simulate
 from cefl_jax.network.step_times import Task
 from tests.compare import assert_close
 from tests.network import rounds
@@ -24,81 +27,62 @@ WORK = dataclasses.replace(
 )
 
 
-@st.composite
-def cases(draw, leaving=True):
-    """A Task in which every client has a cluster of its own on the cloud or none, and a network."""
-    rng = np.random.default_rng(draw(st.integers(0, 2**32 - 1)))
-    network, task = rounds.make_network(rng, True), rounds.make_task(rng, leaving)
+def make_task(task, there):
+    """The Task in which every client that is there has a cluster of its own on the cloud."""
     count = rounds.CLIENTS
-    there = rng.random(count) < 0.8
-    there[rng.integers(count)] = True
-    task.samples[there, 0] = np.maximum(task.samples[there, 0], 1)
     cluster = np.where(there, np.arange(count), count).astype(np.int32)
     placement = np.where(there, rounds.SERVERS - 1, -1).astype(np.int32)
-    return Task(task.samples, cluster, placement, task.stays, task.uploads), network
+    return task._replace(cluster=cluster, placement=placement)
+
+
+@st.composite
+def cases(draw):
+    """A Task, of at least one client, and a network."""
+    rng = np.random.default_rng(draw(st.integers(0, 2**32 - 1)))
+    network, task = rounds.make_network(rng, True), rounds.make_task(rng, leaving=True)
+    there = rng.random(rounds.CLIENTS) < 0.8
+    there[rng.integers(rounds.CLIENTS)] = True
+    task.samples[there, 0] = np.maximum(task.samples[there, 0], 1)
+    return make_task(task, there), network
 
 
 @quick_jit
 def compute(task, network):
     schedule = simulate(task, network, WORK, SIZES)
-    sent = np.arange(rounds.STEPS)[None] >= schedule.steps[:, None] - task.uploads[:, None]
-    sent &= (np.arange(rounds.STEPS)[None] < schedule.steps[:, None]) & schedule.counts[:, None]
+    step, steps = np.arange(rounds.STEPS)[None], schedule.steps[:, None]
+    sent = (step >= steps - task.uploads[:, None]) & (step < steps) & schedule.counts[:, None]
     flop = SERVER_FLOP * (sent * task.samples).sum()
-    return schedule, logit_exchange_cost(task, schedule, network, WORK, SIZES, flop, rounds.KINDS)
+    return logit_exchange_cost(task, schedule, network, WORK, SIZES, flop, rounds.KINDS)
 
 
 @settings(deadline=None, max_examples=150)
 @given(cases())
-def test_bill_equals_the_reference(case):
-    task, network = case
-    expected = transfer.charge(task, network, WORK, WIDTH, CLASSES, SERVER_FLOP, rounds.KINDS)
-    _, bill = compute(task, network)
-    seconds = [expected.phase_s.get(name, 0.0) for name in PHASES]
-    assert_close(bill.phase_s, seconds, 2e-5, atol=1e-5 * sum(seconds), each=True)
-    assert rounds.messages(bill.link_bytes) == expected.link_bytes
-    assert_close(bill.energy_j, expected.energy_j, 2e-5, each=True)
+def test_logit_exchange_cost_equals_the_reference(case):
+    expected = transfer.charge(*case, WORK, WIDTH, CLASSES, SERVER_FLOP, rounds.KINDS)
+    rounds.assert_same_cost(compute(*case), expected)
 
 
-@settings(deadline=None, max_examples=40)
-@given(cases())
-def test_who_leaves_sends_nothing_and_hears_nothing(case):
-    """Its round costs what it has computed, as long as it has been there."""
-    task, network = case
-    leaves = np.append(task.placement, -1)[task.cluster] >= 0
-    leaves &= task.stays < (task.samples > 0).sum(1)
-    alone = np.where(leaves, task.cluster, rounds.CLIENTS).astype(np.int32)
-    placement = np.where(leaves, task.placement, -1).astype(np.int32)
-    schedule, bill = compute(task._replace(cluster=alone, placement=placement), network)
-    assert not rounds.messages(bill.link_bytes)
-    assert_close(rounds.length(bill.phase_s), np.max(schedule.out_s))
-    assert set(rounds.phases(bill.phase_s)) <= {"front_forward", "front_backward"}
-
-
-def test_a_round_worked_by_hand():
+def test_logit_exchange_cost_of_a_round_worked_by_hand():
     """One client: 2 + 1 samples, of which the last step's is uploaded."""
-    count = rounds.CLIENTS
-    network = jax.tree.map(np.ones_like, rounds.make_network(np.random.default_rng(0), True))
-    kinds = {"clients": np.zeros(count, np.int32), "front": np.int32(1), "cloud": np.int32(2)}
+    count, rng = rounds.CLIENTS, np.random.default_rng(0)
+    network = jax.tree.map(np.ones_like, rounds.make_network(rng, True))
+    rate, watts = np.ones_like(network.up_bps), np.ones(count, np.float32)
     network = network._replace(
-        **{role: getattr(network, role)._replace(kind=kind) for role, kind in kinds.items()}
-    )
-    network = network._replace(
-        up_bps=64 * np.ones_like(network.up_bps),
-        radio_up_bps=128 * np.ones_like(network.up_bps),
-        down_bps=32 * np.ones_like(network.down_bps),
-        radio_down_bps=96 * np.ones_like(network.down_bps),
+        up_bps=64 * rate,
+        radio_up_bps=128 * rate,
+        down_bps=32 * rate,
+        radio_down_bps=96 * rate,
         clients=network.clients._replace(
-            idle_w=np.full(count, 2, np.float32), busy_w=np.full(count, 10, np.float32)
+            idle_w=2 * watts, busy_w=10 * watts, kind=np.zeros(count, np.int32)
         ),
-        cloud=network.cloud._replace(busy_w=np.float32(100)),
+        front=network.front._replace(kind=np.int32(1)),
+        cloud=network.cloud._replace(busy_w=np.float32(100), kind=np.int32(2)),
     )
     samples = np.zeros((count, rounds.STEPS), np.int32)
     samples[0, :2] = 2, 1
     nobody = np.full(count, count, np.int32)
-    cluster, placement = nobody.copy(), np.full(count, -1, np.int32)
-    cluster[0], placement[0] = 0, rounds.SERVERS - 1
-    task = Task(samples, cluster, placement, nobody, np.ones(count, np.int32))
-    _, bill = compute(task, network)
+    task = Task(samples, None, None, nobody, np.ones(count, np.int32))
+    cost = compute(make_task(task, np.arange(count) == 0), network)
     seconds = {
         "front_forward": 4 * 0.3,  # three samples, and one of them again
         "front_backward": 3 * 0.5,
@@ -106,13 +90,11 @@ def test_a_round_worked_by_hand():
         "distillation": 0.7,
         "gradient_download": 8 * 12 / 32,
     }
-    got = rounds.phases(bill.phase_s)
-    assert got.keys() == seconds.keys()
-    assert_close([got[name] for name in seconds], list(seconds.values()), 1e-6)
+    assert_close(rounds.phases(cost.phase_s), seconds, 1e-6)
     up, down = {"smashed_data": 20, "labels": 4, "logits": 12}, {"logits": 12}
     links = {"client_up": up, "edge_up": up, "client_down": down, "edge_down": down}
-    assert rounds.messages(bill.link_bytes) == {
+    assert rounds.messages(cost.link_bytes) == {
         (link, name): size for link, row in links.items() for name, size in row.items()
     }
     client_j = 2 * sum(seconds.values()) + 8 * (1.2 + 1.5) + 4.5 / 2
-    assert_close(bill.energy_j[:3], [client_j, 3.0 / 3, 70.0], 1e-6, each=True)
+    assert_close(cost.energy_j[:3], [client_j, 3.0 / 3, 70.0], 1e-6, each=True)
