@@ -85,12 +85,7 @@ def test_read_idx_refuses_or_reads_right_a_gzip_file_with_any_bit_flipped(tmp_pa
 
 @pytest.mark.parametrize(
     ("name", "words"),
-    [
-        ("pipe", "is a pipe or a device"),
-        ("", "is a folder"),
-        ("absent", "there is no such file"),
-        ("a\nb", "there is no such file"),
-    ],
+    [("pipe", "is a pipe or a device"), ("a\nb", "there is no such file")],
 )
 def test_read_idx_needs_a_regular_file(tmp_path, name, words):
     os.mkfifo(tmp_path / "pipe")

@@ -191,9 +191,7 @@ WRONG = [
     ("clients.0.devise", 1, "clients[0].devise is unknown; did you mean dev"),
     ("edges.0.count", 2, "edges[0].count is unknown"),
     ("cloud", ..., "cloud is missing; add it"),
-    ("clients.1.position_km", ..., "clients[1].position_km is missing"),
     ("edges.1.backhaul_bps", ..., "edges[1].backhaul_bps is missing"),
-    ("front.backhaul_bps", ..., "front.backhaul_bps is missing"),
     ("cloud.device", ..., "cloud.device is missing"),
     ("clients", [], "clients has 0 entries, and needs at least one"),
     ("edges", VALID["front"], "edges={'backhaul_bps': 10000000000.0, 'device': 'edge"),
@@ -202,12 +200,9 @@ WRONG = [
     # Devices.
     ("clients.1.device", "toaster", "clients[1].device='toaster' is unknown; known: "),
     ("front.device", "edge_servr", "front.device='edge_servr' is unknown; did you mean ed"),
-    ("edges.0.device", 3, "edges[0].device=3 is unknown"),
     ("cloud.device", ["phone"], "cloud.device=['phone'] is unknown"),
     ("devices.phone", CAMERA, "devices.phone is a class that exists"),
     ("devices.camera", "fast", "devices.camera is 'fast', and needs to be a map"),
-    ("devices.camera.idle_w", ..., "devices.camera.idle_w is missing"),
-    ("devices.camera.watts", 1, "devices.camera.watts is unknown"),
     ("devices", {"": CAMERA}, "devices.'' needs a name"),
     ("devices", {"a\nb": CAMERA}, r"devices.'a\nb' needs a name that is text in"),
     ("devices", [CAMERA], "devices=[{'bandwidth_hz': 5000000.0, 'busy_w': 3"),
@@ -222,20 +217,16 @@ WRONG = [
     ("front.backhaul_bps", 0, "front.backhaul_bps=0 needs to be from 1e-25 to 1e+25"),
     ("front.backhaul_bps", True, "front.backhaul_bps=True needs to be a number"),
     ("front.backhaul_bps", "1 Gbit", "front.backhaul_bps='1 Gbit' needs to be a number"),
-    ("noise_w_per_hz", None, "noise_w_per_hz=None needs to be a number"),
     ("noise_w_per_hz", float("nan"), "noise_w_per_hz=nan needs to be from"),
-    ("noise_w_per_hz", float("inf"), "noise_w_per_hz=inf needs to be from"),
     ("noise_w_per_hz", 1e-46, "noise_w_per_hz=1e-46 needs to be from"),
     # Positions and counts.
     ("clients.0.position_km", 1, "clients[0].position_km=1 needs to be a pair [x, y]"),
     ("edges.0.position_km", [1, 2, 3], "edges[0].position_km=[1, 2, 3] needs to be a p"),
-    ("front.position_km", {"x": 0, "y": 0}, "front.position_km={'x': 0, 'y': 0} needs"),
     ("front.position_km", [0, "1"], "front.position_km=[0, '1'] needs to be a pair"),
     ("front.position_km", [0, True], "front.position_km=[0, True] needs to be a"),
     ("front.position_km", [0, float("nan")], "front.position_km=[0, nan] needs"),
     ("front.position_km", [0, -1e7], "front.position_km=[0, -10000000.0] needs to be"),
     ("clients.0.count", 2.0, "clients[0].count=2.0 needs to be a whole number"),
-    ("clients.0.count", 0, "clients[0].count=0 needs to be a whole number from 1"),
     ("clients.0.count", True, "clients[0].count=True needs to be a whole number"),
     ("clients.0.count", 10**12, "clients[0].count=1000000000000 needs to be a whole"),
     (
@@ -248,24 +239,20 @@ WRONG = [
     ("edges.1.device", "cloud_accelerator", "client 0 has a link from edges[1] with"),
     ("front.device", "cloud_accelerator", "client 0 has a link from front with the"),
     ("devices.camera.bandwidth_hz", 1e-25, "client 0 has a link"),
-    ("noise_w_per_hz", 1e20, "client 0 has a link to edges[0] with the signal-to-noise"),
     (
         "devices.camera",
         CAMERA | {"bandwidth_hz": 1e25, "transmit_w": 1e16},
         "client 0 has a link to edges[0] with the rate in bit/s",
     ),
     ("links.up_bps.0.2", 5e9, "client 0 has a link to front with the signal-to-noise ratio"),
-    ("links.up_bps.0.2", 1e24, "client 0 has a link to front with the signal-to-noise ratio"),
     ("links.down_bps.2.2", 1e-25, "client 2 has a link from front with the signal-to-noise"),
     # Measured rates.
     ("links", 1e6, "links is 1000000.0, and needs to be a mapping of up_bps"),
-    ("links.down_bps", ..., "links.down_bps is missing"),
     ("links.bps", 1, "links.bps is unknown"),
     ("links.up_bps", LINKS["up_bps"][:2], "links.up_bps has 2 entries, and needs 3"),
     ("links.down_bps.1", [1, 2, 3, 4], "links.down_bps[1] has 4 entries, and needs 3"),
     ("links.down_bps.1", 3, "links.down_bps[1]=3 needs to be a list of 3 entries"),
     ("links.up_bps.2.0", "1e6", "links.up_bps[2][0]='1e6' needs to be a number"),
-    ("links.up_bps.0.1", 0, "links.up_bps[0][1]=0 needs to be from 1e-25"),
 ]
 
 
@@ -283,18 +270,13 @@ def bomb(entry):
     )
 
 
-UNREADABLE = [  # JSON as such: tests/data/test_partition_file.py
+UNREADABLE = [  # JSON as such: tests/test_safe_read.py
     ("empty.json", "", "cannot be read as JSON"),
-    ("double.json", '{"a": 1, "a": 2}', "cannot be read as JSON: the key 'a' is given twice"),
-    ("surrogate.json", '{"a": "\\ud800"}', "has text that is not Unicode, half of a surrogate"),
-    ("key.json", '{"\\udfff": 1}', "has text that is not Unicode, half of a surrogate"),
     ("list.json", "[1, 2]", "the file is [1, 2], and needs to be a mapping"),
     ("empty.yaml", "", "the file is None, and needs to be a mapping of clients, edges"),
     ("half.yaml", "clients: [", "cannot be read as YAML: while parsing"),
     ("two.yaml", "a: 1\n---\nb: 2", "cannot be read as YAML: expected a single document"),
     ("double.yaml", "x:\n  a: 1\n  a: 2", "cannot be read as YAML: a key is given twice in the ma"),
-    ("latin.yaml", b"cloud: \xe4", "is not UTF-8 text at byte 7"),
-    ("zip.yaml", b"PK\x03\x04", "cannot be read as YAML"),
     ("deep.yaml", "[" * 100_000, "is nested too deeply"),
     ("hex.yaml", f"noise: 1\nclients: 0x{'f' * 9000}", "noise is unknown"),
     ("digits.yaml", f"noise: {'9' * 9000}", "cannot be read as YAML: Exceeds the limit"),
@@ -302,10 +284,8 @@ UNREADABLE = [  # JSON as such: tests/data/test_partition_file.py
     ("bomb.yaml", bomb("[{}]") + "clients: *l", "a is unknown"),
     ("merge_bomb.yaml", bomb("{{<<: [{}]}}"), "a is unknown"),
     ("python.yaml", "!!python/object/apply:os.getcwd []", "the file is []"),
-    ("python_name.yaml", "cloud: !!python/name:os.system", "clients is missing"),
     ("list_key.yaml", "[1]: 2", "cannot be read as YAML: the key in line 1 is no text: put it in"),
     ("number_key.yaml", "\n1: 2", "cannot be read as YAML: the key in line 2 is no text: put it"),
-    ("truth_key.yaml", "on: 2", "on is unknown"),
     ("network.py", "clients", "its name needs to end in .json, .yaml or .yml"),
 ]
 
@@ -356,31 +336,17 @@ def test_read_network_reads_aliases_and_a_byte_order_mark(tmp_path):
     assert read(tmp_path, b"\xef\xbb\xbf" + json.dumps(VALID).encode())
 
 
-@pytest.mark.parametrize(
-    ("name", "message"),
-    [
-        ("absent.json", "there is no such file"),
-        ("two\nlines.json", "there is no such file"),
-        ("nul\0.json", "cannot be read"),
-        ("x" * 300 + ".json", "cannot be read"),
-        ("folder.json", "is a folder"),
-        ("pipe.yaml", "is a pipe or a device"),
-    ],
-)
-def test_read_network_needs_a_regular_file(tmp_path, name, message):
-    (tmp_path / "folder.json").mkdir()
+@pytest.mark.parametrize("name", ["two\nlines.json", "pipe.yaml"])
+def test_read_network_needs_a_regular_file(tmp_path, name):
     os.mkfifo(tmp_path / "pipe.yaml")
-    path = str(tmp_path / name)
-    with pytest.raises(ValueError, match=message) as error:
-        read_network(path, 3, 2)
-    shown = path.replace("\0", "?").replace("\n", "?")
-    assert str(error.value).startswith(f"network.path={shown}: {message}")
-
-
-@pytest.mark.parametrize("path", [None, ""])
-def test_read_network_needs_a_name(path):
-    with pytest.raises(ValueError, match=r"network\.path=.*: name the JSON or YAML file"):
-        read_network(path, 3, 2)
+    with pytest.raises(
+        ValueError, match=r"^network\.path=.*: (there is no such|is a pipe)"
+    ) as error:
+        read_network(f"{tmp_path}/{name}", 3, 2)
+    assert str(error.value).isprintable()
+    for nothing in (None, ""):
+        with pytest.raises(ValueError, match=r"network\.path=.*: name the JSON or YAML file"):
+            read_network(nothing, 3, 2)
 
 
 @pytest.mark.parametrize(("limit", "name"), [("MAX_BYTES", "a.json"), ("MAX_YAML_BYTES", "a.yaml")])

@@ -136,23 +136,19 @@ def test_to_arrays_are_read_back_bit_for_bit(tmp_path):
         np.testing.assert_array_equal(rows, read, strict=True)
 
 
-@pytest.mark.parametrize("name", ["absent.npz", "absent.csv", ".", "x" * 300, "a\0b", "a\nb"])
-def test_read_trace_needs_a_file(tmp_path, name):
-    refused = r"^network\.trace=.*(no such file|is a folder|cannot be read)"
-    with pytest.raises(ValueError, match=refused) as caught:
-        read_trace(f"{tmp_path}/{name}", *RUN)
+@pytest.mark.parametrize("name", ["a\nb", "a.csv", "pipe.npz", "pipe.csv", None, ""])
+def test_read_trace_needs_a_regular_file(tmp_path, name):
+    os.mkfifo(tmp_path / "pipe.npz")
+    os.mkfifo(tmp_path / "pipe.csv")
+    path = f"{tmp_path}/{name}" if name else name
+    with pytest.raises(ValueError, match=r"^network\.trace=") as caught:
+        read_trace(path, *RUN)
+    is_pipe = "pipe" in str(name)
+    words = (
+        "is a pipe or a device; " if is_pipe else "there is no such file; record one with run.sav"
+    )
+    assert words in str(caught.value)
     assert str(caught.value).isprintable()
-
-
-@pytest.mark.parametrize("path", [None, ""])
-def test_read_trace_needs_a_name(path):
-    assert "no such file; record one with run.save_trace=True" in refusal(path)
-
-
-@pytest.mark.parametrize("name", ["pipe.npz", "pipe.csv"])
-def test_read_trace_opens_no_pipe(tmp_path, name):
-    os.mkfifo(tmp_path / name)
-    assert refusal(tmp_path / name) == "is a pipe or a device; name a regular file"
 
 
 class Loud:
@@ -168,16 +164,13 @@ WRONG = [
     ({}, "has no arrays; save at least one of shadow_db, edge_load, available"),
     ({"avialable": 1}, f"array 'avialable' is unknown; did you mean available? {KNOWN}"),
     ({"zzz": 1}, f"array 'zzz' is unknown; {KNOWN}"),
-    ({"a\nb": 1}, rf"array 'a\nb' is unknown; {KNOWN}"),
     # Axes.
     ({"available": HERE[0]}, "available has 1 axes, and needs to be [round, client]; save it as"),
-    ({"available": HERE[..., None]}, "available has 3 axes, and needs to be [round, client]; "),
     ({"edge_load": 0.0}, "edge_load has 0 axes, and needs to be [round, edge node]; "),
     (
         {"shadow_db": np.zeros(R)},
         "shadow_db has 1 axes, and needs to be [round, client] or [round,",
     ),
-    ({"shadow_db": np.zeros((R, N, E, 1))}, "shadow_db has 4 axes, and needs "),
     ({"available": np.ones((R, 80))}, "available has 80 clients, and the run has 4; record one of"),
     ({"shadow_db": np.zeros((R, 1, E + 1))}, "shadow_db has 1 clients, and the run has 4; "),
     ({"shadow_db": np.zeros((R, N, E))}, "shadow_db has 2 links a client, and the run has 3; "),
@@ -186,16 +179,13 @@ WRONG = [
         (GOOD | {name: array[: R - 1]}, f"{name} has 2 rounds, and train.rounds=3; record a longer")
         for name, array in GOOD.items()
     ),
-    ({"available": HERE[:0]}, "available has 0 rounds, and train.rounds=3; record a longer one or"),
     # Values.
     (edited("shadow_db", (2, 3, 2), np.nan), "shadow_db[2, 3, 2] is nan, and needs to be a number"),
     (edited("shadow_db", (0, 0, 0), 100.1), "shadow_db[0, 0, 0] is 100.1, and needs to be a numbe"),
-    (edited("edge_load", (1, 1), -np.inf), "edge_load[1, 1] is -inf, and needs to be a number fro"),
     (edited("edge_load", (1, 1), -10.1), "edge_load[1, 1] is -10.1, and needs to be a number from"),
     (edited("edge_load", (1, 1), LOWEST), "edge_load[1, 1] is -9223372036854775808, and needs to"),
     (edited("available", (2, 3), 2), "available[2, 3] is 2, and needs to be 0 or 1; correct the f"),
     (edited("available", (2, 3), 0.5), "available[2, 3] is 0.5, and needs to be 0 or 1; correct"),
-    (edited("available", (2, 3), np.nan), "available[2, 3] is nan, and needs to be 0 or 1; corre"),
     # Types.
     ({"edge_load": np.zeros((R, E), bool)}, "edge_load has values of type 'bool', and needs num"),
     ({"shadow_db": np.zeros((R, N), complex)}, "shadow_db has values of type 'complex128', and ne"),
@@ -228,12 +218,14 @@ def test_read_trace_needs_a_zip_file(tmp_path, data):
         ([("available", npy(HERE))] * 2, "has an array twice; save it once"),
         ([("available", b"")], NO_NPZ),
         ([("available", b"\x93NUMPY")], NO_NPZ),
+        (
+            [("available", b"\x93NUMPY\x02\x00")],
+            "available is not of version 1.0 of the npy format;",
+        ),
         ([("available", header("(3, 4"))], NO_NPZ),
-        ([("available", header("[[[["))], NO_NPZ),
         ([("available", header("(" * 3000))], NO_NPZ),
         ([("available", header((R, N), "'nonsense'"))], NO_NPZ),
         ([("available", header("(3L, 4L)") + bytes(5))], NO_NPZ),
-        ([("available", header((R + 1, N)) + bytes(R * N))], NO_NPZ),
         ([("available", header((2**40, N)) + bytes(R * N))], NO_NPZ),
         ([("available", header((-R, -N)) + bytes(R * N))], "available has -3 rounds"),
         ([("available", header((R, N)) + bytes([1] * 11 + [7]))], "available[2, 3] is 7, and nee"),
@@ -243,12 +235,6 @@ def test_read_trace_believes_no_header(tmp_path, members, message):
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         assert refusal(zipped(tmp_path, *members)).startswith(message)
-
-
-def test_read_trace_refuses_a_name_in_no_alphabet(tmp_path):
-    path = zipped(tmp_path, ("\u00e9", b""))
-    path.write_bytes(path.read_bytes().replace("\u00e9".encode(), b"\xff\xff"))
-    assert refusal(path).startswith(f"{NO_NPZ}'utf-8' codec can't decode")
 
 
 def test_read_trace_unpacks_nothing_of_an_array_that_does_not_fit(tmp_path, monkeypatch):
