@@ -6,10 +6,9 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float32, Int32
 
-from cefl_jax.network import topology
 from cefl_jax.network.messages import Sizes
 from cefl_jax.network.step_times import upload_bits
-from cefl_jax.network.topology import RoundNetwork
+from cefl_jax.network.topology import RoundNetwork, radios
 
 
 class PairCost(NamedTuple):
@@ -134,6 +133,6 @@ def _active_joules(samples, members, node_s, network, work, sizes):
     up_s = sizes.upward_bits(total, messages)[:, None] / network.radio_up_bps  # [K, E]
     down_s = sizes.downward_bits(total, messages)[:, None] / network.radio_down_bps
     client_j = compute_j[:, None] + clients.transmit_w[:, None] * up_s
-    client_j += topology.radio_watts(network)[None] * down_s
+    client_j += radios(network).transmit_w[None] * down_s
     in_clusters = jnp.where(members[..., None], client_j[None], 0.0).sum(1)  # [M, E]
     return in_clusters + node_s * (servers.busy_w - servers.idle_w)[None]

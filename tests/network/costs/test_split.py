@@ -2,13 +2,11 @@
 
 import functools
 
-import jax
 import numpy as np
 import pytest
 
 from cefl_jax.network.costs.activity import phase_seconds
 from cefl_jax.network.costs.split import split_cost
-from cefl_jax.network.ledger import RoundCost
 from cefl_jax.network.messages import count_bytes
 from cefl_jax.network.schedule import simulate
 from cefl_jax.network.step_times import Task
@@ -28,23 +26,17 @@ from tests.network.worked import (
 from tests.quick import quick_jit
 
 
-def cost_of(changes, clients=4, clusters=3):
-    """The RoundCost of the worked round with changes, or of its first clients and clusters only."""
-    first = slice(clients)
-    task = Task(
-        np.int32(SAMPLES[first]),
-        np.minimum(np.int32(CLUSTER[first]), clusters),
-        np.int32(changes.get("placement", [0, 1, -1])[:clusters]),
-        np.int32(changes.get("stays", [2] * 4)[first]),
-        np.int32(UPLOADS[first]),
-    )
+def cost_of(changes):
+    """The RoundCost of the worked round with changes."""
+    placement, stays = changes.get("placement", [0, 1, -1]), changes.get("stays", [2] * 4)
+    task = Task(*map(np.int32, (SAMPLES, CLUSTER, placement, stays, UPLOADS)))
     program = _program(changes.get("keep", False))
-    return program(task, make_network(changes, clients), changes.get("deadline_s"))
+    return program(task, make_network(changes), changes.get("deadline_s"))
 
 
-def make_network(changes, clients):
-    """The network of the worked round, with changes, as its first clients see it."""
-    links = {name: np.float32(getattr(NETWORK, name))[:clients] for name in OF_CLIENTS}
+def make_network(changes):
+    """The network of the worked round, with changes."""
+    links = {name: np.float32(getattr(NETWORK, name)) for name in OF_CLIENTS}
     if "kind" not in changes:  # only to the cloud there is a wire after the radio
         links |= {f"radio_{way}_bps": links[f"{way}_bps"] for way in ("up", "down")}
 
@@ -53,7 +45,7 @@ def make_network(changes, clients):
         return Devices(*map(np.float32, numbers), np.int32(its_kind if kind is None else kind))
 
     return NETWORK._replace(
-        clients=jax.tree.map(lambda leaf: leaf[:clients], devices(NETWORK.clients)),
+        clients=devices(NETWORK.clients),
         servers=devices(NETWORK.servers, changes.get("kind")),
         front=devices(NETWORK.front),
         cloud=devices(NETWORK.cloud),
@@ -83,14 +75,6 @@ def test_split_cost_of_a_round_worked_by_hand(name):
     assert_close(rounds.phases(cost.phase_s), case.phase_s, 2e-6)
     assert rounds.messages(cost.link_bytes) == case.link_bytes
     assert_close(cost.energy_j, case.energy_j, 1e-6, each=True)
-
-
-@pytest.mark.parametrize("changes", [{}, {"deadline_s": np.float32(40)}])
-def test_split_cost_of_clients_and_clusters_that_take_no_part_is_nothing(changes):
-    """The worked round without client D and the cluster that did not form."""
-    with_them, without = cost_of(changes), cost_of(changes, clients=3, clusters=2)
-    for field in RoundCost._fields:
-        np.testing.assert_array_equal(getattr(with_them, field), getattr(without, field), field)
 
 
 def test_phase_seconds_and_count_bytes_refuse_unknown_names():

@@ -10,9 +10,9 @@ import pytest
 
 from cefl_jax.network.sources import presets
 from cefl_jax.network.sources.assembly import CLASSES
-from cefl_jax.network.topology import Network
 from cefl_jax.specs import NetworkSpec
 from tests.compare import assert_close
+from tests.network.sources.test_network_file import check_network, rates
 from tests.oracles import network as oracle
 
 NUM_CLIENTS, NUM_EDGES = 300, 5
@@ -32,11 +32,6 @@ def make(preset, seed=0, num_clients=NUM_CLIENTS, num_edges=NUM_EDGES):
     return presets.make_network(NetworkSpec(preset, num_edges=num_edges), num_clients, seed)
 
 
-def rates(network, direction):
-    snr = getattr(network, f"{direction}_snr").astype(np.float64)
-    return network.bandwidth_hz[:, None] * np.log2(1 + snr)
-
-
 def class_names(network, names, role):
     return [names[kind] for kind in np.atleast_1d(getattr(network, role).kind)]
 
@@ -45,28 +40,14 @@ def class_names(network, names, role):
 @pytest.mark.parametrize(("num_clients", "num_edges"), [(NUM_CLIENTS, NUM_EDGES), (1, 1)])
 def test_make_network_has_shapes_and_devices_and_links_that_work(preset, num_clients, num_edges):
     network, names = make(preset, num_clients=num_clients, num_edges=num_edges)
-    links = num_clients, num_edges + 1
-    shapes = Network(
-        *((num_clients,), (num_edges,), (), ()),
-        *((num_clients, 2), (num_edges, 2), (2,), (num_clients,), links, links, links[1:]),
-    )
+    check_network(network, names, num_clients, num_edges)
     assert len({*names}) == len(names)
-    for field, leaf in network._asdict().items():
-        for array in () if leaf is None else jax.tree.leaves(leaf):
-            assert type(array) is np.ndarray
-            assert array.shape == getattr(shapes, field)
-            assert np.isfinite(array).all()
-    for name in ("bandwidth_hz", "up_snr", "down_snr", "backhaul_bps"):
-        assert getattr(network, name).dtype == np.float32
-        assert (getattr(network, name) > 0).all()
-    for role in ROLES:
-        flop_per_s, idle_w, busy_w, transmit_w, kind = getattr(network, role)
-        assert (flop_per_s > 0).all()
-        assert (idle_w >= 0).all()
-        assert (busy_w > idle_w).all()
-        assert ((transmit_w > 0) == (role != "cloud")).all()
-        assert kind.dtype == np.int32
-        assert ((kind >= 0) & (kind < len(names))).all()
+    assert all(type(leaf) is np.ndarray for leaf in jax.tree.leaves(network))
+    for role, sides in (("clients", (num_clients,)), ("edges", (num_edges,)), ("front", ())):
+        devices = getattr(network, role)
+        assert {leaf.shape for leaf in devices} == {sides}
+        assert (devices.busy_w > devices.idle_w).all()
+        assert (devices.transmit_w > 0).all()
 
 
 @pytest.mark.parametrize(
