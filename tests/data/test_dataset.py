@@ -143,6 +143,7 @@ WRONG = [
         r"\[12, 3, 32, 32\], which looks like channels fi",
     ),
     (PIXELS, images(13, 64, 64), "which looks like channels first"),
+    (PIXELS, images(3, 8, 8), "which looks like channels first"),
     (
         PIXELS,
         images(4, 5),
