@@ -1,7 +1,6 @@
 """Random rounds of one shape, run by the library and by the reference."""
 
 import functools
-import math
 from typing import NamedTuple
 
 import numpy as np
@@ -14,6 +13,7 @@ from cefl_jax.network.messages import LINKS, MESSAGES, Payload, Sizes
 from cefl_jax.network.schedule import PHASES, simulate
 from cefl_jax.network.step_times import Task
 from cefl_jax.network.topology import Devices, RoundNetwork
+from tests.compare import assert_close
 from tests.oracles import round_bill, round_course
 from tests.quick import quick_jit
 
@@ -144,6 +144,9 @@ def messages(link_bytes):
     }
 
 
-def length(phase_s):
-    """Seconds of a round, summed as exactly as floats can."""
-    return math.fsum(np.asarray(phase_s, np.float64))
+def assert_same_cost(cost, expected):
+    """A RoundCost of the library against phase_s, link_bytes and energy_j of a reference."""
+    seconds = [expected.phase_s.get(name, 0.0) for name in PHASES]
+    assert_close(cost.phase_s, seconds, 2e-5, atol=1e-5 * sum(seconds), each=True)
+    assert messages(cost.link_bytes) == {k: n for k, n in expected.link_bytes.items() if n}
+    assert_close(cost.energy_j, expected.energy_j, 2e-5, each=True)

@@ -1,16 +1,55 @@
-"""What a round costs in which features and logits travel, and no model."""
+"""What a round costs that brings examples, or features and logits, to the cloud, and no model."""
 
 from typing import Any
 
 import jax.numpy as jnp
+from jaxtyping import Array, Float32, Int32
 
 from cefl_jax.network.costs.activity import Activity, paid, phase_seconds, round_cost
 from cefl_jax.network.ledger import RoundCost
 from cefl_jax.network.messages import Sent, Sizes
 from cefl_jax.network.schedule import Schedule
-from cefl_jax.network.step_times import Task, last_steps
+from cefl_jax.network.step_times import Task, last_steps, total_made
 from cefl_jax.network.topology import RoundNetwork
 from cefl_jax.types import Number
+
+
+def centralized_cost(
+    counts: Int32[Array, "K"],
+    network: RoundNetwork,
+    example_bytes: int,
+    label_bytes: int,
+    flop: Float32[Array, ""],
+    num_kinds: int,
+) -> RoundCost:
+    """Returns what a round cost in which clients upload examples, and then the cloud trains.
+
+    All clients upload at once, each over its own way to the cloud; the round waits for the slowest
+    one. A client takes part until its examples are there; the cloud draws busy watts in training.
+
+    Args:
+      counts: i32[K] examples that each client uploads, 0 for none.
+      network: RoundNetwork with the cloud as the last server.
+      example_bytes: static, of an example without its label.
+      label_bytes: static.
+      flop: f32[] FLOPs of training.
+      num_kinds: static number of device classes.
+    """
+    bits = counts.astype(jnp.float32) * (8.0 * (example_bytes + label_bytes))
+    upload_s, radio_s = bits / network.up_bps[:, -1], bits / network.radio_up_bps[:, -1]
+    train_s = flop / network.cloud.flop_per_s
+    activities = (
+        Activity(network.clients, upload_s, sending_s=radio_s),
+        paid(network.cloud, train_s),
+    )
+    count = counts.sum()
+    sent = {"examples": [(count, example_bytes)], "labels": [(count, label_bytes)]}
+    return round_cost(
+        phase_seconds(examples_upload=upload_s.max(), back_training=train_s),
+        activities,
+        {"client_up": sent, "edge_up": sent},
+        num_kinds,
+    )
 
 
 def logit_exchange_cost(
@@ -48,13 +87,14 @@ def logit_exchange_cost(
     knowledge = sizes.knowledge
     if knowledge is None:
         raise ValueError("Sizes without a Knowledge: features and logits have no known bytes")
-    uploaded = _count_uploaded(task, schedule)  # i32[K]
+    sent_on = last_steps(schedule.steps, task.uploads, task.samples.shape[1])
+    sent_on &= schedule.counts[:, None]
+    uploaded = jnp.where(sent_on, task.samples, 0).sum(1)  # samples, i32[K]
     bits = 8.0 * uploaded
     send_s = bits * sum(knowledge) / network.up_bps[:, -1]
     receive_s = bits * knowledge.logits / network.down_bps[:, -1]
-    forward_s, backward_s = (
-        _of_steps_made(schedule, x) for x in (schedule.pace.forward, schedule.pace.backward)
-    )
+    pace = schedule.pace
+    forward_s, backward_s = (total_made(schedule.steps, x) for x in (pace.forward, pace.backward))
     forward_s += uploaded * work.front_forward_flop / network.clients.flop_per_s
     way_s = jnp.stack([forward_s, backward_s, send_s])  # [3, K]
     server_s = server_flop / network.cloud.flop_per_s
@@ -85,15 +125,3 @@ def logit_exchange_cost(
     down = {"logits": logits}
     sent: Sent = {"client_up": up, "edge_up": up, "client_down": down, "edge_down": down}
     return round_cost(phase_s, activities, sent, num_kinds)
-
-
-def _count_uploaded(task, schedule):
-    """Samples that each client uploads, i32[K]."""
-    sent = last_steps(schedule.steps, task.uploads, task.samples.shape[1])
-    return jnp.where(sent & schedule.counts[:, None], task.samples, 0).sum(1)
-
-
-def _of_steps_made(schedule, values):
-    """Sum f32[K] of values f32[K, S] over the local steps that each client made."""
-    made = jnp.arange(values.shape[1])[None] < schedule.steps[:, None]
-    return jnp.where(made, values, 0.0).sum(1)

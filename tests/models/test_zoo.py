@@ -1,6 +1,5 @@
-"""The dense product with its own gradient, against JAX's derivative of a matrix product."""
+"""The product of dense layers with its own gradient, against JAX's derivative of one."""
 
-import flax.linen as nn
 import jax
 import numpy as np
 import pytest
@@ -18,7 +17,7 @@ def drawn(batch, inputs, outputs, num_clients=3):
 
 @pytest.mark.parametrize("sizes", [(4, 7, 5), (1, 6, 3), (5, 1, 1)], ids=str)
 @pytest.mark.parametrize("shared", [False, True])
-def test_value_and_gradients_are_those_of_a_matrix_product(sizes, shared):
+def test_dot_general_and_its_gradients_are_those_of_a_matrix_product(sizes, shared):
     """Every client with a kernel of its own, or all with the first one's."""
     x, kernels, grads = drawn(*sizes)
     kernel, axis = (kernels[0], None) if shared else (kernels, 0)
@@ -32,11 +31,3 @@ def test_value_and_gradients_are_those_of_a_matrix_product(sizes, shared):
     for values, correct in zip(got, wanted, strict=True):
         assert np.any(correct)
         np.testing.assert_array_equal(values, correct)
-
-
-def test_a_dense_layer_takes_it_for_its_product():
-    (x, *_), (kernel, *_), _ = drawn(4, 7, 5)
-    params = {"params": {"kernel": kernel, "bias": np.arange(5, dtype=np.float32)}}
-    layers = [nn.Dense(5), nn.Dense(5, dot_general=dot_general)]
-    plain, ours = quick_jit(lambda: [layer.apply(params, x) for layer in layers])()
-    np.testing.assert_array_equal(ours, plain)
