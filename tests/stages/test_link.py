@@ -111,19 +111,17 @@ def test_make_link_of_default_settings_leaves_every_bit():
 
 
 @pytest.mark.parametrize(
-    ("rules", "up", "down"),
+    ("smashed", "gradient", "up", "down"),
     [
-        (("none", "bf16", 0.1), (800, 0), (400, 0)),
-        (("int8", "topk", 0.07), (200, 4), (14 * 5, 0)),  # a scale; indices of a byte
+        ("none", "bf16", (800, 0), (400, 0)),
+        ("int8", "topk", (200, 4), (14 * 5, 0)),  # a scale; indices of a byte
     ],
 )
-def test_measure_is_of_the_messages_of_200_values(rules, up, down):
-    setup = world.make_setup()
-    sizes = make_link(CompressionSpec(*rules), PrivacySpec()).measure(
-        setup.model, setup.planner.work
-    )
-    front, back = setup.planner.work.front_bytes, setup.planner.work.back_bytes
-    assert sizes == Sizes(up, down, 4, front, back)
+def test_sizes_are_those_of_the_messages_of_200_values(smashed, gradient, up, down):
+    compression = {"smashed": smashed, "gradient": gradient, "topk_share": 0.07}
+    changes = {f"cefl.compression.{name}": value for name, value in compression.items()}
+    planner = world.make_setup(changes).planner
+    assert planner.sizes == Sizes(up, down, 4, planner.work.front_bytes, planner.work.back_bytes)
 
 
 @functools.cache
