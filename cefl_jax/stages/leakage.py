@@ -13,7 +13,7 @@ from cefl_jax.types import AnyArray, Number
 def distance_correlation(
     x: Float[AnyArray, "n *of_x"], y: Float[AnyArray, "n *of_y"]
 ) -> Float32[Array, ""]:
-    """Sample distance correlation of paired observations.
+    """Computes the sample distance correlation of paired observations.
 
     Between 0 and 1; 1 when one is a shifted, scaled and rotated copy of the other, and for any two
     pairs. 0 when all x or all y are equal, and for n = 1. This is the correlation itself, not its
@@ -38,7 +38,7 @@ def distance_correlation(
 def add_noise(
     key: PRNGKeyArray, features: Float32[AnyArray, "*B"], std: Number
 ) -> Float32[AnyArray, "*B"]:
-    """Features with independent Gaussian noise added to every value.
+    """Adds independent Gaussian noise to every value of the features.
 
     Args:
       key: of the noise.
@@ -61,7 +61,7 @@ def measure_leakage(
     codec: Codec,
     key: PRNGKeyArray,
 ) -> Float32[Array, ""]:
-    """Distance correlation between images and what a client would send for them.
+    """Measures the distance correlation between images and what a client would send for them.
 
     Args:
       front: from params and images to cut-layer features f32[n, ...].
@@ -84,7 +84,7 @@ def measure_leakage(
 
 
 def _centred_distances(x):
-    """Doubly centred Euclidean distances f32[n, n] in units of the spread of x."""
+    """Computes doubly centred Euclidean distances f32[n, n] in units of the spread of x."""
     x = x.reshape(x.shape[0], -1)
     spread = jnp.abs(x - x[:1]).max()
     unit = jnp.where(spread < jnp.finfo(jnp.float32).tiny, 0.0, 1.0 / spread)
