@@ -599,7 +599,7 @@ def test_a_run_with_everything_on(recorded):
 
 @pytest.mark.slow
 def test_a_recorded_network_is_replayed(recorded, tmp_path):
-    """As a person does it; test_replay_trace.py looks at every bit of the state."""
+    """As a person does it; test_devices.py looks at every bit of the state."""
     original, network = recorded
     conduct(
         f"--config.network.path={network}",

@@ -13,7 +13,7 @@ from cefl_jax.network.schedule import PHASES, simulate
 from cefl_jax.network.step_times import Task
 from tests.compare import assert_close
 from tests.network import rounds
-from tests.oracles import transfer
+from tests.oracles import logit_cost
 from tests.quick import quick_jit
 
 WIDTH, CLASSES, SERVER_FLOP = 5, 3, 0.7
@@ -51,7 +51,7 @@ def compute(task, network):
 @given(cases())
 def test_bill_equals_the_reference(case):
     task, network = case
-    expected = transfer.charge(task, network, WORK, WIDTH, CLASSES, SERVER_FLOP, rounds.KINDS)
+    expected = logit_cost.cost(task, network, WORK, WIDTH, CLASSES, SERVER_FLOP, rounds.KINDS)
     _, bill = compute(task, network)
     seconds = [expected.phase_s.get(name, 0.0) for name in PHASES]
     assert_close(bill.phase_s, seconds, 2e-5, atol=1e-5 * sum(seconds), each=True)

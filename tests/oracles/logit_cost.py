@@ -1,16 +1,10 @@
-"""What a round of knowledge transfer costs in float64 and whole bytes, client by client."""
+"""What a round of FedGKT costs in float64 and whole bytes, client by client."""
 
 from typing import NamedTuple
 
+from tests.oracles.split_cost import Cost
+
 NUMBER = 4  # bytes of an f32, and of the i32 label
-
-
-class Cost(NamedTuple):
-    """What a round cost."""
-
-    phase_s: dict  # {phase: seconds}
-    link_bytes: dict  # {(link, message): bytes}
-    energy_j: list  # of each device class
 
 
 class Way(NamedTuple):
@@ -24,7 +18,7 @@ class Way(NamedTuple):
     finishes: bool
 
 
-def charge(task, network, work, width, num_classes, server_flop_per_sample, num_kinds):
+def cost(task, network, work, width, num_classes, server_flop_per_sample, num_kinds):
     """The Cost of a step_times.Task in which client k is cluster k, or has no place at all.
 
     `width` numbers are the features of a sample; the cloud is the last server.
@@ -46,11 +40,11 @@ def charge(task, network, work, width, num_classes, server_flop_per_sample, num_
     }
     energy_j = [0.0] * num_kinds
     for k, way in ways.items():
-        _, idle_w, busy_w, radiates_w, kind = (float(leaf[k]) for leaf in network.clients)
+        _, idle_w, busy_w, transmit_w, kind = (float(leaf[k]) for leaf in network.clients)
         computes_s = way.forward_s + way.backward_s
         waits_s = (sum(phase_s.values()) if way.finishes else computes_s) - computes_s
         by_radio_s = way.send_s * _share(network.up_bps, network.radio_up_bps, k)
-        energy_j[int(kind)] += idle_w * waits_s + busy_w * computes_s + radiates_w * by_radio_s
+        energy_j[int(kind)] += idle_w * waits_s + busy_w * computes_s + transmit_w * by_radio_s
         by_radio_s = way.receive_s * _share(network.down_bps, network.radio_down_bps, k)
         energy_j[int(network.front.kind)] += float(network.front.transmit_w) * by_radio_s
     energy_j[int(network.cloud.kind)] += float(network.cloud.busy_w) * cloud_s
