@@ -105,7 +105,7 @@ def play(changes, count, present=None, sizes=None, **hparams):
       sizes: of the clients, where not the usual ones.
       **hparams: that differ from the settings.
     """
-    return _compile(tuple(changes.items()), present, sizes).rounds(count, **hparams)
+    return _compile(tuple(sorted(changes.items())), present, sizes).rounds(count, **hparams)
 
 
 @functools.cache

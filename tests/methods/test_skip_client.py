@@ -216,9 +216,10 @@ def test_a_step_too_large_for_the_front_half_ends_a_client_after_it():
 
 def test_a_back_half_that_is_not_finite_takes_its_whole_cluster_out():
     run, plan = compiled("cefl"), healthy("cefl").decision.plan
-    cluster = plan.clients[plan.cluster == 1].tolist()
-    # Not its first one, which is also computed in a slot past the cluster before it.
-    data = broken_data(run.setup, run.setup.partition[cluster[1]], pixel=HIGH)
+    cluster = plan.clients[plan.cluster == 2].tolist()
+    # In the last step, after which no client notices. Not the first client, which is also computed
+    # in a slot past the cluster before it.
+    data = broken_data(run.setup, [seen_in("cefl", cluster[1], 2)], pixel=HIGH)
     got, expected = run.play(data=data), run.play(gone=cluster)
     assert_same_bits(got.after, expected.after)
     assert got.metrics.train_loss == expected.metrics.train_loss
