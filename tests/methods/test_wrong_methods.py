@@ -126,6 +126,25 @@ def test_what_is_no_method_and_no_rule_is_named(monkeypatch, make, words):
 
 
 @pytest.mark.parametrize(
+    ("settings", "line"),
+    [
+        (
+            {"method.name": "hierfavg", "hierfavg.edge_rounds": 20_000},
+            "hierfavg.edge_rounds=20000: with train.local_steps=10 a client makes 200000 local .*; "
+            "lower one of",
+        ),
+        (
+            {"method.name": "fednova", "train.optimizer.name": "adam"},
+            "train.optimizer.name='adam': fednova .*; set it to 'sgd'",
+        ),
+    ],
+)
+def test_make_spec_refuses_settings_that_a_method_cannot_run(settings, line):
+    with pytest.raises(config.SettingError, match=f"^{line}"):
+        config.make_spec(settings)
+
+
+@pytest.mark.parametrize(
     ("rule", "words"),
     [
         (lambda clients: jnp.zeros(6, jnp.int32), "returns int32 of shape (6,)"),
