@@ -484,7 +484,7 @@ def test_main_with_everything_on(recorded):
 
 @pytest.mark.slow
 def test_main_replays_a_recorded_network(recorded, tmp_path):
-    """As a person does it; test_replay_trace.py looks at every bit of the state."""
+    """As a person does it; test_devices.py looks at every bit of the state."""
     original, network = recorded
     conduct(
         f"--config.network.path={network}",

@@ -16,7 +16,7 @@ from cefl_jax.network.schedule import simulate
 from cefl_jax.network.step_times import Task
 from tests.compare import assert_close
 from tests.network import rounds
-from tests.oracles import transfer
+from tests.oracles import logit_cost
 from tests.quick import quick_jit
 
 WIDTH, CLASSES, SERVER_FLOP = 5, 3, 0.7
@@ -58,7 +58,7 @@ def compute(task, network):
 @settings(deadline=None, max_examples=150)
 @given(cases())
 def test_logit_exchange_cost_equals_the_reference(case):
-    expected = transfer.charge(*case, WORK, WIDTH, CLASSES, SERVER_FLOP, rounds.KINDS)
+    expected = logit_cost.cost(*case, WORK, WIDTH, CLASSES, SERVER_FLOP, rounds.KINDS)
     rounds.assert_same_cost(compute(*case), expected)
 
 

@@ -11,7 +11,7 @@ from cefl_jax.network.messages import Payload, Sizes
 from cefl_jax.network.schedule import Schedule
 from cefl_jax.network.step_times import Task
 from tests.network import rounds
-from tests.oracles import edge_rounds
+from tests.oracles import hierarchical_cost
 from tests.quick import quick_jit
 
 EDGE_ROUNDS, MOST = 3, 2  # steps of an edge round
@@ -49,7 +49,7 @@ def cases(draw):
     steps = np.minimum(stays, planned)
     schedule = present, np.int32(steps), present & (steps == planned)
     clients = [
-        edge_rounds.Client(
+        hierarchical_cost.Client(
             k, samples[k, : planned[k]].reshape(EDGE_ROUNDS, -1).tolist(), int(stays[k])
         )
         for k in np.flatnonzero(present)
@@ -71,7 +71,7 @@ def cost_of(task, schedule, network):
 @given(cases())
 def test_hierarchical_cost_equals_the_slow_reading(case):
     params = rounds.WORK.front_params
-    expected = edge_rounds.cost(
+    expected = hierarchical_cost.cost(
         case.clients, case.network, FLOPS, params, EDGE_ROUNDS, rounds.KINDS
     )
     assume(expected.margin > rounds.TOO_CLOSE)

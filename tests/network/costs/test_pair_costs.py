@@ -9,7 +9,7 @@ from cefl_jax.network.costs.pair_costs import PairCost
 from tests.compare import assert_close
 from tests.network import rounds
 from tests.network.rounds import CLIENTS, CLUSTERS, SERVERS, SIZES, WORK
-from tests.oracles import round_bill
+from tests.oracles import split_cost
 
 
 @settings(deadline=None, max_examples=60)
@@ -22,7 +22,7 @@ def test_pair_costs_equal_the_reference(case):
         members = np.flatnonzero(case.task.cluster == m).tolist()
         for e in range(SERVERS) if members else ():
             pair = members, samples, case.task.uploads, e, case.network, WORK, SIZES
-            expected[:, m, e] = round_bill.pair_cost(*pair)
+            expected[:, m, e] = split_cost.pair_cost(*pair)
     for field, values in zip(PairCost._fields, expected, strict=True):
         assert_close(getattr(pairs, field), values, each=True, err_msg=field)
 
@@ -35,7 +35,7 @@ def test_client_seconds_are_those_of_a_cluster_of_its_own(case):
     for k in range(CLIENTS):
         for e in range(SERVERS):
             uploads = case.task.uploads
-            pair = round_bill.pair_cost([k], samples, uploads, e, case.network, WORK, SIZES)
+            pair = split_cost.pair_cost([k], samples, uploads, e, case.network, WORK, SIZES)
             back_s = 16 * SIZES.back / float(case.network.backhaul_bps[e])
             assert_close(client_s[k, e], pair.clients_s)
             served_s = pair.node_s + pair.backhaul_s

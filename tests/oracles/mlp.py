@@ -1,10 +1,9 @@
-"""Dense layers, their gradients by hand, losses and SGD in float64 NumPy.
+"""Multilayer perceptrons, their gradients by hand, losses and SGD, in float64 NumPy.
 
 A network is a list of layers (W [in, out], b [out]) with a ReLU between layers. `relu_last` says
-whether one follows the last layer too: after a front half, which goes on, it does.
+whether one follows the last layer too: at the cut of a split model it does.
 """
 
-import itertools
 from typing import NamedTuple
 
 import numpy as np
@@ -17,6 +16,12 @@ class Sgd(NamedTuple):
     momentum: float = 0.0
     weight_decay: float = 0.0
     clip_norm: float | None = None
+
+
+def features_of(images, mean, std):
+    """[n, pixels] of images in bytes, normalised and flattened row by row."""
+    x = (np.asarray(images, np.float64) / 255 - np.asarray(mean)) / np.asarray(std)
+    return x.reshape(len(x), -1)
 
 
 def forward(layers, x, relu_last=False):
@@ -52,25 +57,16 @@ def cross_entropy(logits, labels):
     return -(hot * log_p).sum(1), np.exp(log_p) - hot
 
 
-def soft_divergence(teacher, student, temperature):
-    """T^2 KL(teacher_T || student_T) of each sample [n], and its gradient by the student."""
-    log_p = log_softmax(teacher / temperature)
-    log_q = log_softmax(student / temperature)
-    loss = temperature**2 * (np.exp(log_p) * (log_p - log_q)).sum(1)
-    return loss, temperature * (np.exp(log_q) - np.exp(log_p))
-
-
-def taught_loss(teacher, student, labels, weight, temperature):
-    """(1 - weight) CE + weight T^2 KL, mean over the samples, and its gradient by the student."""
-    hard, d_hard = cross_entropy(student, labels)
-    soft, d_soft = soft_divergence(teacher, student, temperature)
-    loss = (1 - weight) * hard + weight * soft
-    return loss.mean(), ((1 - weight) * d_hard + weight * d_soft) / len(labels)
+def divergence(teacher, student, temperature):
+    """KL(teacher_T || student_T) of each sample [n], and its gradient by the student's logits."""
+    log_p, log_q = log_softmax(teacher / temperature), log_softmax(student / temperature)
+    loss = (np.exp(log_p) * (log_p - log_q)).sum(1)
+    return loss, (np.exp(log_q) - np.exp(log_p)) / temperature
 
 
 def zeros_like(layers):
     """A network of zeros: the optimizer's buffer at its restart."""
-    return [(np.zeros_like(w), np.zeros_like(b)) for w, b in layers]
+    return each(np.zeros_like, layers)
 
 
 def each(function, *networks):
@@ -79,6 +75,12 @@ def each(function, *networks):
         tuple(function(*arrays) for arrays in zip(*layers, strict=True))
         for layers in zip(*networks, strict=True)
     ]
+
+
+def weighted_mean(networks, weights):
+    """Average of networks; the weights need not sum to one, but one of them must be positive."""
+    total = float(sum(weights))
+    return each(lambda *a: sum(w / total * x for w, x in zip(weights, a, strict=True)), *networks)
 
 
 def sgd_step(layers, buffer, grads, sgd):
@@ -92,15 +94,27 @@ def sgd_step(layers, buffer, grads, sgd):
     return each(lambda p, m: p - sgd.learning_rate * m, layers, buffer), buffer
 
 
-def weighted_mean(networks, weights):
-    """Average of networks; the weights need not sum to one, but one of them must be positive."""
-    total = float(sum(weights))
-    return each(lambda *a: sum(w / total * x for w, x in zip(weights, a, strict=True)), *networks)
+def train(layers, batches, sgd, buffer=None, gradient=None, correction=None):
+    """Local SGD on cross-entropy: a step for each batch (x, labels).
 
-
-def drawn_network(*widths, seed=0):
-    """Layers whose biases keep most units alive, so that no gradient is trivially zero."""
-    rng = np.random.default_rng(seed)
-    return [
-        (rng.normal(size=(i, o)), rng.uniform(0.1, 0.5, o)) for i, o in itertools.pairwise(widths)
-    ]
+    Args:
+      layers: the network to start from.
+      batches: list of (x [n, pixels], labels [n]).
+      sgd: Sgd.
+      buffer: of momentum; None: the optimizer starts anew.
+      gradient: from (gradients, network) to what the optimizer takes; None: gradients.
+      correction: a network; a step moves by the learning rate times it, besides.
+    Returns:
+      The network, the buffer, and the losses of all samples, each before its step.
+    """
+    buffer, losses = zeros_like(layers) if buffer is None else buffer, []
+    for x, labels in batches:
+        trace = forward(layers, x)
+        loss, d_logits = cross_entropy(trace[-1], labels)
+        grads, _ = backward(layers, trace, d_logits / len(labels))
+        grads = grads if gradient is None else gradient(grads, layers)
+        layers, buffer = sgd_step(layers, buffer, grads, sgd)
+        if correction is not None:
+            layers = each(lambda w, c: w - sgd.learning_rate * c, layers, correction)
+        losses += loss.tolist()
+    return layers, buffer, losses
