@@ -114,11 +114,9 @@ def make_model(
         )
     least = zoo.MODELS[spec.name].least_side
     if least and (len(sample_shape) == 1 or min(sample_shape[:2]) < least):
-        found = "x".join(map(str, sample_shape[:2]))
+        size, is_row = "x".join(map(str, sample_shape[:2])), len(sample_shape) == 1
         found = (
-            f"those of the data are {found}"
-            if len(sample_shape) > 1
-            else (f"the data are rows of {found} numbers")
+            f"the data are rows of {size} numbers" if is_row else f"those of the data are {size}"
         )
         raise ValueError(
             f"model.name={spec.name!r} needs images of at least {least}x{least}, and {found}; "

@@ -167,6 +167,19 @@ def test_make_model_refuses_in_one_line(spec, side, says):
     assert "\n" not in str(caught.value)
 
 
+def test_make_model_refuses_a_cloud_model_that_is_not_deeper(monkeypatch):
+    """Which none of the models has; but a config file may add one."""
+    tall = zoo.Architecture(
+        lambda num_classes, _: (*[zoo.Dense(3) for _ in range(5)], zoo.Dense(9)), None
+    )
+    monkeypatch.setitem(zoo.MODELS, "tall", tall)
+    assert len(make_model(ModelSpec("tall", 3), (4,), 9).cloud_blocks) == 4
+    with pytest.raises(
+        ValueError, match=r"^model\.cloud='deep' has 4 layers, not more than .* 4; "
+    ):
+        make_model(ModelSpec("tall", 2), (4,), 9)
+
+
 @pytest.mark.parametrize("platform", ["cpu", pytest.param("gpu", marks=pytest.mark.slow)])
 @pytest.mark.parametrize("name", ["mlp", pytest.param("lenet5", marks=pytest.mark.slow), "cnn"])
 def test_make_model_of_bfloat16_computes_alike_and_leaves_float32(name, platform):
