@@ -291,6 +291,22 @@ def test_append_metrics_writes_null_for_what_is_not_finite(tmp_path, value):
     assert scalars_of(tmp_path) == {("test/accuracy", 1): 0.25}
 
 
+def test_append_metrics_names_the_events_that_a_full_disk_has_no_room_for(tmp_path, monkeypatch):
+    from tensorboardX.event_file_writer import EventsWriter
+
+    def flush(self, real=EventsWriter.flush):
+        monkeypatch.setattr(EventsWriter, "flush", real)
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(EventsWriter, "flush", flush)
+    with (
+        pytest.raises(OSError, match=r"No space left on device: .*events\.out"),
+        open_workdir(tmp_path) as workdir,
+    ):
+        workdir.append_metrics({"round": 1})
+    assert status_of(tmp_path)["state"] == "failed"
+
+
 def test_append_metrics_refuses_what_is_no_record(tmp_path):
     workdir = open_workdir(tmp_path)
     with pytest.raises(ValueError, match=r"metric test/accuracy is a float32; convert"):
