@@ -26,6 +26,7 @@ from cefl_jax.runtime import cpu
 from cefl_jax.runtime.summary import METRIC_KEYS
 from cefl_jax.runtime.workdir import LOCK
 from tests.quick import OPTIONS
+from tests.runtime.examples import timeless_records as metrics
 
 ROOT = pathlib.Path(__file__).parents[1]
 QUICKSTART = f"--config={ROOT / 'configs' / 'quickstart.py'}"
@@ -387,12 +388,6 @@ def contents(workdir):
     """Bytes of every file directly in a folder but its lock."""
     files = (path for path in workdir.iterdir() if path.is_file() and path.name != LOCK)
     return {path.name: path.read_bytes() for path in files}
-
-
-def metrics(workdir):
-    """The lines of metrics but for wall-clock times."""
-    lines = (workdir / "metrics.jsonl").read_text().splitlines()
-    return [json.loads(line) | {"wall/round_ms": None} for line in lines]
 
 
 def test_main_leaves_every_file_and_metric_of_a_run(finished):

@@ -13,10 +13,11 @@ from cefl_jax import config, experiment, program, rounds
 from cefl_jax.runtime.checkpoint import Checkpoints
 from cefl_jax.runtime.nonfinite import Fault, NotFinite
 from cefl_jax.runtime.preemption import Preempted, PreemptionGuard
-from cefl_jax.runtime.workdir import LOCK
 from cefl_jax.specs import RunSpec
 from tests import world
 from tests.quick import quick_jit
+from tests.runtime.examples import contents
+from tests.runtime.examples import timeless_records as records
 
 CHANGES = {
     "train.rounds": 7,
@@ -155,13 +156,6 @@ def read(path):
     return json.loads(path.read_text())
 
 
-def records(path):
-    """The lines of metrics but for wall-clock times; every line is whole."""
-    text = (path / "metrics.jsonl").read_text()
-    assert not text or text.endswith("\n")
-    return [json.loads(line) | {"wall/round_ms": None} for line in text.splitlines()]
-
-
 def newest_of(path):
     return max(place for place in (path / "checkpoints").iterdir() if place.name.isdecimal())
 
@@ -177,15 +171,6 @@ def final(path):
 
 def rounds_in(path):
     return sorted(int(place.name) for place in (path / "checkpoints").iterdir())
-
-
-def contents(folder):
-    """Every file under a folder, locks aside, with its bytes."""
-    return {
-        str(path.relative_to(folder)): path.read_bytes()
-        for path in sorted(folder.rglob("*"))
-        if path.is_file() and path.name != LOCK
-    }
 
 
 def is_same(path, other):

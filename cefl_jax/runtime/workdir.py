@@ -11,6 +11,7 @@ import io
 import json
 import math
 import os
+import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -316,30 +317,40 @@ class Workdir:
                 raise
         self._metrics.update(line)
         self._metrics_bytes += len(line)
-        events = self._open_events()
-        for key, value in values.items():
-            if key != "round" and math.isfinite(value):
-                events.add_scalar(key, value, values["round"])
-        events.flush()
+        with _named(self.path / EVENTS):
+            self._write_events(values)
 
     def close(self) -> None:
         """Ends saves and the TensorBoard file, and gives the folder back."""
         self.checkpoints.wait()
         if self._events is not None:
-            self._events.close()
+            with contextlib.suppress(OSError):  # every evaluation has been flushed
+                self._events.close()
             self._events = None
         if self._lock is not None:
             self._lock.release()
 
-    def _open_events(self):
-        if self._events is None:
-            # Imported here: it takes a tenth of a second, and check_workdir should not.
-            from tensorboardX import SummaryWriter
+    def _write_events(self, values):
+        """Writes an evaluation for TensorBoard, at once: no thread has it later, on a full disk."""
+        # Imported here: it takes a tenth of a second, and check_workdir should not.
+        from tensorboardX.event_file_writer import EventsWriter
+        from tensorboardX.proto.event_pb2 import Event, SessionLog
+        from tensorboardX.proto.summary_pb2 import Summary
 
-            # What an earlier process wrote of the rounds to come is not shown.
-            purge = self._recalled + 1 if self._recalled else None
-            self._events = SummaryWriter(logdir=str(self.path), purge_step=purge)
-        return self._events
+        if self._events is None:
+            self._events = EventsWriter(str(self.path / "events"))
+            if self._recalled:  # what an earlier process wrote of the rounds to come is not shown
+                start = SessionLog(status=SessionLog.START)
+                self._events.write_event(Event(step=self._recalled + 1, session_log=start))
+        scalars = [
+            Summary.Value(tag=key, simple_value=value)
+            for key, value in values.items()
+            if key != "round" and math.isfinite(value)
+        ]
+        self._events.write_event(
+            Event(wall_time=time.time(), step=values["round"], summary=Summary(value=scalars))
+        )
+        self._events.flush()
 
     def is_finished(self) -> bool:
         """Returns whether the folder says of its run that it is finished."""

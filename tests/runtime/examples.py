@@ -1,6 +1,12 @@
-"""Records of runs that never were, with the keys of runs that were; `test_effects` checks that."""
+"""What runs leave: files, and records of runs that never were, with the keys of those that were.
+
+`test_effects` checks these keys.
+"""
+
+import json
 
 from cefl_jax.config.fields import choices
+from cefl_jax.runtime.workdir import LOCK
 
 METHODS = choices()["method.name"]
 OF_METHODS = {  # beginning of keys: the methods that have them; others all have
@@ -55,3 +61,19 @@ def without(record, *prefixes):
 def make_records(num=5, step=10):
     """Evaluations after every `step` rounds."""
     return [make_record(step * (index + 1)) for index in range(num)]
+
+
+def contents(folder):
+    """Bytes of every file under a folder but locks, by relative path."""
+    return {
+        path.relative_to(folder).as_posix(): path.read_bytes()
+        for path in sorted(folder.rglob("*"))
+        if path.is_file() and path.name != LOCK
+    }
+
+
+def timeless_records(folder):
+    """The lines of a run's metrics but for wall-clock times; every line is whole."""
+    text = (folder / "metrics.jsonl").read_text()
+    assert not text or text.endswith("\n")
+    return [json.loads(line) | {"wall/round_ms": None} for line in text.splitlines()]

@@ -18,7 +18,7 @@ from tensorboardX.proto.event_pb2 import Event
 from cefl_jax.runtime import workdir as folders
 from cefl_jax.runtime.summary import METRIC_KEYS, read_metrics
 from cefl_jax.runtime.workdir import EVENTS, LOCK, RUN_FILES, check_workdir, open_workdir
-from tests.runtime.examples import make_record, without
+from tests.runtime.examples import contents, make_record, without
 
 ROOT = pathlib.Path(__file__).parents[2]
 DESIGN_KEYS = """
@@ -40,15 +40,6 @@ for round in range(10**9):
     workdir.set_status('running', round, 'x' * 2_000_000)
     workdir.append_metrics({'round': round, 'train/loss': 0.5})
 """
-
-
-def contents(folder):
-    """Bytes of every file under a folder but locks, None for a folder, by relative path."""
-    return {
-        str(path.relative_to(folder)): path.read_bytes() if path.is_file() else None
-        for path in sorted(folder.rglob("*"))
-        if path.name != LOCK
-    }
 
 
 def scalars_of(folder):
@@ -170,9 +161,9 @@ def test_check_workdir_refuses_a_place_without_permission(tmp_path, monkeypatch,
 
 def test_check_workdir_writes_nothing_and_open_workdir_makes_the_folder(tmp_path):
     check_workdir(tmp_path / "run")
-    assert contents(tmp_path) == {}
+    assert [*tmp_path.iterdir()] == []
     assert open_workdir(str(tmp_path / "run")).path == tmp_path / "run"
-    assert contents(tmp_path) == {"run": None}
+    assert [path.name for path in tmp_path.rglob("*")] == ["run", LOCK]
 
 
 @pytest.mark.parametrize("overwrite", [False, True])
@@ -189,7 +180,7 @@ def test_open_workdir_removes_the_files_of_a_run_and_nothing_else(tmp_path, over
         (folder / "config.json").unlink()
         (folder / "config.json").symlink_to(tmp_path / "elsewhere.json")
     open_workdir(folder, overwrite=overwrite)
-    assert {name for name, data in contents(folder).items() if data is not None} == {*others}
+    assert {*contents(folder)} == {*others}
     assert (tmp_path / "elsewhere.json").read_text() == "precious"
 
 
@@ -298,6 +289,22 @@ def test_append_metrics_writes_null_for_what_is_not_finite(tmp_path, value):
     summary = json.loads((tmp_path / "summary.json").read_text())
     assert summary == {"last": {"train/loss": None}, "list": [None, 1.0]}
     assert scalars_of(tmp_path) == {("test/accuracy", 1): 0.25}
+
+
+def test_append_metrics_names_the_events_that_a_full_disk_has_no_room_for(tmp_path, monkeypatch):
+    from tensorboardX.event_file_writer import EventsWriter
+
+    def flush(self, real=EventsWriter.flush):
+        monkeypatch.setattr(EventsWriter, "flush", real)
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(EventsWriter, "flush", flush)
+    with (
+        pytest.raises(OSError, match=r"No space left on device: .*events\.out"),
+        open_workdir(tmp_path) as workdir,
+    ):
+        workdir.append_metrics({"round": 1})
+    assert status_of(tmp_path)["state"] == "failed"
 
 
 def test_append_metrics_refuses_what_is_no_record(tmp_path):

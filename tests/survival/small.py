@@ -8,6 +8,8 @@ import subprocess
 import sys
 import tempfile
 
+from tests.runtime.examples import timeless_records
+
 ROOT = pathlib.Path(__file__).parents[2]
 SETTINGS = {
     "model.name": "mlp",
@@ -69,11 +71,9 @@ def run(workdir, *flags, **changes):
 
 def result(workdir):
     """What a run computed: its metrics but for wall-clock keys, and digests of its last state."""
-    lines = (workdir / "metrics.jsonl").read_text().splitlines()
-    records = [json.loads(line) | {"wall/round_ms": None} for line in lines]
     last = max(path for path in (workdir / "checkpoints").iterdir() if path.name.isdecimal())
     seal = json.loads((last / "seal.json").read_text().splitlines()[0])
-    return records, seal["facts"]["leaves"]
+    return timeless_records(workdir), seal["facts"]["leaves"]
 
 
 def status(workdir):
