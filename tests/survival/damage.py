@@ -72,6 +72,8 @@ def fill(peace, disk, leave):
     filler.unlink()
     same = small.run(workdir)[0] == small.result(peace)[0]
     print(f"{leave} bytes left: exit status {code}, {kept} checkpoints stayed, same: {same}")
+    if not calm:
+        print(output)
     shutil.rmtree(workdir)
     return calm and kept >= 2 and same
 
