@@ -93,6 +93,8 @@ def test_is_finished_of_a_damaged_folder(tmp_path, name, text):
     (tmp_path / "status.json").write_text('{"state": "finished"}')
     (tmp_path / "config.json").write_text(json.dumps(config.to_dict(spec)))
     assert runs.is_finished(tmp_path, spec)
+    assert runs.is_finished(tmp_path, spec.replace({"run.eval_every": 3}))
+    assert not runs.is_finished(tmp_path, spec.replace({"train.batch_size": 3}))
     (tmp_path / name).write_text(text)
     assert not runs.is_finished(tmp_path, spec)
 
