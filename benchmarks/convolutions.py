@@ -8,17 +8,14 @@ a kernel of its own, under `vmap`. Gradients are by kernel and bias, and by imag
 lies before. `--only` takes the convolutions with WORD in their names.
 """
 
-import argparse
-import json
 import math
-import pathlib
-import platform
 import statistics
 import time
 
 import jax
 import jax.numpy as jnp
 
+from benchmarks.settings import about_machine, make_parser, write_json
 from cefl_jax import compiler
 from cefl_jax.models.conv import XLA, Lowering, choose_lowering, conv_block
 from cefl_jax.models.split import make_model
@@ -163,11 +160,10 @@ def choose(block):
 
 def main():
     """Times, prints a table, and writes JSON where asked to."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = make_parser(__doc__)
     parser.add_argument("--only", default="")
     parser.add_argument("--batches", default=BATCHES)
     parser.add_argument("--seconds", type=float, default=0.3, help="of timing, for each cell")
-    parser.add_argument("--json", type=pathlib.Path)
     options = parser.parse_args()
     cpu.set_up(1)
     jax.config.update("jax_enable_compilation_cache", False)
@@ -186,14 +182,7 @@ def main():
             rows.append({"convolution": name, "block": block, "batch": text, "flop": flop})
             rows[-1] |= {"chosen": name_of(choose(block))}
             rows[-1] |= {"calls_s": {name_of(lowering): calls for lowering, calls in timed.items()}}
-    if options.json:
-        facts = {
-            "rows": rows,
-            "device": jax.devices()[0].device_kind,
-            "jax": jax.__version__,
-            "machine": platform.platform(),
-        }
-        options.json.write_text(json.dumps(facts, indent=1) + "\n")
+    write_json(options.json, {"rows": rows} | about_machine())
 
 
 def table_row(name, block, batch, medians, flop):

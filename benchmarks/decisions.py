@@ -8,16 +8,13 @@ names. Label counts are Dirichlet(0.1) of 10 classes, costs uniform, links and d
 clients make 50 local steps. `singleton` means M = K.
 """
 
-import argparse
-import json
-import pathlib
-import platform
 import statistics
 import time
 
 import jax
 import numpy as np
 
+from benchmarks.settings import about_machine, make_parser, write_json
 from cefl_jax.compiler import compile_lowered
 from cefl_jax.models.cost import Workload
 from cefl_jax.network.costs.pair_costs import pair_costs
@@ -126,10 +123,9 @@ def measure(function, arguments, seconds):
 
 def main():
     """Times, prints a table, and writes JSON where asked to."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = make_parser(__doc__)
     parser.add_argument("--only", default="")
     parser.add_argument("--seconds", type=float, default=1.0)
-    parser.add_argument("--json", type=pathlib.Path)
     options = parser.parse_args()
     cpu.set_up(1)
     jax.config.update("jax_enable_compilation_cache", False)
@@ -152,14 +148,7 @@ def main():
                 f"| {row['compile_s']:.2f} |",
                 flush=True,
             )
-    if options.json:
-        facts = {
-            "rows": rows,
-            "device": jax.devices()[0].device_kind,
-            "jax": jax.__version__,
-            "machine": platform.platform(),
-        }
-        options.json.write_text(json.dumps(facts, indent=1) + "\n")
+    write_json(options.json, {"rows": rows} | about_machine())
 
 
 if __name__ == "__main__":

@@ -10,16 +10,14 @@ begun when the time is nearly up. `--small` tries the script out where there is 
 `--only` takes the jobs with WORD in their names.
 """
 
-import argparse
 import functools
-import json
-import pathlib
 import subprocess
 import sys
 import time
 
 from benchmarks.gpu_cases import CHOICES, choices, make_cases, rivals
 from benchmarks.parse_tables import run_script
+from benchmarks.settings import make_parser, write_json
 from benchmarks.timing import compete, environment
 
 READY_SHARE = 2 / 3  # of the time, in which all contenders get ready side by side
@@ -108,11 +106,10 @@ def _backend():
 
 def main():
     """Does one job after another while there is time, then prints the table."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = make_parser(__doc__)
     parser.add_argument("--minutes", type=float, default=8.0)
     parser.add_argument("--only", default="")
     parser.add_argument("--small", action="store_true")
-    parser.add_argument("--json", type=pathlib.Path)
     options = parser.parse_args()
     began = time.monotonic()
     until = began + 60.0 * options.minutes
@@ -131,8 +128,7 @@ def main():
         facts["rows"] += rows
         facts["left_out"] |= left_out
         facts["minutes"] = (time.monotonic() - began) / 60.0
-        if options.json:
-            options.json.write_text(json.dumps(facts, indent=1) + "\n")
+        write_json(options.json, facts)
         took = time.monotonic() - start
         print(f"{name}: {len(rows)} rows in {took:.0f} s", file=sys.stderr, flush=True)
     print(f"{device} ({backend}), {facts.get('minutes', 0.0):.1f} minutes\n")
@@ -140,8 +136,7 @@ def main():
     for name, why in facts["left_out"].items():
         print(f"Left out: {name}: {why}")
     print(f"Not reached: {', '.join(facts['not_reached']) or 'nothing'}")
-    if options.json:
-        options.json.write_text(json.dumps(facts, indent=1) + "\n")
+    write_json(options.json, facts)
 
 
 if __name__ == "__main__":

@@ -8,16 +8,13 @@ that never changes and a ledger that is never charged. Nobody leaves, so both tr
 decisions of both are timed without training as well, since that difference is small beside a round.
 """
 
-import argparse
-import json
-import pathlib
-import platform
 import statistics
 import time
 
 import jax
 import jax.numpy as jnp
 
+from benchmarks.settings import about_machine, make_parser, write_json
 from cefl_jax import build, compiler, config, program
 from cefl_jax.network.ledger import RoundCost, empty_ledger
 from cefl_jax.network.schedule import Schedule
@@ -111,10 +108,9 @@ def alternate(first, second, repeats):
 
 def main():
     """Times, prints a table, and writes JSON where asked to."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = make_parser(__doc__)
     parser.add_argument("--repeats", type=int, default=7)
     parser.add_argument("--data", default="fashion_mnist")
-    parser.add_argument("--json", type=pathlib.Path)
     options = parser.parse_args()
     cpu.set_up(1)
     whole, bare = make_setup(options.data, "markov"), make_setup(options.data, "static")
@@ -145,16 +141,8 @@ def main():
     added = median["decisions alone, with"] - median["decisions alone, without"]
     share = added / median["round, without"]
     print(f"a round with / without: {ratio:.3f}; decisions add {added:.2f} ms, {share:.2%} of it")
-    if options.json:
-        facts = {
-            "rows": rows,
-            "ratio": ratio,
-            "share": share,
-            "device": jax.devices()[0].device_kind,
-            "jax": jax.__version__,
-            "machine": platform.platform(),
-        }
-        options.json.write_text(json.dumps(facts, indent=1) + "\n")
+    facts = {"rows": rows, "ratio": ratio, "share": share} | about_machine()
+    write_json(options.json, facts)
 
 
 if __name__ == "__main__":

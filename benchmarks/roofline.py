@@ -8,9 +8,6 @@ model needs, with convolutions as convolutions, on the samples of these very rou
 padding. Forward and backward are those of split training; distillation has its own.
 """
 
-import argparse
-import json
-import pathlib
 import statistics
 import time
 
@@ -19,6 +16,7 @@ import jax.numpy as jnp
 
 from benchmarks.cefl_worker import make_round
 from benchmarks.profile import MODEL, STAGES, count_flop, split_time
+from benchmarks.settings import make_parser, set_fields, write_json
 from benchmarks.timing import environment
 from cefl_jax import build, compiler, config, program
 from cefl_jax.runtime import cpu
@@ -154,18 +152,14 @@ def _seconds(work, repeats):
 
 def main():
     """Measures, prints two tables, and writes JSON where asked to."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = make_parser(__doc__)
     parser.add_argument("--config", default="configs/patent.py")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--repeats", type=int, default=3)
-    parser.add_argument("--json", type=pathlib.Path)
     parser.add_argument("fields", nargs="*", metavar="FIELD=VALUE")
     options = parser.parse_args()
     cpu.set_up(1)
-    settings = config.load(options.config)
-    for field in options.fields:
-        path, _, text = field.partition("=")
-        config.set_field(settings, path, text)
+    settings = set_fields(config.load(options.config), options.fields)
     jax.config.update("jax_enable_compilation_cache", False)
     setup = build.prepare(config.to_spec(settings))
     before = environment("jax", "jaxlib", "numpy")
@@ -189,8 +183,7 @@ def main():
         "the profiler\n"
     )
     print(table(facts))
-    if options.json:
-        options.json.write_text(json.dumps(facts, indent=1) + "\n")
+    write_json(options.json, facts)
 
 
 if __name__ == "__main__":

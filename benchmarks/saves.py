@@ -7,14 +7,13 @@ it. All save once at their end; a run's time is from its first round until that 
 written, compilation left out.
 """
 
-import argparse
 import dataclasses
-import json
 import pathlib
 import statistics
 import tempfile
 import time
 
+from benchmarks.settings import make_parser, write_json
 from benchmarks.timing import environment
 from cefl_jax import build, config, experiment, program
 from cefl_jax.runtime import cpu
@@ -57,11 +56,10 @@ def run(setup, compiled, folder):
 
 def main():
     """Times, prints a table, and writes JSON where asked to."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = make_parser(__doc__)
     parser.add_argument("--rounds", type=int, default=40)
     parser.add_argument("--turns", type=int, default=5)
     parser.add_argument("--config", default="configs/quickstart.py")
-    parser.add_argument("--json", type=pathlib.Path)
     options = parser.parse_args()
     setup, compiled = prepare(options.config, options.rounds)
     times = {name: [] for name in WAYS}
@@ -84,9 +82,8 @@ def main():
             f"| {name} | {median[name]:.1f} | {min(taken):.1f} | {max(taken):.1f} "
             f"| {median[name] / reference:.3f} |"
         )
-    if options.json:
-        facts = {"ms": times, "size_mb": size_mb, "environment": environment("jax")}
-        options.json.write_text(json.dumps(facts, indent=1) + "\n")
+    facts = {"ms": times, "size_mb": size_mb, "environment": environment("jax")}
+    write_json(options.json, facts)
 
 
 if __name__ == "__main__":

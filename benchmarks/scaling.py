@@ -10,10 +10,7 @@ the compiler may have taken most, before the first round; and what the compiled 
 of its arguments and its temporary buffers.
 """
 
-import argparse
-import json
-import pathlib
-
+from benchmarks.settings import make_parser, write_json
 from benchmarks.timing import Contender, alternate, environment
 
 BASE = {
@@ -77,13 +74,12 @@ def table(axis, timings):
 
 def main():
     """Times axis after axis, prints a table of each, and writes JSON where asked to."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = make_parser(__doc__)
     parser.add_argument("--axes", default=",".join(AXES))
     parser.add_argument("--data", default="fashion_mnist_12k")
     parser.add_argument("--examples", type=int, default=20, help="of each client")
     parser.add_argument("--turns", type=int, default=5)
     parser.add_argument("--rounds", type=int, default=4, help="of a turn")
-    parser.add_argument("--json", type=pathlib.Path)
     parser.add_argument("fields", nargs="*", metavar="FIELD=VALUE")
     options = parser.parse_args()
     axes = options.axes.split(",")
@@ -99,8 +95,7 @@ def main():
         timings = alternate(points, options.turns, options.rounds)
         print(f"{table(axis, timings)}\n", flush=True)
         facts["axes"][axis] = [timing.to_json() for timing in timings]
-        if options.json:
-            options.json.write_text(json.dumps(facts, indent=1) + "\n")
+        write_json(options.json, facts)
 
 
 if __name__ == "__main__":

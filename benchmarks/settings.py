@@ -1,4 +1,11 @@
-"""Checked settings from texts FIELD=VALUE."""
+"""What benchmarks share: settings from texts FIELD=VALUE, options, and the file of results."""
+
+import argparse
+import json
+import pathlib
+import platform
+
+import jax
 
 from cefl_jax import config
 
@@ -11,8 +18,31 @@ def make_spec(fields):
     Raises:
       SettingError: for an unknown field, and what the settings' own checks refuse.
     """
-    settings = config.default_config()
+    return config.to_spec(set_fields(config.default_config(), fields))
+
+
+def set_fields(settings, fields):
+    """Returns the settings, a ConfigDict, in which texts `FIELD=VALUE` have been set."""
     for field in fields:
         path, _, text = field.partition("=")
         config.set_field(settings, path, text)
-    return config.to_spec(settings)
+    return settings
+
+
+def make_parser(doc):
+    """Returns a parser with the option of all benchmarks, `--json`."""
+    parser = argparse.ArgumentParser(description=doc.splitlines()[0])
+    parser.add_argument("--json", type=pathlib.Path, help="file for the results")
+    return parser
+
+
+def about_machine():
+    """Returns the device, the version of JAX, and the machine."""
+    device = jax.devices()[0].device_kind
+    return {"device": device, "jax": jax.__version__, "machine": platform.platform()}
+
+
+def write_json(path, facts):
+    """Writes facts, or nothing where `--json` was left out."""
+    if path:
+        path.write_text(json.dumps(facts, indent=1) + "\n")

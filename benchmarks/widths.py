@@ -9,10 +9,7 @@ the gradients of a back half are summed over its cluster; local steps are one sc
 offloading, ledger or distillation. Needs only jax, flax, optax and numpy.
 """
 
-import argparse
 import functools
-import json
-import pathlib
 import statistics
 import time
 
@@ -21,6 +18,7 @@ import jax.numpy as jnp
 import optax
 
 from benchmarks.convolutions import MODELS
+from benchmarks.settings import make_parser, write_json
 from cefl_jax import compiler
 from cefl_jax.models.conv import Lowering, conv_block
 from cefl_jax.models.split import make_model
@@ -96,12 +94,11 @@ def measure(name, lowering, width, seconds):
 
 def main():
     """Reads the command line, and prints a table row by row."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = make_parser(__doc__)
     parser.add_argument("--model", choices=MODELS, default="lenet5")
     parser.add_argument("--widths", default="1,8,64")
     parser.add_argument("--lowerings", default="xla,patches,tiles2")
     parser.add_argument("--seconds", type=float, default=0.5)
-    parser.add_argument("--json", type=pathlib.Path)
     options = parser.parse_args()
     print("| model | lowering | runs | median ms | ms a run | compile, s | temporary memory, MB |")
     print("|---|---|---:|---:|---:|---:|---:|")
@@ -118,8 +115,7 @@ def main():
                 f"| {row['temporary_mb']:.0f} |",
                 flush=True,
             )
-            if options.json:
-                options.json.write_text(json.dumps(rows, indent=1) + "\n")
+            write_json(options.json, rows)
 
 
 if __name__ == "__main__":

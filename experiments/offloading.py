@@ -140,10 +140,10 @@ def pay_all(scale, reached):
         for offload, change in OFFLOADS.items():
             print(f"paying: {clustering}, {offload}", flush=True)
             both = CLUSTERINGS[clustering], change
-            course = pay([make_setup(scale, seed, *both) for seed in range(len(all_rounds))])
+            spent = pay([make_setup(scale, seed, *both) for seed in range(len(all_rounds))])
             paid[clustering, offload] = {
                 cost: [
-                    float(course[cost][seed, rounds - 1]) if rounds else np.nan
+                    float(spent[cost][seed, rounds - 1]) if rounds else np.nan
                     for seed, rounds in enumerate(all_rounds)
                 ]
                 for cost in tables.COSTS
@@ -156,9 +156,9 @@ def trade(scale, seeds):
     kl, seconds = np.zeros((2, len(WEIGHTS), seeds))
     for i, weight in enumerate(WEIGHTS):
         both = {"cefl.clustering.network_weight": weight}, OFFLOADS["bottleneck"]
-        course = pay([make_setup(scale, seed, *both) for seed in range(seeds)])
-        kl[i] = course["kl_mean"].mean(-1)
-        seconds[i] = course["time_s"][:, -1] / course["time_s"].shape[-1]
+        spent = pay([make_setup(scale, seed, *both) for seed in range(seeds)])
+        kl[i] = spent["kl_mean"].mean(-1)
+        seconds[i] = spent["time_s"][:, -1] / spent["time_s"].shape[-1]
     return kl, seconds
 
 

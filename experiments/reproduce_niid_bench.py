@@ -54,9 +54,9 @@ EXPERIMENT = runs.Experiment(
 )
 
 
-def tell(groups, of, scale):
+def tabulate(groups, of, scale):
     """The table, and the best accuracies beside the published ones."""
-    return runs.tell_published(
+    return runs.tabulate_beside_published(
         groups,
         of,
         scale,
@@ -67,4 +67,4 @@ def tell(groups, of, scale):
 
 
 if __name__ == "__main__":
-    runs.main(EXPERIMENT, __doc__, tell)
+    runs.main(EXPERIMENT, __doc__, tabulate)

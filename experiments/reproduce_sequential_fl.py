@@ -69,9 +69,9 @@ def make(partition):
     )
 
 
-def tell(groups, of, scale):
+def tabulate(groups, of, scale):
     """The table, with the published value beside each."""
-    return runs.tell_published(
+    return runs.tabulate_beside_published(
         groups,
         of,
         scale,
@@ -87,7 +87,7 @@ def main():
     partition = parser.add_argument("--partition", help="JSON file of the published partition")
     options, _ = parser.parse_known_args()
     partition.required = True  # not before: `--help` needs none
-    runs.main(make(options.partition), __doc__, tell, parents=[parser])
+    runs.main(make(options.partition), __doc__, tabulate, parents=[parser])
 
 
 if __name__ == "__main__":

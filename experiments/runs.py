@@ -52,7 +52,7 @@ class Experiment:
     cells: dict[str, dict]  # name: changed fields, by dotted path
     scales: dict[str, dict]  # smoke, cpu, full: changed fields
     seeds: dict[str, int]  # of each scale
-    target: dict[str, float]  # test accuracy whose costs are told, of each scale
+    target: dict[str, float]  # test accuracy until which costs are counted, of each scale
     common: dict = dataclasses.field(default_factory=dict)
     tail: int = 10  # last evaluations whose mean is the final accuracy
     stretch: dict = dataclasses.field(default_factory=dict)  # cell: its rounds over the scale's
@@ -120,7 +120,7 @@ def read_groups(folders):
     return [Group(cell, (), [found[place] for place in seeds]) for cell, seeds in folders.items()]
 
 
-def tell(groups, of, scale):
+def tabulate(groups, of, scale):
     """Markdown: how the runs were made, and the table of their accuracies and costs."""
     seeds = max(len(group.runs) for group in groups)
     section = Section(of.name, {}, {}, groups)
@@ -128,11 +128,11 @@ def tell(groups, of, scale):
     return f"`{of.name}` at scale `{scale}`, {seeds} seeds.\n\n{formats.to_markdown(table)}"
 
 
-def tell_published(groups, of, scale, heading, take, published):
-    """The table of `tell`, and one of ours beside published values.
+def tabulate_beside_published(groups, of, scale, heading, take, published):
+    """The table of `tabulate`, and one of ours beside published values.
 
     Args:
-      groups, of, scale: as of `tell`.
+      groups, of, scale: as of `tabulate`.
       heading: of the column of ours.
       take: from a run to the accuracy that is compared.
       published: from a cell to the mean and the deviation, percent.
@@ -144,7 +144,7 @@ def tell_published(groups, of, scale, heading, take, published):
     columns = Column("ours", heading, PERCENT), Column("published", "published (%)")
     labels = [group.label for group in groups]
     table = Table("published", columns, labels, rows, [tables.INTERVAL])
-    return f"{tell(groups, of, scale)}\n{formats.to_markdown(table)}"
+    return f"{tabulate(groups, of, scale)}\n{formats.to_markdown(table)}"
 
 
 def run_one(spec, place, title, compiler=None, watch=None):
@@ -236,13 +236,13 @@ def positive(text):
     return int(text)
 
 
-def main(of, doc, tell=tell, parents=()):
-    """Runs an experiment, then writes and prints what `tell` makes of it.
+def main(of, doc, tabulate=tabulate, parents=()):
+    """Runs an experiment, then writes and prints what `tabulate` makes of it.
 
     Args:
       of: Experiment.
       doc: its docstring.
-      tell: from groups of runs, Experiment and scale to Markdown.
+      tabulate: from groups of runs, Experiment and scale to Markdown.
       parents: as of `parse`.
     """
     preemption.ignore_write_errors()
@@ -257,6 +257,6 @@ def main(of, doc, tell=tell, parents=()):
         except preemption.Preempted as ended:
             print(f"preempted: {ended}; the same command goes on from there")
             watch.leave()
-    text = tell(read_groups(folders), of, options.scale)
+    text = tabulate(read_groups(folders), of, options.scale)
     (folder / f"{of.name}.md").write_text(text)
     print(text)

@@ -82,15 +82,9 @@ def draw_costs(path, paid):
                 [interval(paid[clustering, offload][cost]) for clustering in clusterings]
             )
             x = np.arange(len(clusterings)) + (i - (len(offloads) - 1) / 2) * 0.13
-            axes.bar(
-                x,
-                means / unit.size,
-                0.12,
-                yerr=np.nan_to_num(halves) / unit.size,
-                capsize=2,
-                color=COLOURS[i],
-                label=offload,
-            )
+            look = {"capsize": 2, "color": COLOURS[i], "label": offload}
+            errors = np.nan_to_num(halves) / unit.size
+            axes.bar(x, means / unit.size, 0.12, yerr=errors, **look)
         axes.set_xticks(range(len(clusterings)), clusterings)
         axes.set_ylabel(f"{COSTS[cost].title} to target ({unit.name})")
         axes.spines[["top", "right"]].set_visible(False)
@@ -105,25 +99,11 @@ def draw_frontier(path, weights, kl, seconds):
     axes = figure.subplots()
     shares = seconds / seconds[0]
     points = np.array([[*interval(k), *interval(s)] for k, s in zip(kl, shares, strict=True)])
-    points = np.nan_to_num(points)
-    axes.errorbar(
-        points[:, 2],
-        points[:, 0],
-        xerr=points[:, 3],
-        yerr=points[:, 1],
-        fmt="o-",
-        color=COLOURS[0],
-        ecolor="#BBBBBB",
-        capsize=2,
-    )
-    for weight, point in zip(weights, points, strict=True):
-        axes.annotate(
-            f"{weight:g}",
-            (point[2], point[0]),
-            xytext=(5, 5),
-            textcoords="offset points",
-            fontsize=8,
-        )
+    y, y_half, x, x_half = np.nan_to_num(points).T
+    look = {"fmt": "o-", "color": COLOURS[0], "ecolor": "#BBBBBB", "capsize": 2}
+    axes.errorbar(x, y, y_half, x_half, **look)
+    for weight, *place in zip(weights, x, y, strict=True):
+        axes.annotate(f"{weight:g}", place, (5, 5), textcoords="offset points", fontsize=8)
     axes.set_xlabel(f"simulated time of a round, over that with weight {weights[0]:g}")
     axes.set_ylabel("mean KL of the clusters (nats)")
     axes.set_title("network_weight (nats/s): balance against time", fontsize=10)

@@ -8,7 +8,6 @@ local steps of 20 images, plain SGD; nothing is evaluated in a timed round. `ben
 makes the environments.
 """
 
-import argparse
 import json
 import os
 import pathlib
@@ -17,6 +16,7 @@ import sys
 
 from benchmarks.peers import setting
 from benchmarks.peers.setup import PEERS, command_of, python_of
+from benchmarks.settings import make_parser, write_json
 from benchmarks.timing import Contender, alternate, environment
 from benchmarks.timing import table as table_of
 
@@ -92,14 +92,13 @@ def versions_in(python):
 
 def parse(arguments=None):
     """The checked options."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = make_parser(__doc__)
     parser.add_argument("--envs", type=pathlib.Path, required=True, metavar="FOLDER")
     parser.add_argument("--peers", default=",".join(PEERS), help="names, with commas between")
     parser.add_argument("--turns", type=int, default=5)
     parser.add_argument("--rounds", type=int, default=3, help="timed rounds of a turn")
     cores = len(os.sched_getaffinity(0))
     parser.add_argument("--threads", type=int, default=cores, help="of the peers on PyTorch")
-    parser.add_argument("--json", type=pathlib.Path, metavar="FILE")
     options = parser.parse_args(arguments)
     options.peers = options.peers.split(",")
     for name in options.peers:
@@ -129,7 +128,7 @@ def main():
             "environment": machine,
             "environments": {one.name: versions_in(one.python) for one in contenders},
         }
-        options.json.write_text(json.dumps(facts, indent=1) + "\n")
+        write_json(options.json, facts)
 
 
 if __name__ == "__main__":

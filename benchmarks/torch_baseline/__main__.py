@@ -8,11 +8,9 @@ clients, clusters and batches in both, and prints how far apart they end. PyTorc
 otherwise.
 """
 
-import argparse
-import json
-import pathlib
 import sys
 
+from benchmarks.settings import make_parser, write_json
 from benchmarks.timing import Contender, alternate, environment, table
 from benchmarks.torch_baseline.cases import CASES
 
@@ -87,12 +85,11 @@ def check(cases, variants):
 
 def main():
     """Times or checks, prints a table, and writes JSON where asked to."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = make_parser(__doc__)
     parser.add_argument("--cases", default=",".join(CASES), help="of " + ", ".join(CASES))
     parser.add_argument("--variants", default=",".join(VARIANTS), help="loop, vmap, compiled_vmap")
     parser.add_argument("--turns", type=int, default=5)
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--json", type=pathlib.Path)
     parser.add_argument("--check", action="store_true")
     options = parser.parse_args()
     unknown = set(options.cases.split(",")) - set(CASES)
@@ -107,9 +104,8 @@ def main():
         results[name] = time_case(case, variants, options.turns, options.rounds)
         print(f"{name}\n\n{table(results[name])}\n", flush=True)
     print(summary(results))
-    if options.json:
-        rows = {name: [one.to_json() for one in timings] for name, timings in results.items()}
-        options.json.write_text(json.dumps({"environment": facts, "cases": rows}, indent=1) + "\n")
+    rows = {name: [one.to_json() for one in timings] for name, timings in results.items()}
+    write_json(options.json, {"environment": facts, "cases": rows})
 
 
 if __name__ == "__main__":

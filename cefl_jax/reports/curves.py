@@ -195,21 +195,11 @@ def _by_label(channel, all_looks, part):
     return channel("label:N", title=None, sort=labels, scale=scale)
 
 
+LABELS = {"labelFontSize": 12}
 PRINT = {
     "view": {"stroke": None},
-    "axis": {
-        "labelFontSize": 12,
-        "titleFontSize": 13,
-        "titleFontWeight": "normal",
-        "gridColor": "#e4e4e4",
-    },
-    "legend": {
-        "orient": "bottom",
-        "columns": 2,
-        "labelFontSize": 12,
-        "labelLimit": 600,
-        "symbolOpacity": 1.0,
-    },
+    "axis": LABELS | {"titleFontSize": 13, "titleFontWeight": "normal", "gridColor": "#e4e4e4"},
+    "legend": LABELS | {"orient": "bottom", "columns": 2, "labelLimit": 600, "symbolOpacity": 1.0},
 }
 
 

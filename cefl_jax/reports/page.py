@@ -39,7 +39,9 @@ class Picture(NamedTuple):
     @property
     def uri(self) -> str:
         """The picture as the source of an image, empty where there is none."""
-        return (self.png and f"data:image/png;base64,{base64.b64encode(self.png).decode()}") or ""
+        if self.png is None:
+            return ""
+        return f"data:image/png;base64,{base64.b64encode(self.png).decode()}"
 
 
 def write_report(

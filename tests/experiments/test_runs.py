@@ -93,6 +93,8 @@ def test_is_finished_of_a_damaged_folder(tmp_path, name, text):
     (tmp_path / "status.json").write_text('{"state": "finished"}')
     (tmp_path / "config.json").write_text(json.dumps(config.to_dict(spec)))
     assert runs.is_finished(tmp_path, spec)
+    assert runs.is_finished(tmp_path, spec.replace({"run.eval_every": 3}))
+    assert not runs.is_finished(tmp_path, spec.replace({"train.batch_size": 3}))
     (tmp_path / name).write_text(text)
     assert not runs.is_finished(tmp_path, spec)
 
@@ -110,9 +112,9 @@ def groups_of(accuracies):
     ]
 
 
-def test_tell_has_the_cells_and_the_columns_of_the_experiment():
+def test_tabulate_has_the_cells_and_the_columns_of_the_experiment():
     of = dataclasses.replace(TINY, tail=2, more={"cluster/kl_mean": "KL"})
-    text = runs.tell(groups_of({"one": [0.5, 0.6], "none": [0.1]}), of, "smoke")
+    text = runs.tabulate(groups_of({"one": [0.5, 0.6], "none": [0.1]}), of, "smoke")
     assert text.startswith("`tiny` at scale `smoke`, 2 seeds.")
     assert "| one | 55.00 ± " in text
     assert "| none | 10.00 | " in text
@@ -134,8 +136,8 @@ def test_tell_has_the_cells_and_the_columns_of_the_experiment():
         ),
     ],
 )
-def test_tell_published_puts_published_values_beside_ours(module, of, lines):
-    text = module.tell(groups_of({cell: [0.8559] for cell in of.cells}), of, "cpu")
+def test_tabulate_beside_published_values(module, of, lines):
+    text = module.tabulate(groups_of({cell: [0.8559] for cell in of.cells}), of, "cpu")
     assert all(f"| {line} |" in text for line in lines)
 
 

@@ -1,5 +1,6 @@
 """The timeline of a round: readable, and every second of it accounted for."""
 
+import dataclasses
 import itertools
 import json
 
@@ -49,7 +50,11 @@ def setup():
         name: getattr(network, name)._replace(flop_per_s=getattr(network, name).flop_per_s / times)
         for name, times in {"clients": 1e3, "edges": 1e5, "front": 1e5, "cloud": 1e6}.items()
     }
-    return setup._replace(network=network._replace(**slower))
+    work = setup.planner.work
+    backward_flop = 3.0 * work.front_backward_flop  # unlike forward
+    work = dataclasses.replace(work, front_backward_flop=backward_flop)
+    planner = dataclasses.replace(setup.planner, work=work)
+    return setup._replace(network=network._replace(**slower), planner=planner)
 
 
 @pytest.fixture(scope="module")

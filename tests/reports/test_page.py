@@ -137,6 +137,8 @@ def test_render_draws_the_points_of_the_runs(parsed):
     points = data["points"]["test/accuracy"]["round"]
     assert [(x, y) for at, x, y, _, _ in points if at == place] == [(2, 0.2), (4, 0.55), (6, 0.7)]
     assert [axis["title"] for axis in data["axes"]] == AXES
+    by_energy = data["points"]["test/accuracy"]["sim/energy_j"]
+    assert {x for _, x, *_ in by_energy} == {1, 2, 3}  # kJ
     keys = [metric["key"] for metric in data["metrics"]]
     assert keys == ["test/accuracy", "train/loss", "cluster/kl_mean"]
 
