@@ -58,10 +58,7 @@ def pairs(draw):
 @settings(deadline=None, max_examples=150)
 @given(pairs())
 def test_distance_correlation_is_that_of_the_definition(pair):
-    """Rounding leads neither below nothing nor above everything."""
-    got = float(correlation(*pair))
-    assert_close(got**2, oracle(*pair) ** 2, 0, atol=5e-6)
-    assert 0 <= got <= 1
+    assert_close(float(correlation(*pair)) ** 2, oracle(*pair) ** 2, 0, atol=5e-6)
 
 
 def draw_points(*shape, seed=0):
@@ -92,6 +89,14 @@ ROTATION, _ = np.linalg.qr(draw_points(6, 6, seed=2))
 )
 def test_distance_correlation_of_copies_constants_and_what_diverged(x, y, wanted):
     assert_close(correlation(x, y), wanted, 0, atol=1e-5 if wanted else 0)
+
+
+def test_distance_correlation_is_not_below_0_nor_above_1_by_rounding():
+    """Every value of x beside every value of y has dCov 0; 3 x gives all of x away."""
+    for x, y in draw_points(40, 2, 3, 1):
+        x, y = np.repeat(x, 3, 0), np.tile(y, (3, 1))
+        assert 0 <= float(correlation(x, y)) < 1e-3
+        assert 1 - 1e-6 < float(correlation(x, 3 * x)) <= 1
 
 
 def test_add_noise_has_the_standard_deviation_asked_for():
