@@ -61,7 +61,7 @@ def trace_decision(setup):
         (trace_decision, {"method.name": "splitfed_v1"}),
     ],
 )
-def test_no_gather_of_a_round_has_two_indices(trace, changes):
+def test_a_round_has_no_gather_of_two_indices(trace, changes):
     """Chained, such gathers take the compiler exponentially long.
 
     `sequential_split` and `fedgkt` have some, where they read a client's own row or step under
@@ -74,7 +74,7 @@ def test_no_gather_of_a_round_has_two_indices(trace, changes):
     assert max(map(len, indices)) == 1
 
 
-def test_the_rounds_of_a_shuffle_are_a_loop():
+def test_permute_makes_its_rounds_in_a_loop():
     """Unrolled, a gather by 24 of them takes some compilers for CPUs minutes."""
     made = jax.make_jaxpr(permute)(jax.random.key(0), jnp.arange(4), 100)
     assert "scan" in {equation.primitive.name for equation in made.eqns}

