@@ -12,6 +12,7 @@ import json
 import logging
 import re
 import shutil
+import sys
 from collections.abc import Callable
 from concurrent import futures
 from pathlib import Path
@@ -233,6 +234,7 @@ def _orbax():
     import orbax.checkpoint as ocp
 
     logging.getLogger("absl").addFilter(_is_not_orbax)  # a failure makes one warning, of ours
+    _silence_late_writes()
     here = jax.process_index()
     options = ocp.options.MultiprocessingOptions(
         primary_host=here, active_processes={here}, barrier_sync_key_prefix=f"process{here}"
@@ -243,6 +245,22 @@ def _orbax():
 
 def _is_not_orbax(record):
     return "orbax" not in record.pathname
+
+
+def _silence_late_writes():
+    """Shows nothing of a save's writes that end after one of them has failed.
+
+    They report to an event loop that Orbax has closed by then, and a full disk makes many of them.
+    """
+    shown = sys.unraisablehook
+    if shown.__module__ == __name__:  # done already
+        return
+
+    def show(unraisable):
+        if str(unraisable.exc_value) != "Event loop is closed":
+            shown(unraisable)
+
+    sys.unraisablehook = show
 
 
 def seal(folder: Path, facts: dict[str, Any]) -> None:

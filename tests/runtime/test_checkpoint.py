@@ -3,7 +3,9 @@
 import os
 import pathlib
 import shutil
+import sys
 import threading
+from types import SimpleNamespace
 from typing import Any, NamedTuple
 
 import jax
@@ -528,3 +530,19 @@ def test_seal_of_what_json_cannot_hold_keeps_the_one_before(sealed):
         with pytest.raises((ValueError, TypeError)):
             seal(sealed, facts)
     assert verify(sealed) == FACTS
+
+
+def test_save_shows_nothing_of_writes_that_end_after_it_has_failed(folder, monkeypatch):
+    """Which a full disk makes many of; what else cannot be raised is shown as ever."""
+    shown = []
+    monkeypatch.setattr(sys, "unraisablehook", shown.append)
+    for round in (6, 7):
+        saver = Checkpoints(folder, warn=pytest.fail)
+        saver.save(round, flatten(small(1)), {"round": round})
+        saver.wait()
+    errors = [
+        SimpleNamespace(exc_value=RuntimeError(words)) for words in ("Event loop is closed", "x")
+    ]
+    for error in errors:
+        sys.unraisablehook(error)
+    assert shown == errors[1:]
