@@ -5,6 +5,7 @@ import functools
 import math
 from typing import Any, NamedTuple
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Int
@@ -117,6 +118,7 @@ def make_setup(spec: Spec, dataset: Dataset, parts: list[Int[np.ndarray, "_"]]) 
     mesh = parallel.make_mesh(
         spec.run.devices or parallel.choose_num_devices(count_most_items(effective, info.traits)),
         spec.run.deterministic,
+        choose_layout(spec.run.layout) == "flat",
     )
     lowering = functools.partial(conv_block, platform=mesh.platform)
     model = make_model(
@@ -233,7 +235,7 @@ def resolve(spec: Spec, mesh: parallel.EdgeMesh, num_clients: int) -> Spec:
     clients = spec.train.clients_per_round
     info = METHODS[spec.method.name]
     effective = effective_spec(spec, info)
-    chunk = spec.run.client_chunk or choose_client_chunk(mesh.platform, effective, info.traits)
+    chunk = spec.run.client_chunk or choose_client_chunk(mesh, effective, info.traits)
     batch = effective.cefl.distill.batch_size
     parts = spec.run.distill_parts or choose_distill_parts(mesh.platform, batch)
     chosen = {"client_chunk": min(chunk, clients), "distill_parts": min(parts, batch)}
@@ -245,7 +247,9 @@ def resolve(spec: Spec, mesh: parallel.EdgeMesh, num_clients: int) -> Spec:
     return dataclasses.replace(
         spec,
         data=dataclasses.replace(spec.data, partition=partition_spec),
-        run=dataclasses.replace(spec.run, devices=mesh.size, **run),
+        run=dataclasses.replace(
+            spec.run, devices=mesh.size, layout="flat" if mesh.flat else "loop", **run
+        ),
     )
 
 
@@ -260,19 +264,28 @@ def count_most_items(effective: Spec, traits: MethodTraits) -> int:
     return min(count_clusters(effective.cefl.clustering, clients), clients)
 
 
-def choose_client_chunk(platform: str, effective: Spec, traits: MethodTraits) -> int:
+def choose_layout(layout: str) -> str:
+    """Returns the layout of a round on the devices that there are, "loop" or "flat"."""
+    if layout != "auto":
+        return layout
+    return "loop" if jax.devices()[0].platform == "cpu" else "flat"
+
+
+def choose_client_chunk(mesh: parallel.EdgeMesh, effective: Spec, traits: MethodTraits) -> int:
     """Clients to compute at once, in equal parts of a cluster of the usual size.
 
     On two CPU cores 5 of a cluster at once were 1.4 times faster than one after another and wider
     won nothing, but a slot without a client costs as much as one with (a cluster of one in slots of
     two took 1.5 times as long). For other platforms 16 is a guess. Where clients train models
-    alone, a cluster is all of them.
+    alone, a cluster is all of them. In the flat layout, all clients of a device.
     """
     clients = effective.train.clients_per_round
+    if mesh.flat:
+        return -(-clients // mesh.size)
     alone = traits.whole or traits.personal_models
     clusters = 1 if alone else count_most_items(effective, traits)
     size = -(-clients // clusters)
-    most = 5 if platform == "cpu" else 16
+    most = 5 if mesh.platform == "cpu" else 16
     return -(-size // -(-size // most))
 
 

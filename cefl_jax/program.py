@@ -28,6 +28,11 @@ Inputs: TypeAlias = tuple[HParams, FederatedData, Network]
 """What the compiled program takes besides the state."""
 
 
+_SHARED = FederatedData(*[None] * len(FederatedData._fields))
+STACK_AXES = 0, _SHARED._replace(members=0, offsets=0, label_counts=0), 0
+"""Axes of Inputs under `jax.vmap` over runs: all but the samples may differ from run to run."""
+
+
 class Chunk(NamedTuple):
     """What comes back to the host from one compiled call."""
 
@@ -180,8 +185,9 @@ def make_program(setup: Setup) -> tuple[Callable, Callable]:
         (state, round_trace), metrics = jax.lax.scan(
             step_or_stay, (state, nowhere), None, length=length
         )
-        scores = evaluate(method.predictors, state, data, setup.mesh)
-        measures = method.measures(state)
+        with jax.named_scope("evaluation"):
+            scores = evaluate(method.predictors, state, data, setup.mesh)
+            measures = method.measures(state)
         return state, Chunk(metrics, scores, measures, round_trace, state.ledger)
 
     return start, advance
