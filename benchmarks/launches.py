@@ -18,6 +18,7 @@ import re
 import time
 
 import jax
+import numpy as np
 from jax.experimental import topologies
 from jax.sharding import AxisType, Mesh
 
