@@ -77,7 +77,7 @@ class Launches:
     def __init__(self, text: str):
         self.computations, self.entry = read_computations(text)
         self.by_stage: collections.Counter[str] = collections.Counter()
-        self.unknown: list[str] = []
+        self.unknown: list[tuple[str, int]] = []  # name, kernels of one turn
         self._count(self.entry, 1)
 
     def _count(self, name, times):
@@ -88,12 +88,12 @@ class Launches:
             operation, where = found[1], name_of(line)
             if operation == "while":
                 turns = re.search(r'known_trip_count":\{"n":"(\d+)"', line)
-                if turns is None:
-                    self.unknown.append(where)
+                before = self.by_stage.total()
                 inner = times * (int(turns[1]) if turns else 1)
                 self._count(called(line, "body"), inner)
                 if turns is None:
                     self._count(called(line, "condition"), inner)
+                    self.unknown.append((where, (self.by_stage.total() - before) // times))
             elif operation == "call":
                 self._count(called(line, "to_apply"), times)
             elif operation == "conditional":
@@ -205,8 +205,8 @@ def main():
     held = memory.temp_size_in_bytes + memory.argument_size_in_bytes
     print(f"\ncompiled in {seconds:.0f} s; {held / 1e6:,.0f} MB on the device")
     print(f"loops whose length is not known before they run: {len(found.unknown)}")
-    for name in found.unknown:
-        print(f"  {name}")
+    for name, kernels in found.unknown:
+        print(f"  {kernels} kernels a turn: {name}")
 
 
 if __name__ == "__main__":

@@ -235,7 +235,11 @@ def resolve(spec: Spec, mesh: parallel.EdgeMesh, num_clients: int) -> Spec:
     clients = spec.train.clients_per_round
     info = METHODS[spec.method.name]
     effective = effective_spec(spec, info)
-    chunk = spec.run.client_chunk or choose_client_chunk(mesh, effective, info.traits)
+    chunk = spec.run.client_chunk or (
+        -(-clients // mesh.size)  # all of a device's
+        if mesh.flat
+        else choose_client_chunk(mesh.platform, effective, info.traits)
+    )
     batch = effective.cefl.distill.batch_size
     parts = spec.run.distill_parts or choose_distill_parts(mesh.platform, batch)
     chosen = {"client_chunk": min(chunk, clients), "distill_parts": min(parts, batch)}
@@ -271,21 +275,19 @@ def choose_layout(layout: str) -> str:
     return "loop" if jax.devices()[0].platform == "cpu" else "flat"
 
 
-def choose_client_chunk(mesh: parallel.EdgeMesh, effective: Spec, traits: MethodTraits) -> int:
+def choose_client_chunk(platform: str, effective: Spec, traits: MethodTraits) -> int:
     """Clients to compute at once, in equal parts of a cluster of the usual size.
 
     On two CPU cores 5 of a cluster at once were 1.4 times faster than one after another and wider
     won nothing, but a slot without a client costs as much as one with (a cluster of one in slots of
     two took 1.5 times as long). For other platforms 16 is a guess. Where clients train models
-    alone, a cluster is all of them. In the flat layout, all clients of a device.
+    alone, a cluster is all of them.
     """
     clients = effective.train.clients_per_round
-    if mesh.flat:
-        return -(-clients // mesh.size)
     alone = traits.whole or traits.personal_models
     clusters = 1 if alone else count_most_items(effective, traits)
     size = -(-clients // clusters)
-    most = 5 if mesh.platform == "cpu" else 16
+    most = 5 if platform == "cpu" else 16
     return -(-size // -(-size // most))
 
 

@@ -145,8 +145,10 @@ def local_map(f: Callable, num_items: int, flat: bool = False) -> PyTree:
     """
     if flat:
         own = own_items(num_items, jax.lax.axis_size(AXIS))
-        one = own.size == 1
-        results = jax.tree.map(lambda x: x[None], f(own[0])) if one else jax.lax.map(f, own)
+        if own.size == 1:
+            results = jax.tree.map(lambda x: x[None], f(own[0]))
+        else:
+            results = jax.lax.map(f, own)
         return _fill_past(results, own, num_items, 0)
     f = jax.jit(f)  # traced once for its shapes and for the loop
     # Room for the items of all devices, so that the loop's body is one program for any number.

@@ -28,8 +28,8 @@ Inputs: TypeAlias = tuple[HParams, FederatedData, Network]
 """What the compiled program takes besides the state."""
 
 
-_SHARED = FederatedData(*[None] * len(FederatedData._fields))
-STACK_AXES = 0, _SHARED._replace(members=0, offsets=0, label_counts=0), 0
+OF_RUN = {"members": 0, "offsets": 0, "label_counts": 0}  # of FederatedData
+STACK_AXES: Any = 0, FederatedData(*map(OF_RUN.get, FederatedData._fields)), 0  # type: ignore
 """Axes of Inputs under `jax.vmap` over runs: all but the samples may differ from run to run."""
 
 

@@ -90,8 +90,7 @@ class LocalTraining:
           LocalResult.
         """
         shared = starts, group, plan, data, batches, learning_rate, corrections, steps, targets
-        train = functools.partial(self._on_device, max_steps=max_steps)
-        return self.mesh.spread(train)(*shared)
+        return self.mesh.spread(functools.partial(self._on_device, max_steps))(*shared)
 
     def train_sequentially(
         self,
@@ -136,8 +135,8 @@ class LocalTraining:
 
         return self.mesh.spread(on_device)(start, plan, data, batches, learning_rate)
 
-    def _on_device(self, *shared, max_steps):
-        run = _Run(self, *shared, max_steps=max_steps)
+    def _on_device(self, max_steps, *shared):
+        run = _Run(self, *shared)._replace(max_steps=max_steps)
         num_clients = run.plan.clients.shape[0]
         num_chunks = -(-num_clients // self.chunk)
         results = parallel.local_map(run.train_chunk, num_chunks, self.mesh.flat)

@@ -19,7 +19,6 @@ from cefl_jax.stages.masking import finite_leaves, finite_rows, where_rows
 from cefl_jax.stages.optimizers import descend
 from cefl_jax.stages.round_plan import Plan, read_batches
 from cefl_jax.stages.split_step import (
-    SplitStepResult,
     split_step,
     split_step_dropping_nonfinite,
 )
@@ -147,8 +146,9 @@ class SplitTraining:
         """`train_clusters`, all clients of this device at once."""
         num_clients, num_clusters = self.plan.clients.shape[0], self.plan.first.shape[0]
         rows = own_items(num_clients, jax.lax.axis_size(AXIS))
-        if self.sequential_server:  # one server after another client: there is nothing to share
+        if self.sequential_server:  # one server, one client after another: nothing to share
             rows = jnp.where(jax.lax.axis_index(AXIS) == 0, jnp.arange(num_clients), num_clients)
+        rows = jnp.pad(rows, (0, -rows.shape[0] % self.client_chunk), constant_values=num_clients)
         clients = self.start_clients(halves, rows.shape[0])
         start = jax.tree.map(
             lambda x: jnp.broadcast_to(x, (num_clusters, *x.shape)), self.start_server(halves)
@@ -192,11 +192,34 @@ class SplitTraining:
     def _flat_step(self, rows, step, carry):
         """A local step of the clients of rows i32[L], K for none, and one of every server."""
         clients, servers = carry
-        num_clusters = servers.loss.shape[0]
+        one_chunk = functools.partial(self._flat_chunk, step, servers.back)
+        chunks = rows.shape[0] // self.client_chunk
+        if chunks > 1:
+            divided = jax.tree.map(
+                lambda x: x.reshape(chunks, self.client_chunk, *x.shape[1:]), (rows, clients)
+            )
+            nothing = jax.tree.map(
+                lambda x: jnp.zeros(x.shape, x.dtype),
+                jax.eval_shape(one_chunk, *jax.tree.map(lambda x: x[0], divided))[1],
+            )
+
+            def add(sums, chunk):
+                after, of_chunk = one_chunk(*chunk)
+                return jax.tree.map(jnp.add, sums, of_chunk), after
+
+            sums, clients = jax.lax.scan(add, nothing, divided)
+            clients = jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:]), clients)
+        else:
+            clients, sums = one_chunk(rows, clients)
+        return clients, jax.vmap(self._step_back)(servers, *self._total(sums))
+
+    def _flat_chunk(self, step, backs, rows, clients):
+        """ClientStates after a local step; gradient, loss and samples of every cluster."""
+        num_clusters = self.plan.first.shape[0]
         batch = self._read_batch(rows, step, rows < self.plan.clients.shape[0])
         valid = batch.valid & ~clients.skipped[:, None] if self.skips else batch.valid
         cluster = self.plan.cluster.at[rows].get(mode="fill", fill_value=num_clusters)
-        backs = jax.tree.map(lambda x: x.at[cluster].get(mode="clip"), servers.back)
+        backs = jax.tree.map(lambda x: x.at[cluster].get(mode="clip"), backs)
         with jax.named_scope("gradients"):
             sent = jax.vmap(self._step_alone)(
                 batch.keys, clients.fronts, backs, batch.images, batch.labels, valid
@@ -206,23 +229,23 @@ class SplitTraining:
         if self.skips:
             counted = where_rows(sent.finite, counted, jax.tree.map(jnp.zeros_like, counted))
         member = cluster[None] == jnp.arange(num_clusters)[:, None]  # [M, L]
-        sums = weighted_sum(counted, member.astype(jnp.float32))
+        grad, loss = weighted_sum(counted, member.astype(jnp.float32))
         samples = jnp.where(member, valid.sum(1)[None], 0).sum(1)
-        (grad, loss), samples = self._total((sums, samples))
-        servers = jax.vmap(self._step_back)(servers, grad, loss, samples)
         slot = jnp.where(moves & (batch.slot >= 0), batch.slot, self.upload_slots)
         smashed = clients.smashed.at[jnp.arange(rows.shape[0]), slot].set(
             sent.smashed.astype(self.archive_dtype), mode="drop"
         )
-        return after._replace(smashed=smashed), servers
+        return after._replace(smashed=smashed), (grad, loss, samples)
 
     def _step_alone(self, key, front, back, images, labels, valid):
         """SplitStepResult of one client by itself, without the axis of clients."""
         alone = jax.tree.map(lambda x: x[None], (images, labels, valid))
         fronts = jax.tree.map(lambda x: x[None], front)
         sent = split_step(self.model, self.link, key[None], fronts, back, *alone)
-        of_client = jax.tree.map(lambda x: x[0], (sent.smashed, sent.front_grads, sent.finite))
-        return SplitStepResult(sent.loss, *of_client[:2], sent.back_grad, of_client[2])
+        smashed, front_grads, finite = jax.tree.map(
+            lambda x: x[0], (sent.smashed, sent.front_grads, sent.finite)
+        )
+        return sent._replace(smashed=smashed, front_grads=front_grads, finite=finite)
 
     def _total(self, tree):
         """Sums over the devices."""
