@@ -11,7 +11,7 @@ import numpy as np
 from jaxtyping import Int
 
 from cefl_jax import config, parallel
-from cefl_jax.config import readers
+from cefl_jax.config import fields
 from cefl_jax.data import partition, sources
 from cefl_jax.data.dataset import Dataset, check_dataset
 from cefl_jax.data.federated import FederatedData, make_federated
@@ -243,7 +243,7 @@ def resolve(spec: Spec, mesh: parallel.EdgeMesh, num_clients: int) -> Spec:
     batch = effective.cefl.distill.batch_size
     parts = spec.run.distill_parts or choose_distill_parts(mesh.platform, batch)
     chosen = {"client_chunk": min(chunk, clients), "distill_parts": min(parts, batch)}
-    unread = readers.find_unread(readers.flatten(spec))
+    unread = fields.find_unread(fields.flatten(spec))
     run: dict[str, Any] = {
         name: None if f"run.{name}" in unread else value for name, value in chosen.items()
     }

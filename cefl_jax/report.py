@@ -8,6 +8,7 @@ Markdown and LaTeX and the figures as PDF go into a folder beside it, such as re
 
 import argparse
 import collections
+import os
 import re
 import sys
 from collections.abc import Sequence
@@ -15,7 +16,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from cefl_jax.reports import check_libraries
-from cefl_jax.runtime import streams
+from cefl_jax.runtime import preemption
 from cefl_jax.safe_read import expand_user
 
 LIBRARIES = ("altair", "duckdb", "jinja2", "vl_convert")
@@ -33,11 +34,11 @@ def main(arguments: list[str] | None = None) -> None:
     try:
         check_libraries(*LIBRARIES)
         # Imported here: without the libraries above that line should be all that is seen.
-        from cefl_jax.reports import files, runs
+        from cefl_jax.reports import page, runs
 
-        files.check_out(options.out)
+        places = check_out(options.out)
         found, left_out = runs.read_runs(options.folders)
-        written = files.write_report(found, left_out, options.target, options.out)
+        written = page.write_report(found, left_out, options.target, *places)
     except (ValueError, OSError) as error:
         refuse(error)
     say(found, left_out, written)
@@ -66,8 +67,33 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
     return parser.parse_args(arguments)
 
 
+def check_out(out: str) -> tuple[Path, Path]:
+    """Returns the path of the page, and of the folder for its tables, such as report_files.
+
+    Raises:
+      ValueError: one of them cannot be there: one line with `--out`, its value and the remedy.
+    """
+    if not out:
+        raise ValueError("--out is empty; name a file for the page")
+    page = Path(out)
+    if page.is_dir():
+        raise ValueError(f"--out={out} is a folder; name a file for the page in it")
+    if not page.parent.is_dir():
+        raise ValueError(
+            f"--out={out}: there is no folder {page.parent}; create it or choose another place"
+        )
+    beside = page.with_name(f"{page.stem}_files")
+    if os.path.lexists(beside) and not beside.is_dir():
+        raise ValueError(
+            f"--out={out}: {beside}, where its tables go, is not a folder; choose another name"
+        )
+    if not os.access(page.parent, os.W_OK | os.X_OK):
+        raise ValueError(f"--out={out}: no permission to write in {page.parent}")
+    return page, beside
+
+
 def say(found: Sequence[Any], left_out: Sequence[Any], written: Sequence[Path]) -> None:
-    """Prints what was read and written: from `runs.read_runs` and `files.write_report`."""
+    """Prints what was read and written: from `runs.read_runs` and `page.write_report`."""
     print(f"counted: {len(found)} finished run{'s' * (len(found) != 1)}")
     if left_out:
         states = collections.Counter(run.state for run in left_out)
@@ -103,5 +129,5 @@ def _accuracy(text):
 
 
 if __name__ == "__main__":
-    streams.ignore_write_errors()
+    preemption.ignore_write_errors()
     main()

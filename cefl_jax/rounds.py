@@ -12,7 +12,7 @@ from cefl_jax import config
 from cefl_jax.network.ledger import Ledger
 from cefl_jax.network.messages import LINKS, MESSAGES
 from cefl_jax.network.schedule import PHASES
-from cefl_jax.plots import describe_round
+from cefl_jax.plots.timeline import describe_round
 from cefl_jax.program import warn_of_deadline
 from cefl_jax.runtime import distributed
 from cefl_jax.runtime.checkpoint import flatten, restore
@@ -118,7 +118,7 @@ class Rounds:
         self.workdir.write_summary(summary)
         if self.chunk.round_trace is not None:
             names, deadline_s = setup.device_names, setup.spec.network.deadline_s
-            timeline = describe_round.describe(
+            timeline = describe_round(
                 self.chunk.round_trace,
                 setup.network,
                 setup.planner.work,

@@ -14,7 +14,6 @@ holds that against whole runs. Rounds are counted until the first evaluation at 
 Finished trainings are kept in the workdir and not repeated.
 """
 
-import argparse
 import json
 import pathlib
 
@@ -24,10 +23,9 @@ import numpy as np
 
 from cefl_jax import build, compiler, config, program
 from cefl_jax.reports.formats import to_markdown
-from cefl_jax.runtime import streams
-from cefl_jax.safe_read import expand_user
+from cefl_jax.runtime import preemption
 from experiments import tables
-from experiments.runs import Quiet, positive
+from experiments.runs import Quiet, make_parser
 
 CLUSTERINGS = {
     "patent": {"cefl.clustering.rule": "patent"},
@@ -166,12 +164,8 @@ def trade(scale, seeds):
 
 def main():
     """Trains, pays, and writes tables and pictures into the workdir."""
-    streams.ignore_write_errors()
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--workdir", required=True, type=expand_user)
-    parser.add_argument("--scale", choices=SCALES, default="cpu")
-    parser.add_argument("--seeds", type=positive, help="how many seeds: 0, 1, ...")
-    options = parser.parse_args()
+    preemption.ignore_write_errors()
+    options = make_parser(__doc__, SCALES).parse_args()
     seeds = options.seeds or SEEDS[options.scale]
     folder = pathlib.Path(options.workdir) / options.scale
     folder.mkdir(parents=True, exist_ok=True)

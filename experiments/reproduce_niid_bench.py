@@ -10,8 +10,7 @@ Dirichlet(0.5) 88.09 ± 0.29, three labels a client 82.43 ± 1.52; FedProx and S
 their spread. Scale `cpu` is one seed of FedAvg.
 """
 
-from cefl_jax.reports import formats, tables
-from cefl_jax.reports.quantities import ACCURACY, PERCENT
+from cefl_jax.reports.tables import ACCURACY
 from experiments import runs
 
 PUBLISHED = {"iid": (89.23, 0.45), "dirichlet 0.5": (88.09, 0.29), "3 labels": (82.43, 1.52)}
@@ -57,18 +56,14 @@ EXPERIMENT = runs.Experiment(
 
 def tell(groups, of, scale):
     """The table, and the best accuracies beside the published ones."""
-    rows = []
-    for group in groups:
-        best = tables.estimate([run.metrics[ACCURACY].max() for run in group.runs])
-        mean, deviation = PUBLISHED[group.label.partition(", ")[2]]
-        rows.append([best, f"{mean:.2f} ± {deviation:.2f}"])
-    columns = (
-        tables.Column("best", "best over the rounds", PERCENT),
-        tables.Column("published", "published (%)"),
+    return runs.tell_published(
+        groups,
+        of,
+        scale,
+        "best over the rounds",
+        take=lambda run: run.metrics[ACCURACY].max(),
+        published=lambda cell: PUBLISHED[cell.partition(", ")[2]],
     )
-    labels = [group.label for group in groups]
-    table = tables.Table("published", columns, labels, rows, [tables.INTERVAL])
-    return f"{runs.tell(groups, of, scale)}\n{formats.to_markdown(table)}"
 
 
 if __name__ == "__main__":

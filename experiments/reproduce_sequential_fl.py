@@ -19,8 +19,7 @@ itself.
 
 import argparse
 
-from cefl_jax.reports import formats, tables
-from cefl_jax.reports.quantities import ACCURACY, PERCENT, final
+from cefl_jax.reports.tables import ACCURACY, final
 from experiments import runs
 
 PUBLISHED = {"fedavg": (85.59, 0.04), "sequential_split": (86.28, 0.49)}
@@ -72,18 +71,14 @@ def make(partition):
 
 def tell(groups, of, scale):
     """The table, with the published value beside each."""
-    rows = []
-    for group in groups:
-        here = tables.estimate([final(run, ACCURACY, of.tail) for run in group.runs])
-        mean, deviation = PUBLISHED["fedavg" if "fedavg" in group.label else "sequential_split"]
-        rows.append([here, f"{mean:.2f} ± {deviation:.2f}"])
-    columns = (
-        tables.Column("here", "here", PERCENT),
-        tables.Column("published", "published (%)"),
+    return runs.tell_published(
+        groups,
+        of,
+        scale,
+        "here",
+        take=lambda run: final(run, ACCURACY, of.tail),
+        published=lambda cell: PUBLISHED["fedavg" if "fedavg" in cell else "sequential_split"],
     )
-    labels = [group.label for group in groups]
-    table = tables.Table("published", columns, labels, rows, [tables.INTERVAL])
-    return f"{runs.tell(groups, of, scale)}\n{formats.to_markdown(table)}"
 
 
 def main():

@@ -17,9 +17,10 @@ from cefl_jax import build, config, experiment, program
 from cefl_jax.config.files import has_field
 from cefl_jax.data import partition
 from cefl_jax.reports import check_libraries, formats, tables
+from cefl_jax.reports.formats import PERCENT, Column, Table
 from cefl_jax.reports.groups import Group, Section
 from cefl_jax.reports.runs import read_runs
-from cefl_jax.runtime import cpu, preemption, streams
+from cefl_jax.runtime import cpu, preemption
 from cefl_jax.safe_read import InputFileError, expand_user, read_json
 from cefl_jax.specs import DataSpec
 
@@ -127,6 +128,25 @@ def tell(groups, of, scale):
     return f"`{of.name}` at scale `{scale}`, {seeds} seeds.\n\n{formats.to_markdown(table)}"
 
 
+def tell_published(groups, of, scale, heading, take, published):
+    """The table of `tell`, and one of ours beside published values.
+
+    Args:
+      groups, of, scale: as of `tell`.
+      heading: of the column of ours.
+      take: from a run to the accuracy that is compared.
+      published: from a cell to the mean and the deviation, percent.
+    """
+    rows = []
+    for group in groups:
+        mean, deviation = published(group.label)
+        rows.append([tables.estimate(map(take, group.runs)), f"{mean:.2f} ± {deviation:.2f}"])
+    columns = Column("ours", heading, PERCENT), Column("published", "published (%)")
+    labels = [group.label for group in groups]
+    table = Table("published", columns, labels, rows, [tables.INTERVAL])
+    return f"{tell(groups, of, scale)}\n{formats.to_markdown(table)}"
+
+
 def run_one(spec, place, title, compiler=None, watch=None):
     """One run with its files, without pictures; it goes on where the same one was interrupted."""
     setup, display = build.prepare(spec), Quiet(title)
@@ -185,14 +205,10 @@ def parse(of, doc, parents=()):
       doc: its docstring.
       parents: parsers of further options.
     """
-    parser = argparse.ArgumentParser(description=doc.splitlines()[0], parents=parents)
-    parser.add_argument("--workdir", required=True, type=expand_user)
-    parser.add_argument("--scale", choices=of.scales, default="cpu")
-    parser.add_argument("--seeds", type=positive, help="how many seeds: 0, 1, ...")
+    parser = make_parser(doc, of.scales, parents)
     parser.add_argument("--only", default="", help="cells with this in their names")
     options = parser.parse_args()
-    if options.seeds is None:
-        options.seeds = of.seeds[options.scale]
+    options.seeds = options.seeds or of.seeds[options.scale]
     try:
         check_libraries("duckdb")
         for cell in of.cells_of(options.scale):
@@ -202,6 +218,15 @@ def parse(of, doc, parents=()):
     except ValueError as error:
         parser.error(str(error))
     return options
+
+
+def make_parser(doc, scales, parents=()):
+    """The options that all experiments have; `seeds` is None where it is left out."""
+    parser = argparse.ArgumentParser(description=doc.splitlines()[0], parents=parents)
+    parser.add_argument("--workdir", required=True, type=expand_user)
+    parser.add_argument("--scale", choices=scales, default="cpu")
+    parser.add_argument("--seeds", type=positive, help="how many seeds: 0, 1, ...")
+    return parser
 
 
 def positive(text):
@@ -220,7 +245,7 @@ def main(of, doc, tell=tell, parents=()):
       tell: from groups of runs, Experiment and scale to Markdown.
       parents: as of `parse`.
     """
-    streams.ignore_write_errors()
+    preemption.ignore_write_errors()
     options = parse(of, doc, parents)
     cpu.set_up()
     cpu.use_compile_cache()

@@ -3,9 +3,8 @@
 import numpy as np
 from matplotlib.figure import Figure
 
-from cefl_jax.reports.curves import interval
-from cefl_jax.reports.quantities import Unit
-from cefl_jax.reports.tables import INTERVAL, Column, Table, estimate
+from cefl_jax.reports.formats import Column, Table, Unit
+from cefl_jax.reports.tables import INTERVAL, estimate, interval
 
 COSTS = {
     "time_s": Column("time_s", "time", Unit("s")),

@@ -41,17 +41,17 @@ UNFIT = {
 
 
 @pytest.mark.parametrize("call", FIT)
-def test_what_fits_is_taken(call):
+def test_annotations_take_what_fits(call):
     FIT[call]()
 
 
 @pytest.mark.parametrize("call", UNFIT)
-def test_what_does_not_fit_is_found_at_the_door(call):
+def test_annotations_refuse_what_does_not_fit(call):
     with pytest.raises(jaxtyping.TypeCheckError, match="checking the parameters of cefl_jax"):
         UNFIT[call]()
 
 
-def test_inside_a_program_too():
+def test_annotations_are_checked_inside_a_program():
     with pytest.raises(jaxtyping.TypeCheckError, match=r"cefl_jax\.stages\.clustering"):
         jax.jit(lambda: clustering.cluster_kl(COUNTS, CLIENTS[:2], 2, TARGET))()
 
@@ -62,7 +62,7 @@ def run(program):
     ).stdout
 
 
-def test_without_the_tests_nothing_is_checked_and_no_checker_is_needed():
+def test_annotations_cost_nothing_without_the_tests():
     made = run(
         "import sys; sys.modules['beartype'] = None\n"
         "import importlib, pathlib\n"
@@ -77,7 +77,7 @@ def test_without_the_tests_nothing_is_checked_and_no_checker_is_needed():
 
 
 @pytest.mark.slow
-def test_the_checks_leave_the_program_as_it_is():
+def test_annotations_leave_the_program_as_it_is():
     text = "from tests import test_annotations as here; print(here.digest())"
     assert run(text).strip() == digest()
 

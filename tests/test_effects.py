@@ -12,9 +12,9 @@ import pytest
 from jax.interpreters import partial_eval
 
 from cefl_jax import build, program, rounds
-from cefl_jax.config.readers import find_unread, flatten
+from cefl_jax.config.fields import find_unread, flatten
 from tests import world
-from tests.config.test_readers import DEFAULTS, READ_WITH, another, choices_for
+from tests.config.test_fields import DEFAULTS, READ_WITH, another, choices_for
 from tests.runtime.examples import METHODS, make_record, without
 
 slow = functools.partial(pytest.param, marks=pytest.mark.slow)
@@ -79,11 +79,6 @@ FITTING = {
 """Values, where the small federation needs another than any."""
 
 
-def name_of(case):
-    """A short name of changed fields."""
-    return ", ".join(f"{path.split('.')[-1]}={value}" for path, value in case.items())
-
-
 @functools.cache
 def trace(spec):
     """The traced `advance` of a run on the small federation, what is fixed in it, and its Setup."""
@@ -128,9 +123,9 @@ def make_spec(case):
         *(OF_METHODS[method] for method in ("cefl", "fedavg", "splitfed_v2", "fedgkt")),
         *(slow(case) for case in MORE),
     ],
-    ids=name_of,
+    ids=str,
 )
-def test_what_is_refused_as_not_read_changes_nothing(case):
+def test_settings_refused_as_not_read_change_no_program(case):
     spec = other = make_spec(case)
     unread = [
         path for path in find_unread(flatten(spec)) if spec.method.name not in PARTLY.get(path, ())
@@ -152,7 +147,7 @@ def test_what_is_refused_as_not_read_changes_nothing(case):
         ),
     ],
 )
-def test_what_is_read_changes_something(path):
+def test_settings_that_are_read_change_the_program(path):
     spec = make_spec({"data.partition.min_size": 10, "train.local_steps": 9} | choices_for(path))
     assert path not in find_unread(flatten(spec))
     other = spec.replace({path: FITTING.get(path, another(path))})
@@ -162,41 +157,45 @@ def test_what_is_read_changes_something(path):
 @pytest.mark.parametrize(
     ("path", "rule"),
     [
-        *(
-            ("cefl.clustering.target", {"cefl.clustering.rule": rule})
-            for rule in ("random", "single", "singleton")
-        ),
-        *(
-            (f"cefl.offload.{name}", {"cefl.offload.rule": rule})
-            for name in ("objective", "time_weight")
-            for rule in ("random", "nearest")
-        ),
+        *(("clustering.target", rule) for rule in ("random", "single", "singleton")),
+        *(("offload.objective", rule) for rule in ("random", "nearest")),
+        *(("offload.time_weight", rule) for rule in ("random", "nearest")),
     ],
 )
 @pytest.mark.slow
-def test_what_a_rule_ignores_is_read_by_a_metric(path, rule):
-    spec = make_spec(rule | {"cefl.offload.edge_capacity": 2})
+def test_settings_that_a_rule_ignores_are_read_by_a_metric(path, rule):
+    path, of_rule = f"cefl.{path}", f"cefl.{path.split('.')[0]}.rule"
+    spec = make_spec({of_rule: rule, "cefl.offload.edge_capacity": 2})
     assert essence(spec.replace({path: another(path)})) != essence(spec)
 
 
 @pytest.mark.parametrize("method", METHODS)
 def test_made_up_records_have_the_keys_of_real_ones(method):
-    assert keys_of(OF_METHODS[method]) == list(make_record(5, method))
+    assert list(record_of(OF_METHODS[method])) == list(make_record(5, method))
 
 
-def test_what_settings_take_from_a_record_and_add_to_it():
-    assert keys_of(ALONE) == list(without(make_record(5), "test/cloud_"))
+def test_settings_take_keys_from_a_record_and_add_some():
+    assert list(record_of(ALONE)) == list(without(make_record(5), "test/cloud_"))
     changes = {
         "method.name": "splitfed_v1",
         "cefl.privacy.probe_size": 0,
         "run.on_nonfinite": "skip_client",
     }
     record = without(make_record(5, "splitfed_v1", **{"clients/skipped": 1}), "privacy/")
-    assert keys_of(changes) == list(record)
+    assert list(record_of(changes)) == list(record)
 
 
-def keys_of(case):
-    """The keys of a run's record, in their order."""
+@pytest.mark.parametrize(
+    ("losses", "mean"), [([np.nan, 2], 2), ([3, 2], 2.5), ([np.nan, np.nan], np.nan)]
+)
+def test_make_record_averages_the_losses_of_rounds_with_clients(losses, mean):
+    """Two rounds in one evaluation, of which nobody trained in one, or in both."""
+    np.testing.assert_equal(record_of(ALONE, train_loss=np.float32(losses))["train/loss"], mean)
+
+
+def record_of(case, **metrics):
+    """The record of a run whose numbers are 0, but for some of its two rounds' metrics."""
     _, chunk = trace(make_spec(case))[0].out_info
     zeros = jax.tree.map(lambda x: np.zeros(x.shape, x.dtype), chunk)
-    return list(rounds.make_record(zeros, 2, 2, 1.0))
+    chunk = zeros._replace(metrics=zeros.metrics._replace(**metrics))
+    return rounds.make_record(chunk, 2, 2, 1.0)

@@ -2,6 +2,7 @@
 
 import dataclasses
 import gzip
+import io
 import json
 import os
 import pathlib
@@ -151,77 +152,74 @@ def command(*arguments, shell='"$@"'):
     return subprocess.run(argv, cwd=ROOT, env=environment, capture_output=True, text=True)
 
 
-@pytest.mark.parametrize(
-    ("arguments", "words"),
-    [
-        (("extra",), "'extra' is not a flag; see python -m cefl_jax.main --help"),
-        (("--workdri=x",), "Unknown command line flag 'workdri'. Did you mean: workdir ?"),
-        (("--config.",), "Unknown command line flag 'config.'"),
-        (
-            ("--config.train.rounds",),
-            "train.rounds has no value; write --config.train.rounds=VALUE",
-        ),
-        (
-            ("--config.train.rounds", "--overwrite"),
-            "train.rounds='--overwrite': needs a whole number",
-        ),
-        (("--config.train.rounds", "0"), "train.rounds=0: needs to be from 1 to"),
-        (("--config.train.rounds=3\n4",), r"train.rounds='3\n4': needs a whole number"),
-        (("--config.train.roundz=3",), "train.roundz is not a field; did you mean train.rounds?"),
-        (("--config.train=3",), "train is a group of fields; set one of them: rounds,"),
-        (("--config.model.cut=5",), "model.cut=5: lenet5 has 5 blocks, so the cut is from 1 to 4"),
-        (
-            ("--config.data.normalization.mean=0.1,0.2",),
-            "data.normalization.mean=(0.1, 0.2): 2 values",
-        ),
-        (
-            ("--config.train.clients_per_round=101",),
-            "train.clients_per_round=101: there are only 100",
-        ),
-        (("--config.data.partition.min_size=101",), "data.partition.num_clients is 100, but 10000"),
-        (("--config.data.name=mnist",), "data.path is not set, and mnist is not installed; set"),
-        (("--config.data.path=/nonesuch",), "data.path='/nonesuch': not read with data.name="),
-        (("--config=nonesuch.py",), "--config=nonesuch.py: there is no such file"),
-        (("--config=",), "--config=: there is no such file"),
-        ((f"{QUICKSTART}:big",), f"{QUICKSTART}:big: get_config: too many positional arguments"),
-        (("--workdir=",), "--workdir is empty; name a folder"),
-        (
-            ("--workdir=/nonesuch/deeper",),
-            "--workdir=/nonesuch/deeper: there is no folder /nonesuch",
-        ),
-        (("--overwrite=maybe",), "flag --overwrite=maybe: "),
-    ],
-)
-def test_bad_input_is_one_line_and_leaves_nothing(refused, tmp_path, arguments, words):
-    line = refused(QUICKSTART, f"--workdir={tmp_path / 'run'}", *arguments)
+REFUSED = [  # arguments beside --config and --workdir, and the beginning of the line
+    ("extra", "'extra' is not a flag; see python -m cefl_jax.main --help"),
+    ("--workdri=x", "Unknown command line flag 'workdri'. Did you mean: workdir ?"),
+    ("--config.", "Unknown command line flag 'config.'"),
+    ("--config.train.rounds", "train.rounds has no value; write --config.train.rounds=VALUE"),
+    ("--config.train.rounds --overwrite", "train.rounds='--overwrite': needs a whole number"),
+    ("--config.train.rounds 0", "train.rounds=0: needs to be from 1 to"),
+    ("--config.train.roundz=3", "train.roundz is not a field; did you mean train.rounds?"),
+    ("--config.train=3", "train is a group of fields; set one of them: rounds,"),
+    ("--config.model.cut=5", "model.cut=5: lenet5 has 5 blocks, so the cut is from 1 to 4"),
+    ("--config.data.normalization.mean=0.1,0.2", "data.normalization.mean=(0.1, 0.2): 2 values"),
+    ("--config.train.clients_per_round=101", "train.clients_per_round=101: there are only 100"),
+    ("--config.data.partition.min_size=101", "data.partition.num_clients is 100, but 10000"),
+    ("--config.data.name=mnist", "data.path is not set, and mnist is not installed; set"),
+    ("--config.data.path=/nonesuch", "data.path='/nonesuch': not read with data.name="),
+    ("--config=nonesuch.py", "--config=nonesuch.py: there is no such file"),
+    ("--config=", "--config=: there is no such file"),
+    (f"{QUICKSTART}:big", f"{QUICKSTART}:big: get_config: too many positional arguments"),
+    ("--workdir=", "--workdir is empty; name a folder"),
+    ("--workdir=/nonesuch/deeper", "--workdir=/nonesuch/deeper: there is no folder /nonesuch"),
+    ("--overwrite=maybe", "flag --overwrite=maybe: "),
+    ("--processes=2", "--processes=2: not read without --coordinator; pass that as well"),
+    ("--process=1", "--process=1: not read without --coordinator; pass that as well"),
+    ("--coordinator=here", "--coordinator=here: needs to be HOST:PORT of the first process"),
+    ("--config.network.preset=moon", "network.preset='moon' is unknown; known: cellular,"),
+    ("--config.cefl.compression.smashed=zip", "cefl.compression.smashed='zip' is unknown; known"),
+    (
+        "--config.network.preset=file --config.network.path=/nonesuch.yaml",
+        "network.path=/nonesuch.yaml: there is no such file; correct the name",
+    ),
+    (
+        "--config.network.dynamics=trace --config.network.trace=/nonesuch.npz",
+        "network.trace=/nonesuch.npz: there is no such file; record one with run.save_trace=True",
+    ),
+]
+
+
+@pytest.mark.parametrize(("arguments", "words"), REFUSED)
+def test_main_refuses_bad_input_in_one_line_and_leaves_nothing(refused, tmp_path, arguments, words):
+    line = refused(QUICKSTART, f"--workdir={tmp_path / 'run'}", *arguments.split())
     assert line.startswith(words)
 
 
-def test_a_compilation_would_be_noticed(compilations):
+def test_compilations_would_be_noticed(compilations):
     compilations.clear()
     jax.jit(lambda x: x * 3)(2)
     assert compilations
 
 
-def test_the_two_flags_that_every_run_needs(refused, tmp_path):
+def test_main_needs_two_flags(refused, tmp_path):
     assert refused(QUICKSTART).startswith("--workdir is missing; see ")
     assert refused(f"--workdir={tmp_path / 'run'}").startswith("--config is missing; see ")
 
 
 PATHS = {  # what takes a path from a person, with what else is needed for it to be read
-    "workdir": ((), "--workdir={}/deeper: there is no folder {}"),
-    "config": ((), "--config={typed}: there is no such file"),
-    "config.data.path": (("--config.data.name=mnist",), "data.path: there is no folder {} to read"),
+    "workdir": ("", "--workdir={}/deeper: there is no folder {}"),
+    "config": ("", "--config={typed}: there is no such file"),
+    "config.data.path": ("--config.data.name=mnist", "data.path: there is no folder {} to read"),
     "config.data.partition.path": (
-        ("--config.data.partition.name=file",),
+        "--config.data.partition.name=file",
         "data.partition.path: {} there is no such file",
     ),
     "config.network.path": (
-        ("--config.network.preset=file",),
+        "--config.network.preset=file",
         "network.path={}: there is no such file",
     ),
     "config.network.trace": (
-        ("--config.network.dynamics=trace",),
+        "--config.network.dynamics=trace",
         "network.trace={}: there is no such file",
     ),
 }
@@ -229,7 +227,7 @@ PATHS = {  # what takes a path from a person, with what else is needed for it to
 
 @pytest.mark.parametrize("home", ["~/", "~no.such.user/"])
 @pytest.mark.parametrize("flag", PATHS)
-def test_a_persons_home_is_put_in_every_path_and_one_of_nobody_is_left(
+def test_main_puts_a_persons_home_in_every_path_and_leaves_one_of_nobody(
     refused, tmp_path, monkeypatch, flag, home
 ):
     monkeypatch.setenv("HOME", str(tmp_path / "home"))
@@ -237,7 +235,7 @@ def test_a_persons_home_is_put_in_every_path_and_one_of_nobody_is_left(
     typed = f"{home}absent{suffix}"
     others, words = PATHS[flag]
     given = f"--{flag}={typed}/deeper" if flag == "workdir" else f"--{flag}={typed}"
-    line = refused(*TINY, f"--workdir={tmp_path / 'run'}", *others, given)
+    line = refused(*TINY, f"--workdir={tmp_path / 'run'}", *others.split(), given)
     place = f"{tmp_path}/home/absent{suffix}" if home == "~/" else typed
     assert line.startswith(words.format(place, place, typed=typed))
 
@@ -248,7 +246,7 @@ def test_every_setting_that_is_a_path_is_among_them():
     assert {f"config.{name}" for name in paths} == {*PATHS} - {"workdir", "config"}
 
 
-def test_a_config_and_a_workdir_in_a_persons_home_are_found(tmp_path, monkeypatch):
+def test_begin_finds_a_config_and_a_workdir_in_a_persons_home(tmp_path, monkeypatch):
     monkeypatch.setenv("HOME", str(tmp_path))
     (tmp_path / "mine.py").write_text((ROOT / "configs" / "quickstart.py").read_text())
     with flagsaver.flagsaver():
@@ -259,179 +257,71 @@ def test_a_config_and_a_workdir_in_a_persons_home_are_found(tmp_path, monkeypatc
     assert (tmp_path / "run").is_dir()
 
 
-@pytest.mark.parametrize(
-    ("content", "words"),
-    [
-        ("[[0, 1], [1, 2]]", "gives example 1 twice, to clients 0 and 1"),
-        ("[[0, 1], [10000]]", "gives client 1 example 10000, but there are 10000"),
-        ("[[0, 1], [-1]]", "gives client 1 example -1, but there are 10000"),
-        ("[[0, 1], []]", "has no examples for client 1"),
-        ("[[0, 1]", "cannot be read as JSON"),
-        (None, "there is no such file"),
-        ("[[0, 1], [2]]", "train.clients_per_round=20: there are only 2 clients"),
-    ],
-)
-def test_a_partition_file_that_cannot_be(refused, tmp_path, content, words):
-    path = tmp_path / "partition.json"
-    if content is not None:
-        path.write_text(content)
-    line = refused(
-        QUICKSTART,
-        f"--workdir={tmp_path / 'run'}",
-        "--config.data.partition.name=file",
-        f"--config.data.partition.path={path}",
-    )
-    assert words in line
-    assert str(path) in line
-
-
-def test_a_corrupt_data_file(refused, tmp_path):
-    (tmp_path / "train-images-idx3-ubyte.gz").write_bytes(gzip.compress(b"\0" * 100)[:-9])
-    line = refused(
-        QUICKSTART,
-        f"--workdir={tmp_path / 'run'}",
-        "--config.data.name=fashion_mnist",
-        f"--config.data.path={tmp_path}",
-    )
-    assert line.startswith("data.path: ")
-    assert "train-images-idx3-ubyte" in line
-
-
-@pytest.mark.parametrize(
-    ("arguments", "words"),
-    [
-        (("--config.network.preset=moon",), "network.preset='moon' is unknown; known: cellular,"),
-        (
-            ("--config.cefl.compression.smashed=zip",),
-            "cefl.compression.smashed='zip' is unknown; kno",
-        ),
-        (
-            ("--config.cefl.compression.gradient=int4",),
-            "cefl.compression.gradient='int4' is unknown",
-        ),
-        (
-            ("--config.cefl.compression.topk_share=0",),
-            "cefl.compression.topk_share=0.0: needs to be m",
-        ),
-        (
-            ("--config.cefl.compression.topk_share=1.5",),
-            "cefl.compression.topk_share=1.5: needs to b",
-        ),
-        (("--config.network.deadline_s=0",), "network.deadline_s=0.0: needs to be more than 0"),
-        (("--config.network.deadline_s=-2",), "network.deadline_s=-2.0: needs to be more than 0"),
-        (
-            ("--config.network.leave_probability=1.2",),
-            "network.leave_probability=1.2: needs to be fr",
-        ),
-        (
-            ("--config.network.return_probability=7",),
-            "network.return_probability=7.0: needs to be f",
-        ),
-        (
-            ("--config.network.preset=file",),
-            "network.path=None: with network.preset='file' it needs",
-        ),
-        (
-            ("--config.network.path=n.json",),
-            "network.path='n.json': not read with network.preset='cel",
-        ),
-        (
-            ("--config.network.dynamics=trace",),
-            "network.trace=None: with network.dynamics='trace' it",
-        ),
-        (
-            ("--config.network.trace=t.npz",),
-            "network.trace='t.npz': not read with network.dynamics=",
-        ),
-        (
-            ("--config.cefl.clustering.rule=patent", "--config.cefl.clustering.network_weight=1"),
-            "cefl.clustering.network_weight=1.0: not read with cefl.clustering.rule='patent'; set that",
-        ),
-        (
-            ("--config.cefl.offload.time_weight=0", "--config.cefl.offload.energy_weight=0"),
-            "cefl.offload.time_weight=0, cefl.offload.energy_weight=0: every pair would cost nothing;",
-        ),
-        (
-            ("--config.network.preset=file", "--config.network.path=/nonesuch.yaml"),
-            "network.path=/nonesuch.yaml: there is no such file; correct the name",
-        ),
-        (
-            ("--config.network.dynamics=trace", "--config.network.trace=/nonesuch.npz"),
-            "network.trace=/nonesuch.npz: there is no such file; record one with run.save_trace=True",
-        ),
-    ],
-)
-def test_a_network_that_cannot_be(refused, tmp_path, arguments, words):
-    line = refused(*TINY, f"--workdir={tmp_path / 'run'}", *arguments)
-    assert line.startswith(words)
-
-
-def network_text(old="", new=""):
+def network_with(old, new):
     """A file that describes the network of TINY, one thing in it changed."""
     assert old in NETWORK
-    return NETWORK.replace(old, new) if old else NETWORK
+    return NETWORK.replace(old, new).encode()
 
 
-@pytest.mark.parametrize(
-    ("text", "words"),
-    [
-        (
-            ("device: camera", "device: toaster"),
-            "network.path={path}: clients[0].device='toaster' is unknown; ",
-        ),
-        (
-            ("bandwidth_hz: 5.0e+6", "bandwidth_hz: -5.0e+6"),
-            "network.path={path}: devices.camera.bandwidth_hz=-5000000.0 needs to be 0, or from 1e-25",
-        ),
-        (
-            ("count: 4", "count: 5"),
-            "data.partition.num_clients=10: network.path={path} describes 11 clients; set it to 11, or",
-        ),
-        (
-            ("- {device: edge_server, position_km: [0, 0.3], backhaul_bps: 1.0e+9}", ""),
-            "network.num_edges=2: network.path={path} describes 1 edge nodes; set it to 1",
-        ),
-    ],
-)
-def test_a_network_file_that_cannot_be(refused, tmp_path, text, words):
-    path = tmp_path / "network.yaml"
-    path.write_text(network_text(*text))
-    line = refused(
-        *TINY,
-        f"--workdir={tmp_path / 'run'}",
-        "--config.network.preset=file",
-        f"--config.network.path={path}",
-    )
-    assert line.startswith(words.format(path=path))
+def trace_of(available):
+    """A trace of who is available, as a file."""
+    stream = io.BytesIO()
+    np.savez(stream, available=available)
+    return stream.getvalue()
 
 
-@pytest.mark.parametrize(
-    ("available", "words"),
-    [
-        (
-            np.ones((1, 10)),
-            "available has 1 rounds, and train.rounds=2; record a longer one or lower",
-        ),
-        (
-            np.ones((3, 9)),
-            "available has 9 clients, and the run has 10; record one of this network, o",
-        ),
-        (np.full((2, 10), 2), "available[0, 0] is 2, and needs to be 0 or 1; correct the file"),
-    ],
-)
-def test_a_trace_that_cannot_be(refused, tmp_path, available, words):
-    path = tmp_path / "trace.npz"
-    np.savez(path, available=available)
-    line = refused(
-        *TINY,
-        f"--workdir={tmp_path / 'run'}",
-        "--config.network.dynamics=trace",
-        f"--config.network.trace={path}",
-    )
-    assert line.startswith(f"network.trace={path}: {words}")
+PARTITION_FILE = "--config.data.partition.name=file --config.data.partition.path={}/partition.json"
+IDX_FILES = "--config.data.name=fashion_mnist --config.data.path={}"
+IDX_FILE = "train-images-idx3-ubyte.gz"
+NETWORK_FILE = "--config.network.preset=file --config.network.path={}/network.yaml"
+TRACE_FILE = "--config.network.dynamics=trace --config.network.trace={}/trace.npz"
+BAD_FILES = [  # name and content of a file, settings that name it, and words of the line
+    ("partition.json", b"[[0, 1], [1, 2]]", PARTITION_FILE, "gives example 1 twice, to clients 0"),
+    ("partition.json", b"[[0], [10000]]", PARTITION_FILE, "client 1 example 10000, but there are"),
+    ("partition.json", b"[[0, 1], []]", PARTITION_FILE, "has no examples for client 1"),
+    ("partition.json", b"[[0, 1]", PARTITION_FILE, "cannot be read as JSON"),
+    (
+        "partition.json",
+        b"[[0], [2]]",
+        PARTITION_FILE,
+        "lists 2 clients; set it to 2, or to its default 100",
+    ),
+    ("absent", b"", PARTITION_FILE, "there is no such file"),
+    (IDX_FILE, gzip.compress(b"\0" * 100)[:-9], IDX_FILES, "train-images-idx3-ubyte"),
+    (
+        "network.yaml",
+        network_with("device: camera", "device: toaster"),
+        NETWORK_FILE,
+        "clients[0].device='toaster' is unknown; ",
+    ),
+    (
+        "network.yaml",
+        network_with("count: 4", "count: 5"),
+        NETWORK_FILE,
+        "data.partition.num_clients=10: network.path={}/network.yaml describes 11 clients; set it to",
+    ),
+    (
+        "network.yaml",
+        network_with("- {device: edge_server, position_km: [0, 0.3], backhaul_bps: 1.0e+9}", ""),
+        NETWORK_FILE,
+        "network.num_edges=2: network.path={}/network.yaml describes 1 edge nodes; set it to 1",
+    ),
+    ("trace.npz", trace_of(np.ones((1, 10))), TRACE_FILE, "available has 1 rounds"),
+    ("trace.npz", trace_of(np.ones((3, 9))), TRACE_FILE, "available has 9 clients"),
+    ("trace.npz", trace_of(np.full((2, 10), 2)), TRACE_FILE, "available[0, 0] is 2"),
+]
 
 
-def test_fields_are_set_in_any_order_and_the_last_one_counts(tmp_path):
+@pytest.mark.parametrize(("name", "content", "settings", "words"), BAD_FILES)
+def test_main_refuses_a_bad_file_by_its_name(refused, tmp_path, name, content, settings, words):
+    (tmp_path / name).write_bytes(content)
+    arguments = settings.format(tmp_path).split()
+    line = refused(*TINY, f"--workdir={tmp_path / 'run'}", *arguments)
+    assert words.format(tmp_path) in line
+    assert arguments[-1].split("=")[1] in line
+
+
+def test_parse_takes_fields_in_any_order_and_the_last_one_counts(tmp_path):
     settings = main.parse(
         [
             "main",
@@ -451,13 +341,7 @@ def test_fields_are_set_in_any_order_and_the_last_one_counts(tmp_path):
     assert not (tmp_path / "run").exists()
 
 
-@pytest.mark.parametrize("flag", ["--processes=2", "--process=1"])
-def test_processes_without_a_coordinator_are_refused(refused, tmp_path, flag):
-    line = refused(*TINY, f"--workdir={tmp_path / 'run'}", flag)
-    assert line == f"{flag}: not read without --coordinator; pass that as well"
-
-
-def test_a_process_that_uses_jax_already_is_warned_and_goes_on(tmp_path, monkeypatch, capsys):
+def test_check_warns_a_process_that_uses_jax_already(tmp_path, monkeypatch, capsys):
     """As a notebook; a CPU that was not made ready."""
     jax.devices()
     monkeypatch.setenv("XLA_FLAGS", "")
@@ -468,14 +352,14 @@ def test_a_process_that_uses_jax_already_is_warned_and_goes_on(tmp_path, monkeyp
     assert shown.err.count("\n") == 1
 
 
-def test_verbosity_stays_a_flag(tmp_path):
+def test_parse_keeps_verbosity_a_flag(tmp_path):
     main.parse(["main", *TINY])
     assert logging.get_verbosity() == logging.WARNING
     main.parse(["main", *TINY, "--verbosity=1"])
     assert logging.get_verbosity() == logging.DEBUG
 
 
-def test_a_process_refuses_with_one_line_and_status_2(tmp_path):
+def test_main_refuses_with_one_line_and_status_2(tmp_path):
     done = command(QUICKSTART, f"--workdir={tmp_path / 'run'}", "--config.model.cut=9")
     assert (done.returncode, done.stdout) == (2, "")
     assert done.stderr == "error: model.cut=9: lenet5 has 5 blocks, so the cut is from 1 to 4\n"
@@ -484,10 +368,14 @@ def test_a_process_refuses_with_one_line_and_status_2(tmp_path):
 
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory):
-    """The folder of a tiny run on two devices, which a process of its own has made."""
-    workdir = tmp_path_factory.mktemp("door") / "run"
-    done = command(*TINY, f"--workdir={workdir}", "--config.run.devices=2")
-    assert (done.returncode, done.stderr) == (0, "")
+    """The folder of a tiny run on two devices, which a process of its own has made.
+
+    Its standard output is a pipe that nobody reads, its standard error closed.
+    """
+    workdir = tmp_path_factory.mktemp("finished") / "run"
+    unread = '"$@" 2>&- | sh -c "exec <&-"'
+    done = command(*TINY, f"--workdir={workdir}", "--config.run.devices=2", shell=unread)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
     return workdir
 
 
@@ -501,7 +389,13 @@ def contents(workdir):
     return {path.name: path.read_bytes() for path in files}
 
 
-def test_a_run_leaves_every_file(finished):
+def metrics(workdir):
+    """The lines of metrics but for wall-clock times."""
+    lines = (workdir / "metrics.jsonl").read_text().splitlines()
+    return [json.loads(line) | {"wall/round_ms": None} for line in lines]
+
+
+def test_main_leaves_every_file_and_metric_of_a_run(finished):
     names = set(contents(finished))
     events = {name for name in names if name.startswith("events.out.tfevents.")}
     assert len(events) == 1
@@ -509,13 +403,9 @@ def test_a_run_leaves_every_file(finished):
     assert [path.name for path in (finished / "checkpoints").iterdir()] == ["000002"]
     assert load(finished / "status.json") == {"state": "finished", "round": 2, "error": None}
     summary = load(finished / "summary.json")
-    assert summary["rounds"] == 2
-    assert summary["device"]["count"] == 2
+    assert (summary["rounds"], summary["device"]["count"]) == (2, 2)
     for name in ("partition.png", "learning_curve.png"):
         assert (finished / name).read_bytes().startswith(b"\x89PNG")
-
-
-def test_a_run_tells_every_metric(finished):
     lines = [json.loads(line) for line in (finished / "metrics.jsonl").read_text().splitlines()]
     assert [line["round"] for line in lines] == [1, 2]
     for line in lines:
@@ -523,7 +413,7 @@ def test_a_run_tells_every_metric(finished):
         assert all(isinstance(value, (int, float)) for value in line.values())
 
 
-def test_a_run_can_be_repeated_from_its_files(finished, tmp_path):
+def test_files_of_a_run_repeat_it(finished, tmp_path):
     setup = main.check(main.parse(["main", *TINY, f"--workdir={tmp_path / 'run'}"]))
     on_two = dataclasses.replace(setup.spec.run, devices=2)
     repeated = config.to_spec(load(finished / "config.json"))
@@ -549,7 +439,7 @@ def conduct(*options):
 def recorded(tmp_path_factory):
     """The folder of a run on a network that moves, and the file of what it is made of."""
     folder = tmp_path_factory.mktemp("moving")
-    (folder / "network.yaml").write_text(network_text())
+    (folder / "network.yaml").write_text(NETWORK)
     conduct(
         f"--config.network.path={folder / 'network.yaml'}",
         "--config.network.dynamics=markov",
@@ -560,13 +450,8 @@ def recorded(tmp_path_factory):
     return folder / "run", folder / "network.yaml"
 
 
-def metrics(workdir):
-    lines = (workdir / "metrics.jsonl").read_text().splitlines()
-    return [json.loads(line) for line in lines]
-
-
 @pytest.mark.slow
-def test_a_run_with_everything_on(recorded):
+def test_main_with_everything_on(recorded):
     """It ends, with every file and every metric known; what the options do can be seen in them."""
     workdir, _ = recorded
     names = {name for name in contents(workdir) if not name.startswith("events.")}
@@ -575,7 +460,7 @@ def test_a_run_with_everything_on(recorded):
     keys = [key for key in (*METRIC_KEYS, *MORE_KEYS) if not key.startswith("test/cloud_")]
     for line in metrics(workdir):
         assert list(line) == keys
-        assert None not in line.values()
+        assert None not in [line[key] for key in keys if not key.startswith("wall/")]
     finished, sampled = (
         sum(line[f"clients/{what}"] for line in metrics(workdir))
         for what in ("finished", "sampled")
@@ -598,8 +483,8 @@ def test_a_run_with_everything_on(recorded):
 
 
 @pytest.mark.slow
-def test_a_recorded_network_is_replayed(recorded, tmp_path):
-    """As a person does it; test_replay_trace.py looks at every bit of the state."""
+def test_main_replays_a_recorded_network(recorded, tmp_path):
+    """As a person does it; test_devices.py looks at every bit of the state."""
     original, network = recorded
     conduct(
         f"--config.network.path={network}",
@@ -607,17 +492,13 @@ def test_a_recorded_network_is_replayed(recorded, tmp_path):
         f"--config.network.trace={original / 'network_trace.npz'}",
         f"--workdir={tmp_path / 'run'}",
     )
-    lines = [
-        [line | {"wall/round_ms": None} for line in metrics(workdir)]
-        for workdir in (original, tmp_path / "run")
-    ]
-    assert lines[0] == lines[1]
+    assert metrics(original) == metrics(tmp_path / "run")
     assert load(original / "timeline.json") == load(tmp_path / "run" / "timeline.json")
     assert "network_trace.npz" not in contents(tmp_path / "run")
 
 
 @pytest.mark.parametrize(("text", "calls"), [("True", 1), ("False", 0)])
-def test_compiled_programs_are_kept_unless_switched_off(tmp_path, monkeypatch, text, calls):
+def test_main_keeps_compiled_programs_unless_switched_off(tmp_path, monkeypatch, text, calls):
     called = []
     monkeypatch.setattr(cpu, "use_compile_cache", lambda warn: called.append("keep"))
     monkeypatch.setattr(experiment, "conduct", lambda *_: called.append("conduct"))
@@ -625,7 +506,7 @@ def test_compiled_programs_are_kept_unless_switched_off(tmp_path, monkeypatch, t
     assert called == ["keep"] * calls + ["conduct"]
 
 
-def test_a_run_goes_on_where_nothing_can_be_kept(tmp_path, monkeypatch, capsys):
+def test_main_goes_on_where_no_program_can_be_kept(tmp_path, monkeypatch, capsys):
     def cache_folder():
         raise PermissionError(13, "Permission denied", "/nonesuch")
 
@@ -643,7 +524,7 @@ def test_a_run_goes_on_where_nothing_can_be_kept(tmp_path, monkeypatch, capsys):
     assert shown.err.count("\n") == 1
 
 
-def test_a_second_run_in_the_folder_is_refused(finished, refused):
+def test_main_refuses_a_second_run_in_the_folder(finished, refused):
     before = contents(finished)
     line = refused(*TINY, f"--workdir={finished}", "--config.seed=5")
     assert line.startswith(f"--workdir={finished} holds a run with other settings: seed (0 there")
@@ -653,34 +534,22 @@ def test_a_second_run_in_the_folder_is_refused(finished, refused):
 
 
 @pytest.mark.slow
-def test_the_config_of_a_run_repeats_it(finished, tmp_path):
+def test_main_repeats_a_run_from_its_config(finished, tmp_path, capsys):
     """In one process: what devices it takes is settled by now, and changes no bit."""
     run(f"--config={finished / 'config.json'}", f"--workdir={tmp_path / 'run'}")
-    again, first = (
-        [line | {"wall/round_ms": None} for line in metrics(workdir)]
-        for workdir in (tmp_path / "run", finished)
-    )
-    assert again == first
+    assert metrics(tmp_path / "run") == metrics(finished)
+    assert "Test accuracy after 2 rounds" in capsys.readouterr().out
 
 
-def test_a_finished_run_is_told_and_left_as_it_is(finished, capsys):
+def test_main_shows_a_finished_run_and_leaves_it_as_it_is(finished, capsys):
     before = contents(finished)
     run(f"--config={finished / 'config.json'}", f"--workdir={finished}")
     assert "This run is finished: 2 rounds." in capsys.readouterr().out
     assert contents(finished) == before
 
 
-def test_a_finished_run_that_cannot_be_shown_is_left_as_it_is(finished):
-    before = contents(finished)
-    done = command(
-        f"--config={finished / 'config.json'}", f"--workdir={finished}", shell='"$@" | true'
-    )
-    assert (done.returncode, done.stderr) == (0, "")
-    assert contents(finished) == before
-
-
 @pytest.mark.parametrize("error", [SystemExit(1), KeyboardInterrupt(), BrokenPipeError()])
-def test_what_ends_the_showing_of_a_finished_run_changes_no_status(finished, monkeypatch, error):
+def test_main_changes_no_status_when_a_finished_run_cannot_be_shown(finished, monkeypatch, error):
     def print_summary(*_):
         raise error
 
@@ -691,24 +560,7 @@ def test_what_ends_the_showing_of_a_finished_run_changes_no_status(finished, mon
     assert contents(finished) == before
 
 
-def test_a_run_that_cannot_be_shown_goes_on_to_its_end(finished, tmp_path):
-    """Its standard output is a pipe that nobody reads, its standard error closed."""
-    done = command(
-        *TINY,
-        f"--workdir={tmp_path / 'run'}",
-        "--config.run.devices=2",
-        shell='"$@" 2>&- | sh -c "exec <&-"',
-    )
-    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
-    assert load(tmp_path / "run" / "status.json")["state"] == "finished"
-    again, first = (
-        [line | {"wall/round_ms": None} for line in metrics(workdir)]
-        for workdir in (tmp_path / "run", finished)
-    )
-    assert again == first
-
-
-def test_overwrite_replaces_the_run(finished, tmp_path, monkeypatch):
+def test_main_replaces_a_run_with_overwrite(finished, tmp_path, monkeypatch):
     summary, timeline = (load(finished / f"{name}.json") for name in ("summary", "timeline"))
     for name, content in contents(finished).items():
         (tmp_path / name).write_bytes(content)
@@ -730,7 +582,7 @@ def test_overwrite_replaces_the_run(finished, tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize("error", [RuntimeError("the device went away"), KeyboardInterrupt()])
-def test_a_run_that_fails_says_why(tmp_path, monkeypatch, error):
+def test_main_says_why_a_run_failed(tmp_path, monkeypatch, error):
     def fake_run(setup, workdir, display, meanwhile, **_):
         workdir.set_status("running", 1)
         raise error

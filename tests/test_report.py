@@ -1,7 +1,8 @@
-"""The door of reports: what it writes and says, and what it refuses in one line."""
+"""The command of reports: what it writes and prints, and what it refuses in one line."""
 
 import csv
 import importlib.util
+import os
 import subprocess
 import sys
 
@@ -10,6 +11,8 @@ import pytest
 from cefl_jax import report
 from tests.reports.folders import write_run
 from tests.runtime.examples import make_record
+
+ONE, OTHER = "fashion_mnist_12k-dirichlet-lenet5", "digits-dirichlet-lenet5"
 
 
 @pytest.fixture
@@ -24,47 +27,34 @@ def runs(tmp_path):
 
 
 @pytest.fixture
-def refused(tmp_path, capsys):
-    """A function from arguments to the one line with which the door refuses them."""
+def make(tmp_path, capsys):
+    """A function from folders and options to what was printed, the page, and its folder."""
 
-    def start(*arguments):
-        before = sorted(tmp_path.rglob("*"))
-        with pytest.raises(SystemExit) as ended:
-            report.main([str(argument) for argument in arguments])
-        shown = capsys.readouterr()
-        assert ended.value.code == 2
-        assert shown.out == ""
-        assert shown.err.startswith("error: ")
-        assert shown.err.count("\n") == 1
-        assert sorted(tmp_path.rglob("*")) == before  # nothing written
-        return shown.err
+    def make(*options):
+        out = tmp_path / "page.html"
+        report.main([*map(str, options), f"--out={out}"])
+        return capsys.readouterr().out, out.read_text(), tmp_path / "page_files"
 
-    return start
+    return make
 
 
-def test_all_is_written_beside_the_page_and_told(runs, tmp_path, capsys):
-    out = tmp_path / "page.html"
-    report.main([str(runs), f"--out={out}", "--target=0.5"])
-    written = {path.name for path in (tmp_path / "page_files").iterdir()}
-    one, other = "fashion_mnist_12k-dirichlet-lenet5", "digits-dirichlet-lenet5"
-    for table in (f"{one}-summary", f"{one}-clustering", f"{other}-summary"):
-        assert {f"{table}.{ending}" for ending in ("csv", "md", "tex")} <= written
-    assert not any(name.startswith(f"{other}-clust") for name in written)  # fedavg has none
-    for name in (one, other):
-        assert f"{name}-test_accuracy-by-sim_time_s.pdf" in written
-    said = capsys.readouterr().out
-    assert "counted: 3 finished runs" in said
-    assert "left out: 1 failed" in said
-    assert f"written: {out}" in said
-    assert f"{len(written)} tables and figures in {tmp_path / 'page_files'}" in said
-    text = out.read_text()
+def test_main_writes_all_beside_the_page_and_nothing_else(runs, make, tmp_path):
+    (tmp_path / "page.html").write_text("old")
+    (tmp_path / "page_files").mkdir()
+    (tmp_path / "page_files" / "mine.txt").write_text("mine")
+    said, text, beside = make(runs, "--target=0.4")
+    names = {path.name for path in beside.iterdir()} - {"mine.txt"}
+    assert (beside / "mine.txt").read_text() == "mine"
+    for table in (f"{ONE}-summary", f"{ONE}-clustering", f"{OTHER}-summary"):
+        assert {f"{table}.{ending}" for ending in ("csv", "md", "tex")} <= names
+    assert not any(name.startswith(f"{OTHER}-clust") for name in names)  # fedavg has none
+    assert {f"{name}-test_accuracy-by-sim_time_s.pdf" for name in (ONE, OTHER)} <= names
+    assert "counted: 3 finished runs\nleft out: 1 failed\n" in said
+    assert f"written: {tmp_path / 'page.html'}\n" in said
+    assert f"{len(names)} tables and figures in {beside}" in said
     assert "no &lt;memory&gt;" in text
     assert "no <memory>" not in text
-
-
-def test_every_run_is_a_line_of_runs_csv(runs, tmp_path):
-    report.main([str(runs), f"--out={tmp_path / 'page.html'}", "--target=0.4"])
-    with open(tmp_path / "page_files" / "runs.csv", newline="") as file:
+    with open(beside / "runs.csv", newline="") as file:
         rows = {row["folder"]: row for row in csv.DictReader(file)}
     assert rows.keys() == {str(runs / name) for name in ("cefl0", "cefl1", "fedavg")}
     row = rows[str(runs / "cefl1")]
@@ -74,98 +64,94 @@ def test_every_run_is_a_line_of_runs_csv(runs, tmp_path):
     assert costs == [5, 300, 1500, 25_450_000]
 
 
-def test_a_report_replaces_its_own_files_and_no_others(runs, tmp_path):
-    out = tmp_path / "page.html"
-    out.write_text("old")
-    (tmp_path / "page_files").mkdir()
-    (tmp_path / "page_files" / "mine.txt").write_text("mine")
-    report.main([str(runs), f"--out={out}"])
-    assert out.read_text() != "old"
-    assert (tmp_path / "page_files" / "mine.txt").read_text() == "mine"
-
-
-def test_runs_none_of_which_is_finished_are_told(tmp_path, capsys):
+def test_main_says_that_no_run_is_finished(tmp_path, make):
     write_run(tmp_path / "runs" / "one", state="running")
-    report.main([str(tmp_path / "runs"), f"--out={tmp_path / 'page.html'}"])
-    assert "counted: 0 finished runs\nleft out: 1 running\n" in capsys.readouterr().out
-    assert "No run here is finished" in (tmp_path / "page.html").read_text()
+    said, text, _ = make(tmp_path / "runs")
+    assert "counted: 0 finished runs\nleft out: 1 running\n" in said
+    assert "No run here is finished" in text
 
 
-def test_bad_folders_are_refused(runs, tmp_path, refused):
-    out = f"--out={tmp_path / 'page.html'}"
-    (tmp_path / "empty").mkdir()
-    assert "there is no folder" in refused(tmp_path / "nowhere", out)
-    assert "empty holds no run" in refused(runs, tmp_path / "empty", out)
-    assert "DIR" in refused(out)
-
-
-def test_a_bad_place_is_refused(runs, tmp_path, refused):
-    assert "--out" in refused(runs)
-    assert "--out is empty" in refused(runs, "--out=")
-    assert "there is no folder" in refused(runs, f"--out={tmp_path / 'no' / 'page.html'}")
-    assert "is a folder" in refused(runs, f"--out={tmp_path}")
-    (tmp_path / "page_files").write_text("in the way")
-    assert "page_files" in refused(runs, f"--out={tmp_path / 'page.html'}")
-
-
-@pytest.mark.parametrize("target", ["0", "-1", "80", "1.01", "nan", "inf", "much", ""])
-def test_a_bad_target_is_refused(runs, tmp_path, refused, target):
-    said = refused(runs, f"--out={tmp_path / 'page.html'}", f"--target={target}")
-    assert f"--target: {target!r} is not an accuracy" in said
-
-
-def test_an_unknown_flag_is_refused(runs, tmp_path, refused):
-    assert "--goal=3" in refused(runs, f"--out={tmp_path / 'page.html'}", "--goal=3")
-
-
-def test_missing_libraries_are_named_with_the_remedy(runs, tmp_path, refused, monkeypatch):
-    find = importlib.util.find_spec
-    monkeypatch.setattr(
-        importlib.util,
-        "find_spec",
-        lambda name, *more: None if name == "duckdb" else find(name, *more),
-    )
-    said = refused(runs, f"--out={tmp_path / 'page.html'}")
-    assert "duckdb" in said
-    assert "pip install 'cefl_jax[report]'" in said
-
-
-def test_the_door_needs_the_libraries_only_to_report(tmp_path):
-    blocked = "import sys; sys.modules.update(dict.fromkeys(('altair', 'duckdb', 'vl_convert')))"
-    done = subprocess.run(
-        [
-            sys.executable,
-            "-c",
-            f"{blocked}; from cefl_jax import report; report.parse(['x', '--out=y'])",
-        ],
-        capture_output=True,
-        check=False,
-    )
-    assert (done.returncode, done.stderr) == (0, b"")
-
-
-def test_a_folder_with_a_name_of_any_bytes_harms_no_run(tmp_path, capsys):
+def test_main_takes_folders_with_names_of_any_bytes(tmp_path, make):
     write_run(tmp_path / "runs" / "plain", seed=1)
     write_run(tmp_path / "runs" / "\udcff\n<b>", seed=2)
-    out = tmp_path / "page.html"
-    report.main([str(tmp_path / "runs"), f"--out={out}"])
-    assert "counted: 1 finished run\nleft out: 1 unreadable\n" in capsys.readouterr().out
-    assert "\\udcff\n&lt;b&gt;" in out.read_text(encoding="utf-8")
+    said, text, _ = make(tmp_path / "runs")
+    assert "counted: 1 finished run\nleft out: 1 unreadable\n" in said
+    assert "\\udcff\n&lt;b&gt;" in text
 
 
-def test_numbers_that_have_no_digits_to_show_are_shown(tmp_path):
+def test_main_shows_numbers_that_have_no_digits_to_show(tmp_path, make):
     """5e-324 of a large unit is zero."""
     for seed, value in enumerate((1e100, 5e-324)):
         record = make_record(5, **{"test/accuracy": 0.9, "sim/time_s": value})
         write_run(tmp_path / "runs" / str(seed), [record], seed=seed, train__batch_size=seed + 1)
-    report.main([str(tmp_path / "runs"), f"--out={tmp_path / 'page.html'}"])
-    assert (tmp_path / "page.html").is_file()
+    make(tmp_path / "runs")
 
 
-def test_sections_with_names_alike_have_files_of_their_own(tmp_path):
-    for name in ("a/b", "a b", "..", "ü"):
-        write_run(tmp_path / "runs" / str(len(list(tmp_path.glob("runs/*")))), data__name=name)
-    report.main([str(tmp_path / "runs"), f"--out={tmp_path / 'page.html'}"])
-    tables = list((tmp_path / "page_files").glob("*-summary.csv"))
-    assert len(tables) == 4
-    assert all(path.parent == tmp_path / "page_files" for path in tables)
+def test_main_gives_sections_with_names_alike_files_of_their_own(tmp_path, make):
+    for at, name in enumerate(("a/b", "a b", "..", "ü")):
+        write_run(tmp_path / "runs" / str(at), data__name=name)
+    _, _, beside = make(tmp_path / "runs")
+    assert len(list(beside.glob("*-summary.csv"))) == 4
+
+
+PAGE = "--out=page.html"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["nowhere", PAGE], "there is no folder"),
+        (["runs", "empty", PAGE], "empty holds no run"),
+        ([PAGE], "DIR"),
+        (["runs"], "--out"),
+        (["runs", "--out="], "--out is empty"),
+        (["runs", "--out=no/page.html"], "there is no folder"),
+        (["runs", "--out=empty"], "is a folder"),
+        (["runs", "--out=taken.html"], "taken_files"),
+        (["runs", PAGE, "--goal=3"], "--goal=3"),
+        *(
+            (["runs", PAGE, f"--target={target}"], f"--target: {target!r} is not an accuracy")
+            for target in ("0", "-1", "80", "1.01", "nan", "inf", "much", "")
+        ),
+    ],
+)
+def test_main_refuses_in_one_line(runs, tmp_path, monkeypatch, capsys, arguments, message):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "taken_files").write_text("in the way")
+    refused(tmp_path, capsys, arguments, message)
+
+
+def refused(folder, capsys, arguments, message):
+    """Holds that arguments are refused in one line with a message, and nothing is written."""
+    before = sorted(folder.rglob("*"))
+    with pytest.raises(SystemExit) as ended:
+        report.main(arguments)
+    shown = capsys.readouterr()
+    assert (ended.value.code, shown.out, shown.err.count("\n")) == (2, "", 1)
+    assert shown.err.startswith("error: ")
+    assert message in shown.err
+    assert sorted(folder.rglob("*")) == before
+
+
+def test_main_refuses_a_folder_that_it_may_not_write_in(runs, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(os, "access", lambda path, mode: False)
+    arguments = [str(runs), f"--out={tmp_path / 'page.html'}"]
+    refused(tmp_path, capsys, arguments, f"no permission to write in {tmp_path}")
+
+
+def test_main_names_missing_libraries_and_the_remedy(runs, tmp_path, monkeypatch, capsys):
+    find = importlib.util.find_spec
+    only = lambda name, *more: None if name == "duckdb" else find(name, *more)  # noqa: E731
+    monkeypatch.setattr(importlib.util, "find_spec", only)
+    arguments = [str(runs), f"--out={tmp_path / 'page.html'}"]
+    refused(
+        tmp_path, capsys, arguments, "duckdb cannot be imported; pip install 'cefl_jax[report]'"
+    )
+
+
+def test_parse_needs_no_library():
+    blocked = "import sys; sys.modules.update(dict.fromkeys(('altair', 'duckdb', 'vl_convert')))"
+    program = f"{blocked}; from cefl_jax import report; report.parse(['x', '--out=y'])"
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, check=False)
+    assert (done.returncode, done.stderr) == (0, b"")

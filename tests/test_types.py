@@ -6,7 +6,7 @@ import numpy as np
 from cefl_jax.types import Purpose, purpose_key, round_key
 
 
-def test_no_key_serves_two_ends():
+def test_purpose_key_and_round_key_serve_one_end_each():
     """Nor do the keys that the stages fold or split from them."""
     root = jax.random.key(0)
     keys = [purpose_key(root, Purpose.MODEL), *jax.random.split(purpose_key(root, Purpose.MODEL))]

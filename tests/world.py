@@ -93,15 +93,13 @@ def change_hparams(hparams, changes):
 
 def follow(setup, trace):
     """The same run with a network that follows a Trace of arrays."""
-    setup = respec(setup, {"network.dynamics": "trace"})
-    return setup._replace(network=setup.network._replace(trace=trace))
-
-
-def respec(setup, changes):
-    """The same run with dotted fields of its settings changed that no method changes."""
+    changes = {"network.dynamics": "trace"}
     effective = setup.planner.spec.replace(changes)
-    planner = dataclasses.replace(setup.planner, spec=effective)
-    return setup._replace(spec=setup.spec.replace(changes), planner=planner)
+    return setup._replace(
+        spec=setup.spec.replace(changes),
+        planner=dataclasses.replace(setup.planner, spec=effective),
+        network=setup.network._replace(trace=trace),
+    )
 
 
 def make_trace(setup, available, shadow_db=0.0, edge_load=0.0):
@@ -178,31 +176,21 @@ def trainer(setup):
 
 
 def decide_rounds(setup):
-    """The Decisions of all rounds of a run, stacked, and the Ledgers after each; no training."""
+    """The Decisions of all rounds of a run, stacked, and the Ledgers after each; no training.
+
+    Setups that differ in the values of their arrays alone share a program.
+    """
+    shapes = str(jax.tree.map(jnp.shape, (setup.data, setup.network)))
+    fixed = setup.spec, setup.planner.work, setup.planner.bounds, shapes
+    if fixed not in _DECIDERS:
+        _DECIDERS[fixed] = quick_jit(program.simulate_rounds(setup))
     key = jax.random.key(setup.spec.seed)
-    return jax.device_get(_decider(_Fixed(setup))(key, setup.data, setup.network))
+    return jax.device_get(_DECIDERS[fixed](key, setup.data, setup.network))
+
+
+_DECIDERS = {}
 
 
 def row_of(tree, at):
     """The rows `at` of a stacked tree."""
     return jax.tree.map(lambda leaf: leaf[at], tree)
-
-
-class _Fixed:
-    """What a program of decisions is specialised on; Setups with other arrays are equal."""
-
-    def __init__(self, setup):
-        self.setup = setup
-        shapes = jax.tree.map(jnp.shape, (setup.data, setup.network))
-        self.key = setup.spec, setup.planner.work, setup.planner.bounds, str(shapes)
-
-    def __eq__(self, other):
-        return self.key == other.key
-
-    def __hash__(self):
-        return hash(self.key)
-
-
-@functools.cache
-def _decider(fixed):
-    return quick_jit(program.simulate_rounds(fixed.setup))

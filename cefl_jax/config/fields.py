@@ -1,10 +1,12 @@
-"""What every setting says of itself, by its dotted path."""
+"""What every setting says of itself, by its dotted path, and which settings nothing reads."""
 
 import dataclasses
 import functools
 import typing
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, NamedTuple
+
+from flax import traverse_util
 
 from cefl_jax.data import sources
 from cefl_jax.methods import METHODS, spec_class
@@ -12,10 +14,14 @@ from cefl_jax.methods.base import MethodInfo
 from cefl_jax.models import zoo
 from cefl_jax.network import dynamics
 from cefl_jax.network.sources import presets
-from cefl_jax.specs import Clause, ClusteringSpec
+from cefl_jax.specs import A_VALUE, Clause, ClusteringSpec, Spec
 from cefl_jax.stages import clustering, offload
 
 METHOD, RULE = "method.name", "cefl.clustering.rule"
+
+
+class SettingError(ValueError):
+    """A setting that cannot be run; one line with the field, its value and what would be right."""
 
 
 class Field(NamedTuple):
@@ -67,7 +73,7 @@ def _all_fields(*_: Any) -> dict[str, Field]:
             meta["least"],
             meta["most"],
             meta["above"],
-            (*clauses, *_by_tables(path), *meta["when"]),
+            (*clauses, *_clauses_of_tables(path), *meta["when"]),
         )
     return found
 
@@ -87,6 +93,47 @@ def hints(group: Any) -> dict[str, Any]:
     return _hints(group)
 
 
+def flatten(spec: Spec) -> dict[str, Any]:
+    """Returns {dotted path: value} of all fields."""
+    return traverse_util.flatten_dict(dataclasses.asdict(spec), sep=".")
+
+
+def find_unread(settings: Mapping[str, Any]) -> dict[str, Clause]:
+    """Returns the fields that nothing reads, each with the first of its clauses that does not hold.
+
+    A clause takes a field that is missing, or that nothing reads, to be at its default. It holds
+    for a value that is not known here, such as a method of a newer version.
+
+    Args:
+      settings: flat, {dotted path: value}; what is no field is read.
+    Returns:
+      {dotted path: Clause}, in the order of the fields.
+    """
+    known, found = defaults() | dict(settings), {}
+    for path, field in all_fields().items():
+        failing = next((clause for clause in field.clauses if not _holds(clause, known)), None)
+        if failing is not None:
+            found[path], known[path] = failing, field.default
+    return found
+
+
+def without_unread(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns flat settings in which the fields that nothing reads are at their defaults."""
+    unread, at = find_unread(settings), defaults()
+    return {path: at[path] if path in unread else value for path, value in settings.items()}
+
+
+def _holds(clause, settings):
+    fields = all_fields()
+    for path, values in clause.items():
+        value, known = settings[path], fields[path].choices
+        if value in values or (values is A_VALUE and value is not None):
+            return True
+        if known and value not in known:  # of a newer version
+            return True
+    return False
+
+
 @functools.cache
 def _hints(group: Any) -> dict[str, Any]:
     return typing.get_type_hints(group)
@@ -100,10 +147,8 @@ def _walk(
         path, hint, of = prefix + field.name, hints(group)[field.name], field.metadata.get("of")
         here = clauses
         if of:
-            here = (
-                *clauses,
-                {METHOD: tuple(key for key, m in METHODS.items() if getattr(m.traits, of))},
-            )
+            readers = tuple(name for name, info in METHODS.items() if getattr(info.traits, of))
+            here = (*clauses, {METHOD: readers})
         if not dataclasses.is_dataclass(hint):
             yield path, hint, field, here
         elif not prefix and field.name in METHODS and METHODS[field.name].settings:
@@ -126,7 +171,7 @@ def _check_tables() -> None:
             )
 
 
-def _by_tables(path: str) -> tuple[Clause, ...]:
+def _clauses_of_tables(path: str) -> tuple[Clause, ...]:
     """Clauses about settings of which a table of rules or data sets says who reads them."""
     if path == "data.path":
         return ({"data.name": tuple(sources.IDX_SETS)},)

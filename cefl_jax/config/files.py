@@ -9,7 +9,7 @@ from typing import Any
 
 from ml_collections import config_dict
 
-from cefl_jax.config.validate import SettingError
+from cefl_jax.config.fields import SettingError
 from cefl_jax.safe_read import (
     InputFileError,
     MissingError,

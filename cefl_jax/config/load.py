@@ -5,27 +5,38 @@ What cannot be run is a `SettingError`: one line that names the field, its value
 
 import dataclasses
 import difflib
-from collections.abc import Mapping
+import types
+import typing
+from collections.abc import Iterator, Mapping
 from typing import Any
 
+from flax import traverse_util
 from ml_collections import config_dict
 
-from cefl_jax.config.combinations import (
-    check_combinations,
-)
-from cefl_jax.config.fields import hints
+from cefl_jax.config.fields import SettingError, all_fields, hints, without_unread
 from cefl_jax.config.files import is_json, read_config_json, run_config_file, wrong_file
-from cefl_jax.config.readers import without_unread
-from cefl_jax.config.validate import SettingError, check_fields
-from cefl_jax.config.values import convert, parse, type_of
-from cefl_jax.methods import METHODS, spec_class
+from cefl_jax.config.validate import check_combinations, check_fields
+from cefl_jax.methods import METHODS, default_spec, spec_class
 from cefl_jax.safe_read import one_line, show
 from cefl_jax.specs import Spec
 
+MAX_FLOAT = 3.4e38  # floats have 32 bits on the device
+MAX_INT = 10**18  # so that it can be shown; what a field can hold is less
+MAX_TEXT = 4096  # characters; no path is longer
+MAX_NUMBERS = 1000  # of a tuple
+WORDS = {int: "a whole number", float: "a finite number", str: "a text", bool: "True or False"}
+BOOLEANS = {"true": True, "1": True, "false": False, "0": False}
+
 
 def default_config() -> config_dict.ConfigDict:
-    """Every field with its default, as a ConfigDict; configs/default.py says what each means."""
-    return _default(spec_class())
+    """Returns every field with its default; configs/default.py says what each means."""
+    values = {
+        path: config_dict.placeholder(_type_of(field.hint))
+        if field.default is None
+        else field.default
+        for path, field in all_fields().items()
+    }
+    return config_dict.ConfigDict(traverse_util.unflatten_dict(values, sep="."))
 
 
 def load(location: str) -> config_dict.ConfigDict:
@@ -44,7 +55,7 @@ def load(location: str) -> config_dict.ConfigDict:
     if is_json(location):
         return _restore(location)
     config = run_config_file(location)
-    _check_names(spec_class(), config, "")
+    _walk_complete(config)
     return config
 
 
@@ -60,9 +71,13 @@ def set_field(config: config_dict.ConfigDict, path: str, text: str) -> None:
     Raises:
       SettingError: for an unknown field, a group of fields, or a text that is not of its type.
     """
-    value = parse(_type_of_field(path), text, path)
+    set_values(config, {path: _parse(_hint_of(path), text, path)})
+
+
+def set_values(config: config_dict.ConfigDict, values: Mapping[str, Any]) -> None:
+    """Sets fields of a config, in place, whatever the types of {dotted path: value}."""
     with config.unlocked(), config.ignore_type():
-        config.update_from_flattened_dict({path: value})
+        config.update_from_flattened_dict(values)
 
 
 def to_spec(config: Any) -> Spec:
@@ -77,8 +92,7 @@ def to_spec(config: Any) -> Spec:
       SettingError: for the first unknown field, wrong type, value out of range, or combination
         that cannot hold.
     """
-    _check_names(spec_class(), config, "")
-    spec = _build(spec_class(), config, "")
+    spec: Spec = default_spec().replace(_values(_walk_complete(config)))
     check_fields(spec)
     check_combinations(spec)
     return spec
@@ -94,10 +108,9 @@ def make_spec(*changes: Mapping[str, Any]) -> Spec:
     """
     config = default_config()
     for change in changes:
-        for path, value in change.items():
-            _type_of_field(path)  # refuses what is no field
-            with config.unlocked(), config.ignore_type():
-                config.update_from_flattened_dict({path: value})
+        for path in change:
+            _hint_of(path)  # refuses what is no field
+        set_values(config, change)
     return to_spec(config)
 
 
@@ -107,7 +120,7 @@ def typed(path: str, value: Any) -> Any:
     Raises:
       SettingError: for an unknown field, a group of fields, or a value that is not of its type.
     """
-    return convert(_type_of_field(path), value, path)
+    return _convert(_hint_of(path), value, path)
 
 
 def to_dict(spec: Spec) -> dict[str, Any]:
@@ -119,100 +132,67 @@ def to_dict(spec: Spec) -> dict[str, Any]:
     return {name: value for name, value in dataclasses.asdict(spec).items() if name not in others}
 
 
-def _default(group):
-    config = config_dict.ConfigDict()
-    for item in dataclasses.fields(group):
-        hint = hints(group)[item.name]
-        if dataclasses.is_dataclass(hint):
-            config[item.name] = _default(hint)
-        elif item.default is None:
-            config[item.name] = config_dict.placeholder(type_of(hint))
-        else:
-            config[item.name] = item.default
-    return config
+def _own_groups():
+    """The names of the groups that are methods' own."""
+    return {name for name, info in METHODS.items() if info.settings is not None}
 
 
 def _restore(location):
     """The config of a JSON file, each value of its field's type."""
     config, nested = default_config(), read_config_json(location)
     try:
-        values = _flatten(spec_class(), nested, "")
+        values = _values(_walk(spec_class(), nested))
     except SettingError as error:
         raise wrong_file(location, error) from error
-    with config.unlocked(), config.ignore_type():
-        config.update_from_flattened_dict(without_unread(values))
+    set_values(config, without_unread(values))
     return config
 
 
-def _flatten(group, values, prefix):
-    """{dotted path: value of its type} of what nested dicts have of a group's fields."""
-    _check_group(values, prefix)
-    known = hints(group)
-    flat: dict[str, Any] = {}
-    for name, value in values.items():
-        if name not in known:
-            raise _unknown(prefix, name, known)
-        if dataclasses.is_dataclass(known[name]):
-            flat |= _flatten(known[name], value, f"{prefix}{name}.")
-        else:
-            flat[prefix + name] = convert(known[name], value, prefix + name)
-    return flat
-
-
-def _check_group(values, prefix):
-    """Refuses a value in place of a group of fields."""
+def _walk(group: Any, values: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """Yields the fields that nested values have of a group, each with what holds its value."""
     if not isinstance(values, (config_dict.ConfigDict, dict)):
         what = f"{prefix[:-1] or 'config'}={show(values)}"
         raise SettingError(f"{what}: needs to be a group of fields, not a value")
-
-
-def _own_groups():
-    """The names of the groups that are methods' own."""
-    return {name for name, info in METHODS.items() if info.settings is not None}
-
-
-def _check_names(group, values, prefix):
-    """Refuses what lacks fields of a group, or has others."""
-    _check_group(values, prefix)
     known = hints(group)
     for name in values:
         if name not in known:
             raise _unknown(prefix, name, known)
-    for name, hint in known.items():
-        if name not in values:
-            if not prefix and name in _own_groups():
-                continue
-            raise SettingError(
-                f"{prefix}{name} is missing; start from cefl_jax.config.default_config, which has "
-                "every field"
-            )
-        if dataclasses.is_dataclass(hint):
-            _check_names(hint, values[name], f"{prefix}{name}.")
-
-
-def _build(group, values, prefix):
-    """A dataclass of settings, each of its type, from a config or dict with all its fields."""
-    built = {}
-    for name, hint in hints(group).items():
-        if name not in values:  # own settings of another method
-            continue
-        if dataclasses.is_dataclass(hint):
-            built[name] = _build(hint, values[name], f"{prefix}{name}.")
+        if dataclasses.is_dataclass(known[name]):
+            yield from _walk(known[name], values[name], f"{prefix}{name}.")
         else:
-            built[name] = convert(hint, _read(values, name, prefix + name), prefix + name)
-    return group(**built)
+            yield prefix + name, values
 
 
-def _read(values, name, path):
+def _walk_complete(config):
+    """What `_walk` yields of a config, which has to have every field that every run has."""
+    found, own = dict(_walk(spec_class(), config)), _own_groups()
+    for path in all_fields():
+        group = path.split(".")[0]
+        if path not in found and (group in config or group not in own):
+            missing = path if group in config else group
+            raise SettingError(
+                f"{missing} is missing; start from cefl_jax.config.default_config, which has every "
+                "field"
+            )
+    return found.items()
+
+
+def _values(found):
+    """{dotted path: value of its type} of what `_walk` yields."""
+    fields = all_fields()
+    return {path: _convert(fields[path].hint, _read(group, path), path) for path, group in found}
+
+
+def _read(group, path):
     """A value that may refer to other fields, in a way that a person's file says."""
     try:
-        return values[name]
+        return group[path.rpartition(".")[2]]
     except Exception as error:
         reason = one_line(f"{type(error).__name__}: {error}")
         raise SettingError(f"{path} has no value ({reason}); set --config.{path}") from error
 
 
-def _type_of_field(path):
+def _hint_of(path):
     """The type hint of the field at a dotted path."""
     hint: Any = spec_class()
     prefix = ""
@@ -229,20 +209,62 @@ def _type_of_field(path):
 
 def _unknown(prefix, name, known):
     near = difflib.get_close_matches(str(name), known, 1)
-    elsewhere = [path for path in _paths(spec_class()) if path.endswith(f".{name}")]
+    elsewhere = [path for path in all_fields() if path.endswith(f".{name}")]
     name = name if str(name).isprintable() and len(str(name)) <= 60 else show(name)
-    if not near and elsewhere:
+    if near:
+        remedy = f"did you mean {prefix}{near[0]}?"
+    elif elsewhere:
         remedy = f"did you mean {' or '.join(elsewhere)}?"
-        return SettingError(f"{prefix}{name} is not a field; {remedy}")
-    here = f"known here: {', '.join(known) or 'nothing'}"
-    remedy = f"did you mean {prefix}{near[0]}?" if near else here
+    else:
+        remedy = f"known here: {', '.join(known) or 'nothing'}"
     return SettingError(f"{prefix}{name} is not a field; {remedy}")
 
 
-def _paths(group, prefix=""):
-    """The dotted paths of all fields below a group."""
-    paths: list[str] = []
-    for name, hint in hints(group).items():
-        inner = dataclasses.is_dataclass(hint)
-        paths += _paths(hint, f"{prefix}{name}.") if inner else [prefix + name]
-    return paths
+def _convert(hint, value, path):
+    """A value of the field's type; ints serve as floats, and lists or one number as tuples."""
+    kind = _type_of(hint)
+    if value is None and _is_optional(hint):
+        return None
+    if typing.get_origin(kind) is tuple:
+        values = value if isinstance(value, (tuple, list)) else (value,)
+        if len(values) > MAX_NUMBERS:
+            raise SettingError(f"{path} has {len(values)} numbers, and {MAX_NUMBERS} is the most")
+        return tuple(_convert(float, item, path) for item in values)
+    accepted = (int, float) if kind is float else kind
+    if not isinstance(value, accepted) or (isinstance(value, bool) and kind is not bool):
+        raise _unfit(hint, value, path)
+    if kind is float and not -MAX_FLOAT <= value <= MAX_FLOAT:
+        raise _unfit(hint, value, path)
+    if kind is int and abs(value) > MAX_INT:
+        raise SettingError(f"{path}={show(value)}: needs to be a whole number of fewer digits")
+    if kind is str and (length := len(str(value))) > MAX_TEXT:
+        raise SettingError(f"{path} has {length} characters, and {MAX_TEXT} is the most")
+    return kind(value)
+
+
+def _parse(hint, text, path):
+    """The value that a text stands for, of the field's kind and not yet checked."""
+    kind = _type_of(hint)
+    if text == "None":
+        return _convert(hint, None, path)
+    try:
+        if typing.get_origin(kind) is tuple:
+            return tuple(float(item) for item in text.strip("()[] ").removesuffix(",").split(","))
+        return BOOLEANS[text.lower()] if kind is bool else kind(text)
+    except (KeyError, ValueError) as error:
+        raise _unfit(hint, text, path) from error
+
+
+def _type_of(hint):
+    """The type that a hint allows besides None."""
+    return typing.get_args(hint)[0] if _is_optional(hint) else hint
+
+
+def _is_optional(hint):
+    return isinstance(hint, types.UnionType)
+
+
+def _unfit(hint, value, path):
+    wanted = WORDS.get(_type_of(hint), "numbers, such as 0.5 or (0.5, 0.4)")
+    wanted += " or None" if _is_optional(hint) else ""
+    return SettingError(f"{path}={show(value)}: needs {wanted}")

@@ -6,8 +6,8 @@ from typing import Any
 from flax import traverse_util
 from ml_collections import config_dict
 
-from cefl_jax.config.readers import find_unread
-from cefl_jax.config.validate import SettingError
+from cefl_jax.config.fields import SettingError, find_unread
+from cefl_jax.config.load import set_values
 
 FREE = (
     "train.rounds",
@@ -69,8 +69,7 @@ def keep_choices(config: config_dict.ConfigDict, earlier: dict[str, Any]) -> Non
     for field in CHOSEN:
         group, name = field.split(".")
         if config[group][name] is None and field in before and field not in unread:
-            with config.unlocked(), config.ignore_type():
-                config[group][name] = before[field]
+            set_values(config, {field: before[field]})
 
 
 def _flatten(settings):

@@ -76,29 +76,27 @@ def make_dataset(
       DataError: one line that says which array is wrong, where, and what to do.
     """
     if not isinstance(name, str) or not name or not name.isprintable():
-        raise _wrong("dataset.name", f"is {show(name)}; give a text, which the run's files bear")
+        raise DataError(f"dataset.name is {show(name)}; give a text, which the run's files bear")
     parts = {"train_images": train_images, "test_images": test_images}
     train, test = (_samples(f"dataset.{field}", given) for field, given in parts.items())
     if (train.dtype, train.shape[1:]) != (test.dtype, test.shape[1:]):
-        raise _wrong(
-            "dataset.test_images",
-            f"are {_kind(test)} and train_images {_kind(train)}; "
-            "give samples of one dtype and shape",
+        raise DataError(
+            f"dataset.test_images are {_kind(test)} and train_images {_kind(train)}; "
+            "give samples of one dtype and shape"
         )
     known = _labels("dataset.train_labels", train_labels, len(train))
     asked = _labels("dataset.test_labels", test_labels, len(test))
     classes, known = np.unique(known, return_inverse=True)
     if len(classes) < 2:
-        raise _wrong(
-            "dataset.train_labels", f"are all {classes[0]}; give examples of at least two classes"
+        raise DataError(
+            f"dataset.train_labels are all {classes[0]}; give examples of at least two classes"
         )
     strange = np.flatnonzero(~np.isin(asked, classes))
     if strange.size:
-        raise _wrong(
-            "dataset.test_labels",
-            f"have {asked[strange[0]]} at {strange[0]}, and the "
+        raise DataError(
+            f"dataset.test_labels have {asked[strange[0]]} at {strange[0]}, and the "
             f"{len(classes)} labels of the training examples, from {classes[0]} to "
-            f"{classes[-1]}, do not; leave that test example out, or train with the label",
+            f"{classes[-1]}, do not; leave that test example out, or train with the label"
         )
     asked = np.searchsorted(classes, asked)
     return Dataset(
@@ -120,13 +118,12 @@ def check_dataset(dataset: Any) -> Dataset:
         "test_images, test_labels)"
     )
     if not isinstance(dataset, Dataset):
-        raise _wrong("dataset", f"is a {type(dataset).__name__} and no Dataset; {remedy}")
+        raise DataError(f"dataset is a {type(dataset).__name__} and no Dataset; {remedy}")
     made = make_dataset(*dataset[:-1])
     if not isinstance(dataset.classes, tuple) or made.classes != (*range(dataset.num_classes),):
-        raise _wrong(
-            "dataset.classes",
-            f"is {show(dataset.classes)}, and the training labels are "
-            f"{show(made.classes)}; {remedy}",
+        raise DataError(
+            f"dataset.classes is {show(dataset.classes)}, and the training labels are "
+            f"{show(made.classes)}; {remedy}"
         )
     return made._replace(classes=dataset.classes)
 
@@ -136,24 +133,21 @@ def _samples(field, given):
     samples = _array(field, given)
     kind = samples.dtype.kind
     if kind != "f" and samples.dtype != np.uint8:
-        raise _wrong(
-            field,
-            f"are {_kind(samples)}; give bytes from 0 to 255 with "
-            ".astype('uint8'), or numbers to be taken as they are with .astype('float32')",
+        raise DataError(
+            f"{field} are {_kind(samples)}; give bytes from 0 to 255 with "
+            ".astype('uint8'), or numbers to be taken as they are with .astype('float32')"
         )
     if samples.ndim not in ((2, 3, 4) if kind == "f" else (3, 4)):
-        raise _wrong(
-            field,
-            f"are {_kind(samples)}; give {'floats' if kind == 'f' else 'bytes'} as {AXES[kind]}",
+        raise DataError(
+            f"{field} are {_kind(samples)}; give {'floats' if kind == 'f' else 'bytes'} as {AXES[kind]}"
         )
     if not samples.size:
-        raise _wrong(field, f"are {_kind(samples)}, which is nothing; give at least one sample")
+        raise DataError(f"{field} are {_kind(samples)}, which is nothing; give at least one sample")
     if samples.ndim == 4 and _is_channel_first(*samples.shape[1:]):
-        raise _wrong(
-            field,
-            f"are {_kind(samples)}, which looks like channels first; move them "
+        raise DataError(
+            f"{field} are {_kind(samples)}, which looks like channels first; move them "
             "last with np.moveaxis(images, 1, -1), or where they are last already, "
-            "exchange rows and columns",
+            "exchange rows and columns"
         )
     if kind == "f":
         with np.errstate(over="ignore"):  # it is found in the next line
@@ -161,10 +155,9 @@ def _samples(field, given):
         finite = np.isfinite(samples)
         if not finite.all():
             place = np.unravel_index(np.argmin(finite), finite.shape)
-            raise _wrong(
-                field,
-                f"have {samples[place]} at {[*map(int, place)]}; leave that sample "
-                "out, or give it finite float32 numbers",
+            raise DataError(
+                f"{field} have {samples[place]} at {[*map(int, place)]}; leave that sample "
+                "out, or give it finite float32 numbers"
             )
     return samples[..., None] if samples.ndim == 3 else samples
 
@@ -177,38 +170,32 @@ def _labels(field, given, num_samples):
     """The labels of one part as they came, integers [num_samples]."""
     labels = _array(field, given)
     if labels.ndim != 1:
-        raise _wrong(
-            field,
-            f"are {_kind(labels)}; give one for each sample in one axis: "
-            "labels[:, 0] of a column, labels.argmax(1) of one-hot rows",
+        raise DataError(
+            f"{field} are {_kind(labels)}; give one for each sample in one axis: "
+            "labels[:, 0] of a column, labels.argmax(1) of one-hot rows"
         )
     if labels.dtype.kind not in "iu":
-        raise _wrong(
-            field,
-            f"are {_kind(labels)}; give integers: labels.astype(int) where they "
-            "are whole, np.unique(labels, return_inverse=True)[1] of names",
+        raise DataError(
+            f"{field} are {_kind(labels)}; give integers: labels.astype(int) where they "
+            "are whole, np.unique(labels, return_inverse=True)[1] of names"
         )
     if len(labels) != num_samples:
-        raise _wrong(field, f"are {len(labels)} for {num_samples} samples; give one for each")
+        raise DataError(f"{field} are {len(labels)} for {num_samples} samples; give one for each")
     if (labels > MAX_LABEL).any():
-        raise _wrong(field, f"have {labels.max()}; give integers of at most {MAX_LABEL}")
+        raise DataError(f"{field} have {labels.max()}; give integers of at most {MAX_LABEL}")
     return labels.astype(np.int64)
 
 
 def _array(field, given):
     """What was given as a NumPy array."""
     if np.ma.is_masked(given):
-        raise _wrong(field, "are masked in places; leave those samples out, or fill them")
+        raise DataError(f"{field} are masked in places; leave those samples out, or fill them")
     try:
         return np.asarray(given)
     except (TypeError, ValueError, RuntimeError) as error:  # ragged lists, tensors elsewhere
-        raise _wrong(field, f"make no array ({error!s:.200}); give a NumPy array") from error
+        raise DataError(f"{field} make no array ({error!s:.200}); give a NumPy array") from error
 
 
 def _kind(array):
     """Dtype and shape in an error message, such as uint8[200, 28, 28]."""
     return f"{array.dtype!s:.40}{[*array.shape]}"
-
-
-def _wrong(field, what):
-    return DataError(f"{field} {what}")

@@ -10,7 +10,7 @@ from jaxtyping import Array, Int32, PRNGKeyArray
 from cefl_jax.data.federated import batch_examples, steps_per_epoch
 from cefl_jax.methods.base import Method, MethodContext, MethodInfo, chosen
 from cefl_jax.network import dynamics, ledger, topology
-from cefl_jax.network.costs import centralized
+from cefl_jax.network.costs import cloud
 from cefl_jax.stages.link import LABEL_BYTES
 from cefl_jax.stages.local_training import mean_loss, read_examples
 from cefl_jax.stages.masking import finite_by_stage
@@ -115,7 +115,7 @@ class Centralized(MethodContext):
         flop = samples * (
             self.planner.work.front_forward_flop + self.planner.work.front_backward_flop
         )
-        return centralized.centralized_cost(
+        return cloud.centralized_cost(
             counts, network, example_bytes, LABEL_BYTES, flop, self.num_kinds
         )
 

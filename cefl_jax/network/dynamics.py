@@ -141,14 +141,14 @@ def _first(key, nominal, spec):
     return Conditions(
         shadow_db=_drifted(shadow, nominal.shadow_db, 0.0, 0.0, spec.shadow_std_db),
         edge_load=_drifted(load, nominal.edge_load, spec.load_mean, 0.0, spec.load_std),
-        available=_uniform(available, nominal.available) < share,
+        available=jax.random.uniform(available, nominal.available.shape) < share,
     )
 
 
 def _next(key, round_index, now, spec):
     """Conditions of a round by the Markov processes, from those of the round before."""
     shadow, load, available = (_key(key, round_index, change) for change in Change)
-    luck = _uniform(available, now.available)
+    luck = jax.random.uniform(available, now.available.shape)  # below 1, never below 0
     return Conditions(
         shadow_db=_drifted(shadow, now.shadow_db, 0.0, spec.shadow_correlation, spec.shadow_std_db),
         edge_load=_drifted(
@@ -166,11 +166,6 @@ def _drifted(key, x, mean, correlation, std):
     return correlation * x + (
         (1.0 - correlation) * mean + innovation * jax.random.normal(key, x.shape)
     )
-
-
-def _uniform(key, like):
-    """Numbers in [0, 1): none is below probability 0, all are below 1."""
-    return jax.random.uniform(key, like.shape)
 
 
 def _key(key, round_index, change):

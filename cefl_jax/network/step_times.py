@@ -80,10 +80,8 @@ def back_delivery(
     Clusters on one server share its link, and are done when all of it is. Sent are the back halves
     of clusters with clients that count, bool[M, K], and what these upload of their steps i32[K].
     """
-    sent = last_steps(steps, task.uploads, task.samples.shape[1])  # [K, S]
-    # Not in integers, whose 32 bits the bits of an epoch can exceed.
-    samples, messages = (x.sum(1).astype(jnp.float32) for x in (sent * task.samples, sent))
-    bits = jnp.where(counting, sizes.upward_bits(samples, messages), 0.0).sum(1)
+    bits = upload_bits(task.samples, steps, task.uploads, sizes)
+    bits = jnp.where(counting, bits, 0.0).sum(1)
     bits += jnp.where(counting.any(1), 8.0 * sizes.back, 0.0)  # [M]
     num_servers = network.backhaul_bps.shape[0]
     server = jnp.where(task.placement < 0, num_servers, task.placement)
@@ -101,6 +99,22 @@ def _tenants(placement, network):
 def _at_server(values, placement):
     """Values f32[E] of each cluster's server, f32[M]; 0 for those of none."""
     return jnp.where(placement < 0, 0.0, values[jnp.maximum(placement, 0)])
+
+
+def upload_bits(
+    samples: Int32[Array, "K S"], steps: Int32[Array, "K"], count: Int32[Array, "K"], sizes: Sizes
+) -> Float32[Array, "K"]:
+    """Returns the bits of smashed data and labels of the last `count` of the steps made."""
+    sent = last_steps(steps, count, samples.shape[1])  # [K, S]
+    # Not in integers, whose 32 bits the bits of an epoch can exceed.
+    total, messages = (x.sum(1).astype(jnp.float32) for x in (sent * samples, sent))
+    return sizes.upward_bits(total, messages)
+
+
+def total_made(steps: Int32[Array, "K"], values: Shaped[Array, "K S"]) -> Shaped[Array, "K"]:
+    """Returns the sum of values [K, S] over the local steps i32[K] that each client made, [K]."""
+    made = jnp.arange(values.shape[1])[None] < steps[:, None]
+    return jnp.where(made, values, 0).sum(1)
 
 
 def last_steps(

@@ -66,17 +66,13 @@ class RoundNetwork(NamedTuple):
     backhaul_bps: Float32[Array, "E"]  # between server and cloud, each way; infinite for the cloud
 
 
-def radio_watts(network: RoundNetwork) -> Float32[Array, "E"]:
-    """What each server of a RoundNetwork radiates to clients, f32[E]: to the cloud, the front's."""
-    relayed = jnp.isinf(network.backhaul_bps)
-    return jnp.where(relayed, network.front.transmit_w, network.servers.transmit_w)
-
-
 def radios(network: RoundNetwork) -> Devices:
     """Returns what sends to clients for each server, [E]: to the cloud's, the front's radio."""
-    relayed = jnp.isinf(network.backhaul_bps)
-    kind = jnp.where(relayed, network.front.kind, network.servers.kind)
-    return network.servers._replace(transmit_w=radio_watts(network), kind=kind)
+    relayed, front, servers = jnp.isinf(network.backhaul_bps), network.front, network.servers
+    transmit_w = jnp.where(relayed, front.transmit_w, servers.transmit_w)
+    return servers._replace(
+        transmit_w=transmit_w, kind=jnp.where(relayed, front.kind, servers.kind)
+    )
 
 
 def of_clients(

@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 from matplotlib.figure import Figure
 
-from cefl_jax.runtime import units
+from cefl_jax.runtime import console
 from cefl_jax.types import AnyArray
 
 DPI = 150
@@ -22,16 +22,8 @@ CURVES = (
 )
 ONLY_CURVE = (("test/accuracy", "deployed", "#0072B2", "-"),)
 LABEL_COLOURS = (
-    "#332288",
-    "#88CCEE",
-    "#44AA99",
-    "#117733",
-    "#999933",
-    "#DDCC77",
-    "#CC6677",
-    "#882255",
-    "#AA4499",
-    "#BBBBBB",
+    *("#332288", "#88CCEE", "#44AA99", "#117733", "#999933"),
+    *("#DDCC77", "#CC6677", "#882255", "#AA4499", "#BBBBBB"),
 )
 GREY = "#555555"
 MAX_BARS = 60
@@ -40,7 +32,7 @@ MAX_BARS = 60
 def draw_learning_curve(
     path: str | Path, records: Sequence[Mapping[str, float | None]], title: str = ""
 ) -> None:
-    """Test accuracy over rounds, and over simulated time where there is such a time.
+    """Draws test accuracy over rounds, and over simulated time where there is such a time.
 
     The cloud model's curve is drawn where it exists. Values that are missing or not finite leave
     a gap.
@@ -56,7 +48,7 @@ def draw_learning_curve(
     time_s = _values(records, "sim/time_s")
     panels = [(round, "round")]
     if np.isfinite(time_s).any():
-        name, length_s = units.time_unit(np.nanmax(time_s))
+        name, length_s = console.time_unit(np.nanmax(time_s))
         panels.append((time_s / length_s, f"simulated time ({name})"))
     has_cloud = any("test/cloud_accuracy" in record for record in records)
     curves = [
@@ -82,7 +74,7 @@ def draw_partition(
     label_names: Sequence[str] | None = None,
     title: str = "",
 ) -> None:
-    """Which client holds how many examples of which label, and how large the clients are.
+    """Draws which client holds how many examples of which label, and how large clients are.
 
     Few clients and labels are stacked bars in the clients' own order. More are a heat map of each
     client's label mix, clients sorted by their largest label, under a curve of their sizes.
@@ -100,9 +92,7 @@ def draw_partition(
             "with at least one of each"
         )
     num_clients, num_labels = counts.shape
-    label_names = [
-        str(name) for name in (range(num_labels) if label_names is None else label_names)
-    ]
+    label_names = [*map(str, range(num_labels) if label_names is None else label_names)]
     if len(label_names) != num_labels:
         raise ValueError(f"{len(label_names)} label names for {num_labels} labels; give one each")
 
@@ -119,15 +109,8 @@ def _draw_curves(axes, x, curves):
     _plain(axes)
     ends = []
     for accuracy, name, colour, dashes in curves:
-        axes.plot(
-            x,
-            accuracy,
-            dashes,
-            color=colour,
-            linewidth=1.8,
-            marker="o" if len(x) <= 30 else None,
-            markersize=3,
-        )
+        look = {"color": colour, "linewidth": 1.8, "markersize": 3}
+        axes.plot(x, accuracy, dashes, marker="o" if len(x) <= 30 else None, **look)
         seen = np.flatnonzero(np.isfinite(x) & np.isfinite(accuracy))
         if seen.size:
             last = seen[-1]
@@ -135,37 +118,22 @@ def _draw_curves(axes, x, curves):
             ends.append((accuracy[last], name, colour))
     axes.set_xlim(0.0, 1.03 * np.nanmax(x) or 1.0)
     if not ends:
-        axes.text(
-            0.5, 0.5, "no finite value", horizontalalignment="center", transform=axes.transAxes
-        )
+        place = {"horizontalalignment": "center", "transform": axes.transAxes}
+        axes.text(0.5, 0.5, "no finite value", **place)
+    beside = {"verticalalignment": "center", "transform": axes.get_yaxis_transform()}
     heights = _apart([value for value, *_ in ends], *axes.get_ylim())
     for (value, name, colour), height in zip(ends, heights, strict=True):
-        axes.text(
-            1.02,
-            height,
-            f"{name}\n{value:.1f}%",
-            color=colour,
-            fontsize=9,
-            verticalalignment="center",
-            transform=axes.get_yaxis_transform(),
-        )
+        axes.text(1.02, height, f"{name}\n{value:.1f}%", color=colour, fontsize=9, **beside)
 
 
 def _draw_bars(figure, label_counts, label_names):
     num_clients = len(label_counts)
     bars, sizes = figure.subplots(1, 2, sharey=True, width_ratios=(6, 1))
     clients = np.arange(num_clients)
-    bottom = np.zeros(num_clients)
-    for label, name in enumerate(label_names):
-        bars.bar(
-            clients,
-            label_counts[:, label],
-            bottom=bottom,
-            width=0.85,
-            color=LABEL_COLOURS[label],
-            label=name,
-        )
-        bottom = bottom + label_counts[:, label]
+    bottoms = np.cumsum(label_counts, axis=1) - label_counts
+    for label, (name, colour) in enumerate(zip(label_names, LABEL_COLOURS, strict=False)):
+        held, below = label_counts[:, label], bottoms[:, label]
+        bars.bar(clients, held, bottom=below, width=0.85, color=colour, label=name)
     _plain(bars, grid="y")
     bars.set_xlabel("client")
     bars.set_ylabel("examples")
@@ -173,24 +141,17 @@ def _draw_bars(figure, label_counts, label_names):
     middle, reach = (num_clients - 1) / 2.0, max(num_clients, 8) / 2.0 + 0.1
     bars.set_xlim(middle - reach, middle + reach)
     _draw_sizes(sizes, label_counts.sum(axis=1))
-    handles, names = bars.get_legend_handles_labels()
-    # Reversed, so that the legend is stacked as the bars are.
-    legend = figure.legend(
-        handles[::-1],
-        names[::-1],
-        title="label",
-        frameon=False,
-        fontsize=9,
-        loc="outside right center",
-    )
+    look = {"title": "label", "frameon": False, "fontsize": 9, "loc": "outside right center"}
+    legend = figure.legend(reverse=True, **look)  # stacked as the bars are
     for text in legend.get_texts():
         text.set_parse_math(False)
 
 
 def _draw_heat_map(figure, label_counts, label_names):
-    order = _by_largest_label(label_counts)
-    sizes = label_counts.sum(axis=1)[order]
-    share = 100.0 * label_counts[order] / np.maximum(sizes, 1)[:, None]
+    sizes = label_counts.sum(axis=1)
+    share = 100.0 * label_counts / np.maximum(sizes, 1)[:, None]
+    order = np.lexsort((-share.max(axis=1), label_counts.argmax(axis=1)))  # by their largest label
+    sizes, share = sizes[order], share[order]
     num_clients, num_labels = label_counts.shape
     (over, spread), (mix, key) = figure.subplots(
         2, 2, sharex="col", sharey="row", width_ratios=(6, 1), height_ratios=(1, 2.4)
@@ -202,22 +163,15 @@ def _draw_heat_map(figure, label_counts, label_names):
     _draw_sizes(spread, sizes)
     spread.xaxis.set_label_position("top")
     spread.tick_params(top=True, bottom=False, labeltop=True, labelbottom=False)
-    image = mix.imshow(
-        share.T,
-        aspect="auto",
-        interpolation="nearest",
-        cmap="Blues",
-        vmin=0.0,
-        vmax=max(share.max(), 1.0),
-    )
+    look = {"aspect": "auto", "interpolation": "nearest", "cmap": "Blues"}
+    image = mix.imshow(share.T, vmin=0.0, vmax=max(share.max(), 1.0), **look)
     mix.xaxis.get_major_locator().set_params(integer=True, min_n_ticks=1)
     mix.set_xlabel("clients, sorted by their largest label")
     mix.set_ylabel("label")
     if num_labels <= 30:
         mix.set_yticks(range(num_labels), label_names, parse_math=False)
-    figure.colorbar(
-        image, cax=key.inset_axes((0.0, 0.0, 0.15, 1.0)), label="share of the client's examples (%)"
-    )
+    bar = key.inset_axes((0.0, 0.0, 0.15, 1.0))
+    figure.colorbar(image, cax=bar, label="share of the client's examples (%)")
     figure.align_ylabels([over, mix])
 
 
@@ -230,24 +184,15 @@ def _draw_sizes(axes, sizes):
     _plain(axes, grid="x")
 
 
-def _by_largest_label(label_counts):
-    largest = label_counts.argmax(axis=1)
-    share = label_counts.max(axis=1) / np.maximum(label_counts.sum(axis=1), 1)
-    return np.lexsort((-share, largest))
-
-
 def _values(records, key):
-    found = [record.get(key) for record in records]
-    values = np.array([math.nan if value is None else value for value in found], dtype=float)
+    values = np.array([record.get(key) for record in records], float)  # None as nan
     return np.where(np.isfinite(values), values, math.nan)
 
 
 def _percent_limits(curves, margin=3.0, least=10.0):
-    values = np.concatenate([*curves, np.empty(0)])
-    values = values[np.isfinite(values)]
-    if not values.size:
+    if not np.isfinite(curves).any():
         return 0.0, 100.0
-    low, high = values.min() - margin, values.max() + margin
+    low, high = np.nanmin(curves) - margin, np.nanmax(curves) + margin
     short = max(least - (high - low), 0.0) / 2.0
     return max(low - short, 0.0), min(high + short, 100.0)
 
@@ -258,12 +203,10 @@ def _apart(heights, low, high, part=0.14):
         return heights
     gap = part * (high - low)
     first, second = np.argsort(heights)
-    if heights[second] - heights[first] >= gap:
-        return heights
-    middle = np.clip(sum(heights) / 2.0, low + gap, high - gap)
-    moved = list(heights)
-    moved[first], moved[second] = middle - gap / 2.0, middle + gap / 2.0
-    return moved
+    if heights[second] - heights[first] < gap:
+        heights = np.full(2, np.clip(np.mean(heights), low + gap, high - gap))
+        heights[[first, second]] += -gap / 2.0, gap / 2.0
+    return heights
 
 
 def _plain(axes, grid="both"):

@@ -1,7 +1,7 @@
 """Where the clients and servers of one simulated round are, and who trained with whom."""
 
+import itertools
 import math
-import pathlib
 from pathlib import Path
 from typing import Any
 
@@ -19,54 +19,43 @@ NODE_MARKERS = ("s", "h", "D", "8", "p")
 FILLS = ("full", "none", "left", "top")  # a next one for every len(LABEL_COLOURS) clusters
 DARK, IDLE = "#222222", "#AAAAAA"
 MAX_LISTED = 40
-FRONT: dict[str, Any] = {
-    "marker": "*",
-    "markersize": 17,
-    "color": DARK,
-    "markeredgecolor": "white",
-    "linestyle": "none",
-}
-CROSS: dict[str, Any] = {
-    "marker": "x",
-    "markersize": 10,
-    "color": "black",
-    "markeredgewidth": 1.3,
-    "linestyle": "none",
-}  # larger than a client's marker, which stays visible
+FRONT: dict[str, Any] = {"marker": "*", "markersize": 17, "color": DARK, "markeredgecolor": "white"}
+# Larger than a client's marker, which stays visible.
+CROSS: dict[str, Any] = {"marker": "x", "markersize": 10, "color": "black", "markeredgewidth": 1.3}
+CENTRED: dict[str, Any] = {"horizontalalignment": "center", "color": "white", "zorder": 7}
 
 
-def draw_map(path: str | Path, timeline: dict[str, Any]) -> None:
-    """Clients in the colours of their clusters, each with a line to the node that it trained with.
+def draw_round(workdir_path: str | Path) -> None:
+    """Writes gantt.png and map.png into the folder of a run, from its timeline.json.
+
+    Args:
+      workdir_path: folder of a run.
+    Raises:
+      ValueError: the timeline is missing or wrong; nothing is written.
+    """
+    folder = Path(workdir_path)
+    timeline = read_timeline(folder / "timeline.json")
+    draw_gantt(timeline).savefig(folder / "gantt.png")
+    draw_map(timeline).savefig(folder / "map.png")
+
+
+def draw_map(timeline: dict[str, Any]) -> Figure:
+    """Draws clients in the colours of their clusters, each with a line to its node.
 
     A line to the cloud leads through the front aggregation server, as the client's data does. Where
     all clients are at one place there is no map, and a scheme is drawn instead.
 
     Args:
-      path: PNG file to write.
       timeline: as read by `read_timeline`.
     """
-    _map(timeline).savefig(path, format="png")
-
-
-def _map(timeline):
     clients = timeline["clients"]
     nodes = [node for node in timeline["nodes"] if node["position_km"]]
     client_km, node_km, front_km, to_scale = _places(timeline, nodes)
-    cloud_km = _cloud_place(np.concatenate([client_km, node_km, [front_km]]), front_km)
     figure = Figure(figsize=(7.6, 5.6), dpi=DPI, layout="constrained")
     figure.suptitle(summary(timeline), fontsize=11)
     axes = figure.add_subplot()
     axes.set_aspect("equal", adjustable="datalim")
     axes.margins(0.08)
-    via_cloud = [node["node"] for node in timeline["nodes"] if not node["position_km"]]
-    server_km = {node["node"]: place for node, place in zip(nodes, node_km, strict=True)}
-    server_km.update(dict.fromkeys(via_cloud, front_km))
-    _draw_lines(axes, clients, client_km, server_km)
-    if any(client["node"] in via_cloud for client in clients):
-        _draw_cloud(axes, front_km, cloud_km)
-    markers = _draw_clients(axes, clients, client_km)
-    node_markers = _draw_nodes(axes, nodes, node_km, {client["node"] for client in clients})
-    axes.plot(*front_km, **FRONT, zorder=6, gid="front")
     _plain(axes)
     axes.set_xlabel("km" if to_scale else "all clients are at one place: a scheme, not to scale")
     axes.set_ylabel("km" if to_scale else "")
@@ -74,6 +63,15 @@ def _map(timeline):
         axes.grid(False)
         axes.set(xticks=[], yticks=[])
         axes.spines[:].set_visible(False)
+    via_cloud = [node["node"] for node in timeline["nodes"] if not node["position_km"]]
+    server_km = {node["node"]: place for node, place in zip(nodes, node_km, strict=True)}
+    server_km.update(dict.fromkeys(via_cloud, front_km))
+    _draw_lines(axes, clients, client_km, server_km)
+    if any(client["node"] in via_cloud for client in clients):
+        _draw_cloud(axes, np.concatenate([client_km, node_km, [front_km]]), front_km)
+    markers = _draw_clients(axes, clients, client_km)
+    node_markers = _draw_nodes(axes, nodes, node_km, {client["node"] for client in clients})
+    axes.plot(*front_km, **FRONT, zorder=6, gid="front")
     _draw_legends(figure, timeline, markers, node_markers, via_cloud)
     return figure
 
@@ -110,95 +108,60 @@ def _circle(count, radius):
     return radius * np.column_stack([np.cos(angle), np.sin(angle)])
 
 
-def _cloud_place(places, front_km):
-    """Above everything, over the front aggregation server."""
-    low, high = places.min(axis=0), places.max(axis=0)
-    return np.array([front_km[0], high[1] + 0.12 * (max(high - low) or 1.0)])
-
-
 def _draw_lines(axes, clients, client_km, server_km):
     linked = [at for at, client in enumerate(clients) if client["node"] in server_km]
-    axes.add_collection(
-        LineCollection(
-            [(client_km[at], server_km[clients[at]["node"]]) for at in linked],
-            colors=[_colour(clients[at]["cluster"]) for at in linked],
-            linewidths=1.0 if len(linked) <= 60 else 0.6,
-            alpha=0.55,
-            zorder=2,
-            gid="links",
-        )
+    lines = LineCollection(
+        [(client_km[at], server_km[clients[at]["node"]]) for at in linked],
+        colors=[_colour(clients[at]["cluster"]) for at in linked],
+        linewidths=1.0 if len(linked) <= 60 else 0.6,
+        alpha=0.55,
+        zorder=2,
+        gid="links",
     )
+    axes.add_collection(lines)
 
 
-def _draw_cloud(axes, front_km, cloud_km):
-    axes.plot(
-        *zip(front_km, cloud_km, strict=True),
-        color=DARK,
-        linewidth=1.4,
-        linestyle=":",
-        zorder=3,
-        gid="to cloud",
-    )
-    axes.text(
-        *cloud_km,
-        "cloud",
-        fontsize=9,
-        horizontalalignment="center",
-        color="white",
-        verticalalignment="center",
-        zorder=6,
-        bbox={"boxstyle": "round,pad=0.4", "facecolor": DARK, "edgecolor": "white"},
-    )
+def _draw_cloud(axes, places, front_km):
+    """Above everything, over the front aggregation server."""
+    low, high = places.min(axis=0), places.max(axis=0)
+    x, y = front_km[0], high[1] + 0.12 * (max(high - low) or 1.0)
+    dotted = {"color": DARK, "linewidth": 1.4, "linestyle": ":", "zorder": 3}
+    axes.plot([x, x], [front_km[1], y], **dotted, gid="to cloud")
+    box = {"boxstyle": "round,pad=0.4", "facecolor": DARK, "edgecolor": "white"}
+    axes.text(x, y, "cloud", fontsize=9, verticalalignment="center", bbox=box, **CENTRED)
 
 
 def _draw_clients(axes, clients, client_km):
     """Draws the clients; the marker of each device class."""
-    names = list(dict.fromkeys(client["device"] for client in clients))
-    markers = {name: CLIENT_MARKERS[at % len(CLIENT_MARKERS)] for at, name in enumerate(names)}
+    markers = _markers(clients, CLIENT_MARKERS)
     size = 7 if len(clients) <= 60 else 5
     looks = [(client["cluster"], client["device"]) for client in clients]
     for cluster, device in dict.fromkeys(looks):
         own = client_km[[look == (cluster, device) for look in looks]]
-        axes.plot(
-            *own.T,
-            marker=markers[device],
-            markersize=size,
-            **_look(cluster),
-            zorder=4,
-            gid=f"cluster {cluster}",
-        )
+        look = {"marker": markers[device], "markersize": size, "linestyle": "none"}
+        axes.plot(*own.T, **look, **_look(cluster), zorder=4, gid=f"cluster {cluster}")
     left = client_km[[not client["finished"] for client in clients]]
     if len(left):
-        axes.plot(*left.T, **CROSS, zorder=5, gid="dropped")
+        axes.plot(*left.T, **CROSS, linestyle="none", zorder=5, gid="dropped")
     return markers
 
 
 def _draw_nodes(axes, nodes, node_km, in_use):
     """Draws the edge nodes, numbered; the marker of each device class."""
-    names = list(dict.fromkeys(node["device"] for node in nodes))
-    markers = {name: NODE_MARKERS[at % len(NODE_MARKERS)] for at, name in enumerate(names)}
+    markers = _markers(nodes, NODE_MARKERS)
     for node, (x, y) in zip(nodes, node_km, strict=True):
-        axes.plot(
-            x,
-            y,
-            markers[node["device"]],
-            markersize=14,
-            markeredgecolor="white",
-            zorder=6,
-            color=DARK if node["node"] in in_use else IDLE,
-            gid=f"node {node['node']}",
-        )
-        axes.annotate(
-            str(node["node"]),
-            (x, y),
-            color="white",
-            fontsize=8,
-            fontweight="bold",
-            horizontalalignment="center",
-            verticalalignment="center_baseline",
-            zorder=7,
-        )
+        look = {"markersize": 14, "markeredgecolor": "white", "zorder": 6}
+        look["color"] = DARK if node["node"] in in_use else IDLE
+        axes.plot(x, y, markers[node["device"]], **look, gid=f"node {node['node']}")
+        number = {"fontsize": 8, "fontweight": "bold", "verticalalignment": "center_baseline"}
+        axes.text(x, y, str(node["node"]), **number, **CENTRED)
     return markers
+
+
+def _markers(devices, markers):
+    """{device class: its marker}."""
+    names = dict.fromkeys(device["device"] for device in devices)
+    return dict(zip(names, itertools.cycle(markers), strict=False))
 
 
 def _colour(cluster):
@@ -211,7 +174,6 @@ def _look(cluster):
     return {
         "color": _colour(cluster),
         "fillstyle": fill,
-        "linestyle": "none",
         "markerfacecoloralt": "white",
         "markeredgewidth": 0.6 if whole else 1.2,
         "markeredgecolor": "white" if whole else _colour(cluster),
@@ -220,72 +182,38 @@ def _look(cluster):
 
 def _draw_legends(figure, timeline, markers, node_markers, via_cloud):
     """Clusters and the nodes that they trained with; below, what the markers are."""
-    node_of = {client["cluster"]: client["node"] for client in timeline["clients"]}
-    clusters = [
-        Line2D(
-            [],
-            [],
-            marker="o",
-            **_look(cluster),
-            label=_cluster_name(cluster, node_of[cluster], via_cloud),
-        )
-        for cluster in sorted(node_of)
-        if cluster >= 0
-    ]
-    if 0 < len(clusters) <= MAX_LISTED:
-        figure.legend(
-            handles=clusters,
-            title="cluster",
-            loc="outside right upper",
-            frameon=False,
-            fontsize=8,
-            ncols=math.ceil(len(clusters) / 20),
-            columnspacing=1.0,
-        )
-    plain: dict[str, Any] = {"color": GREY, "linestyle": "none"}
-    devices = [
-        Line2D([], [], marker=marker, **plain, label=name.replace("_", " "))
-        for name, marker in markers.items()
-    ]
-    devices += [
-        Line2D(
-            [],
-            [],
-            marker=marker,
-            **{**plain, "color": DARK},
-            markersize=10,
-            label=f"node: {name.replace('_', ' ')}",
-        )
-        for name, marker in node_markers.items()
-    ]
-    in_use = {client["node"] for client in timeline["clients"]} | set(via_cloud)
+    clients = timeline["clients"]
+    node_of = {client["cluster"]: client["node"] for client in clients if client["cluster"] >= 0}
+    plain: dict[str, Any] = {"frameon": False, "fontsize": 8}
+    if 0 < len(node_of) <= MAX_LISTED:
+        columns = {"ncols": math.ceil(len(node_of) / 20), "columnspacing": 1.0}
+        handles = [
+            _mark(_cluster_name(cluster, node_of[cluster], via_cloud), "o", **_look(cluster))
+            for cluster in sorted(node_of)
+        ]
+        place = {"title": "cluster", "loc": "outside right upper"}
+        figure.legend(handles=handles, **place, **columns, **plain)
+    handles = [_mark(name.replace("_", " "), *look, color=GREY) for name, *look in markers.items()]
+    for name, marker in node_markers.items():
+        label = f"node: {name.replace('_', ' ')}"
+        handles.append(_mark(label, marker, color=DARK, markersize=10))
+    in_use = {client["node"] for client in clients} | set(via_cloud)
     if any(node["node"] not in in_use for node in timeline["nodes"]):
-        devices.append(
-            Line2D([], [], marker="s", **{**plain, "color": IDLE}, markersize=10, label="idle node")
-        )
-    devices.append(Line2D([], [], **{**FRONT, "markersize": 12}, label="front server"))
-    if not all(client["finished"] for client in timeline["clients"]):
-        devices.append(Line2D([], [], **CROSS, label="dropped out"))
-    legend = figure.legend(handles=devices, loc="outside right lower", frameon=False, fontsize=8)
+        handles.append(_mark("idle node", "s", color=IDLE, markersize=10))
+    handles.append(_mark("front server", **{**FRONT, "markersize": 12}))
+    if not all(client["finished"] for client in clients):
+        handles.append(_mark("dropped out", **CROSS))
+    legend = figure.legend(handles=handles, loc="outside right lower", **plain)
     for text in legend.get_texts():
         text.set_parse_math(False)
+
+
+def _mark(label, marker, **look):
+    """An entry of a legend."""
+    return Line2D([], [], linestyle="none", label=label, marker=marker, **look)
 
 
 def _cluster_name(cluster, node, via_cloud):
     if node < 0:
         return str(cluster)
     return f"{cluster} at the cloud" if node in via_cloud else f"{cluster} at node {node}"
-
-
-def draw_round(workdir_path: str | pathlib.Path) -> None:
-    """Writes gantt.png and map.png into the folder of a run, from its timeline.json.
-
-    Args:
-      workdir_path: folder of a run.
-    Raises:
-      ValueError: the timeline is missing or wrong; nothing is written.
-    """
-    folder = pathlib.Path(workdir_path)
-    timeline = read_timeline(folder / "timeline.json")
-    draw_gantt(folder / "gantt.png", timeline)
-    draw_map(folder / "map.png", timeline)

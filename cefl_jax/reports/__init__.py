@@ -1,6 +1,6 @@
 """What sets of finished runs say: read, grouped over seeds, tabulated, drawn, and shown as a page.
 
-`read_runs` -> `by_section` -> tables, curves -> formats, charts, page. Only `files` writes.
+`read_runs` -> `by_section` -> tables, curves -> formats, page. Only `page.write_report` writes.
 """
 
 import importlib.util

@@ -1,12 +1,11 @@
-"""Tables as text: Markdown, LaTeX (booktabs) and CSV; and the numbers in them."""
+"""Tables as data, and as text: Markdown, LaTeX (booktabs) and CSV."""
 
 import csv
 import io
 import math
 import re
+from collections.abc import Iterable
 from typing import NamedTuple
-
-from cefl_jax.reports.tables import Estimate, Table
 
 DASH = "\N{EN DASH}"
 DIGITS = 3
@@ -23,6 +22,44 @@ LATEX = {
 }
 
 
+class Unit(NamedTuple):
+    """What the numbers of a column or an axis are divided by."""
+
+    name: str = ""
+    size: float = 1.0
+
+
+PERCENT = Unit("%", 0.01)
+
+
+class Estimate(NamedTuple):
+    """A mean over seeds, in basic units (s, J, B, shares of one)."""
+
+    mean: float
+    half: float  # half of the 95% interval; nan for a single seed
+    count: int  # type: ignore[assignment]  # for tuple.count; seeds that have the value
+    seeds: int  # seeds of the group
+
+
+class Column(NamedTuple):
+    """One column; its cells are Estimate, text, or None for what a method does not have."""
+
+    key: str  # in files
+    title: str
+    unit: Unit = Unit()
+    most_decimals: int = 6
+
+
+class Table(NamedTuple):
+    """What is known of each group of a section."""
+
+    name: str  # in names of files
+    columns: tuple
+    labels: list  # of the rows
+    rows: list  # lists of cells, one a column
+    notes: list  # sentences that belong below
+
+
 class Shown(NamedTuple):
     """A table as text, for people."""
 
@@ -31,7 +68,7 @@ class Shown(NamedTuple):
 
 
 def show(table: Table) -> Shown:
-    """The Shown of a table: every cell in the unit of its column, equal decimals in a column."""
+    """Returns the Shown of a table: cells in the unit of their column, with equal decimals."""
     heads = ["", *map(_head, table.columns)]
     decimals = [
         _decimals(column, [row[place] for row in table.rows])
@@ -78,27 +115,31 @@ def to_csv(table: Table) -> str:
     An estimate has columns for its mean, for half of the 95% interval, and for the number of seeds
     that have the value.
     """
-
-    def is_estimated(place):
-        return any(isinstance(row[place], Estimate) for row in table.rows)
-
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    heads = ["label"]
+    heads, columns = ["label"], [tuple(" ".join(label.split()) for label in table.labels)]
     for place, column in enumerate(table.columns):
-        parts = ("mean", "half_interval", "seeds") if is_estimated(place) else ("",)
-        heads += [f"{column.key}_{part}".rstrip("_") for part in parts]
-    writer.writerow(heads)
-    for label, row in zip(table.labels, table.rows, strict=True):
-        cells: list[str | float] = [" ".join(label.split())]
-        for place, cell in enumerate(row):
-            if not is_estimated(place):
-                cells.append(cell)
-            else:
-                found = cell[:3] if cell else (math.nan, math.nan, 0)
-                cells += [value if math.isfinite(value) else "" for value in found]
-        writer.writerow(cells)
+        cells = tuple(row[place] for row in table.rows)
+        if any(isinstance(cell, Estimate) for cell in cells):
+            heads += [f"{column.key}_{part}" for part in ("mean", "half_interval", "seeds")]
+            numbers = [cell[:3] if cell else (math.nan, math.nan, 0) for cell in cells]
+            columns += zip(*numbers, strict=True)
+        else:
+            heads.append(column.key)
+            columns.append(cells)
+    return csv_text([heads, *zip(*columns, strict=True)])
+
+
+def csv_text(rows: Iterable[Iterable[object]]) -> str:
+    """Returns rows as CSV; a number that is not finite is an empty cell."""
+    text = io.StringIO()
+    csv.writer(text, lineterminator="\n").writerows(
+        ["" if isinstance(cell, float) and not math.isfinite(cell) else cell for cell in row]
+        for row in rows
+    )
     return text.getvalue()
+
+
+WRITERS = {"csv": to_csv, "md": to_markdown, "tex": to_latex}
+"""By the ending of a file."""
 
 
 def _head(column):

@@ -4,12 +4,14 @@ A section has one dataset, one partition and one model. A group of it has the sa
 that changes results.
 """
 
+import shlex
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
-from cefl_jax.config.readers import find_unread
-from cefl_jax.reports.runs import Run
-from cefl_jax.reports.settings import changes_results, differences, key, text
+from cefl_jax.config.fields import find_unread
+from cefl_jax.reports.runs import Run, changes_results, defaults, key
+
+PARTITION = "data.partition."
 
 
 class Group(NamedTuple):
@@ -33,44 +35,48 @@ class Section(NamedTuple):
     common: dict  # field that has the same value in all groups, and not its default: that value
     groups: list
 
+    @property
+    def runs(self) -> list:
+        """The runs of all groups."""
+        return [run for group in self.groups for run in group.runs]
+
 
 def by_section(runs: Sequence[Run]) -> list[Section]:
     """Returns the runs in sections and groups, in the order of their settings; [] without runs."""
     sections = _gather(
-        runs, lambda path: path in ("data.name", "model.name") or path.startswith("data.partition.")
+        runs, lambda path: path in ("data.name", "model.name") or path.startswith(PARTITION)
     )
-    titles = _titles([section[0].config for section in sections])
-    return [_make_section(title, members) for title, members in zip(titles, sections, strict=True)]
+    configs = [section[0].config for section in sections]
+    fields = _tell_apart(
+        configs, lambda path: path.startswith(PARTITION) and path != "data.partition.name"
+    )
+    return [_make_section(*each) for each in zip(fields, sections, strict=True)]
 
 
-def _make_section(title, runs):
-    groups = _gather(runs, changes_results)
-    configs = [group[0].config for group in groups]
+def _make_section(apart, runs):
+    """Section of some runs, and what tells its partition from others of its kind."""
+    grouped = _gather(runs, changes_results)
+    configs = [group[0].config for group in grouped]
+    data, kind, model = (configs[0][f"{path}.name"] for path in ("data", "data.partition", "model"))
     partition = {
-        path.removeprefix("data.partition."): value
+        path.removeprefix(PARTITION): value
         for path, value in _read(configs[0]).items()
-        if path.startswith("data.partition.") and value is not None
+        if path.startswith(PARTITION) and value is not None
     }
-    named = {"data.name", "model.name", "method.name"}
     common = {
         path: value
         for path, value in differences(configs[0]).items()
         if changes_results(path)
-        and path not in named
-        and not path.startswith("data.partition.")
+        and path not in ("data.name", "model.name", "method.name")
+        and not path.startswith(PARTITION)
         and all(config.get(path) == value for config in configs)
     }
-    return Section(
-        title,
-        partition,
-        common,
-        [
-            Group(
-                str(config["method.name"]), apart, sorted(group, key=lambda run: _order(run.seed))
-            )
-            for config, apart, group in zip(configs, tell_apart(configs), groups, strict=True)
-        ],
-    )
+    names = _tell_apart(configs, lambda path: changes_results(path) and path != "method.name")
+    groups = [
+        Group(str(group[0].config["method.name"]), apart, sorted(group, key=lambda run: run.seed))
+        for group, apart in zip(grouped, names, strict=True)
+    ]
+    return Section(" · ".join((data, kind, *apart, model)), partition, common, groups)
 
 
 def _gather(runs, belongs):
@@ -78,51 +84,43 @@ def _gather(runs, belongs):
     gathered: dict[frozenset, list[Run]] = {}
     for run in runs:
         gathered.setdefault(key(run.config, belongs), []).append(run)
-    in_order = sorted(
-        gathered,
-        key=lambda fields: sorted(
-            (path != "method.name", path, _order(value)) for path, value in fields
-        ),
-    )
-    return [gathered[fields] for fields in in_order]
+
+    def order(fields):
+        return sorted((path != "method.name", path, _order(value)) for path, value in fields)
+
+    return [gathered[fields] for fields in sorted(gathered, key=order)]
 
 
-def _titles(configs):
-    """Dataset, kind of partition and model, and the partition's fields that differ among them."""
-    varying = [path for path in _varying(configs) if path.startswith("data.partition.")]
-    short = _short_names(varying, configs[0] if configs else {})
-    titles = []
-    for config in configs:
-        read = _read(config)
-        fields = [
-            f"{short[path]}={text(read[path])}"
-            for path in varying
-            if path != "data.partition.name" and path in read
-        ]
-        parts = [config["data.name"], config["data.partition.name"], *fields, config["model.name"]]
-        titles.append(" · ".join(map(str, parts)))
-    return titles
+def _order(value):
+    """A key that sorts values of any types: numbers by size, others by their text."""
+    is_number = isinstance(value, (int, float))
+    return (not is_number, value if is_number else 0, "" if is_number else str(value))
 
 
-def tell_apart(configs: Sequence[Mapping[str, Any]]) -> list[tuple[str, ...]]:
-    """Returns what tells each of some flat configs from the others of its method, with short names.
+def _tell_apart(configs, belongs):
+    """Texts NAME=VALUE, for each flat config, of the fields that belong and vary.
 
-    A field that is None is not named, nor one that nothing reads.
-
-    Args:
-      configs: flat, no two of which are the same; what nothing reads at its default.
-    Returns:
-      Texts NAME=VALUE of each; with its method each is different from all others.
+    A field that is None is not named, nor one that nothing reads. A name is the shortest end of the
+    path that is no other field's end.
     """
+    paths = dict.fromkeys(path for config in configs for path in config)
     varying = [
-        path for path in _varying(configs) if changes_results(path) and path != "method.name"
+        path
+        for path in paths
+        if belongs(path) and len({config.get(path) for config in configs}) > 1
     ]
-    short = _short_names(varying, set().union(*configs))
-    reads = [_read(config) for config in configs]
+    short = {path: _short_name(path, paths) for path in varying}
     return [
         tuple(f"{short[path]}={text(read[path])}" for path in varying if read.get(path) is not None)
-        for read in reads
+        for read in map(_read, configs)
     ]
+
+
+def _short_name(path, known):
+    parts = path.split(".")
+    ends = (".".join(parts[-length:]) for length in range(1, len(parts) + 1))
+    others = [f".{other}" for other in known if other != path]
+    return next((end for end in ends if not any(o.endswith(f".{end}") for o in others)), path)
 
 
 def _read(config):
@@ -131,29 +129,26 @@ def _read(config):
     return {path: value for path, value in config.items() if path not in unread}
 
 
-def _varying(configs):
-    paths = dict.fromkeys(path for config in configs for path in config)
-    return [path for path in paths if len({config.get(path) for config in configs}) > 1]
+def differences(config: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns the fields of a flat config that are not at their defaults, unknown ones included."""
+    known = defaults()
+    return {
+        path: value for path, value in config.items() if path not in known or value != known[path]
+    }
 
 
-def _short_names(paths, known):
-    """{path: its shortest end that is no other known field's end}."""
-    names = {}
-    for path in paths:
-        parts = path.split(".")
-        ends = [".".join(parts[-length:]) for length in range(1, len(parts) + 1)]
-        names[path] = next(
-            (
-                end
-                for end in ends
-                if not any(other != path and f".{other}".endswith(f".{end}") for other in known)
-            ),
-            path,
-        )
-    return names
+def command(config: Mapping[str, Any], workdir: str) -> str:
+    """Returns the shell command that repeats a run, with each field that is not its default.
+
+    Args:
+      config: flat config.
+      workdir: folder for the repetition.
+    """
+    words = ["python", "-m", "cefl_jax.main", "--config=configs/default.py"]
+    words += [f"--config.{path}={text(value)}" for path, value in differences(config).items()]
+    return shlex.join([*words, f"--workdir={workdir}"])
 
 
-def _order(value):
-    """A key that sorts values of any types: numbers by size, others by their text."""
-    is_number = isinstance(value, (int, float))
-    return (not is_number, value if is_number else 0, "" if is_number else str(value))
+def text(value: object) -> str:
+    """Returns a value as `--config.FIELD=` takes it."""
+    return ",".join(map(str, value)) if isinstance(value, tuple) else str(value)

@@ -80,10 +80,10 @@ def read_metrics(files: Sequence[str]) -> tuple[dict[str, Metrics], dict[str, st
         series, found = {}, {}
         for file in files:
             try:
-                one, told = _query([file])
+                one, fault = _query([file])
             except duckdb.Error as error:
-                one, told = {}, {file: f"cannot be read: {one_line(error):.200}"}
-            series, found = series | one, found | told
+                one, fault = {}, {file: f"cannot be read: {one_line(error):.200}"}
+            series, found = series | one, found | fault
     faults |= found
     return {file: _align(of) for file, of in series.items() if file not in faults}, faults
 

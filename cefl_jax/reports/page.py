@@ -1,11 +1,14 @@
-"""The report as one HTML page that needs no network: tables, charts, partitions, settings."""
+"""A report: one HTML page that needs no network, and a folder beside it of tables and figures."""
 
 import base64
 import contextlib
 import functools
 import hashlib
 import io
-from typing import Any, NamedTuple
+import math
+import re
+from pathlib import Path
+from typing import NamedTuple
 
 import jinja2
 import numpy as np
@@ -14,10 +17,10 @@ import vl_convert
 from cefl_jax.data import sources
 from cefl_jax.data.partition_file import from_file
 from cefl_jax.plots.curves import draw_partition
-from cefl_jax.reports import charts, formats, quantities, settings, tables
-from cefl_jax.reports.groups import Section
-from cefl_jax.reports.quantities import ACCURACY, CLUSTER
-from cefl_jax.reports.runs import LeftOut
+from cefl_jax.reports import curves, formats, groups, tables
+from cefl_jax.reports.groups import Section, by_section
+from cefl_jax.reports.runs import LeftOut, Run, changes_results
+from cefl_jax.reports.tables import ACCURACY
 from cefl_jax.safe_read import InputFileError, read_bytes
 
 MAX_PARTITIONS = 4
@@ -32,6 +35,78 @@ class Picture(NamedTuple):
     seed: int
     png: bytes | None
     reason: str = ""  # why there is no picture
+
+    @property
+    def uri(self) -> str:
+        """The picture as the source of an image, empty where there is none."""
+        return (self.png and f"data:image/png;base64,{base64.b64encode(self.png).decode()}") or ""
+
+
+def write_report(
+    runs: list[Run], left_out: list[LeftOut], target: float, out: Path, beside: Path
+) -> list[Path]:
+    """Writes the page, its tables as CSV, Markdown and LaTeX, and its figures as PDF.
+
+    Files of the same names are replaced, and no others.
+
+    Args:
+      runs, left_out: from `runs.read_runs`.
+      target: accuracy of the tables' costs.
+      out: path of the page.
+      beside: path of the folder, which is made where it is missing.
+    Returns:
+      The paths written, the page first.
+    """
+    sections = by_section(runs)
+    contents = {"runs.csv": _encode(_runs_csv(sections, target))}
+    names = _names([section.title for section in sections])
+    for name, section in zip(names, sections, strict=True):
+        for table in (tables.summarize(section, target), tables.clustering_table(section)):
+            if table:
+                contents |= {
+                    f"{name}-{table.name}.{ending}": _encode(write(table))
+                    for ending, write in formats.WRITERS.items()
+                }
+        contents |= {
+            f"{name}-{figure}.pdf": content
+            for figure, content in curves.figures(section, target).items()
+        }
+    html = render(sections, left_out, target)
+    beside.mkdir(exist_ok=True)
+    for name, content in contents.items():
+        (beside / name).write_bytes(content)
+    out.write_bytes(_encode(html))
+    return [out, *(beside / name for name in contents)]
+
+
+def _encode(text):
+    """UTF-8, whatever bytes the names of folders have."""
+    return text.encode(errors="backslashreplace")
+
+
+def _names(titles):
+    """Beginnings of names of files, one a section, all different."""
+    names: list[str] = []
+    for title in titles:
+        plain = re.sub(r"[^\w.=]+", "-", title, flags=re.ASCII).strip("-.")[:80] or "section"
+        twins = sum(re.fullmatch(rf"{re.escape(plain)}(-\d+)?", name) is not None for name in names)
+        names.append(f"{plain}-{twins + 1}" if twins else plain)
+    return names
+
+
+def _runs_csv(sections, target):
+    """Every run by itself: which it is, its accuracy and its costs to the target."""
+    costs = [f"{key}_to_target" for key, *_ in tables.AXES.values()]
+    heads = ["folder", "section", "label", "seed", "final_accuracy", "last_accuracy", *costs]
+    rows = []
+    for section in sections:
+        for group in section.groups:
+            for run in group.runs:
+                hit = tables.at_target(run, target)
+                numbers = [tables.final(run, ACCURACY), tables.last(run, ACCURACY)]
+                numbers += [hit.get(axis, math.nan) for axis in tables.AXES]
+                rows.append([run.folder, section.title, group.label, run.seed, *numbers])
+    return formats.csv_text([heads, *rows])
 
 
 def render(sections: list[Section], left_out: list[LeftOut], target: float) -> str:
@@ -56,8 +131,8 @@ def render(sections: list[Section], left_out: list[LeftOut], target: float) -> s
         left_out=left_out,
         target=target,
         bundle=jinja2.utils.markupsafe.Markup(_bundle()),
-        text=settings.text,
-        num_runs=sum(len(group.runs) for section in sections for group in section.groups),
+        text=groups.text,
+        num_runs=sum(len(section.runs) for section in sections),
     )
 
 
@@ -71,82 +146,43 @@ def _bundle():
 def _describe(section, target):
     """What the template shows of a section."""
     clustering = tables.clustering_table(section)
+    pictures, more = gather_partitions(section, MAX_PARTITIONS)
     return {
         "title": section.title,
         "partition": section.partition,
         "common": section.common,
-        "looks": charts.looks(section),
+        "looks": curves.looks(section),
         "summary": _describe_table(tables.summarize(section, target)),
         "clustering": clustering and _describe_table(clustering),
-        "chart": chart_data(section, target),
-        "pictures": _partitions(section),
+        "chart": curves.chart_data(section, target),
+        "pictures": pictures,
+        "more_pictures": more,
         "groups": [_describe_group(group) for group in section.groups],
     }
 
 
 def _describe_table(table):
-    texts = {
-        "csv": formats.to_csv(table),
-        "md": formats.to_markdown(table),
-        "tex": formats.to_latex(table),
-    }
+    texts = {ending: write(table) for ending, write in formats.WRITERS.items()}
     return {"shown": formats.show(table), "notes": table.notes, "texts": texts}
-
-
-def chart_data(section: Section, target: float) -> dict[str, Any]:
-    """Returns what the script of the page draws a section's charts from, as JSON can hold it.
-
-    Returns:
-      The looks of the groups, the metrics and axes to choose from, the points of each
-      pair of them, and a specification for Vega-Lite, or {} for a section without curves.
-    """
-    metrics, axes = charts.metrics_of(section), charts.axes_of(section)
-    looks = charts.looks(section)
-    drawn = {
-        metric.key: {axis.key: charts.points(section, metric, axis) for axis in axes}
-        for metric in metrics
-    }
-    shown = [metric for metric in metrics if any(drawn[metric.key].values())]
-    if not shown:
-        return {}
-    accuracy = charts.Axis(ACCURACY, quantities.name(ACCURACY), quantities.Unit(), charts.PERCENTS)
-    return {
-        "looks": [look._asdict() for look in looks],
-        "axes": [{"key": axis.key, "title": axis.title} for axis in axes],
-        "metrics": [
-            {
-                "key": metric.key,
-                "title": metric.title,
-                "format": metric.format,
-                "clusters": metric.key.startswith(CLUSTER),
-            }
-            for metric in shown
-        ],
-        "points": drawn,
-        "target": ACCURACY,
-        "spec": charts.specification(looks, accuracy, axes[0], target),
-    }
 
 
 def _describe_group(group):
     first = group.runs[0].config
     changed = {
-        path: value
-        for path, value in settings.differences(first).items()
-        if settings.changes_results(path)
+        path: value for path, value in groups.differences(first).items() if changes_results(path)
     }
     runs = [
         {
             "seed": run.seed,
             "folder": str(run.folder),
-            "final": _percent(quantities.final(run, ACCURACY)),
-            "last": _percent(quantities.last(run, ACCURACY)),
+            "final": _percent(tables.final(run, ACCURACY)),
+            "last": _percent(tables.last(run, ACCURACY)),
             "execution": {
                 path: value
-                for path, value in settings.differences(run.config).items()
+                for path, value in groups.differences(run.config).items()
                 if path not in changed and path != "seed"
             },
-            "command": settings.command(run.config, f"{run.folder.absolute().name}_again"),
+            "command": groups.command(run.config, f"{run.folder.absolute().name}_again"),
         }
         for run in group.runs
     ]
@@ -157,23 +193,8 @@ def _percent(share):
     return f"{100.0 * share:.2f}%" if share == share else formats.DASH
 
 
-def _partitions(section):
-    """Pictures of who holds what, as data URIs, and how many more there are."""
-    pictures, more = gather_partitions(section, MAX_PARTITIONS)
-    shown = [
-        {
-            "seed": picture.seed,
-            "reason": picture.reason,
-            "uri": picture.png
-            and "data:image/png;base64," + base64.b64encode(picture.png).decode(),
-        }
-        for picture in pictures
-    ]
-    return {"shown": shown, "more": more}
-
-
 def gather_partitions(section: Section, most: int) -> tuple[list[Picture], int]:
-    """Pictures of the partitions of a section, in the order of their seeds.
+    """Gathers pictures of the partitions of a section, in the order of their seeds.
 
     A run's own `partition.png` is taken where some run with the partition has one; otherwise it is
     drawn from `partition.json` and the labels of the dataset.
@@ -185,11 +206,10 @@ def gather_partitions(section: Section, most: int) -> tuple[list[Picture], int]:
       At most that many; and the number of further partitions.
     """
     holders: dict = {}
-    for group in section.groups:
-        for run in group.runs:
-            holders.setdefault(_fingerprint(run.folder), []).append(run)
+    for run in section.runs:
+        holders.setdefault(_fingerprint(run.folder), []).append(run)
     holders.pop(None, None)
-    in_order = sorted(holders.values(), key=lambda runs: str(runs[0].seed))
+    in_order = sorted(holders.values(), key=lambda runs: runs[0].seed)
     return [_picture(runs) for runs in in_order[:most]], max(len(in_order) - most, 0)
 
 
@@ -214,16 +234,11 @@ def _picture(runs):
 
 
 def _draw(run):
-    dataset = _load(run.config)
-    labels = dataset.train_labels
+    dataset = sources.load(run.config["data.name"], run.config["data.path"])
+    share, seed = run.config["data.validation_share"], run.config["seed"]
+    labels = sources.hold_out(dataset, share, seed).train_labels
     parts = from_file(run.folder / "partition.json", len(labels))
     counts = [np.bincount(labels[part], minlength=dataset.num_classes) for part in parts]
     picture = io.BytesIO()
     draw_partition(picture, np.array(counts), [*map(str, dataset.classes)])
     return picture.getvalue()
-
-
-def _load(config):
-    dataset = sources.load(config["data.name"], config.get("data.path"))
-    share = config.get("data.validation_share", 0.0)
-    return sources.hold_out(dataset, share, config["seed"])

@@ -1,19 +1,26 @@
 """From folders to runs: which are finished and whole, and why the others are left out."""
 
 import collections
+import functools
+import json
 import os
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
+from flax import traverse_util
 
+from cefl_jax.config import default_config, typed
+from cefl_jax.config.fields import without_unread
+from cefl_jax.config.files import NAMING
 from cefl_jax.data import sources
-from cefl_jax.reports import metrics, settings
+from cefl_jax.reports import metrics
 from cefl_jax.runtime.workdir import STATES
 from cefl_jax.safe_read import InputFileError, MissingError, read_json, show
 
 MAX_BYTES = 2**20  # of config.json and of status.json
+MAX_FIELDS = 1000  # of a config.json
 MAX_REASON = 300  # characters
 MAX_ROUNDS = 2**31
 MARKS = ("config.json", "status.json", "metrics.jsonl")
@@ -74,7 +81,7 @@ def read_runs(folders: Iterable[str | Path]) -> tuple[list[Run], list[LeftOut]]:
 
 
 def find_runs(folder: Path) -> list[Path]:
-    """Run folders at or below a folder, in order.
+    """Returns the run folders at or below a folder, in order.
 
     Raises:
       ValueError: there is no such folder, or one below cannot be looked into.
@@ -94,6 +101,57 @@ def find_runs(folder: Path) -> list[Path]:
     )
 
 
+def flatten(nested: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns {dotted path: value} of nested dicts, lists as tuples."""
+    flat = traverse_util.flatten_dict(nested, sep=".")
+    return {path: _hashable(value) for path, value in flat.items()}
+
+
+@functools.cache
+def defaults() -> dict[str, Any]:
+    """Returns {dotted path: default} of every field; not to be changed."""
+    return flatten(default_config().to_dict())
+
+
+def complete(nested: Any) -> dict[str, Any]:
+    """Returns all fields of a `config.json`; a field that is newer than the file has its default.
+
+    A field that is known has a value of its type; others, of a newer version, have any. What
+    nothing has read is at its default, so that runs which differ only in that are the same.
+
+    Raises:
+      ValueError: the content is not a config, lacks one of `NAMING`, or has a wrong value.
+    """
+    if not isinstance(nested, dict):
+        raise ValueError(f"it holds a {type(nested).__name__}, not a group of fields")
+    flat = flatten(nested)
+    if len(flat) > MAX_FIELDS:
+        raise ValueError(f"it has {len(flat)} fields, and {MAX_FIELDS} is the most")
+    for path in NAMING:
+        if path not in flat:
+            raise ValueError(f"it has no {path}")
+    known = {path: typed(path, value) for path, value in flat.items() if path in defaults()}
+    return without_unread(defaults() | flat | known)
+
+
+def changes_results(path: str) -> bool:
+    """Returns whether a field makes another experiment, as the seed and most of `run` do not.
+
+    How a run is executed changes rounding only, but for the types it computes with.
+    """
+    return path != "seed" and (not path.startswith("run.") or path.endswith("_dtype"))
+
+
+def key(config: Mapping[str, Any], belongs: Callable[[str], bool]) -> frozenset:
+    """Returns what is equal where two flat configs are, in the fields that belong.
+
+    A field that is missing is as one that is None.
+    """
+    return frozenset(
+        (path, value) for path, value in config.items() if value is not None and belongs(path)
+    )
+
+
 class _NotFinished(Exception):
     """State and reason of a run that cannot be counted."""
 
@@ -105,13 +163,13 @@ def _read_ending(folder):
         raise _NotFinished("unreadable", "status.json names no state that is known")
     last = status.get("round")
     if status["state"] != "finished":
-        told = status.get("error")
-        reason = told if told and isinstance(told, str) else f"after round {show(last)}"
+        error = status.get("error")
+        reason = error if error and isinstance(error, str) else f"after round {show(last)}"
         raise _NotFinished(status["state"], f"{reason:.{MAX_REASON}}")
     if type(last) is not int or not 0 <= last <= MAX_ROUNDS:
         raise _NotFinished("unreadable", f"status.json has the round {show(last)}")
     try:
-        return settings.complete(_read_json(folder / "config.json")), last
+        return complete(_read_json(folder / "config.json")), last
     except ValueError as error:
         raise _NotFinished("unreadable", f"config.json: {error}") from error
 
@@ -185,12 +243,16 @@ def _drop_repeated(runs):
     first: dict = {}
     repeated = []
     for run in runs:
-        key = settings.key(
-            run.config, lambda path: path == "seed" or settings.changes_results(path)
-        )
-        if key in first:
-            reason = f"same settings and seed as {first[key].folder}, which is counted"
+        same = key(run.config, lambda path: path == "seed" or changes_results(path))
+        if same in first:
+            reason = f"same settings and seed as {first[same].folder}, which is counted"
             repeated.append(LeftOut(run.folder, "repeated", reason))
         else:
-            first[key] = run
+            first[same] = run
     return list(first.values()), repeated
+
+
+def _hashable(value):
+    if isinstance(value, (list, tuple)):
+        return tuple(map(_hashable, value))
+    return json.dumps(value) if isinstance(value, dict) else value

@@ -25,6 +25,7 @@ from cefl_jax.safe_read import InputFileError, one_line, read_bytes
 
 SEAL = "seal.json"
 MAX_SEAL_BYTES = 2**28
+OWN = r"\d{6,}(\.failed)?(\.orbax-checkpoint-tmp.*)?"  # names that a save makes
 
 
 class CorruptCheckpoint(ValueError):
@@ -60,7 +61,7 @@ class Checkpoints:
     def save(self, round: int, leaves: dict[str, np.ndarray], facts: dict[str, Any]) -> None:
         """Saves what `flatten` made of a state; waits for the save before it.
 
-        A save that fails is told, and leaves the checkpoints before it as they were.
+        A save that fails makes a warning, and leaves the checkpoints before it as they were.
 
         Args:
           round: rounds done.
@@ -83,21 +84,21 @@ class Checkpoints:
     ) -> Checkpoint | None:
         """Returns the newest checkpoint that is as it was saved; None where there is none at all.
 
-        CorruptCheckpoint ones are told and passed over; those without a seal are told and removed.
+        Damaged ones make a warning and are passed over; those without a seal are removed.
 
         Args:
           accept: called with the facts of a checkpoint; raises CorruptCheckpoint to pass it over.
         Raises:
           CorruptCheckpoint: when there are checkpoints, and all of them are damaged.
         """
-        for path in self._own():
-            if path.name.isdecimal() and path.is_dir() and not (path / SEAL).exists():
+        for path in self._unfinished():
+            if path.name.isdecimal() and path.is_dir():
                 self.warn(f"{path} has no {SEAL}: it is not whole, and is removed")
-        self._clear_remains()
+            _remove(path)
         rounds = sorted(self._sealed(), reverse=True)
         for round in rounds:
             try:
-                checkpoint = _load(self._place(round), round)
+                checkpoint = self.load_round(round)
                 accept(checkpoint.facts)
             except CorruptCheckpoint as damage:
                 self.warn(f"the checkpoint of round {round} is damaged and passed over: {damage}")
@@ -108,8 +109,25 @@ class Checkpoints:
         return None
 
     def load_round(self, round: int) -> Checkpoint:
-        """Returns the checkpoint of a round, which another process has found to be sound."""
-        return _load(self._place(round), round)
+        """Returns the checkpoint of a round, every file and every leaf verified.
+
+        Raises:
+          CorruptCheckpoint: it is not what was saved.
+        """
+        place = self._place(round)
+        facts = verify(place)
+        digests = facts.pop("leaves", {})
+        if facts.get("round", round) != round:
+            raise CorruptCheckpoint(f"it is of round {facts['round']}")
+        try:
+            with _orbax() as orbax:
+                leaves = orbax.restore(place)
+        except Exception as error:  # Orbax raises whatever its readers do
+            raise CorruptCheckpoint(_reason(error)) from error
+        for path in sorted({*digests, *leaves}):
+            if path not in leaves or _digest(np.asarray(leaves[path])) != digests.get(path):
+                raise CorruptCheckpoint(f"{path} is not what was saved")
+        return Checkpoint(round, leaves, facts)
 
     def keep_failed(self, round: int, leaves: dict[str, np.ndarray], facts: dict[str, Any]) -> None:
         """Saves the state of a run that cannot go on, beside the checkpoints."""
@@ -143,8 +161,8 @@ class Checkpoints:
             digests = {path: _digest(leaf) for path, leaf in leaves.items()}
             seal(place, {**facts, "leaves": digests})
         except Exception:
-            _remove(place)
-            self._clear_remains()
+            for path in (place, *self._unfinished()):
+                _remove(path)
             raise
 
     def _place(self, round):
@@ -154,21 +172,16 @@ class Checkpoints:
         """Everything in the folder that this class has made."""
         if not self.folder.is_dir():
             return []
-        ours = r"\d{6,}(\.failed)?(\.orbax-checkpoint-tmp.*)?"
-        return [path for path in self.folder.iterdir() if re.fullmatch(ours, path.name)]
+        return [path for path in self.folder.iterdir() if re.fullmatch(OWN, path.name)]
+
+    def _unfinished(self):
+        """What was being written, or removed, when a run was killed."""
+        return [path for path in self._own() if ".orbax" in path.name or not _is_sealed(path)]
 
     def _sealed(self):
         return [
-            int(path.name)
-            for path in self._own()
-            if path.name.isdecimal() and (path / SEAL).exists()
+            int(path.name) for path in self._own() if path.name.isdecimal() and _is_sealed(path)
         ]
-
-    def _clear_remains(self):
-        """Removes what was being written, or removed, when a run was killed."""
-        for path in self._own():
-            if ".orbax" in path.name or not (path / SEAL).exists():
-                _remove(path)
 
     def _remove_old(self, newest):
         scores = {}
@@ -187,21 +200,8 @@ class Checkpoints:
                 _remove(self._place(round))
 
 
-def _load(place, round):
-    """A sealed checkpoint, every file and every leaf verified."""
-    facts = verify(place)
-    digests = facts.pop("leaves", {})
-    if facts.get("round", round) != round:
-        raise CorruptCheckpoint(f"it is of round {facts['round']}")
-    try:
-        with _orbax() as orbax:
-            leaves = orbax.restore(place)
-    except Exception as error:  # Orbax raises whatever its readers do
-        raise CorruptCheckpoint(_reason(error)) from error
-    for path in sorted({*digests, *leaves}):
-        if path not in leaves or _digest(np.asarray(leaves[path])) != digests.get(path):
-            raise CorruptCheckpoint(f"{path} is not what was saved")
-    return Checkpoint(round, leaves, facts)
+def _is_sealed(place):
+    return (place / SEAL).exists()
 
 
 def _digest(leaf):
@@ -232,7 +232,7 @@ def _orbax():
     # Imported here: it takes a while, and the compiler is at work when it is first needed.
     import orbax.checkpoint as ocp
 
-    logging.getLogger("absl").addFilter(_is_not_orbax)  # what fails is told once, in one line
+    logging.getLogger("absl").addFilter(_is_not_orbax)  # a failure makes one warning, of ours
     here = jax.process_index()
     options = ocp.options.MultiprocessingOptions(
         primary_host=here, active_processes={here}, barrier_sync_key_prefix=f"process{here}"
@@ -318,7 +318,7 @@ def _sha256(data):
 
 
 def flatten(state: PyTree) -> dict[str, np.ndarray]:
-    """Copies of the leaves of a state on the host, by path; of keys, their data.
+    """Copies the leaves of a state to the host, by path; of keys, their data.
 
     Leaves without a value are left out. Every process of a run takes part.
     """
@@ -340,34 +340,34 @@ def restore(checkpoint: Checkpoint, state: PyTree, sharding: jax.sharding.Shardi
     Raises:
       ValueError: when the checkpoint holds other leaves.
     """
-    rest = dict(checkpoint.leaves)
-
-    def put(path, leaf):
-        name, data = jax.tree_util.keystr(path), _data(leaf)
-        if not data.size:
-            return leaf
-        saved = rest.pop(name, None)
-        kind = None if saved is None else (saved.shape, saved.dtype)
-        if kind != (data.shape, data.dtype):
+    paths, structure = jax.tree_util.tree_flatten_with_path(state)
+    named = {jax.tree_util.keystr(path): leaf for path, leaf in paths}
+    needed = {name: data for name, leaf in named.items() if (data := _data(leaf)).size}
+    for name in {**needed, **checkpoint.leaves}:
+        there, here = (_kind(leaves.get(name)) for leaves in (checkpoint.leaves, needed))
+        if there != here:
             raise ValueError(
-                f"the checkpoint of round {checkpoint.round} has {kind} for {name}, and this "
-                f"program needs {(data.shape, data.dtype)}: it was made by another version; go on "
-                "with that one, or pass --overwrite to start anew"
+                f"the checkpoint of round {checkpoint.round} has {there} for {name}, and this "
+                f"program needs {here}: it was made by another version; go on with that one, or "
+                "pass --overwrite to start anew"
             )
-        value = jax.device_put(saved, sharding)
-        if _is_key(leaf):
-            return jax.random.wrap_key_data(value, impl=jax.random.key_impl(leaf))
-        return value
-
     with jax.enable_x64(True):  # or 64 bits would become 32
-        restored = jax.tree_util.tree_map_with_path(put, state)
-    if rest:
-        raise ValueError(
-            f"the checkpoint of round {checkpoint.round} has {min(rest)}, which this program does "
-            "not know: it was made by another version; go on with that one, or pass --overwrite to "
-            "start anew"
-        )
-    return restored
+        values = [
+            _put(leaf, checkpoint.leaves[name], sharding) if name in needed else leaf
+            for name, leaf in named.items()
+        ]
+    return jax.tree.unflatten(structure, values)
+
+
+def _put(leaf, saved, sharding):
+    value = jax.device_put(saved, sharding)
+    if _is_key(leaf):
+        return jax.random.wrap_key_data(value, impl=jax.random.key_impl(leaf))
+    return value
+
+
+def _kind(leaf):
+    return None if leaf is None else (leaf.shape, leaf.dtype)
 
 
 def _data(leaf):

@@ -4,6 +4,7 @@ On a terminal a live display; anywhere else plain lines, one an evaluation. A va
 does not have is not shown; one that is not finite is shown as nan.
 """
 
+import datetime
 import functools
 import math
 import sys
@@ -19,14 +20,59 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from cefl_jax.runtime import units
 from cefl_jax.specs import RunSpec
 
+TIME_UNITS = (("s", 1.0), ("min", 60.0), ("h", 3600.0), ("days", 86400.0))
+BYTE_UNITS = (("B", 1.0), ("kB", 1e3), ("MB", 1e6), ("GB", 1e9), ("TB", 1e12))
+ENERGY_UNITS = (("mJ", 1e-3), ("J", 1.0), ("kJ", 1e3), ("MJ", 1e6), ("GJ", 1e9))
+MAX_PLAIN = 999_999.5  # numbers from here on have an exponent
+TAIL = 10  # evaluations whose mean is shown
+
+
+def format_number(value: float, digits: int = 3) -> str:
+    """Returns a number as text with so many significant digits, or all before the point.
+
+    From a million on, and below 0.0001, it has an exponent: 2.303, 12,346, 1.23e+06, 4e-05. What
+    is not finite is nan, inf or -inf.
+    """
+    whole = 10.0**digits - 0.5 <= abs(value) < MAX_PLAIN  # "g" would give it an exponent
+    return f"{value:,.0f}" if whole else f"{value:,.{digits}g}"
+
+
+def time_unit(time_s: float) -> tuple[str, float]:
+    """Returns name and length (s) of the largest unit that fits at least twice, else the second."""
+    fitting = [unit for unit in TIME_UNITS if time_s >= 2.0 * unit[1]]
+    return fitting[-1] if fitting else TIME_UNITS[0]
+
+
+def format_time(time_s: float) -> str:
+    """Returns the seconds as text, such as 3.4 h."""
+    name, length_s = time_unit(time_s)
+    return f"{format_number(time_s / length_s)} {name}"
+
+
+def format_bytes(num_bytes: float) -> str:
+    """Returns the bytes as text, such as 12.5 MB; a MB is 10^6 bytes."""
+    return _in_largest(num_bytes, BYTE_UNITS)
+
+
+def format_energy(energy_j: float) -> str:
+    """Returns the joules as text, such as 1.25 kJ."""
+    return _in_largest(energy_j, ENERGY_UNITS)
+
+
+def _in_largest(value, units):
+    fitting = [unit for unit in units if value >= unit[1]]
+    name, size = fitting[-1] if fitting else units[0]
+    return f"{format_number(value / size)} {name}"
+
+
+_format_share = "{:.1%}".format
 READINGS = {
-    "test/accuracy": ("test accuracy", units.format_share),
-    "test/cloud_accuracy": ("cloud accuracy", units.format_share),
-    "train/loss": ("train loss", functools.partial(units.format_number, digits=4)),
-    "sim/time_s": ("simulated", units.format_time),
+    "test/accuracy": ("test accuracy", _format_share),
+    "test/cloud_accuracy": ("cloud accuracy", _format_share),
+    "train/loss": ("train loss", functools.partial(format_number, digits=4)),
+    "sim/time_s": ("simulated", format_time),
 }
 MODELS = {
     "test/accuracy": "deployed: front + edge back half",
@@ -34,13 +80,12 @@ MODELS = {
 }
 ONLY_MODEL = {"test/accuracy": "deployed model"}
 COSTS = {
-    "sim/time_s": ("simulated time", units.format_time),
-    "sim/energy_j": ("simulated energy", units.format_energy),
-    "comm/client_up_bytes": ("sent by clients", units.format_bytes),
-    "comm/client_down_bytes": ("received by clients", units.format_bytes),
-    "comm/edge_cloud_bytes": ("between edge and cloud", units.format_bytes),
+    "sim/time_s": ("simulated time", format_time),
+    "sim/energy_j": ("simulated energy", format_energy),
+    "comm/client_up_bytes": ("sent by clients", format_bytes),
+    "comm/client_down_bytes": ("received by clients", format_bytes),
+    "comm/edge_cloud_bytes": ("between edge and cloud", format_bytes),
 }
-TAIL = 10
 
 
 class Display:
@@ -54,11 +99,8 @@ class Display:
 
     def __init__(self, num_rounds, title, console=None):
         self._console = console or _standard_output()
-        self._num_rounds = num_rounds
-        self._title = title
-        self._note = ""
+        self._num_rounds, self._title, self._note = num_rounds, title, ""
         self._record: Mapping[str, Any] = {"round": 0}
-        self._started = self._updated = time.monotonic()
         self._live = None
 
     def __enter__(self):
@@ -90,8 +132,7 @@ class Display:
         """Shows an evaluation: metrics with `round`."""
         self._record, self._note = record, ""
         self._updated = time.monotonic()
-        parts = [self._round(), *_readings(record), *self._clocks()]
-        self._refresh("  ".join(parts))
+        self._refresh("  ".join([self._round(), *_readings(record), *self._clocks()]))
 
     def _refresh(self, line):
         if self._live is not None:
@@ -119,26 +160,18 @@ class Display:
 
     def _clocks(self):
         now = time.monotonic()
-        elapsed = f"elapsed {units.format_clock(now - self._started)}"
+        elapsed = f"elapsed {_clock(now - self._started)}"
         round_ms = _number(self._record.get("wall/round_ms"))
         if not 0.0 < round_ms < math.inf:
             return [elapsed]
         left_s = (self._num_rounds - self._record["round"]) * round_ms / 1000.0
         left_s = max(left_s - (now - self._updated), 0.0)
-        return [
-            f"{units.format_number(1000.0 / round_ms)} rounds/s",
-            elapsed,
-            f"remaining {units.format_clock(left_s)}",
-        ]
+        speed = f"{format_number(1000.0 / round_ms)} rounds/s"
+        return [speed, elapsed, f"remaining {_clock(left_s)}"]
 
 
-def print_work(work: Any, console: Console | None = None) -> None:
-    """Prints what the parts of the model cost; none that is empty.
-
-    Args:
-      work: models.cost.Workload.
-      console: rich console to print on; standard output when None.
-    """
+def print_work(work: Any) -> None:
+    """Prints what the parts of a model cost, models.cost.Workload; none that is empty."""
     table = _table("The model, by the compiler's count")
     for column in ("part", "parameters", "MFLOP a sample: forward", "with gradients"):
         table.add_column(column, justify="left" if column == "part" else "right")
@@ -150,9 +183,9 @@ def print_work(work: Any, console: Console | None = None) -> None:
         ("cloud model", work.cloud_params, work.cloud_forward_flop, work.cloud_train_flop),
     ):
         if params:
-            mflop = (units.format_number(flop / 1e6) for flop in (forward, train))
+            mflop = (format_number(flop / 1e6) for flop in (forward, train))
             table.add_row(part, f"{params:,}", *mflop)
-    console = console or _standard_output()
+    console = _standard_output()
     console.print(table)
     if work.feature_bytes:
         console.print(f"smashed data: {work.feature_bytes:,} bytes a sample, and back")
@@ -170,14 +203,14 @@ def print_choices(
       console: rich console to print on; standard output when None.
     """
     console = console or _standard_output()
-    told = {
+    lines = {
         f"run.devices={run.devices} ({platform}) share the clusters": True,
         f"run.client_chunk={run.client_chunk} clients of one train at once": run.client_chunk,
         f"run.distill_parts={run.distill_parts} of a distillation batch": run.distill_parts,
     }
-    console.print("; ".join(text for text, is_read in told.items() if is_read))
+    console.print("; ".join(text for text, is_read in lines.items() if is_read))
     if archive_bytes:
-        size = units.format_bytes(archive_bytes)
+        size = format_bytes(archive_bytes)
         console.print(f"uploaded features wait in {size} of {run.archive_dtype} on each device")
 
 
@@ -187,7 +220,7 @@ def print_summary(
     workdir: str | Path | None = None,
     console: Console | None = None,
 ) -> None:
-    """Prints what a run came to, in words.
+    """Prints the results of a run, in words.
 
     Args:
       summary: of `summary.summarize`.
@@ -198,14 +231,13 @@ def print_summary(
     console = console or _standard_output()
     console.print()
     if any(key in summary["last"] for key in MODELS):
-        console.print(_accuracy_table(summary, records))
+        console.print(_accuracy_table(summary, records[-TAIL:]))
     console.print(_cost_table(summary))
     if workdir is not None:
         console.print(Text(f"  files in {workdir}"), soft_wrap=True)
 
 
-def _accuracy_table(summary, records):
-    tail = records[-TAIL:]
+def _accuracy_table(summary, tail):
     table = _table(f"Test accuracy after {summary['rounds']} rounds")
     table.add_column("model")
     table.add_column("final", justify="right", style="bold")
@@ -218,9 +250,9 @@ def _accuracy_table(summary, records):
             best = summary["best"].get(key)
             values = [_number(record.get(key)) for record in tail]
             cells = [
-                _text(units.format_share, summary["last"][key]),
-                f"{units.format_share(best['value'])} (round {best['round']})" if best else "",
-                _text(units.format_share, sum(values) / max(len(values), 1)),
+                _text(_format_share, summary["last"][key]),
+                f"{_format_share(best['value'])} (round {best['round']})" if best else "",
+                _text(_format_share, sum(values) / max(len(values), 1)),
             ]
             table.add_row(model, *cells[: len(table.columns) - 1])
     return table
@@ -231,21 +263,21 @@ def _cost_table(summary):
     for key, (label, form) in COSTS.items():
         if key in summary["totals"]:
             table.add_row(label, _text(form, summary["totals"][key]))
-    table.add_row("time on this computer", units.format_time(summary["wall_s"]))
-    table.add_row("  of it compilation", units.format_time(summary["compile_s"]))
+    table.add_row("time on this computer", format_time(summary["wall_s"]))
+    table.add_row("  of it compilation", format_time(summary["compile_s"]))
     if "rounds_per_s" in summary:
-        table.add_row("rounds per second", _text(units.format_number, summary["rounds_per_s"]))
+        table.add_row("rounds per second", _text(format_number, summary["rounds_per_s"]))
     return table
 
 
-def _table(title, **options):
+def _table(title, show_header=True):
     return Table(
         title=title,
         title_justify="left",
         title_style="bold",
         box=box.SIMPLE_HEAD,
         pad_edge=False,
-        **options,
+        show_header=show_header,
     )
 
 
@@ -255,6 +287,10 @@ def _readings(record):
         for key, (label, form) in READINGS.items()
         if key in record
     ]
+
+
+def _clock(time_s):
+    return str(datetime.timedelta(seconds=int(time_s)))
 
 
 def _text(form, value):

@@ -7,6 +7,7 @@ temporary neighbour that then takes their name, and a line of metrics is one wri
 import contextlib
 import errno
 import hashlib
+import io
 import json
 import math
 import os
@@ -35,7 +36,7 @@ PICTURES = ("learning_curve.png", "partition.png", "gantt.png", "map.png")
 EVENTS = "events.out.tfevents.*"
 CHECKPOINTS = "checkpoints"
 LOCK = ".lock"
-MAX_BYTES = 2**20  # of status.json and of summary.json
+MAX_BYTES = 2**20  # of config.json, status.json and summary.json
 STATES = ("running", "finished", "preempted", "failed")
 
 
@@ -54,56 +55,60 @@ def check_workdir(
     """
     if not os.fspath(path):
         raise ValueError("--workdir is empty; name a folder for the files of this run")
-    path = Path(path)
-    _check_place(path)
+    for fault in _faults(Path(path), overwrite, resume):
+        raise ValueError(f"--workdir={path}{fault}")
+    if not locked and (Path(path) / LOCK).exists():
+        lock_folder(Path(path)).release()
+
+
+def _faults(path, overwrite, resume):
+    """Yields what is wrong with a folder, and what to do."""
+    exists = os.path.lexists(path)
+    if exists and not path.is_dir():
+        yield " is not a folder; choose another name"
+    if not exists and not path.parent.is_dir():
+        yield f": there is no folder {path.parent}; create it or choose another place"
+    place = path if exists else path.parent
+    if not os.access(place, os.W_OK | os.X_OK):
+        yield f": no permission to write in {place}; choose another folder"
     found = [name for name in (*RUN_FILES, *PICTURES) if os.path.lexists(path / name)]
-    folders = [name for name in found if is_folder(path / name)]
-    if folders:
-        raise ValueError(
-            f"--workdir={path}: {folders[0]} in it is a folder where the run needs "
-            "a file; choose another folder"
-        )
+    for name in found:
+        if _is_folder(path / name):
+            yield f": {name} in it is a folder where the run needs a file; choose another folder"
     if os.path.lexists(path / CHECKPOINTS) and not (path / CHECKPOINTS).is_dir():
-        raise ValueError(
-            f"--workdir={path}: {CHECKPOINTS} in it is a file where the run needs a "
-            "folder; choose another folder"
-        )
+        yield f": {CHECKPOINTS} in it is a file where the run needs a folder; choose another folder"
     if found and found[0] in RUN_FILES and not overwrite:
+        remedy = "pass --overwrite to replace it or choose another folder"
         if not resume:
-            raise ValueError(
-                f"--workdir={path} holds another run ({found[0]}); pass --overwrite "
-                "to replace it or choose another folder"
-            )
+            yield f" holds another run ({found[0]}); {remedy}"
         if found[0] != "config.json":
-            raise ValueError(
-                f"--workdir={path} holds a run without its config.json, which cannot "
-                "be gone on with; pass --overwrite to replace it or choose another "
-                "folder"
-            )
-    if not locked and (path / LOCK).exists():
-        lock_folder(path).release()
+            yield f" holds a run without its config.json, which cannot be gone on with; {remedy}"
 
 
 def read_config(path: str | Path) -> dict[str, Any] | None:
-    """The settings in the `config.json` of a folder, as a nested dict; None where it has none.
+    """Returns the settings in the `config.json` of a folder, nested; None where it has none.
 
     Raises:
       ValueError: one line, when it cannot be read.
     """
-    file = Path(path) / "config.json"
-    if not file.exists():
-        return None
+    return _read_group(Path(path) / "config.json")
+
+
+def _read_group(file):
+    """The group of values in a JSON file; None where there is no such file."""
     try:
-        config = read_json(file, MAX_BYTES, finite=True)
+        content = read_json(file, MAX_BYTES, finite=True)
+    except MissingError:
+        return None
     except InputFileError as error:
         raise ValueError(f"{file}: {error}, or pass --overwrite to replace the run") from error
-    if not isinstance(config, dict):
-        raise ValueError(f"{file}: is no group of settings; pass --overwrite to replace the run")
-    return config
+    if not isinstance(content, dict):
+        raise ValueError(f"{file}: is no group of values; pass --overwrite to replace the run")
+    return content
 
 
 def lock_folder(path: Path) -> filelock.BaseFileLock:
-    """The lock of a folder, taken; its file stays, and holds nobody up when its process is dead."""
+    """Takes the lock of a folder; its file stays, and blocks nobody when its process is dead."""
     lock = filelock.FileLock(path / LOCK)
     try:
         lock.acquire(timeout=0)
@@ -118,24 +123,8 @@ def lock_folder(path: Path) -> filelock.BaseFileLock:
     return lock
 
 
-def is_folder(path: Path) -> bool:
-    """Returns whether a path is a folder, and not a link to one."""
+def _is_folder(path):
     return path.is_dir() and not path.is_symlink()
-
-
-def _check_place(path):
-    exists = os.path.lexists(path)
-    if exists and not path.is_dir():
-        raise ValueError(f"--workdir={path} is not a folder; choose another name")
-    if not exists and not path.parent.is_dir():
-        raise ValueError(
-            f"--workdir={path}: there is no folder {path.parent}; create it or choose another place"
-        )
-    place = path if exists else path.parent
-    if not os.access(place, os.W_OK | os.X_OK):
-        raise ValueError(
-            f"--workdir={path}: no permission to write in {place}; choose another folder"
-        )
 
 
 def open_workdir(
@@ -204,7 +193,7 @@ class Workdir:
         """Removes the files of an earlier run."""
         named = [self.path / name for name in (*RUN_FILES, *PICTURES)]
         for file in [*named, *self.path.glob(EVENTS)]:
-            if not is_folder(file):
+            if not _is_folder(file):
                 file.unlink(missing_ok=True)
         self.checkpoints.remove_all()
 
@@ -268,24 +257,15 @@ class Workdir:
         Raises:
           ValueError: one line, the file and what is wrong with it.
         """
-        file = self.path / "summary.json"
-        try:
-            summary = read_json(file, MAX_BYTES)
-        except MissingError:
-            return None
-        except InputFileError as error:
-            raise ValueError(f"{file}: {error}") from error
-        if not isinstance(summary, dict):
-            raise ValueError(f"{file}: is no summary of a run; remove it or pass --overwrite")
-        return summary
+        return _read_group(self.path / "summary.json")
 
     def write_config(self, config: dict[str, Any]) -> None:
         """Writes `config.json`; refuses a number that is not finite: JSON cannot repeat it."""
-        self._put("config.json", json.dumps(config, indent=2, allow_nan=False) + "\n")
+        self._put("config.json", _json(config, indent=2))
 
     def write_partition(self, text: str) -> None:
         """Writes `partition.json` from its JSON text, byte for byte."""
-        self._put("partition.json", text)
+        self._put("partition.json", text.encode())
 
     def set_status(self, state: str, round: int, error: str | None = None) -> None:
         """Writes `status.json`.
@@ -298,25 +278,21 @@ class Workdir:
         if state not in STATES:
             raise ValueError(f"status is {state!r}; it must be one of {', '.join(STATES)}")
         self._round = round
-        status = {"state": state, "round": round, "error": error}
-        self._put("status.json", json.dumps(status) + "\n")
+        self._put("status.json", _json({"state": state, "round": round, "error": error}))
 
     def write_summary(self, summary: dict[str, Any]) -> None:
         """Writes `summary.json`; a number that is not finite becomes null."""
-        text = json.dumps(json_safe(summary), indent=2, allow_nan=False)
-        self._put("summary.json", text + "\n")
+        self._put("summary.json", _json(json_safe(summary), indent=2))
 
     def write_timeline(self, timeline: dict[str, Any]) -> None:
-        """Writes `timeline.json`, the course of one simulated round."""
-        self._put("timeline.json", json.dumps(timeline, allow_nan=False) + "\n")
+        """Writes `timeline.json`, the phases of one simulated round."""
+        self._put("timeline.json", _json(timeline))
 
     def write_trace(self, arrays: dict[str, Any]) -> None:
         """Writes `network_trace.npz` from arrays."""
-        file = self.path / "network_trace.npz"
-        temporary = file.with_name(f".{file.name}.tmp")
-        with open(temporary, "wb") as stream:
-            np.savez_compressed(stream, **arrays)
-        os.replace(temporary, file)
+        stream = io.BytesIO()
+        np.savez_compressed(stream, **arrays)
+        self._put("network_trace.npz", stream.getvalue())
 
     def append_metrics(self, record: Mapping[str, Any]) -> None:
         """Adds one evaluation to `metrics.jsonl` and to the TensorBoard events.
@@ -329,7 +305,7 @@ class Workdir:
           record: Python numbers, with `round`; anything else is refused.
         """
         values = ordered(record)
-        line = (json.dumps(json_safe(values), allow_nan=False) + "\n").encode()
+        line = _json(json_safe(values))
         place = self.path / "metrics.jsonl"
         with _named(place), open(place, "ab", buffering=0) as file:
             try:
@@ -367,16 +343,15 @@ class Workdir:
 
     def is_finished(self) -> bool:
         """Returns whether the folder says of its run that it is finished."""
-        with contextlib.suppress(InputFileError):
-            status = read_json(self.path / "status.json", MAX_BYTES)
-            return isinstance(status, dict) and status.get("state") == "finished"
+        with contextlib.suppress(ValueError):
+            return (_read_group(self.path / "status.json") or {}).get("state") == "finished"
         return False
 
-    def _put(self, name, text):
-        """Writes a small file, whole or not at all."""
+    def _put(self, name, content):
+        """Writes a file of a few bytes, whole or not at all."""
         temporary = self.path / f".{name}.tmp"
         with _named(temporary):
-            temporary.write_text(text, encoding="utf-8")
+            temporary.write_bytes(content)
             os.replace(temporary, self.path / name)
 
 
@@ -386,14 +361,16 @@ class ReadOnlyWorkdir(Workdir):
     def save(self, round: int, leaves: dict[str, np.ndarray], facts: dict[str, Any]) -> None:
         """Nothing."""
 
-    def write_trace(self, arrays: dict[str, Any]) -> None:
-        """Nothing."""
-
     def append_metrics(self, record: Mapping[str, Any]) -> None:
         """Nothing."""
 
-    def _put(self, name, text):
+    def _put(self, name, content):
         """Nothing."""
+
+
+def _json(value, indent=None):
+    """A value as a line of JSON, or several; refuses a number that is not finite."""
+    return (json.dumps(value, indent=indent, allow_nan=False) + "\n").encode()
 
 
 @contextlib.contextmanager

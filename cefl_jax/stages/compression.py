@@ -74,7 +74,7 @@ class Codec:
     def decode(
         self, packet: tuple[AnyArray, ...], shape: tuple[int, ...]
     ) -> Float32[AnyArray, "B *values"]:
-        """The message f32[shape] that a packet of `encode` stands for; shape is `(B, ...)`."""
+        """Returns the message f32[shape] of a packet of `encode`; shape is `(B, ...)`."""
         if self.rule == "none":
             return packet[0]
         if self.rule == "bf16":
@@ -89,16 +89,16 @@ class Codec:
     def transmit(
         self, key: PRNGKeyArray, x: Float32[AnyArray, "B *values"], valid: Bool[AnyArray, "B"]
     ) -> Float32[AnyArray, "B *values"]:
-        """The message f32[B, ...] as it arrives: x encoded and decoded; x itself for "none"."""
+        """Encodes and decodes: the message f32[B, ...] as it arrives; x itself for "none"."""
         return self.decode(self.encode(key, x, valid), x.shape)
 
     def size(self, sample_shape: tuple[int, ...]) -> Payload:
-        """Payload of a message of samples of this shape: the size of the arrays that cross."""
+        """Returns the Payload of a message of samples of this shape: the size of its arrays."""
         one, two = (self._count_bytes(count, sample_shape) for count in (1, 2))
         return Payload(per_sample=two - one, per_message=2 * one - two)
 
     def _count_sent(self, num_values):
-        """Values of a sample that topk sends."""
+        """Returns how many values of a sample topk sends."""
         # The decimal as written: the nearest binary number makes 0.07 of 100 a little more than 7.
         return math.ceil(fractions.Fraction(str(self.topk_share)) * num_values)
 
@@ -111,7 +111,7 @@ class Codec:
 
 
 def _encode_int8(key, x, valid):
-    """Values i8[B, ...] and their scale f32[]."""
+    """Returns the values i8[B, ...] and their scale f32[]."""
     x = jnp.where(valid.reshape(-1, *[1] * (x.ndim - 1)), x, 0.0)
     scale = jnp.abs(x).max() * (1.0 / LEVELS)
     # Without a finite reciprocal it is zero; a comparison that leaves nan as it is.

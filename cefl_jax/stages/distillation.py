@@ -70,7 +70,7 @@ def distillation_loss(
     weight: Number,
     temperature: Number,
 ) -> Float32[Array, "B"]:
-    """Hard-label cross-entropy and softened divergence from the teacher, per sample.
+    """Computes hard-label cross-entropy and softened divergence from the teacher, per sample.
 
     Args:
       logits: f32[B, Y] of the student.
@@ -91,7 +91,7 @@ def distillation_loss(
 def soft_divergence(
     logits: Float[AnyArray, "B Y"], teacher_logits: Float[AnyArray, "B Y"], temperature: Number
 ) -> Float32[Array, "B"]:
-    """D_KL(teacher_T || student_T) f32[B] of logits f32[B, Y] softened by T, nats."""
+    """Computes D_KL(teacher_T || student_T) f32[B] of logits f32[B, Y] softened by T, nats."""
     cool = 1.0 / temperature
     teacher = jax.nn.log_softmax(teacher_logits * cool)
     student = jax.nn.log_softmax(logits * cool)
@@ -129,7 +129,7 @@ class Distillation:
         hparams: HParams,
         round_index: Int[ArrayLike, ""],
     ) -> tuple[TrainState, TrainState]:
-        """The edge model learns from the cloud's predictions, then the cloud from its new ones.
+        """Trains the edge model on the cloud's predictions, then the cloud on the edge's new ones.
 
         Where the rule names no teacher, a model trains on hard labels alone, as long as it would
         with one. lambda_edge grows linearly from 0 over the first `lambda_warmup_rounds` rounds.
@@ -246,7 +246,7 @@ class Distillation:
 
 
 def _take(x, rows):
-    """Rows of an array, zero where there is none."""
+    """Reads rows of an array, zero where there is none."""
     return x.at[rows].get(mode="fill", fill_value=0)
 
 

@@ -24,7 +24,7 @@ class Scores(NamedTuple):
 def evaluate(
     predictors: Callable, state: Any, data: FederatedData, mesh: EdgeMesh
 ) -> dict[str, Scores]:
-    """Scores of a method's classifiers on the whole test set, in one pass.
+    """Scores a method's classifiers on the whole test set, in one pass.
 
     Args:
       predictors: from state, normalised images f32[B, ...] and their places in the test set
@@ -54,7 +54,7 @@ def evaluate(
 
 
 def _count(logits, labels, valid):
-    """Right answers and summed loss of one batch, padding left out."""
+    """Counts the right answers of one batch and sums its loss, padding left out."""
     losses = optax.losses.softmax_cross_entropy_with_integer_labels(logits, labels)
     hits = (logits.argmax(-1) == labels) & valid
     return hits.sum(), jnp.where(valid, losses, 0.0).sum()

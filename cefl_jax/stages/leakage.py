@@ -13,7 +13,7 @@ from cefl_jax.types import AnyArray, Number
 def distance_correlation(
     x: Float[AnyArray, "n *of_x"], y: Float[AnyArray, "n *of_y"], rows: int | None = None
 ) -> Float32[Array, ""]:
-    """Sample distance correlation of paired observations.
+    """Computes the sample distance correlation of paired observations.
 
     Between 0 and 1; 1 when one is a shifted, scaled and rotated copy of the other, and for any two
     pairs. 0 when all x or all y are equal, and for n = 1. This is the correlation itself, not its
@@ -39,7 +39,7 @@ def distance_correlation(
 def add_noise(
     key: PRNGKeyArray, features: Float32[AnyArray, "*B"], std: Number
 ) -> Float32[AnyArray, "*B"]:
-    """Features with independent Gaussian noise added to every value.
+    """Adds independent Gaussian noise to every value of the features.
 
     Args:
       key: of the noise.
@@ -63,7 +63,7 @@ def measure_leakage(
     key: PRNGKeyArray,
     rows: int | None = None,
 ) -> Float32[Array, ""]:
-    """Distance correlation between images and what a client would send for them.
+    """Measures the distance correlation between images and what a client would send for them.
 
     Args:
       front: from params and images to cut-layer features f32[n, ...].

@@ -28,7 +28,7 @@ class CutLink:
     def send_features(
         self, key: PRNGKeyArray, features: Float32[AnyArray, "B *F"], valid: Bool[AnyArray, "B"]
     ) -> Float32[AnyArray, "B *F"]:
-        """Features f32[B, ...] of one client as the server gets them; `valid` bool[B] count."""
+        """Returns one client's features f32[B, ...] as they arrive; `valid` bool[B] count."""
         noise_key, codec_key = jax.random.split(key)
         features = add_noise(noise_key, features, self.noise_std)
         return self.smashed.transmit(codec_key, features, valid)
@@ -36,7 +36,7 @@ class CutLink:
     def send_gradient(
         self, key: PRNGKeyArray, gradient: Float32[AnyArray, "B *F"], valid: Bool[AnyArray, "B"]
     ) -> Float32[AnyArray, "B *F"]:
-        """Gradients f32[B, ...] at the cut as the client gets them."""
+        """Returns gradients f32[B, ...] at the cut as the client gets them."""
         return self.gradient.transmit(key, gradient, valid)
 
     def measure(self, model: SplitModel, work: Workload) -> Sizes:
@@ -52,14 +52,14 @@ class CutLink:
 
 
 def whole_sizes(work: Workload, control: bool = False) -> Sizes:
-    """Sizes where clients load and deliver whole models, and a control variate with each or not."""
+    """Returns the Sizes of whole models, down and up, and of a control variate with each or not."""
     nothing, variate = Payload(0, 0), work.front_bytes if control else 0
     model = work.front_bytes + variate
     return Sizes(nothing, nothing, 0, model, work.back_bytes, whole=True, control=variate)
 
 
 def knowledge_sizes(work: Workload, num_classes: int) -> Sizes:
-    """Sizes where no model travels: features, labels and logits of Y classes after training."""
+    """Returns the Sizes without models: features, labels and logits of Y classes after training."""
     nothing = Payload(0, 0)
     knowledge = Knowledge(work.feature_bytes, LABEL_BYTES, LOGIT_BYTES * num_classes)
     return Sizes(nothing, nothing, 0, 0, 0, knowledge=knowledge)

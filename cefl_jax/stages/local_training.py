@@ -225,7 +225,7 @@ class _Run(NamedTuple):
         return self.batches.shape[1] if self.max_steps is None else self.max_steps
 
     def _local_step(self, chunk, s, carry):
-        """Models, optimizer states, losses and samples after the s-th local step of a chunk."""
+        """Returns models, optimizer states, losses and samples after the s-th step of a chunk."""
         training, (models, states, loss, samples) = self.training, carry
         step = chunk.first + s
         valid, grads, losses = self._gradients(chunk, models, step)
@@ -242,7 +242,7 @@ class _Run(NamedTuple):
         return models, states, loss + total(losses), samples + total(valid.sum(1))
 
     def _gradients(self, chunk, models, step):
-        """Which samples there are, bool[C, B], gradients of each client, and its summed losses."""
+        """Returns bool[C, B], which samples count, and each client's gradients and summed loss."""
         with jax.named_scope("batches"):
             there = chunk.there & (step < chunk.past)
             num_examples = self.data.num_examples

@@ -119,7 +119,7 @@ class Extraction:
         examples: Int32[Array, "K U B"],
         data: FederatedData,
     ) -> ClientOutputs:
-        """Features and logits of every upload; zero in steps that no client of a chunk uploads.
+        """Computes features and logits of every upload; zero where no client of a chunk uploads.
 
         Args:
           models: leaves f32[K, ...] of every client's front half and head.

@@ -16,7 +16,7 @@ def finite_leaves(tree: PyTree) -> PyTree:
 
 
 def finite_rows(tree: PyTree) -> Bool[Array, "C"]:
-    """Whether all values of a row are finite, bool[C], over all leaves [C, ...] of a tree."""
+    """Tells whether all values of a row are finite, bool[C], in all leaves [C, ...] of a tree."""
     rows = [jnp.isfinite(x).reshape(x.shape[0], -1).all(1) for x in jax.tree.leaves(tree)]
     return functools.reduce(jnp.logical_and, rows)
 

@@ -139,7 +139,7 @@ RULES: dict[str, Callable[[Pairs], Int32[Array, "M"]]] = {
 
 
 def _take_cheapest(cost):
-    """Slot of each cluster when the cheapest pair left is taken each time; inf forbids a pair."""
+    """Returns each cluster's slot, the cheapest pair left taken each time; inf forbids a pair."""
 
     def take(_, carry):
         left, slot = carry
@@ -152,7 +152,7 @@ def _take_cheapest(cost):
 
 
 def _take_in_turn(preference):
-    """Slot of each cluster, in order the free one that it puts first; inf forbids a pair."""
+    """Gives each cluster, in order, the free slot that it puts first; inf forbids a pair."""
 
     def take(m, carry):
         free, slot = carry
@@ -184,7 +184,7 @@ def _forbid(cost, allowed):
 
 
 def _assign_min_sum(cost):
-    """Column of each row, i32[R], that minimises the total of a finite cost f32[R, S], R <= S."""
+    """Returns the column of each row, i32[R], of least total of a finite f32[R, S], R <= S."""
     row, column = optax.assignment.hungarian_algorithm(cost)  # rows come unordered
     return jnp.zeros(cost.shape[0], jnp.int32).at[row].set(column.astype(jnp.int32))
 
@@ -253,7 +253,7 @@ def least_limit(cost: Float32[Array, "M E"], allowed: Bool[Array, "M E"]) -> Flo
 
 
 def _enlarge(row_of, column_of, via, end):
-    """The matching with the path that ends at a column taken in; E for no path."""
+    """Enlarges the matching by the path that ends at a column; E for no path."""
 
     def turn(path):
         row_of, column_of, column = path

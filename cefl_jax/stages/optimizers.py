@@ -11,7 +11,7 @@ from cefl_jax.specs import OptimizerSpec
 def make_direction(
     name: str, momentum: float = 0.0, weight_decay: float = 0.0, clip_norm: float | None = None
 ) -> optax.GradientTransformation:
-    """The direction of an optimizer, with PyTorch's order: clip, decay, then momentum or Adam.
+    """Makes the direction of an optimizer in PyTorch's order: clip, decay, momentum or Adam.
 
     Args:
       name: "sgd" or "adam".
@@ -38,7 +38,7 @@ def make_direction(
 
 
 def _clip(most):
-    """`optax.clip_by_global_norm` with one division, which the compiler does not do in two ways."""
+    """Makes `optax.clip_by_global_norm` with one division, which no compiler does in two ways."""
 
     def update(grads, state, _=None):
         norm = optax.tree.norm(grads)
@@ -60,6 +60,6 @@ def descend(
     params: PyTree,
     learning_rate: Float[ArrayLike, ""],
 ) -> tuple[PyTree, PyTree]:
-    """One step: new parameters and optimizer state."""
+    """Takes one step; returns the new parameters and optimizer state."""
     updates, state = direction.update(grads, state, params)
     return jax.tree.map(lambda p, u: p - learning_rate * u, params, updates), state

@@ -189,7 +189,7 @@ def step_samples(plan: Plan, batch_size: int, max_steps: int) -> Int32[Array, "K
 
 
 def uploaded_samples(plan: Plan, samples: Int32[Array, "K S"]) -> Int32[Array, "K"]:
-    """Samples whose smashed data each client uploads, i32[K], of `step_samples` i32[K, S]."""
+    """Counts the samples that each client uploads, i32[K], of `step_samples` i32[K, S]."""
     left = plan.steps[:, None] - jnp.arange(samples.shape[1])[None]
     return jnp.where(left <= plan.uploaded[:, None], samples, 0).sum(1)
 

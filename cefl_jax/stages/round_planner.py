@@ -146,9 +146,10 @@ class RoundPlanner:
         return clients, num_present, cluster, quality
 
     def _stays(self, key, plan, conditions, after):
-        """Local steps i32[K] after which each client leaves, or as many as there are.
+        """Draws the local steps i32[K] after which each client leaves, or as many as there are.
 
-        Who is not available in the next round leaves in this one, at a uniformly random moment.
+        A client that is not available in the next round leaves in this one, at a uniformly random
+        moment.
         """
         if self.spec.network.dynamics == "static":
             return jnp.full_like(plan.steps, self.bounds.steps)
@@ -177,13 +178,13 @@ class RoundPlanner:
         return topology.of_clients(network, conditions, clients, include_cloud)
 
     def _alone(self, clients, cluster, sizes, network):
-        """Seconds f32[K, E] of each client's and each server's local steps, one to one."""
+        """Computes seconds f32[K, E] of each client's and each server's local steps, one to one."""
         plan = self._plan(clients, cluster, sizes, 1)  # keeps the order
         samples = self._samples(plan)
         return pair_costs.client_seconds(samples, plan.uploaded, network, self.work, self.sizes)
 
     def _place(self, key, plan, samples, network):
-        """The server of every cluster, and the value of the objective where one is sought."""
+        """Returns the server of every cluster, and the objective's value where one is sought."""
         spec, formed = self.spec.cefl.offload, plan.members > 0
         if not self.traits.chooses_clusters:  # the last: the cloud, or nobody
             return jnp.where(formed, network.backhaul_bps.shape[0] - 1, -1), None

@@ -13,11 +13,12 @@ def sample_clients(
     clients_per_round: int,
     available: Bool[Array, "N"] | None = None,
 ) -> Int32[Array, "K"]:
-    """Clients of a round, uniform without replacement among the available ones, in random order.
+    """Draws the clients of a round, uniformly without replacement from the available ones.
 
-    A keyed permutation of the population is walked, K positions at a time, until K available
-    clients are found or nobody is left. So the work follows the sample, not the population, as long
-    as most are available; and with everybody available the clients are those of `available=None`.
+    They come in random order. A keyed permutation of the population is walked, K positions at a
+    time, until K available clients are found or nobody is left. So the work follows the sample, not
+    the population, as long as most are available; and with everybody available the clients are
+    those of `available=None`.
     Where fewer than K are available, all of them take part, and the places after them are empty.
 
     Args:

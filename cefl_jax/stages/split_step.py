@@ -34,7 +34,7 @@ def split_step(
     labels: Int32[Array, "C B"],
     valid: Bool[Array, "C B"],
 ) -> SplitStepResult:
-    """One local step's gradients: features up, gradient at the cut down.
+    """Computes one local step's gradients: features up, gradient at the cut down.
 
     What the link does to either is no part of the gradient: the back half's is taken at the
     features that arrive, and a client goes on with the gradient that it gets.

@@ -281,7 +281,7 @@ class SplitTraining:
         return clients._replace(skipped=skipped), where_rows(finite, server, start)
 
     def _sum_fronts(self, m, clients):
-        """Sum of the front halves of cluster m, each times its client's weight."""
+        """Sums the front halves of cluster m, each times its client's weight."""
 
         def add(j, total):
             at, row, member = self._places(m, j)
@@ -296,7 +296,7 @@ class SplitTraining:
         return jax.lax.fori_loop(0, -(-self.plan.members[m] // self.client_chunk), add, start)
 
     def _local_step(self, m, step, carry):
-        """One local step of cluster m, in which its node steps once, or once for each chunk."""
+        """Makes one local step of cluster m; its node steps once, or once for each chunk."""
         chunks = -(-self.plan.members[m] // self.client_chunk)
         if not self.sequential_server:
             return self._server_step(m, step, 0, chunks, carry)
@@ -307,7 +307,7 @@ class SplitTraining:
         return jax.lax.fori_loop(0, chunks, one_chunk, carry)
 
     def _server_step(self, m, step, first, past, carry):
-        """One local step of cluster m's chunks from `first` on, and one step of its node."""
+        """Makes one local step of cluster m's chunks from `first` on, and one step of its node."""
         clients, server = carry
         grad = jax.tree.map(jnp.zeros_like, server.back)
         chunk = functools.partial(self._chunk_step, m, step, server.back)
@@ -316,7 +316,7 @@ class SplitTraining:
         return clients, self._step_back(server, grad, loss, samples)
 
     def _step_back(self, server, grad, loss, samples):
-        """ServerState after a step along the gradient of a summed loss of so many samples."""
+        """Steps the ServerState along the gradient of a summed loss of so many samples."""
         share = reciprocal(samples)
         grad = jax.tree.map(lambda g: g * share, grad)
         moved = descend(self.direction, grad, server.state, server.back, self.learning_rate)
@@ -324,7 +324,7 @@ class SplitTraining:
         return ServerState(back, state, server.loss + loss, server.samples + samples)
 
     def _chunk_step(self, m, step, back, j, carry):
-        """One local step of one chunk of cluster m's clients, each with a row."""
+        """Makes one local step of one chunk of cluster m's clients, each with a row."""
         clients, back_grad, loss, samples = carry
         at, row, member = self._places(m, j)
         batch = self._read_batch(row, step, member)
@@ -359,13 +359,13 @@ class SplitTraining:
         )
 
     def _places(self, m, j):
-        """Of the j-th chunk of cluster m: its first row, its rows i32[C], and bool[C], who is."""
+        """Returns the first row of cluster m's j-th chunk, its rows i32[C], and bool[C], who is."""
         place = j * self.client_chunk + jnp.arange(self.client_chunk)
         first = self.plan.first[m]
         return first + j * self.client_chunk, first + place, place < self.plan.members[m]
 
     def _read_batch(self, row, step, member):
-        """_Batch of a local step of the clients of rows i32[C], of which bool[C] are there."""
+        """Reads the _Batch of a local step of rows i32[C], of which bool[C] are there."""
         client, steps, uploaded = (
             x.at[row].get(mode="fill", fill_value=0)
             for x in (self.plan.clients, self.plan.steps, self.plan.uploaded)
@@ -378,7 +378,7 @@ class SplitTraining:
         return _Batch(images, labels, valid, keys, step - (steps - uploaded))
 
     def _step_fronts(self, now, front_grads, finite, valid):
-        """ClientStates after a step; bool[C], who has made it; and bool[C, B], what counts."""
+        """Returns ClientStates after a step; bool[C], who made it; and bool[C, B], what counts."""
         step_front = functools.partial(descend, self.direction, learning_rate=self.learning_rate)
         moved = jax.vmap(step_front)(front_grads, now.states, now.fronts)
         moves, skipped = valid.any(1), now.skipped
@@ -390,7 +390,7 @@ class SplitTraining:
         return now._replace(fronts=fronts, states=states, skipped=skipped), moves, valid
 
     def _slice(self, at, tree):
-        """A chunk of the rows of a tree, from row `at` on."""
+        """Slices a chunk of the rows of a tree, from row `at` on."""
         return jax.tree.map(lambda x: jax.lax.dynamic_slice_in_dim(x, at, self.client_chunk), tree)
 
 

@@ -7,7 +7,7 @@ from typing import NamedTuple
 from cefl_jax.models.cost import Workload
 from cefl_jax.models.split import SplitModel
 from cefl_jax.network import schedule
-from cefl_jax.network.costs import hierarchical, logit_exchange, sequential, split
+from cefl_jax.network.costs import cloud, hierarchical, split
 from cefl_jax.network.messages import Sizes
 from cefl_jax.specs import Spec
 from cefl_jax.stages.link import knowledge_sizes, make_link, whole_sizes
@@ -44,7 +44,7 @@ def _logit_sizes(spec: Spec, model: SplitModel, work: Workload) -> Sizes:
 SPLIT = Traffic(_split_sizes, schedule.simulate, split.split_cost)
 """Front and back halves at the ends of a round; smashed data and gradients in each step."""
 
-SEQUENTIAL = Traffic(_split_sizes, sequential.simulate_sequential, sequential.sequential_cost)
+SEQUENTIAL = Traffic(_split_sizes, split.simulate_sequential, split.sequential_cost)
 """The same, one client after another."""
 
 MODELS = Traffic(_model_sizes, schedule.simulate, split.split_cost)
@@ -53,5 +53,5 @@ MODELS = Traffic(_model_sizes, schedule.simulate, split.split_cost)
 MODELS_AND_CONTROLS = MODELS._replace(sizes=functools.partial(_model_sizes, control=True))
 """The same, and a control variate as large as the model with each."""
 
-LOGITS = Traffic(_logit_sizes, schedule.simulate, logit_exchange.logit_exchange_cost)
+LOGITS = Traffic(_logit_sizes, schedule.simulate, cloud.logit_exchange_cost)
 """Features, labels and logits, after training."""

@@ -1,54 +1,70 @@
-"""Settings: what is taken, and what each wrong one is told."""
+"""Config files, texts and values of any kind are settings, or are refused in one line."""
 
+import dataclasses
+import functools
 import json
+import os
 import pickle
+import typing
 
 import pytest
+from flax import traverse_util
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from cefl_jax import config
-from cefl_jax.config import SettingError
-from cefl_jax.config.fields import choices, defaults
+from cefl_jax.config.fields import choices, defaults, flatten, without_unread
+from cefl_jax.config.files import MAX_JSON_BYTES, NAMING
 from cefl_jax.methods import METHODS, default_spec
+from tests.config.refusals import check_words, refusal, spec_with
+
+CHOICES, DEFAULTS = choices(), defaults()
+SPEC = type(default_spec())
+VALID = dataclasses.asdict(default_spec())
 
 
-def spec_with(settings):
-    """The Spec of the defaults with texts set on fields, as a command line does it."""
-    chosen = config.default_config()
-    for path, text in settings.items():
-        config.set_field(chosen, path, text)
-    return config.to_spec(chosen)
+def write(folder, content, name="config.json"):
+    """A file of bytes, of text, or of what JSON can hold."""
+    if not isinstance(content, (str, bytes)):
+        content = json.dumps(content)
+    path = folder / name
+    path.write_bytes(content if isinstance(content, bytes) else content.encode())
+    return str(path)
 
 
-def refusal(settings):
-    """The one line about such settings."""
-    with pytest.raises(SettingError) as caught:
-        spec_with(settings)
-    assert "\n" not in str(caught.value)
-    return str(caught.value)
-
-
-def paths():
-    """Dotted path and default of every field."""
-    return defaults().items()
-
-
-def test_defaults_are_those_of_the_spec():
-    assert config.to_spec(config.default_config()) == default_spec()
-
-
-def test_a_spec_survives_json():
-    spec = spec_with(
-        {
-            "train.optimizer.clip_norm": "2.5",
-            "train.local_steps": "None",
-            "train.local_epochs": "9",
-            "data.normalization.mean": "0.1,0.2,0.3",
-            "data.normalization.std": "(0.5,)",
-            "seed": "4294967295",
-        }
+def write_python(folder, body):
+    """A config file with a get_config that starts from the defaults."""
+    return write(
+        folder,
+        "from ml_collections import config_dict\n"
+        "from cefl_jax.config import default_config\n"
+        f"def get_config():\n    config = default_config()\n    {body}\n    return config\n",
+        "made.py",
     )
-    assert config.to_spec(json.loads(json.dumps(config.to_dict(spec)))) == spec
-    assert spec.data.normalization.mean == (0.1, 0.2, 0.3)
+
+
+def with_field(path, value):
+    """VALID with a field changed; ... removes it."""
+    made = json.loads(json.dumps(VALID))
+    *groups, name = path.split(".")
+    place = made
+    for group in groups:
+        place = place.setdefault(group, {})
+    if value is ...:
+        del place[name]
+    else:
+        place[name] = value
+    return made
+
+
+def to_spec(location):
+    return config.to_spec(config.load(location))
+
+
+def test_to_spec_of_the_defaults():
+    assert config.to_spec(config.default_config()) == default_spec()
+    with pytest.raises(TypeError):  # a placeholder keeps its type
+        config.default_config().cefl.clustering.max_size = "large"
 
 
 @pytest.mark.parametrize(
@@ -66,317 +82,355 @@ def test_a_spec_survives_json():
         ("data.path", "None", None),
     ],
 )
-def test_a_text_becomes_a_value_of_the_type(path, text, value):
+def test_set_field_makes_a_value_of_the_type(path, text, value):
     chosen = config.default_config()
     config.set_field(chosen, path, text)
-    got = chosen
-    for name in path.split("."):
-        got = got[name]
+    got = traverse_util.flatten_dict(chosen.to_dict(), sep=".")[path]
     assert (got, type(got)) == (value, type(value))
 
 
-@pytest.mark.parametrize(("path", "default"), list(paths()))
-def test_none_is_for_optional_fields_alone(path, default):
+@pytest.mark.parametrize(
+    ("path", "text", "words"),
+    [
+        ("train.roundz", "3", "train.roundz is not a field; did you mean train.rounds?"),
+        ("trian.rounds", "3", "trian is not a field; did you mean train?"),
+        ("xyz", "3", "xyz is not a field; known here: seed, method,"),
+        ("train.momentum", "0", "train.momentum ... train.optimizer.momentum ... distill.momentum"),
+        ("train.rounds.much", "3", "train.rounds.much is not a field; known here: nothing"),
+        ("train..rounds", "3", "train. is not a field; known here: rounds,"),
+        ("train", "3", "train is a group of fields; set one of them: rounds,"),
+        ("train.rounds", "3.5", "train.rounds='3.5': needs a whole number"),
+        ("train.rounds", "", "train.rounds='': needs a whole number"),
+        ("train.local_steps", "x", "train.local_steps='x': needs a whole number or None"),
+        ("run.deterministic", "maybe", "run.deterministic='maybe': needs True or False"),
+        ("network.load_mean", "much", "network.load_mean='much': needs a finite number"),
+        ("data.normalization.mean", "0.1,a", "data.normalization.mean='0.1,a': ... such as 0.5 or"),
+        ("data.normalization.mean", "()", "data.normalization.mean='()': ... such as 0.5 or"),
+        ("data.normalization.mean", "nan", "data.normalization.mean=nan: needs a finite number"),
+        ("data.normalization.mean", "1," * 2000, "data.normalization.mean has 2000 numbers, and"),
+        ("train.rounds", "9" * 400, "train.rounds=9999"),
+        ("train.rounds", "9" * 5000, "train.rounds='9999"),
+        ("cefl.distill.temperature", "9" * 5000, "cefl.distill.temperature=inf: needs a finite"),
+        ("data.path", "x" * 5000, "data.path has 5000 characters, and 4096 is the most"),
+    ],
+)
+def test_set_field_refuses_what_is_no_field_or_no_value(path, text, words):
+    def set_it():
+        chosen = config.default_config()
+        config.set_field(chosen, path, text)
+        config.to_spec(chosen)
+
+    line = refusal(set_it)
+    check_words(line, words)
+    assert len(line) < 250
+
+
+@pytest.mark.parametrize(("path", "default"), list(DEFAULTS.items()))
+def test_set_field_takes_none_for_optional_fields_alone(path, default):
     chosen = config.default_config()
     if default is None or path in ("train.local_steps", "run.checkpoint_every"):
         config.set_field(chosen, path, "None")
     else:
-        with pytest.raises(SettingError, match=f"^{path}=None: needs "):
-            config.set_field(chosen, path, "None")
+        line = refusal(config.set_field, chosen, path, "None")
+        assert line.startswith(f"{path}=None: needs ")
 
 
-def test_a_field_takes_ints_for_floats_and_lists_for_tuples():
+@pytest.mark.parametrize(
+    ("path", "value", "words"),
+    [
+        ("train.rounds", "3", "train.rounds='3': needs a whole number"),
+        ("train.rounds", 3.0, "train.rounds=3.0: needs a whole number"),
+        ("train.rounds", True, "train.rounds=True: needs a whole number"),
+        ("train.rounds", 10**4000, "train.rounds=1000"),
+        ("train.batch_size", None, "train.batch_size=None: needs a whole number"),
+        ("cefl.distill.temperature", 10**400, "cefl.distill.temperature=1000"),
+        ("cefl.distill.temperature", True, "cefl.distill.temperature=True: needs a finite"),
+        ("run.deterministic", 1, "run.deterministic=1: needs True or False"),
+        ("data.path", "x" * 5000, "data.path has 5000 characters, and 4096 is the most"),
+        ("data.normalization.mean", [0.5] * 2000, "data.normalization.mean has 2000 numbers"),
+        ("data.normalization.mean", [["0.5"]], "data.normalization.mean=['0.5']: needs a finite"),
+        ("seed", {"a": 1}, "seed={'a': 1}: needs a whole number"),
+        ("train", 3, "train=3: needs to be a group of fields, not a value"),
+        ("train", [1, [2, [3, [4]]]], "train=[1, [2, [...]]]: needs to be a group of fields"),
+        ("train.roundz", 1, "train.roundz is not a field; did you mean train.rounds?"),
+        ("a\nb", 1, r"'a\nb' is not a field; known here: seed, method, "),
+        ("x" * 10_000, 1, "'xxx"),
+    ],
+)
+def test_values_of_a_wrong_type_are_refused(tmp_path, path, value, words):
+    made = with_field(path, value)
+    location = write(tmp_path, made)
+    line = refusal(config.load, location)
+    check_words(line.removeprefix(f"--config={location}: "), words)
+    assert refusal(config.to_spec, made) == line.removeprefix(f"--config={location}: ")
+
+
+def test_to_spec_takes_ints_for_floats_and_lists_for_tuples():
     values = config.to_dict(default_spec())
     values["train"]["optimizer"]["learning_rate"] = 1
     values["data"]["normalization"]["mean"] = [0, 0.5]
     spec = config.to_spec(values)
     assert repr(spec.train.optimizer.learning_rate) == "1.0"
     assert repr(spec.data.normalization.mean) == "(0.0, 0.5)"
-    hash(spec)
+    values["train"][3] = 3
+    assert refusal(config.to_spec, values).startswith("train.3 is not a field")
+    assert refusal(config.to_spec, 3).startswith("config=3: needs to be a group of fields")
 
 
-@pytest.mark.parametrize(
-    ("path", "text", "words"),
-    [
-        ("train.roundz", "3", ["train.roundz is not a field", "did you mean train.rounds?"]),
-        ("trian.rounds", "3", ["trian is not a field", "did you mean train?"]),
-        ("xyz", "3", ["xyz is not a field", "known here: seed, method,"]),
-        (
-            "train.momentum",
-            "0",
-            ["did you mean", "train.optimizer.momentum", "cefl.distill.momentum"],
-        ),
-        ("train.rounds.much", "3", ["train.rounds.much is not a field", "known here: nothing"]),
-        ("train..rounds", "3", ["train. is not a field", "known here: rounds,"]),
-        ("train", "3", ["train is a group of fields", "set one of them: rounds,"]),
-        ("train.rounds", "abc", ["train.rounds='abc'", "a whole number"]),
-        ("train.rounds", "3.5", ["train.rounds='3.5'", "a whole number"]),
-        ("train.rounds", "", ["train.rounds=''", "a whole number"]),
-        ("train.local_steps", "x", ["train.local_steps='x'", "a whole number or None"]),
-        ("run.deterministic", "maybe", ["run.deterministic='maybe'", "True or False"]),
-        ("train.optimizer.learning_rate", "fast", ["learning_rate='fast'", "a finite number"]),
-        ("data.normalization.mean", "0.1,a", ["data.normalization.mean='0.1,a'", "such as 0.5 or"]),
-        ("data.normalization.mean", "()", ["data.normalization.mean='()'", "such as 0.5 or"]),
-        ("data.normalization.mean", "nan", ["data.normalization.mean=nan", "a finite number"]),
-        ("data.normalization.std", "0.5,0", ["data.normalization.std=(0.5, 0.0)", "more than 0"]),
-        ("train.rounds", "0", ["train.rounds=0", "from 1 to 2147483647"]),
-        ("train.rounds", "2147483648", ["train.rounds=2147483648", "from 1 to 2147483647"]),
-        ("seed", "-1", ["seed=-1", "from 0 to 4294967295"]),
-        ("cefl.distill.lambda_edge", "1.5", ["cefl.distill.lambda_edge=1.5", "from 0 to 1"]),
-        ("cefl.distill.temperature", "0", ["cefl.distill.temperature=0.0", "more than 0"]),
-        ("data.partition.alpha", "0", ["data.partition.alpha=0.0", "more than 0"]),
-        ("train.optimizer.weight_decay", "-1", ["weight_decay=-1.0", "at least 0"]),
-        (
-            "train.clients_per_round",
-            "101",
-            ["train.clients_per_round=101", "only 100 clients", "raise data.partition.num_clients"],
-        ),
-        (
-            "train.local_epochs",
-            "2",
-            ["train.local_steps=10, train.local_epochs=2", "one of the two"],
-        ),
-        ("train.local_steps", "None", ["local_steps=None, train.local_epochs=None", "set one of"]),
-        ("data.partition.name", "file", ["data.partition.path=None", "JSON file"]),
-        ("data.partition.path", "p.json", ["data.partition.path='p.json'", "set that to 'file'"]),
-        (
-            "network.preset",
-            "file",
-            ["network.path=None", "network.preset='file'", "path of a file"],
-        ),
-        (
-            "network.path",
-            "n.yaml",
-            ["network.path='n.yaml'", "network.preset='cellular'", "set that to 'file'"],
-        ),
-        (
-            "network.dynamics",
-            "trace",
-            ["network.trace=None", "network.dynamics='trace'", "path of"],
-        ),
-        (
-            "network.trace",
-            "t.npz",
-            ["network.trace='t.npz'", "network.dynamics='static'", "set that to 'trace'"],
-        ),
-        ("network.deadline_s", "0", ["network.deadline_s=0.0", "more than 0"]),
-        ("network.deadline_s", "-1", ["network.deadline_s=-1.0", "more than 0"]),
-        ("network.leave_probability", "1.01", ["network.leave_probability=1.01", "from 0 to 1"]),
-        ("network.return_probability", "-0.1", ["network.return_probability=-0.1", "from 0 to 1"]),
-        ("network.shadow_correlation", "1.5", ["network.shadow_correlation=1.5", "from 0 to 1"]),
-        ("network.load_correlation", "1.5", ["network.load_correlation=1.5", "from 0 to 1"]),
-        ("network.load_mean", "0.99", ["network.load_mean=0.99", "from 0 to 0.95"]),
-        ("cefl.compression.topk_share", "0", ["compression.topk_share=0.0", "more than 0"]),
-        ("cefl.compression.topk_share", "1.5", ["compression.topk_share=1.5", "from 0 to 1"]),
-        ("cefl.privacy.noise_std", "-0.1", ["cefl.privacy.noise_std=-0.1", "from 0 to"]),
-        ("cefl.privacy.probe_size", "5000", ["cefl.privacy.probe_size=5000", "from 0 to 4096"]),
-        ("cefl.offload.time_weight", "-1", ["cefl.offload.time_weight=-1.0", "from 0 to"]),
-        (
-            "cefl.offload.time_weight",
-            "0",
-            ["time_weight=0, cefl.offload.energy_weight=0", "set one of the two above 0"],
-        ),
-        ("cefl.clustering.network_weight", "-1", ["clustering.network_weight=-1.0", "from 0 to"]),
-    ],
-)
-def test_one_wrong_setting_is_named_with_its_value_and_the_remedy(path, text, words):
-    line = refusal({path: text})
-    assert [word for word in words if word not in line] == [], line
-
-
-@pytest.mark.parametrize("text", ["nan", "inf", "-inf", "1e39", "-0.1", "0"])
-@pytest.mark.parametrize("group", ["train.optimizer", "cefl.distill"])
-def test_a_learning_rate_is_a_finite_number_above_zero(group, text):
-    line = refusal({f"{group}.learning_rate": text})
-    assert line.startswith(f"{group}.learning_rate={float(text)}: needs ")
-
-
-@pytest.mark.parametrize("path", list(choices()))
-def test_an_unknown_name_is_answered_with_the_known_ones(path):
-    line = refusal({path: "nonesuch"})
-    assert line == f"{path}='nonesuch' is unknown; known: {', '.join(choices()[path])}"
-
-
-def test_every_text_field_but_a_path_is_a_choice():
-    texts = {path for path, default in paths() if isinstance(default, str)}
-    assert texts == set(choices())
-
-
-@pytest.mark.parametrize(
-    ("settings", "words"),
-    [
-        (
-            {"num_clusters": "5"},
-            [
-                "cefl.clustering.num_clusters=5",
-                "network.num_edges=4",
-                "edge_capacity=1",
-                "4 clusters",
-            ],
-        ),
-        ({"rule": "singleton"}, ["train.clients_per_round=20", "places for 4 clusters"]),
-        ({"rule": "patent", "num_clusters": "5"}, ["cefl.clustering.num_clusters=5", "4 clusters"]),
-        (
-            {"rule": "patent", "min_size": "21"},
-            ["cefl.clustering.min_size=21", "at most train.clients_per_round=20"],
-        ),
-        (
-            {"rule": "patent", "min_size": "6", "max_size": "5"},
-            ["cefl.clustering.max_size=5", "at least cefl.clustering.min_size=6"],
-        ),
-        (
-            {"rule": "astraea", "max_size": "4"},
-            ["cefl.clustering.max_size=4", "4 clusters", "train.clients_per_round=20", "raise it"],
-        ),
-        ({"num_clusters": "21"}, ["cefl.clustering.num_clusters=21", "train.clients_per_round=20"]),
-    ],
-)
-def test_clusters_that_cannot_hold(settings, words):
-    line = refusal({f"cefl.clustering.{name}": text for name, text in settings.items()})
-    assert [word for word in words if word not in line] == [], line
-
-
-@pytest.mark.parametrize("rule", ["patent", "astraea", "random", "single", "singleton"])
-def test_a_network_weight_is_for_one_rule_alone(rule):
-    settings = {"cefl.clustering.network_weight": "0.5", "network.num_edges": "20"}
-    line = refusal({"cefl.clustering.rule": rule} | settings)
-    assert line.startswith("cefl.clustering.network_weight=0.5: not read with cefl.clustering.rul")
-    assert line.endswith("; set that to 'balanced', or cefl.clustering.network_weight to 0.0")
-
-
-@pytest.mark.parametrize(
-    "field",
-    [
-        "shadow_std_db",
-        "shadow_correlation",
-        "load_mean",
-        "load_std",
-        "load_correlation",
-        "leave_probability",
-        "return_probability",
-    ],
-)
-def test_what_moves_a_network_is_not_read_where_it_does_not_move(field):
-    line = refusal({f"network.{field}": "0.25"})
-    assert line.startswith(f"network.{field}=0.25: not read with network.dynamics='static'; set ")
-    spec_with({f"network.{field}": "0.25", "network.dynamics": "markov"})
-
-
-def test_a_population_that_would_go_and_never_come_back():
-    settings = {"network.dynamics": "markov", "network.return_probability": "0"}
-    line = refusal(settings)
-    assert line.startswith("network.return_probability=0.0: ")
-    assert "network.leave_probability=0.05" in line
-    spec_with(settings | {"network.leave_probability": "0"})
-
-
-@pytest.mark.parametrize(
-    "settings",
-    [
-        {
-            "network.preset": "file",
-            "network.path": "n.yaml",
-            "network.dynamics": "trace",
-            "network.trace": "t.csv",
-        },
-        {
-            "network.leave_probability": "1",
-            "network.return_probability": "1",
-            "network.dynamics": "markov",
-            "network.deadline_s": "1e-9",
-            "network.late": "keep",
-        },
-        {"cefl.offload.time_weight": "0", "cefl.offload.energy_weight": "1e-3"},
-        {"cefl.compression.smashed": "topk", "cefl.compression.topk_share": "1"},
-        {"cefl.clustering.num_clusters": "5", "cefl.offload.include_cloud": "True"},
-        {"cefl.clustering.network_weight": "100", "cefl.privacy.probe_size": "0"},
-        {"cefl.clustering.num_clusters": "5", "cefl.offload.edge_capacity": "2"},
-        {"cefl.clustering.rule": "single", "network.num_edges": "1"},
-        {"cefl.clustering.rule": "singleton", "network.num_edges": "20"},
-        {"cefl.clustering.rule": "astraea", "cefl.clustering.max_size": "5"},
-        {"cefl.clustering.rule": "patent", "cefl.clustering.min_size": "20"},
-        {"train.clients_per_round": "100"},
-        {"train.local_steps": "None", "train.local_epochs": "1"},
-        {
-            "data.partition.name": "file",
-            "data.partition.path": "p.json",
-            "data.partition.num_clients": "1",
-        },
-    ],
-)
-def test_what_just_holds_is_taken(settings):
-    spec_with(settings)
-
-
-def test_values_of_a_file_are_checked_like_texts():
-    for path, value, words in [
-        (("train", "rounds"), "10", "train.rounds='10': needs a whole number"),
-        (("train", "rounds"), True, "train.rounds=True: needs a whole number"),
-        (("train", "rounds"), 3.0, "train.rounds=3.0: needs a whole number"),
-        (("train", "batch_size"), None, "train.batch_size=None: needs a whole number"),
-        (("run", "deterministic"), 1, "run.deterministic=1: needs True or False"),
-        (("cefl", "distill", "temperature"), 10**400, "cefl.distill.temperature=1000"),
-        (("data", "normalization", "mean"), ("x",), "data.normalization.mean='x': needs a"),
-        (("model",), "lenet5", "model='lenet5': needs to be a group of fields, not a value"),
-        (("train", 3), 3, "train.3 is not a field"),
-    ]:
-        values = config.to_dict(default_spec())
-        group = values
-        for name in path[:-1]:
-            group = group[name]
-        group[path[-1]] = value
-        with pytest.raises(SettingError) as caught:
-            config.to_spec(values)
-        assert str(caught.value).startswith(words)
-
-
-def test_something_else_than_settings():
-    with pytest.raises(SettingError, match=r"^config=3: needs to be a group of fields"):
-        config.to_spec(3)
-
-
-def test_a_round_of_more_clients_than_a_partition_file_has():
-    spec = spec_with({"data.partition.name": "file", "data.partition.path": "few.json"})
-    with pytest.raises(SettingError, match=r"clients_per_round=20: .* only 3 .*few\.json"):
-        config.check_population(spec, 3)
-    config.check_population(spec, 20)
-
-
-def test_a_number_of_clients_that_is_not_that_of_the_partition_file():
-    settings = {"data.partition.name": "file", "data.partition.path": "p.json"}
-    for right in ("500", "100"):  # that of the file, and what stands for none
-        spec = spec_with(settings | {"data.partition.num_clients": right})
-        config.check_file_clients(spec, 500)
-    spec = spec_with(settings | {"data.partition.num_clients": "300"})
-    with pytest.raises(SettingError) as caught:
-        config.check_file_clients(spec, 500)
-    assert str(caught.value) == (
-        "data.partition.num_clients=300: data.partition.path=p.json lists 500 clients; set it to "
-        "500, or to its default 100"
-    )
-
-
-def test_a_normalisation_of_other_channels():
-    spec = spec_with({"data.normalization.mean": "0.1,0.2"})
-    with pytest.raises(SettingError, match=r"^data\.normalization\.mean=\(0\.1, 0\.2\): 2 values"):
-        config.check_channels(spec, 3)
-    config.check_channels(spec, 2)
-
-
-def test_a_placeholder_keeps_its_type():
-    with pytest.raises(TypeError):
-        config.default_config().cefl.clustering.max_size = "large"
-
-
-def test_settings_can_be_pickled():
+def test_make_spec_can_be_hashed_and_pickled():
     spec = config.make_spec({"method.name": "fedprox", "fedprox.mu": 0.5})
     again = pickle.loads(pickle.dumps(spec))
     assert again == spec
     assert hash(again) == hash(spec)
+    assert refusal(config.make_spec, {"fedprox.nu": 1}).startswith("fedprox.nu is not a field")
 
 
 @pytest.mark.parametrize("name", ["run", "my-method"])
-def test_a_method_whose_settings_cannot_be_a_group_is_named(monkeypatch, name):
+def test_default_config_names_a_method_whose_settings_cannot_be_a_group(monkeypatch, name):
     monkeypatch.setitem(METHODS, name, METHODS["fedprox"])
     with pytest.raises(ValueError, match=rf"^methods\.METHODS\['{name}'\]: .* rename it$"):
         config.default_config()
+
+
+@pytest.mark.parametrize(
+    ("body", "changes"),
+    [
+        ("config.train.rounds = 6", ""),
+        ("config.train.rounds = 6; config.lock()", ""),
+        ("config = config_dict.FrozenConfigDict(config)", "train.rounds=6"),
+        ("config = config.to_dict()", "train.rounds=6"),
+        ("config.train.rounds = config.network.get_ref('num_edges')", "network.num_edges=6"),
+    ],
+)
+def test_load_runs_a_python_file(tmp_path, body, changes):
+    """Which may lock or freeze its config, return a dict, or let fields refer to others."""
+    chosen = config.load(write_python(tmp_path, body))
+    for change in changes.split():
+        config.set_field(chosen, *change.split("="))
+    config.set_field(chosen, "train.local_steps", "None")
+    config.set_field(chosen, "train.local_epochs", "2")
+    train = config.to_spec(chosen).train
+    assert (train.rounds, train.local_steps, train.local_epochs) == (6, None, 2)
+    assert [path.name for path in tmp_path.iterdir()] == ["made.py"]  # no __pycache__
+
+
+def test_load_hands_get_config_its_argument(tmp_path):
+    path = write(
+        tmp_path,
+        "from cefl_jax.config import default_config\n"
+        "def get_config(rounds='3'):\n"
+        "    config = default_config()\n"
+        "    config.train.rounds = int(rounds)\n"
+        "    return config\n",
+        "made.py",
+    )
+    assert config.load(path).train.rounds == 3
+    assert config.load(f"{path}:8").train.rounds == 8
+    plain = write_python(tmp_path, "pass")
+    line = refusal(config.load, f"{plain}:big")
+    check_words(line, f"--config={plain}:big: get_config: too many positional ... --config=FILE")
+
+
+PLACEHOLDER = "config_dict.required_placeholder(int)"
+
+
+@pytest.mark.parametrize(
+    ("body", "words"),
+    [
+        ("del config.train.rounds", "train.rounds is missing"),
+        ("del config.train", "train is missing"),
+        ("del config.fedprox.mu", "fedprox.mu is missing"),
+        (
+            "config.train.epochs = 3",
+            "train.epochs is not a field; did you mean train.local_epochs?",
+        ),
+        ("config = {**config.to_dict(), 'train': 3}", "train=3: needs to be a group of fields"),
+        ("config = {**config.to_dict(), 'seed': {'a': 1}}", "seed=a: 1"),
+        (
+            "config = {**config.to_dict(), 'seed': 10**5000}",
+            "seed=a number of thousands of digits: ",
+        ),
+        ("config = {**config.to_dict(), 'a\\nb': 1}", r"'a\nb' is not a field; known here: seed, "),
+        (
+            f"config.train = {{**config.train, 'rounds': {PLACEHOLDER}}}",
+            "train.rounds has no value",
+        ),
+    ],
+)
+def test_load_refuses_a_python_file_with_other_fields(tmp_path, body, words):
+    location = write_python(tmp_path, body)
+    check_words(refusal(to_spec, location), words)
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        (None, "there is no such file; configs/ has some to copy"),
+        ("this is not python at all", "SyntaxError"),
+        ("x = 1", "the file needs a function get_config"),
+        ("get_config = 3", "the file needs a function get_config"),
+        ("import nonesuch", "ModuleNotFoundError in line 1: No module named 'nonesuch'; correct"),
+        ("raise SystemExit(0)", "SystemExit in line 1"),
+        ("def get_config():\n    raise KeyError('k')", "KeyError in line 2: 'k'; correct"),
+        ("def get_config(): return 3", "get_config returns 3 and needs to return a ConfigDict"),
+        ("def get_config(size): return 3", "get_config: missing a required argument: 'size'"),
+        ("def get_config(): return {'a.b': 3}", "ValueError"),
+        ("raise ValueError('a\\nb')", "ValueError in line 1: a?b; correct"),
+        (b"\x00\xff", ""),
+    ],
+)
+def test_load_refuses_a_python_file_that_makes_no_config(tmp_path, content, words):
+    path = str(tmp_path / "made.py") if content is None else write(tmp_path, content, "made.py")
+    check_words(refusal(config.load, path), f"--config={path}: {words}")
+
+
+def test_load_refuses_what_is_no_regular_file(tmp_path):
+    (tmp_path / "run.json").mkdir()
+    os.mkfifo(tmp_path / "pipe.py")
+    os.mkfifo(tmp_path / "pipe.json")
+    for name, words in {
+        "": "is a folder; to repeat the run in it, add /config.json",
+        "run.json": "is a folder; to repeat the run in it, add /config.json",
+        "pipe.py": "is a pipe or a device; name a regular file",
+        "pipe.json": "is a pipe or a device; name a regular file",
+        "absent.json": "there is no such file; name the config.json of a run",
+    }.items():
+        location = str(tmp_path / name)
+        assert refusal(config.load, location) == f"--config={location}: {words}"
+
+
+NAMED = "name the config.json that a run left"
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        ("{", "cannot be read as JSON: "),
+        (json.dumps(VALID).encode("utf-16"), "is not UTF-8 text at byte 0"),
+        ("[" * 100_000, "is nested too deeply; write it flatter"),
+        ('{"a":' * 100 + "1" + "}" * 100, "is nested too deeply; write it flatter"),
+        (
+            '{"seed": 1, "seed": 2}',
+            "cannot be read as JSON: the key 'seed' is given twice; correct",
+        ),
+        ('{"seed": NaN}', "cannot be read as JSON: NaN is no number in JSON; correct it"),
+        (f'{{"seed": {"9" * 5000}}}', "cannot be read as JSON: Exceeds the limit"),
+        ('{"seed": "\\ud800"}', "has text that is not Unicode, half of a surrogate pair"),
+        (" " * (MAX_JSON_BYTES + 1), f"has {MAX_JSON_BYTES + 1} bytes, and {MAX_JSON_BYTES} is"),
+        ("null", f"has no seed; {NAMED}"),
+        ('{"seed": 1, "method": "name"}', f"has no method.name; {NAMED}"),
+        *((with_field(path, ...), f"has no {path}; {NAMED}") for path in NAMING),
+        (
+            json.dumps(with_field("fedprox.mu", 0.123)).replace("0.123", "1e999"),
+            "fedprox.mu=inf: n",
+        ),
+    ],
+)
+def test_load_refuses_what_is_no_config_json(tmp_path, content, words):
+    location = write(tmp_path, content)
+    check_words(refusal(config.load, location), f"--config={location}: {words}")
+
+
+def test_load_takes_a_config_json_anywhere(tmp_path):
+    for folder, name in (("a:b", "config.json"), ("CAPITALS", "x.JSON"), ("a b", "config.json")):
+        (tmp_path / folder).mkdir()
+        location = write(tmp_path / folder, with_field("data.path", "a\nb"), name)
+        assert config.load(location).to_dict() == with_field("data.path", None) | {
+            "data": VALID["data"]
+        }
+    line = refusal(config.load, f"{location}:big")
+    assert line == f"--config={location}:big: a JSON file takes no text; write --config={location}"
+
+
+REPEATED = [
+    "",
+    "method.name=fedavg model.name=mlp seed=4294967295",
+    "method.name=fedopt fedopt.optimizer=sgd fedopt.beta1=0.5",
+    "method.name=hierfavg hierfavg.edge_rounds=3",
+    "method.name=fedgkt fedgkt.server_epochs=2 run.archive_dtype=bfloat16",
+    "cefl.clustering.rule=patent cefl.clustering.max_size=9",
+    "network.dynamics=markov network.deadline_s=0.3 network.late=keep",
+    "data.partition.name=file data.partition.path=ab/\u00fc:1.json",
+    "data.normalization.mean=0.1,0.2,0.3 data.normalization.std=0.5",
+    "train.local_steps=None train.local_epochs=2 train.optimizer.clip_norm=2.5",
+    "run.client_chunk=5 run.devices=2 run.deterministic=False",
+]
+
+
+@pytest.mark.parametrize("changes", REPEATED)
+def test_load_repeats_a_run(tmp_path, changes):
+    spec = spec_with(changes)
+    assert to_spec(write(tmp_path, config.to_dict(spec))) == spec
+
+
+def test_load_gives_what_is_newer_than_the_file_its_default(tmp_path):
+    names = {"method": "fedavg", "data": "digits", "model": "mlp"}
+    old = {"seed": 5} | {group: {"name": name} for group, name in names.items()}
+    spec = to_spec(write(tmp_path, old))
+    assert (spec.seed, spec.data.name, spec.train) == (5, "digits", default_spec().train)
+
+
+@pytest.mark.parametrize("method", ["fedavg", "splitfed_v2", "sequential_split", "centralized"])
+def test_load_leaves_automatic_what_was_chosen_and_not_read(tmp_path, method):
+    made = with_field("method.name", method)
+    made["run"] |= {"client_chunk": 1, "devices": 1, "distill_parts": 2}
+    run = to_spec(write(tmp_path, made)).run
+    chunk = 1 if method == "fedavg" else None
+    assert (run.client_chunk, run.devices, run.distill_parts) == (chunk, 1, None)
+
+
+@pytest.mark.parametrize(
+    ("chooser", "value", "unread", "noted"),
+    [
+        ("method.name", "fedavg", "model.cut", 3),
+        ("data.partition.name", "iid", "data.partition.alpha", 0.1),
+        ("cefl.distill.rule", "none", "cefl.distill.epochs", 5),
+    ],
+)
+def test_load_drops_what_an_earlier_version_noted_and_nothing_reads(
+    tmp_path, chooser, value, unread, noted
+):
+    made = with_field(chooser, value)
+    *groups, name = unread.split(".")
+    functools.reduce(dict.__getitem__, groups, made)[name] = noted
+    loaded = config.load(write(tmp_path, made))
+    assert flatten(config.to_spec(loaded)) == DEFAULTS | {chooser: value}
+    config.set_field(loaded, unread, str(noted))
+    assert refusal(config.to_spec, loaded).startswith(f"{unread}={noted}: not read with ")
+
+
+words = st.text(st.characters(codec="utf-8"), max_size=20)
+floats = st.floats(-3.4e38, 3.4e38)
+
+
+def values(hint, path):
+    """Values of a field's type, whether or not they can be run."""
+    if type(None) in typing.get_args(hint):
+        return st.none() | values(typing.get_args(hint)[0], path)
+    if typing.get_origin(hint) is tuple:
+        return st.lists(floats, max_size=4).map(tuple)
+    kinds = {int: st.integers(-(10**18), 10**18), float: floats, bool: st.booleans(), str: words}
+    return kinds[hint] | st.sampled_from(CHOICES[path]) if path in CHOICES else kinds[hint]
+
+
+def specs(group=SPEC, prefix=""):
+    """Groups of settings in which every field is drawn."""
+    drawn = {}
+    for name, hint in typing.get_type_hints(group).items():
+        inner = dataclasses.is_dataclass(hint)
+        drawn[name] = specs(hint, f"{prefix}{name}.") if inner else values(hint, prefix + name)
+    return st.builds(group, **drawn)
+
+
+# beartype draws which number of a tuple it looks at.
+@pytest.mark.filterwarnings("ignore:Do not use the `random` module inside strategies")
+@settings(deadline=None, max_examples=60)
+@given(specs())
+def test_load_keeps_every_value_that_something_reads(tmp_path_factory, spec):
+    noted = config.to_dict(spec)
+    location = write(tmp_path_factory.getbasetemp(), noted, "drawn.json")
+    loaded = traverse_util.flatten_dict(config.load(location).to_dict(), sep=".")
+    assert loaded == {
+        path: value if path.split(".")[0] in noted else DEFAULTS[path]
+        for path, value in without_unread(flatten(spec)).items()
+    }

@@ -66,16 +66,12 @@ def epochs(seed, client):
 
 
 @pytest.mark.parametrize("client", range(len(SIZES)))
-def test_every_epoch_takes_each_of_the_clients_own_examples_once(client):
+def test_batch_examples_takes_each_of_the_clients_examples_once_an_epoch(client):
+    """In full batches but the last; a slot that is not filled is one past the end."""
+    examples, filled = drawn(5)
+    size, per_epoch = SIZES[client], -(-SIZES[client] // BATCH)
     for epoch in epochs(5, client):
         assert sorted(epoch.tolist()) == make_parts()[client].tolist()
-
-
-@pytest.mark.parametrize("client", range(len(SIZES)))
-def test_batches_are_full_but_the_last_of_an_epoch(client):
-    examples, filled = drawn(5)
-    size = SIZES[client]
-    per_epoch = -(-size // BATCH)
     for step in range(len(filled[client])):
         last = step % per_epoch == per_epoch - 1
         wanted = size - BATCH * (per_epoch - 1) if last else BATCH
@@ -83,7 +79,7 @@ def test_batches_are_full_but_the_last_of_an_epoch(client):
     assert (examples[client][~filled[client]] == NUM_EXAMPLES).all()
 
 
-def test_order_changes_with_epoch_key_and_nothing_else():
+def test_batch_examples_order_follows_epoch_and_key_alone():
     client = SIZES.index(17)  # by chance alike once in 17! = 4e14 times
     orders = [tuple(epoch) for seed in (5, 6) for epoch in epochs(seed, client)]
     assert len(set(orders)) == 2 * EPOCHS
@@ -91,7 +87,7 @@ def test_order_changes_with_epoch_key_and_nothing_else():
     assert [tuple(epoch) for epoch in epochs(5, client)] == orders[:EPOCHS]
 
 
-def test_memory_is_one_copy_of_the_images_and_an_index():
+def test_make_federated_holds_one_copy_of_the_images_and_an_index():
     dataset, parts = make_dataset(), make_parts()
     data = make_federated(dataset, parts, NormalizationSpec((0.5,), (0.5,)))
     assert data.images is dataset.train_images
@@ -111,12 +107,26 @@ def test_memory_is_one_copy_of_the_images_and_an_index():
     np.testing.assert_array_equal(data.test_labels, dataset.test_labels)
 
 
-@pytest.mark.parametrize(("mean", "std"), [((0.2, 0.4), (0.5, 0.25)), ((0.3,), (0.6,))])
-def test_images_are_normalised_by_channel_or_all_alike(mean, std):
+@pytest.mark.parametrize(
+    ("mean", "std", "kind"),
+    [
+        ((0.2, 0.4), (0.5, 0.25), np.uint8),
+        ((0.3,), (0.6,), np.uint8),
+        ((0.2, 0.4), (0.25,), np.float32),
+    ],
+)
+def test_normalise_goes_by_channel_or_all_alike(mean, std, kind):
+    """Bytes are divided by 255, and floats in the unit range are not."""
     data = make_federated(make_dataset(), make_parts(), NormalizationSpec(mean, std))
-    got = np.asarray(data.normalise(data.images))
-    for channel in range(2):
-        m, s = mean[channel % len(mean)], std[channel % len(std)]
-        expected = (data.images[..., channel].astype(np.float64) / 255 - m) / s
-        assert_close(got[..., channel], expected)
+    pixels = data.images.astype(np.float64) / 255
+    got = data.normalise(data.images if kind == np.uint8 else np.float32(pixels))
+    assert_close(got, (pixels - np.array(mean)) / np.array(std))
     assert got.dtype == np.float32
+
+
+def test_normalise_of_a_row_of_a_table_goes_by_column():
+    mean, std = tuple(np.linspace(-1, 1, 7).tolist()), (0.5, 1.0, 2.0, 0.5, 1.0, 2.0, 4.0)
+    rows = np.random.default_rng(0).normal(0, 3, (NUM_EXAMPLES, 7)).astype(np.float32)
+    dataset = make_dataset()._replace(train_images=rows, test_images=rows)
+    data = make_federated(dataset, make_parts(), NormalizationSpec(mean, std))
+    assert_close(data.normalise(data.images), (rows.astype(np.float64) - mean) / std)

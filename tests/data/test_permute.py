@@ -44,44 +44,35 @@ def p_values(permutations):
     return p
 
 
-def test_is_a_bijection_for_every_size():
-    sizes = np.array([*range(1, LONGEST + 1)])
-    index = np.arange(LONGEST)
-
-    @quick_jit
-    def all_sizes(sizes):
-        return jax.vmap(lambda n: permute(jax.random.key(n), index % n, n))(sizes)
-
-    for size, row in zip(sizes, np.asarray(all_sizes(sizes)), strict=True):
-        assert sorted(row[:size].tolist()) == list(range(size))
+def test_permute_is_a_bijection_for_every_size():
+    sizes, index = np.arange(1, LONGEST + 1), np.arange(LONGEST)
+    every = quick_jit(jax.vmap(lambda n: permute(jax.random.key(n), index % n, n)))(sizes)
+    for size, row in zip(sizes, np.asarray(every), strict=True):
+        assert sorted(row[:size].tolist()) == [*range(size)]
+    large = np.asarray(quick_jit(permute)(jax.random.key(1), np.arange(60_000), 60_000))
+    np.testing.assert_array_equal(np.sort(large), np.arange(60_000))
+    assert (large != np.arange(60_000)).mean() > 0.99
 
 
-@pytest.mark.parametrize("size", [1000, 4096, 60_000])
-def test_is_a_bijection_for_large_sizes(size):
-    got = np.asarray(quick_jit(permute)(jax.random.key(1), np.arange(size), size))
-    np.testing.assert_array_equal(np.sort(got), np.arange(size))
-    assert (got != np.arange(size)).mean() > 0.99
-
-
-def test_a_constant_size_of_one_compiles():
+def test_permute_of_a_constant_size_of_one_compiles():
     """It once sent the compiler for CPUs into an endless simplification."""
     keys = jax.random.split(jax.random.key(0), 3)
     assert not np.any(quick_jit(jax.vmap(lambda key: permute(key, np.arange(1), 1)))(keys))
 
 
-@pytest.mark.parametrize("size", [2, 3, 4, 5, 7, 8, 11, 15, 16])
-def test_every_place_and_every_pair_of_places_is_as_likely(size):
+@pytest.mark.parametrize("size", [2, 3, 5, 8, 11, 16])
+def test_permute_sends_every_pair_of_places_anywhere_alike(size):
     assert min(p_values(drawn(size))) > MIN_P
 
 
 @pytest.mark.parametrize("size", [3, 4, 5])
-def test_every_permutation_is_as_likely(size):
+def test_permute_makes_every_permutation_alike(size):
     code = drawn(size) @ size ** np.arange(size)
     _, code = np.unique(code, return_inverse=True)
     assert evenness(code, np.prod(np.arange(1, size + 1))) > MIN_P
 
 
-def test_the_measure_finds_out_what_is_not_random():
+def test_p_values_find_out_what_is_not_random():
     rng = np.random.default_rng(0)
     start = rng.integers(0, 16, (DRAWS, 1))
     rotation = (start + np.arange(16)) % 16

@@ -26,38 +26,46 @@ needs_fashion_mnist = pytest.mark.skipif(
 )
 
 
-def write_set(
-    folder,
-    mark="-",
-    pack=bytes,
-    end="",
-    num_train=30,
-    num_test=10,
-    *,
-    labels=range(10),
-    parts=("train", "t10k"),
-):
-    """Writes four small files; returns their arrays under the names of the files."""
+FIELDS = ("train_images", "train_labels", "test_images", "test_labels")
+PARTS = {"mnist": ("train", "t10k"), "fashion_mnist": ("train", "t10k")} | {
+    f"emnist_{split}": (f"emnist-{split}-train", f"emnist-{split}-test")
+    for split in ("balanced", "byclass", "bymerge", "digits", "letters", "mnist")
+}
+
+
+def write_set(folder, name="mnist", form="{}-{}", pack=bytes, labels=range(10)):
+    """Writes four small files; returns their arrays, as the fields of a Dataset, by file name."""
     rng = np.random.default_rng(0)
     folder.mkdir(exist_ok=True, parents=True)
     content = {}
-    for part, count in zip(parts, (num_train, num_test), strict=True):
-        content[f"{part}-images{mark}idx3-ubyte{end}"] = rng.integers(
-            0, 256, (count, 5, 4), np.uint8
-        )
-        content[f"{part}-labels{mark}idx1-ubyte{end}"] = rng.permutation(
-            np.resize(np.uint8(labels), count)
-        )
-    for name, array in content.items():
-        (folder / name).write_bytes(pack(idx_bytes(array)))
+    for part, count in zip(PARTS[name], (62, 31), strict=True):
+        images = rng.integers(0, 256, (count, 5, 4), np.uint8)
+        known = rng.permutation(np.resize(np.uint8(labels), count))
+        content[form.format(f"{part}-images", "idx3-ubyte")] = images
+        content[form.format(f"{part}-labels", "idx1-ubyte")] = known
+    for file, array in content.items():
+        (folder / file).write_bytes(pack(idx_bytes(array)))
     return content
 
 
-def fails_in_one_line(name, path=None, match=None):
-    with pytest.raises(DataError, match=match) as error:
+def refusal(name, path=None):
+    """The one line that a data set is refused with."""
+    with pytest.raises(DataError) as error:
         sources.load(name, path)
     assert str(error.value).startswith("data.")
     assert "\n" not in str(error.value)
+    return str(error.value)
+
+
+def assert_holds(dataset, content):
+    """The arrays of the files, labels by their classes."""
+    for field, array in zip(FIELDS, content.values(), strict=True):
+        got = getattr(dataset, field)
+        if field.endswith("labels"):
+            assert got.dtype == np.int32
+            np.testing.assert_array_equal(np.array(dataset.classes)[got], array)
+        else:
+            np.testing.assert_array_equal(got, array[..., None], strict=True)
 
 
 def assert_is_dataset(dataset, shape, num_train, num_test):
@@ -67,10 +75,10 @@ def assert_is_dataset(dataset, shape, num_train, num_test):
     ):
         assert (images.dtype, images.shape) == (np.uint8, (count, *shape, 1))
         assert (labels.dtype, labels.shape) == (np.int32, (count,))
-        assert set(np.unique(labels)) == set(range(dataset.num_classes))
+        assert {*np.unique(labels)} == {*range(dataset.num_classes)}
 
 
-def test_the_extract_is_whole():
+def test_load_extract_is_whole():
     dataset = sources.load("fashion_mnist_12k")
     assert dataset.name == "fashion_mnist_12k"
     assert dataset.num_classes == 10
@@ -80,12 +88,12 @@ def test_the_extract_is_whole():
 
 
 @needs_fashion_mnist
-def test_the_extract_is_the_beginning_of_fashion_mnist():
+def test_load_extract_is_the_beginning_of_fashion_mnist():
     extract, whole = sources.load("fashion_mnist_12k"), sources.load("fashion_mnist")
     assert_is_dataset(whole, (28, 28), 60_000, 10_000)
     assert set(np.bincount(whole.train_labels)) == {6000}
     assert set(np.bincount(whole.test_labels)) == {1000}
-    for field in ("train_images", "train_labels", "test_images", "test_labels"):
+    for field in FIELDS:
         part = getattr(extract, field)
         np.testing.assert_array_equal(part, getattr(whole, field)[: len(part)])
 
@@ -97,23 +105,19 @@ def test_the_extract_is_the_beginning_of_fashion_mnist():
     or sys.platform == "win32",
     reason="another zlib compresses into other bytes",
 )
-def test_the_extract_can_be_made_again_byte_for_byte():
+def test_load_extract_can_be_made_again_byte_for_byte():
     assert make_fashion_mnist_12k.make_extract() == sources.EXTRACT.read_bytes()
 
 
-@pytest.mark.parametrize("place", [0, 1000, 2_500_000, -1])
-def test_a_flipped_bit_in_the_extract_is_noticed(tmp_path, monkeypatch, place):
+@pytest.mark.parametrize("place", [0, 2_500_000, -1])
+def test_load_notices_a_flipped_bit_in_the_extract(tmp_path, monkeypatch, place):
     content = bytearray(sources.EXTRACT.read_bytes())
     content[place] ^= 0x10
-    damaged = tmp_path / "damaged.npz"
-    damaged.write_bytes(content)
-    monkeypatch.setattr(sources, "EXTRACT", damaged)
-    fails_in_one_line("fashion_mnist_12k", match=r"damaged\.npz has SHA-256 .*reinstall cefl_jax")
-
-
-def test_a_missing_extract_is_noticed(tmp_path, monkeypatch):
-    monkeypatch.setattr(sources, "EXTRACT", tmp_path / "absent.npz")
-    fails_in_one_line("fashion_mnist_12k", match=r"absent\.npz cannot be read .*reinstall cefl_jax")
+    monkeypatch.setattr(sources, "EXTRACT", tmp_path / "damaged.npz")
+    sources.EXTRACT.write_bytes(content)
+    line = refusal("fashion_mnist_12k")
+    assert "damaged.npz has SHA-256 " in line
+    assert line.endswith("reinstall cefl_jax")
 
 
 class Trap:
@@ -126,7 +130,7 @@ class Trap:
         return Path.touch, (self.file,)
 
 
-def test_nothing_is_unpickled_even_from_an_extract_with_the_right_hash(tmp_path, monkeypatch):
+def test_load_unpickles_nothing_even_from_an_extract_with_the_right_hash(tmp_path, monkeypatch):
     content, sprung = io.BytesIO(), tmp_path / "sprung"
     np.savez(content, train_images=np.array([Trap(sprung)], object))
     pickle.loads(pickle.dumps(Trap(sprung)))  # or the trap would not be one
@@ -140,7 +144,7 @@ def test_nothing_is_unpickled_even_from_an_extract_with_the_right_hash(tmp_path,
     assert not sprung.exists()
 
 
-def test_the_extract_loads_from_a_package_that_is_no_folder(tmp_path):
+def test_load_extract_loads_from_a_package_that_is_no_folder(tmp_path):
     data = Path(cefl_jax.data.__file__).parent
     archive = tmp_path / "package.zip"
     with zipfile.ZipFile(archive, "w") as package:
@@ -164,7 +168,7 @@ def test_the_extract_loads_from_a_package_that_is_no_folder(tmp_path):
     assert (done.stdout.strip(), done.stderr) == ("(10000, 28, 28, 1)", "")
 
 
-def test_digits_keep_their_order_and_fill_the_range_of_a_byte():
+def test_load_of_digits_keeps_their_order_and_fill_the_range_of_a_byte():
     published = pytest.importorskip("sklearn.datasets").load_digits()
     dataset = sources.load("digits")
     assert_is_dataset(dataset, (8, 8), 1437, 360)
@@ -175,142 +179,116 @@ def test_digits_keep_their_order_and_fill_the_range_of_a_byte():
     assert images.max() == 255
 
 
-def test_digits_without_scikit_learn_name_what_to_install(monkeypatch):
+EMNIST_HINT = (
+    "lacks train-images-idx3-ubyte, plain or .gz; set data.name='emnist_letters' for the f"
+)
+
+
+@pytest.mark.parametrize(
+    ("name", "path", "words"),
+    [
+        ("fashion_mnist_12k", "somewhere", "'somewhere', but fashion_mnist_12k is not read from a"),
+        ("digits", "somewhere", "'somewhere', but digits is not read from a folder"),
+        ("mnist", None, "is not set, and mnist is not installed; set data.path to the folder"),
+        ("mnist", "", "is not set, and mnist is not installed"),
+        ("fashion_mnist", None, "install Debian's dataset-fashion-mnist or set data"),
+        ("mnist", "{}/absent", "there is no folder "),
+        ("mnist", "~no.such.user/mnist", "there is no folder ~no.such.user/mnist"),
+        ("mnist", "a\nb\0", "there is no folder a?b? "),
+        ("mnist", "{}", "lacks train-images-idx3-ubyte, plain or .gz; set data.path to"),
+        ("mnist", "{}/letters", EMNIST_HINT),
+        ("emnist_digits", "{}/letters", "lacks emnist-digits-train-images-idx3-ubyte"),
+        (
+            "emnist_letters",
+            "{}/letters",
+            "letters-test-labels-idx1-ubyte, plain or .gz; set data.p",
+        ),
+    ],
+)
+def test_load_says_which_path_is_needed(tmp_path, monkeypatch, name, path, words):
+    monkeypatch.setitem(sources.INSTALLED_FOLDERS, "fashion_mnist", f"{tmp_path}/absent")
+    write_set(tmp_path / "letters", "emnist_letters")
+    (tmp_path / "letters" / "emnist-letters-test-labels-idx1-ubyte").unlink()
+    assert words in refusal(name, path and path.format(tmp_path))
+
+
+def test_load_of_digits_without_scikit_learn_names_what_to_install(monkeypatch):
     monkeypatch.setitem(sys.modules, "sklearn.datasets", None)
-    fails_in_one_line("digits", match=r"install cefl_jax\[digits\]")
+    assert "install cefl_jax[digits]" in refusal("digits")
 
 
-def test_an_unknown_name_is_answered_with_the_known_ones():
+def test_load_notices_a_missing_extract(tmp_path, monkeypatch):
+    monkeypatch.setattr(sources, "EXTRACT", tmp_path / "absent.npz")
+    assert "absent.npz cannot be read" in refusal("fashion_mnist_12k")
+
+
+def test_load_refuses_an_unknown_name():
     with pytest.raises(ValueError, match=r"data\.name is 'mnits'; .*digits, fashion_mnist, mnist"):
         sources.load("mnits")
 
 
-@pytest.mark.parametrize("name", ["fashion_mnist_12k", "digits"])
-def test_a_path_that_nothing_would_read_is_refused(name):
-    fails_in_one_line(name, "somewhere", match="'somewhere', but .* not read from a folder")
-
-
-@pytest.mark.parametrize("name", ["mnist", "fashion_mnist"])
-@pytest.mark.parametrize("mark", ["-", "."])
-@pytest.mark.parametrize(
-    ("pack", "end"), [(bytes, ""), (gzip.compress, ".gz"), (gzip.compress, ""), (bytes, ".gz")]
-)
-def test_a_folder_is_read_under_all_its_names(tmp_path, name, mark, pack, end):
-    content = write_set(tmp_path, mark, pack, end)
+@pytest.mark.parametrize("name", ["mnist", "fashion_mnist", "emnist_byclass"])
+@pytest.mark.parametrize("form", ["{}-{}", "{}.{}", "{}-{}.gz"])
+@pytest.mark.parametrize("pack", [bytes, gzip.compress])
+def test_load_finds_files_under_all_their_names(tmp_path, name, form, pack):
+    """What tells gzip is not the name. EMNIST keeps other splits in the same folder."""
+    write_set(tmp_path, "emnist_balanced", form, pack, labels=range(5))
+    content = write_set(tmp_path, name, form, pack, labels=range(1, 27))
     dataset = sources.load(name, str(tmp_path))
-    assert dataset.name == name
-    assert_is_dataset(dataset, (5, 4), 30, 10)
-    fields = ("train_images", "train_labels", "test_images", "test_labels")
-    for field, array in zip(fields, content.values(), strict=True):
-        np.testing.assert_array_equal(
-            getattr(dataset, field).squeeze(-1) if array.ndim == 3 else getattr(dataset, field),
-            array,
-        )
+    assert (dataset.name, dataset.classes) == (name, (*range(1, 27),))
+    assert_holds(dataset, content)
 
 
-def test_mnist_without_a_path_and_folders_without_files_name_the_remedy(tmp_path, monkeypatch):
-    fails_in_one_line("mnist", match=r"data\.path is not set.*set data\.path to the folder")
-    fails_in_one_line("mnist", "", match=r"data\.path is not set")
-    fails_in_one_line("mnist", tmp_path / "absent", match="no folder .*absent")
-    fails_in_one_line("mnist", "~no.such.user/mnist", match="no folder ~no.such.user/mnist")
-    fails_in_one_line("mnist", "a\nb\0", match="no folder .*a.b")
-    fails_in_one_line("mnist", tmp_path, match="lacks train-images-idx3-ubyte, plain or .gz")
-    monkeypatch.setitem(sources.INSTALLED_FOLDERS, "fashion_mnist", str(tmp_path / "absent"))
-    fails_in_one_line("fashion_mnist", match="install Debian's dataset-fashion-mnist or set data")
-
-
-@pytest.mark.parametrize(
-    "missing",
-    [
-        "train-images-idx3-ubyte",
-        "train-labels-idx1-ubyte",
-        "t10k-images-idx3-ubyte",
-        "t10k-labels-idx1-ubyte",
-    ],
-)
-def test_each_of_the_four_files_is_needed(tmp_path, missing):
-    write_set(tmp_path)
-    (tmp_path / missing).unlink()
-    fails_in_one_line("mnist", tmp_path, match=f"lacks {missing}")
-    (tmp_path / missing).mkdir()
-    fails_in_one_line("mnist", tmp_path, match=f"lacks {missing}")
-
-
-def test_files_that_do_not_fit_together_are_refused(tmp_path):
-    labels = tmp_path / "train-labels-idx1-ubyte"
-    write_set(tmp_path)
-    labels.write_bytes(idx_bytes(np.zeros(29, np.uint8)))
-    fails_in_one_line("mnist", tmp_path, match="train_labels are 29 for 30 samples")
-    labels.write_bytes(idx_bytes(np.arange(30, dtype=np.uint8) % 9))
-    fails_in_one_line("mnist", tmp_path, match="test_labels have 9 at .*from 0 to 8, do not")
-    write_set(tmp_path)
-    (tmp_path / "t10k-images-idx3-ubyte").write_bytes(idx_bytes(np.zeros((10, 4, 5), np.uint8)))
-    fails_in_one_line("mnist", tmp_path, match=r"test_images are uint8\[10, 4, 5, 1\] and trai")
-
-
-@pytest.mark.parametrize("labels", [range(1, 27), range(62), (3, 7)])
-def test_files_with_any_labels_and_number_of_classes_are_taken(tmp_path, labels):
-    content = write_set(tmp_path, num_train=124, num_test=62, labels=labels)
-    dataset = sources.load("mnist", tmp_path)
+@pytest.mark.parametrize("labels", [range(62), (3, 7)])
+@pytest.mark.parametrize("name", PARTS)
+def test_load_takes_any_labels_and_number_of_classes(tmp_path, name, labels):
+    content = write_set(tmp_path, name, labels=labels)
+    dataset = sources.load(name, tmp_path)
     assert (dataset.classes, dataset.num_classes) == (tuple(labels), len(labels))
-    came = content["train-labels-idx1-ubyte"]
-    np.testing.assert_array_equal(np.array(dataset.classes)[dataset.train_labels], came)
-
-
-@pytest.mark.parametrize("end", ["", ".gz"])
-@pytest.mark.parametrize("split", ["balanced", "byclass", "bymerge", "digits", "letters", "mnist"])
-def test_emnist_is_found_under_its_own_names(tmp_path, split, end):
-    """Beside the other splits, which upstream keeps in the same folder."""
-    pack = gzip.compress if end else bytes
-    for other in ("balanced", "letters", split):
-        parts = [f"emnist-{other}-{part}" for part in ("train", "test")]
-        labels = range(1, 27) if other == split else range(5)
-        content = write_set(tmp_path, "-", pack, end, 52, 26, labels=labels, parts=parts)
-    dataset = sources.load(f"emnist_{split}", tmp_path)
-    assert dataset.name == f"emnist_{split}"
-    assert_is_dataset(dataset, (5, 4), 52, 26)
-    assert dataset.classes == tuple(range(1, 27))
-    images = content[f"emnist-{split}-test-images-idx3-ubyte{end}"]
-    np.testing.assert_array_equal(dataset.test_images[..., 0], images)
-
-
-def test_under_another_name_emnist_is_named(tmp_path):
-    write_set(tmp_path, parts=("emnist-letters-train", "emnist-letters-test"))
-    fails_in_one_line(
-        "mnist",
-        tmp_path,
-        match=r"lacks train-images-idx3-ubyte, plain or \.gz; set "
-        "data.name='emnist_letters' for the files there",
-    )
-    fails_in_one_line("emnist_digits", tmp_path, match="lacks emnist-digits-train-images")
-    (tmp_path / "emnist-letters-test-labels-idx1-ubyte").unlink()
-    fails_in_one_line("emnist_letters", tmp_path, match="test-labels-idx1-ubyte, .*; set data.path")
+    assert_holds(dataset, content)
 
 
 @pytest.mark.parametrize(
-    ("name", "below", "parts"),
+    ("name", "below"),
+    [("mnist", "MNIST"), ("fashion_mnist", "FashionMNIST"), ("emnist_letters", "EMNIST")],
+)
+def test_load_reads_a_folder_of_torchvision(tmp_path, name, below):
+    """That which it was given, that of the data set in it, or the innermost."""
+    for other in {"MNIST", "FashionMNIST", "EMNIST"} - {below}:
+        write_set(tmp_path / other / "raw", labels=range(3))
+    content = write_set(tmp_path / below / "raw", name)
+    for place in (tmp_path, tmp_path / below, tmp_path / below / "raw"):
+        assert_holds(sources.load(name, place), content)
+    (tmp_path / below / "raw" / [*content][-1]).unlink()
+    assert f"{below}/raw lacks {[*content][-1]}" in refusal(name, tmp_path)
+
+
+@pytest.mark.parametrize("kind", range(4))
+def test_load_needs_each_of_the_four_files(tmp_path, kind):
+    missing = [*write_set(tmp_path)][kind]
+    (tmp_path / missing).unlink()
+    assert f"lacks {missing}" in refusal("mnist", tmp_path)
+    (tmp_path / missing).mkdir()
+    assert f"lacks {missing}" in refusal("mnist", tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("file", "array", "words"),
     [
-        ("mnist", "MNIST/raw", ("train", "t10k")),
-        ("fashion_mnist", "FashionMNIST/raw", ("train", "t10k")),
-        ("emnist_letters", "EMNIST/raw", ("emnist-letters-train", "emnist-letters-test")),
+        ("train-labels-idx1-ubyte", np.zeros(29, np.uint8), "train_labels are 29 for 62 samples"),
+        ("train-labels-idx1-ubyte", np.arange(62, dtype=np.uint8) % 9, "test_labels have 9 at "),
+        ("t10k-images-idx3-ubyte", np.zeros((31, 4, 5), np.uint8), "test_images are uint8[31, 4, "),
     ],
 )
-def test_a_folder_of_torchvision_is_read(tmp_path, name, below, parts):
-    """That which it was given, that of the data set in it, or the innermost."""
-    folder = tmp_path / below
-    for other in ("MNIST/raw", "FashionMNIST/raw", "EMNIST/raw"):
-        if other != below:
-            write_set(tmp_path / other, labels=range(3))
-    content = write_set(folder, parts=parts)
-    for place in (tmp_path, folder.parent, folder):
-        dataset = sources.load(name, place)
-        images = content[f"{parts[0]}-images-idx3-ubyte"]
-        np.testing.assert_array_equal(dataset.train_images[..., 0], images)
-    (folder / f"{parts[1]}-labels-idx1-ubyte").unlink()
-    fails_in_one_line(name, tmp_path, match=f"{below} lacks {parts[1]}-labels-idx1-ubyte")
+def test_load_refuses_files_that_do_not_fit_together(tmp_path, file, array, words):
+    write_set(tmp_path)
+    (tmp_path / file).write_bytes(idx_bytes(array))
+    line = refusal("mnist", tmp_path)
+    assert words in line
+    assert line.endswith("; replace the files by one set")
 
 
-def test_an_emnist_of_700_000_images_is_within_the_limit():
+def test_read_idx_takes_an_emnist_of_700_000_images():
     """EMNIST ByClass: 697,932 images of 28 x 28."""
     assert idx.MAX_BYTES > 697_932 * 28 * 28
 

@@ -5,9 +5,17 @@ import re
 import shlex
 from typing import NamedTuple
 
+import pytest
+
 ROOT = pathlib.Path(__file__).parents[2]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+EXTENDING = ROOT / "docs" / "extending.md"
 FENCE = re.compile(r"^```(\w*)\n(.*?)^```$", re.DOTALL | re.MULTILINE)
+
+
+def each(pages):
+    """A test of each of some pages."""
+    return pytest.mark.parametrize("page", pages, ids=lambda page: page.stem)
 
 
 class Block(NamedTuple):

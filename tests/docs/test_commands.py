@@ -10,9 +10,8 @@ import yaml
 from cefl_jax.data import partition
 from cefl_jax.network.sources.network_file import read_network
 from tests.docs.commands import check_page
-from tests.docs.pages import PAGES, ROOT, add_to, read_blocks
+from tests.docs.pages import EXTENDING, PAGES, ROOT, add_to, each, read_blocks
 
-EXTENDING = ROOT / "docs" / "extending.md"
 RUN = ("README", "resuming")
 """Pages whose runs are run with `-m slow`, and not only checked."""
 
@@ -27,35 +26,31 @@ def folder(tmp_path, monkeypatch):
     return tmp_path
 
 
-def ids(page):
-    return page.stem
-
-
-@pytest.mark.parametrize("page", [page for page in PAGES if page != EXTENDING], ids=ids)
+@each([page for page in PAGES if page != EXTENDING])
 def test_every_command_is_taken(page, folder):
     (folder / "partition.json").write_text("[[0], [1]]")
     check_page(page)
 
 
-@pytest.mark.parametrize("page", PAGES, ids=ids)
+@each(PAGES)
 def test_every_block_says_its_language(page):
     assert {block.language for block in read_blocks(page)} <= LANGUAGES
 
 
-@pytest.mark.parametrize("page", [page for page in PAGES if page != EXTENDING], ids=ids)
+@each([page for page in PAGES if page != EXTENDING])
 def test_every_snippet_runs(page, folder):
     for block in read_blocks(page, "python"):
         exec(compile(block.text, page.name, "exec"), {"__name__": page.stem})
 
 
-@pytest.mark.parametrize("page", PAGES, ids=ids)
+@each(PAGES)
 def test_every_json_block_is_a_partition(page, tmp_path):
     for block in read_blocks(page, "json"):
         (tmp_path / "partition.json").write_text(block.text)
         assert partition.from_file(tmp_path / "partition.json", 10)
 
 
-@pytest.mark.parametrize("page", PAGES, ids=ids)
+@each(PAGES)
 def test_every_yaml_block_is_a_network(page, tmp_path):
     for block in read_blocks(page, "yaml"):
         (tmp_path / "network.yaml").write_text(block.text)
@@ -96,7 +91,7 @@ def test_every_addition_runs(extended):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("page", [page for page in PAGES if page.stem in RUN], ids=ids)
+@each([page for page in PAGES if page.stem in RUN])
 def test_every_run_of_some_pages_runs(page, folder):
     """In a small form, with the reports that are made of them."""
     check_page(page, "run")

@@ -3,11 +3,9 @@
 import importlib
 import re
 
-import pytest
-
 from cefl_jax import config
 from cefl_jax.config.fields import choices, defaults
-from tests.docs.pages import PAGES, ROOT, read_blocks, read_prose
+from tests.docs.pages import PAGES, ROOT, each, read_blocks, read_prose
 from tests.test_main import FILES, METRIC_KEYS, MORE_KEYS
 
 LEFT = FILES | {"network_trace.npz", "checkpoints/", ".lock", "report.html", "report_files/"}
@@ -51,11 +49,7 @@ def is_named(path):
     return True
 
 
-def ids(page):
-    return page.stem
-
-
-@pytest.mark.parametrize("page", PAGES, ids=ids)
+@each(PAGES)
 def test_every_link_resolves(page):
     for target in re.findall(r"\]\(([^)\s]+)\)", read_prose(page)):
         name, _, anchor = target.partition("#")
@@ -64,7 +58,7 @@ def test_every_link_resolves(page):
         assert not anchor or anchor in slugs(linked), target
 
 
-@pytest.mark.parametrize("page", PAGES, ids=ids)
+@each(PAGES)
 def test_every_setting_is_one(page):
     for span in read_spans(page):
         found = re.fullmatch(r"(?:--config\.)?(\w+(?:\.\w+)+)(?:=(\S+))?", span)
@@ -78,7 +72,7 @@ def test_every_setting_is_one(page):
             assert value in CHOICES.get(path, (value,)), span
 
 
-@pytest.mark.parametrize("page", PAGES, ids=ids)
+@each(PAGES)
 def test_every_metric_and_file_is_one(page):
     for span in read_spans(page):
         if span in METRICS | LEFT | GIVEN or " " in span or "*" in span:

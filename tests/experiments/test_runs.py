@@ -1,10 +1,8 @@
-"""Every run that an experiment names can be run, and what it leaves is told as it was."""
+"""Every run that an experiment names can be run, and its table says what the runs left."""
 
 import dataclasses
 import importlib.util
-import itertools
 import json
-import pathlib
 import shutil
 import sys
 
@@ -12,18 +10,12 @@ import pytest
 
 from cefl_jax import config
 from cefl_jax.reports.groups import Group
-from experiments import offloading, reproduce_sequential_fl, runs
+from cefl_jax.reports.runs import flatten
+from experiments import offloading, reproduce_niid_bench, reproduce_sequential_fl, runs
 from tests.reports.folders import make_run
 
-NAMES = (
-    "main_comparison",
-    "ablation",
-    "heterogeneity",
-    "cut_layer",
-    "cloud_depth",
-    "privacy",
-    "reproduce_niid_bench",
-)
+NAMES = ("main_comparison", "ablation", "heterogeneity", "cut_layer", "cloud_depth", "privacy")
+NAMES += ("distillation_rates", "distillation_restart", "reproduce_niid_bench")
 EXPERIMENTS = {name: importlib.import_module(f"experiments.{name}").EXPERIMENT for name in NAMES}
 EXPERIMENTS["reproduce_sequential_fl"] = reproduce_sequential_fl.make("partition.json")
 TINY = runs.Experiment(
@@ -46,10 +38,10 @@ TINY = runs.Experiment(
 
 
 @pytest.mark.parametrize("name", EXPERIMENTS)
-def test_every_cell_at_every_scale_is_a_run_that_can_be_made(name):
+def test_make_spec_of_every_cell_at_every_scale(name):
     of = EXPERIMENTS[name]
     assert of.name == name
-    assert {"smoke", "cpu", "full"} == set(of.scales) == set(of.seeds) == set(of.target)
+    assert {"smoke", "cpu"} <= set(of.scales) == set(of.seeds) == set(of.target)
     for scale in of.scales:
         cells = of.cells_of(scale)
         specs = [runs.make_spec(of, scale, cell, 0) for cell in cells]
@@ -57,33 +49,27 @@ def test_every_cell_at_every_scale_is_a_run_that_can_be_made(name):
 
 
 @pytest.mark.parametrize("scale", offloading.SCALES)
-def test_every_setting_of_the_offloading_experiment_is_a_run_that_can_be_made(scale):
-    clusterings = [
-        *offloading.CLUSTERINGS.values(),
-        *({"cefl.clustering.network_weight": weight} for weight in offloading.WEIGHTS),
-    ]
-    for clustering, offload in itertools.product(clusterings, offloading.OFFLOADS.values()):
-        offloading.make_spec(scale, 0, clustering, offload)
+def test_make_spec_of_every_setting_of_the_offloading_experiment(scale):
+    weights = [{"cefl.clustering.network_weight": weight} for weight in offloading.WEIGHTS]
+    for clustering in (*offloading.CLUSTERINGS.values(), *weights):
+        for offload in offloading.OFFLOADS.values():
+            offloading.make_spec(scale, 0, clustering, offload)
 
 
-def test_cells_differ_in_what_their_names_say():
+def test_cells_of_the_ablation_differ_from_the_defaults_in_one_field():
     of = EXPERIMENTS["ablation"]
-    base = config.to_dict(runs.make_spec(of, "cpu", "defaults", 0))
-    for cell in of.cells:
-        other = config.to_dict(runs.make_spec(of, "cpu", cell, 0))
-        assert len(_differences(base, other)) == (cell != "defaults")
+    made = {cell: config.to_dict(runs.make_spec(of, "cpu", cell, 0)) for cell in of.cells}
+    flat = {cell: set(flatten(settings).items()) for cell, settings in made.items()}
+    differing = {cell: len(fields - flat["defaults"]) for cell, fields in flat.items()}
+    assert differing == {cell: int(cell != "defaults") for cell in of.cells}
 
 
-def test_runs_are_made_once_and_again_when_their_settings_change(tmp_path, capsys):
+def test_run_all_makes_runs_once_and_again_when_their_settings_change(tmp_path, capsys):
     folders = runs.run_all(TINY, "smoke", 2, tmp_path)
     slow, longer = runs.read_groups(folders)
     assert (slow.label, longer.label) == ("slow", "a long/one")
-    assert [[*run.metrics["round"]] for run in slow.runs + longer.runs] == [
-        [1],
-        [1],
-        [1, 2],
-        [1, 2],
-    ]
+    rounds = [[*run.metrics["round"]] for run in slow.runs + longer.runs]
+    assert rounds == [[1], [1], [1, 2], [1, 2]]
     assert slow.runs[0].metrics["test/accuracy"] != slow.runs[1].metrics["test/accuracy"]
     assert capsys.readouterr().out.count("compiling") == 2  # of four runs
     folder = tmp_path / "a_long-one-1"
@@ -102,7 +88,7 @@ def test_runs_are_made_once_and_again_when_their_settings_change(tmp_path, capsy
 
 @pytest.mark.parametrize("text", ["", "[]", "7", "{}", "[" * 100_000, '{"data": 3}', "\xff"])
 @pytest.mark.parametrize("name", ["status.json", "config.json"])
-def test_a_damaged_folder_holds_no_finished_run(tmp_path, name, text):
+def test_is_finished_of_a_damaged_folder(tmp_path, name, text):
     spec = runs.make_spec(TINY, "smoke", "slow", 0)
     (tmp_path / "status.json").write_text('{"state": "finished"}')
     (tmp_path / "config.json").write_text(json.dumps(config.to_dict(spec)))
@@ -113,29 +99,18 @@ def test_a_damaged_folder_holds_no_finished_run(tmp_path, name, text):
 
 def groups_of(accuracies):
     """Runs of 3 rounds of {cell: [accuracy of each seed]}."""
+
+    def run(seed, accuracy):
+        metrics = {"test/accuracy": [0, accuracy, accuracy], "cluster/kl_mean": [0.1, 0.2, 0.3]}
+        return make_run(seed, (1, 2, 3), **metrics)
+
     return [
-        Group(
-            cell, (), [make_run(seed, (1, 2, 3), **values(one)) for seed, one in enumerate(seeds)]
-        )
+        Group(cell, (), [run(*each) for each in enumerate(seeds)])
         for cell, seeds in accuracies.items()
     ]
 
 
-def values(accuracy):
-    """Metrics of three evaluations."""
-    return {"test/accuracy": [0.0, accuracy, accuracy], "cluster/kl_mean": [0.1, 0.2, 0.3]}
-
-
-def test_published_values_stand_beside_ours(tmp_path):
-    of = reproduce_sequential_fl.make(str(pathlib.Path(tmp_path) / "p.json"))
-    of = dataclasses.replace(of, tail=2)
-    groups = groups_of({cell: [0.8559] for cell in of.cells})
-    text = reproduce_sequential_fl.tell(groups, of, "cpu")
-    assert "| fedavg by cefl | 85.59 | 85.59 ± 0.04 |" in text
-    assert "| sequential_split | 85.59 | 86.28 ± 0.49 |" in text
-
-
-def test_the_table_of_an_experiment_has_its_cells_and_its_own_columns():
+def test_tell_has_the_cells_and_the_columns_of_the_experiment():
     of = dataclasses.replace(TINY, tail=2, more={"cluster/kl_mean": "KL"})
     text = runs.tell(groups_of({"one": [0.5, 0.6], "none": [0.1]}), of, "smoke")
     assert text.startswith("`tiny` at scale `smoke`, 2 seeds.")
@@ -144,14 +119,24 @@ def test_the_table_of_an_experiment_has_its_cells_and_its_own_columns():
     assert "| KL |" in text
 
 
-def _differences(a, b, prefix=""):
-    found = []
-    for key in a:
-        if isinstance(a[key], dict):
-            found += _differences(a[key], b[key], f"{prefix}{key}.")
-        elif a[key] != b[key]:
-            found.append(prefix + key)
-    return found
+@pytest.mark.parametrize(
+    ("module", "of", "lines"),
+    [
+        (
+            reproduce_sequential_fl,
+            dataclasses.replace(EXPERIMENTS["reproduce_sequential_fl"], tail=2),
+            ["fedavg by cefl | 85.59 | 85.59 ± 0.04", "sequential_split | 85.59 | 86.28 ± 0.49"],
+        ),
+        (
+            reproduce_niid_bench,
+            reproduce_niid_bench.EXPERIMENT,
+            ["fedprox, iid | 85.59 | 89.23 ± 0.45", "scaffold, 3 labels | 85.59 | 82.43 ± 1.52"],
+        ),
+    ],
+)
+def test_tell_published_puts_published_values_beside_ours(module, of, lines):
+    text = module.tell(groups_of({cell: [0.8559] for cell in of.cells}), of, "cpu")
+    assert all(f"| {line} |" in text for line in lines)
 
 
 @pytest.mark.parametrize(
@@ -162,7 +147,7 @@ def _differences(a, b, prefix=""):
         ([], "duckdb", "duckdb cannot be imported; pip install 'cefl_jax[report]'"),
     ],
 )
-def test_what_an_experiment_cannot_run_is_refused_before_its_first_run(
+def test_main_refuses_what_cannot_be_run_before_the_first_run(
     monkeypatch, capsys, tmp_path, arguments, missing, said
 ):
     find = importlib.util.find_spec
@@ -170,9 +155,8 @@ def test_what_an_experiment_cannot_run_is_refused_before_its_first_run(
         importlib.util, "find_spec", lambda name, *more: None if name == missing else find(name)
     )
     scales = {"cpu": {}, "wrong": {"cefl.clustering.rule": "bal"}}
-    of = runs.Experiment(
-        "x", {"a": {}}, scales, dict.fromkeys(scales, 1), dict.fromkeys(scales, 0.5)
-    )
+    seeds, target = dict.fromkeys(scales, 1), dict.fromkeys(scales, 0.5)
+    of = runs.Experiment("x", {"a": {}}, scales, seeds, target)
     monkeypatch.setattr(sys, "argv", ["x", f"--workdir={tmp_path / 'made'}", *arguments])
     with pytest.raises(SystemExit) as ended:
         runs.main(of, "What is refused.")

@@ -2,7 +2,7 @@
 
 import argparse
 import contextlib
-import hashlib
+import functools
 import io
 import os
 import pathlib
@@ -10,8 +10,6 @@ import random
 import subprocess
 import sys
 import tempfile
-import time
-import traceback
 
 MAX_MB = 3000  # of memory, that of JAX and DuckDB included
 MAX_S = 20  # of one input
@@ -27,59 +25,45 @@ def main():
     if options.reader == "all":
         sys.exit(fuzz_all(options))
     if options.file:
-        sys.exit(replay(options.reader, options.file))
-    fuzz(options)
+        reader = choose(options.reader)
+        with tempfile.TemporaryDirectory() as folder:
+            taken = reader.read(options.file.read_bytes(), pathlib.Path(folder))
+        print(f"{options.reader}: {'taken' if taken else 'refused'}")
+    else:
+        fuzz(options)
 
 
 def parse():
     """The options of the command line."""
     parser = argparse.ArgumentParser(prog="python -m tests.fuzz")
-    parser.add_argument("reader", help="its name, or all")
-    parser.add_argument("file", nargs="?", type=pathlib.Path, help="one input to read again")
-    parser.add_argument("--runs", type=int, default=100_000, help="inputs to try (100000)")
-    parser.add_argument("--seed", type=int, default=0, help="of the changes; 0: another each time")
-    parser.add_argument(
-        "--folder",
-        type=pathlib.Path,
-        default=pathlib.Path("fuzz_run"),
-        help="for inputs that reach new code, and those that fail (fuzz_run)",
-    )
+    add = parser.add_argument
+    add("reader", help="its name, or all")
+    add("file", nargs="?", type=pathlib.Path, help="one input to read again")
+    add("--runs", type=int, default=100_000, help="inputs to try (100000)")
+    add("--seed", type=int, default=0, help="of the changes; 0: another each time")
+    found = "for inputs that reach new code, and those that fail (fuzz_run)"
+    add("--folder", type=pathlib.Path, default=pathlib.Path("fuzz_run"), help=found)
     return parser.parse_args()
 
 
 def fuzz_all(options):
-    """Fuzzes one reader after another in processes of their own; 1 where any has failed."""
-    found = load()
-    total = sum(reader.share for reader in found.values())
-    failed = []
-    for name, reader in found.items():
+    """Fuzzes one reader after another in processes of their own; whether any has failed."""
+    from tests.fuzz.table import make_readers
+
+    readers, failed = make_readers(), []
+    total = sum(reader.share for reader in readers.values())
+    for name, reader in readers.items():
         runs = max(int(options.runs * reader.share / total), 1)
-        command = [
-            sys.executable,
-            "-m",
-            "tests.fuzz",
-            name,
-            f"--runs={runs}",
-            f"--seed={options.seed}",
-            f"--folder={options.folder}",
-        ]
+        command = [sys.executable, "-m", "tests.fuzz", name, f"--runs={runs}"]
+        command += [f"--seed={options.seed}", f"--folder={options.folder}"]
         if subprocess.run(command, check=False).returncode:
             failed.append(name)
     print(f"failed: {', '.join(failed) or 'none'}")
     return bool(failed)
 
 
-def replay(name, file):
-    """Reads one input and says what came of it; 1 where it fails."""
-    reader = choose(load(), name)
-    with tempfile.TemporaryDirectory() as folder:
-        taken = reader.read(file.read_bytes(), pathlib.Path(folder))
-    print(f"{name}: {'taken' if taken else 'refused'}")
-    return 0
-
-
 def fuzz(options):
-    """Tries inputs until one fails or there were enough; ends the process."""
+    """Tries inputs until one fails, which is written to a file, or there were enough; then ends."""
     try:
         import atheris
     except ImportError:
@@ -88,8 +72,7 @@ def fuzz(options):
         atheris.instrument_imports(include=["cefl_jax", "yaml"]),
         contextlib.redirect_stderr(io.StringIO()),
     ):
-        found = load()
-    reader = choose(found, options.reader)
+        reader = choose(options.reader)
     place = options.folder / options.reader
 
     def change(data, most, seed):
@@ -99,83 +82,32 @@ def fuzz(options):
             made = reader.change(rng.choice(reader.seeds) if rng.random() < FRESH else data, rng)
         return atheris.Mutate(data, most) if made is None else made[:most]
 
+    flags = {
+        "runs": options.runs,
+        "seed": options.seed,
+        "dict": place / "tokens.txt",
+        "artifact_prefix": f"{place}/",
+        "max_len": 2 * max(4096, *map(len, reader.seeds)),
+        "rss_limit_mb": MAX_MB,
+        "timeout": MAX_S,
+        "mutate_depth": 3,
+        "verbosity": 0,
+        "print_final_stats": 1,
+    }
     corpus = prepare(place, reader)
-    tally = Tally(options, reader, place)
-    atheris.Setup(
-        [
-            sys.argv[0],
-            str(corpus),
-            f"-dict={place / 'tokens.txt'}",
-            f"-artifact_prefix={place}/",
-            f"-max_len={2 * max(4096, *map(len, reader.seeds))}",
-            f"-rss_limit_mb={MAX_MB}",
-            f"-timeout={MAX_S}",
-            f"-seed={options.seed}",
-            "-mutate_depth=3",
-            "-verbosity=0",
-        ],
-        tally.run,
-        custom_mutator=change,
-    )
-    atheris.Fuzz()
+    arguments = [sys.argv[0], str(corpus), *(f"-{name}={value}" for name, value in flags.items())]
+    fast = MEMORY if os.path.isdir(MEMORY) else None
+    with tempfile.TemporaryDirectory(dir=fast) as folder:
+        read = functools.partial(reader.read, folder=pathlib.Path(folder))
+        atheris.Setup(arguments, lambda data: read(data) and None, custom_mutator=change)
+        atheris.Fuzz()
 
 
-class Tally:
-    """Runs one input after another, and counts them."""
-
-    def __init__(self, options, reader, place):
-        self.options, self.reader, self.place = options, reader, place
-        self.count = self.taken = 0
-        self.began = time.monotonic()
-        self.folder = tempfile.TemporaryDirectory(dir=MEMORY if os.path.isdir(MEMORY) else None)
-
-    def run(self, data):
-        """One input; the last one, or one that fails, ends the process."""
-        try:
-            self.taken += self.reader.read(data, pathlib.Path(self.folder.name))
-        except BaseException:
-            self.fail(data)
-        self.count += 1
-        if self.count == self.options.runs:
-            print(
-                f"{self.options.reader}: {self.count} inputs, {self.taken} taken, "
-                f"{self.count - self.taken} refused, none failed, "
-                f"{time.monotonic() - self.began:.0f} s",
-                flush=True,
-            )
-            self.end(0)
-
-    def fail(self, data):
-        """Says what failed and how to see it again."""
-        traceback.print_exc()
-        file = self.place / f"failed-{hashlib.sha256(data).hexdigest()[:16]}"
-        file.write_bytes(data)
-        print(
-            f"{self.options.reader}: input {self.count + 1} failed: {data!r:.300}\n"
-            f"again: python -m tests.fuzz {self.options.reader} {file}",
-            flush=True,
-        )
-        self.end(1)
-
-    def end(self, status):
-        """Ends the process as libFuzzer would, without what Python does at its end."""
-        self.folder.cleanup()
-        sys.stdout.flush()
-        sys.stderr.flush()
-        os._exit(status)
-
-
-def load():
-    """All readers."""
-    from tests.fuzz.table import make_readers
-
-    return make_readers()
-
-
-def choose(found, name):
+def choose(name):
     """The reader of a name, made ready."""
-    from tests.fuzz.table import make_ready
+    from tests.fuzz.table import make_readers, make_ready
 
+    found = make_readers()
     if name not in found:
         sys.exit(f"{name!r} is no reader; known: all, {', '.join(found)}")
     make_ready(name)

@@ -15,13 +15,13 @@ import zipfile
 import numpy as np
 
 from cefl_jax import config
-from cefl_jax.config.validate import SettingError
+from cefl_jax.config.fields import SettingError
 from cefl_jax.data import idx, partition_file
 from cefl_jax.data.dataset import DataError
 from cefl_jax.methods import default_spec
 from cefl_jax.network.sources import network_file, trace_file
 from cefl_jax.plots import timeline
-from cefl_jax.reports import formats, groups, metrics, runs, settings, tables
+from cefl_jax.reports import formats, groups, metrics, runs, tables
 from cefl_jax.runtime import checkpoint, summary
 from tests.network.sources.test_network_file import check_network
 
@@ -234,7 +234,7 @@ def read_run_folder(data, folder):
             for write in (formats.to_csv, formats.to_markdown, formats.to_latex):
                 write(table)
     for run in found:
-        settings.command(run.config, "again")
+        groups.command(run.config, "again")
     demand(all(reason == str(reason) for _, _, reason in left_out), "a reason is a text")
     return bool(found)
 

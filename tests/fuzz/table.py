@@ -74,15 +74,15 @@ def npz_seeds():
     return packed + whole
 
 
-def metrics_text(num=3):
+def metrics_text(num):
     """Lines of metrics."""
     lines = [{**record, "test/loss": None} for record in make_records(num)]
     return "".join(f"{json.dumps(line)}\n" for line in lines).encode()
 
 
-def words(*texts):
-    """Tokens of texts."""
-    return [text.encode() for text in texts]
+def words(text):
+    """Tokens, between spaces."""
+    return [word.encode() for word in text.split(" ")]
 
 
 def as_texts(*writers):
@@ -102,236 +102,84 @@ def digest(data):
     return hashlib.sha256(data).hexdigest().encode()
 
 
-OVERRIDES = words(
-    "train.rounds=7",
-    "data.normalization.std=(0.5, 0.4)\nseed=1",
-    "run.deterministic=false",
-    "train.local_steps=None\ntrain.local_epochs=2",
-    "data.path=a=b.c",
-    "method.name=fedavg\ntrain.optimizer.learning_rate=1e-3",
-    "network.dynamics=markov\nnetwork.deadline_s=0.5\nnetwork.late=keep",
-)
-PATHS = words(*fields(default_spec()))
-VALUES = words(
-    "=",
-    "None",
-    "True",
-    "false",
-    "1",
-    "0",
-    "-1",
-    "0.5",
-    "(0.5, 0.4)",
-    "1e999",
-    "nan",
-    "9" * 400,
-    "9" * 4400,
-    "1_0",
-    "\u0661",
-    "file",
-    "trace",
-    "markov",
-    "\x00",
-)
+OVERRIDES = [
+    b"train.rounds=7",
+    b"data.normalization.std=(0.5, 0.4)\nseed=1",
+    b"run.deterministic=false",
+    b"train.local_steps=None\ntrain.local_epochs=2",
+    b"data.path=a=b.c",
+    b"method.name=fedavg\ntrain.optimizer.learning_rate=1e-3",
+    b"network.dynamics=markov\nnetwork.deadline_s=0.5\nnetwork.late=keep",
+]
+PATHS = words(" ".join(fields(default_spec())))
+VALUES = words("= None True false 1 0 -1 0.5 (0.5,0.4) 1e999 nan 1_0 \u0661 file trace markov \0")
+VALUES += [b"9" * 400, b"9" * 4400]
 OLD_CONFIG = json.dumps(
     {"seed": 1, "method": {"name": "fedavg"}, "data": {"name": "digits"}, "model": {"name": "mlp"}}
 ).encode()
-PARTITIONS = words("[[0,1],[2]]", " [[4, 2],\n [7]] ", "[[9]]", '{"0":[0,1],"7":[9]}')
-TABLES = words("1,0,1,1\n0,0,0,0\n1,1,1,1\n", "1, 0,1 ,1\r\n0,0,0,0\r\n\n1,1,1,1\r\n0,0,0,1")
+PARTITIONS = [b"[[0,1],[2]]", b" [[4, 2],\n [7]] ", b"[[9]]", b'{"0":[0,1],"7":[9]}']
+TABLES = [b"1,0,1,1\n0,0,0,0\n1,1,1,1\n", b"1, 0,1 ,1\r\n0,0,0,0\r\n\n1,1,1,1\r\n0,0,0,1"]
 ARRAY = idx_bytes(np.arange(24, dtype=np.uint8).reshape(2, 3, 4))
-IMAGES = [
-    b"\0" + ARRAY,
-    b"\1" + ARRAY,
-    b"\0" + gzip.compress(ARRAY),
-    b"\0" + gzip.compress(ARRAY[:20]) + gzip.compress(ARRAY[20:]),
-]
-HEADERS = [
-    b"\x00\x00\x08\x03",
-    b"\x00\x00\x08\x01",
-    b"\x1f\x8b\x08\x00",
-    bytes(4),
-    b"\xff\xff\xff\xff",
-    b"\x10\x00\x00\x00",
-    b"\x00\x00\x00\x01",
-]
-TIMELINES = [
-    json.dumps(one).encode()
-    for one in (
-        make_timeline(3, 2, 1),
-        make_timeline(2, 1, 1, in_cloud=(0,), dropped=(1,), deadline_s=6.5),
-    )
-]
+PACKED = [ARRAY, gzip.compress(ARRAY), gzip.compress(ARRAY[:20]) + gzip.compress(ARRAY[20:])]
+IMAGES = [b"\1" + ARRAY, *(b"\0" + content for content in PACKED)]
+HEADERS = [b"\0\0\x08\x03", b"\0\0\x08\x01", b"\x1f\x8b\x08\0", bytes(4), b"\xff" * 4]
+HEADERS += [b"\x10\0\0\0", b"\0\0\0\x01"]
+CLOUDY = {"in_cloud": (0,), "dropped": (1,), "deadline_s": 6.5}
+TIMELINES = [make_timeline(3, 2, 1), make_timeline(2, 1, 1, **CLOUDY)]
 STATUS = json.dumps({"state": "finished", "round": 30, "error": None}).encode()
 SEALED = json.dumps({"facts": {"score": 0.5}, "files": {"leaf": digest(b"1").decode()}}).encode()
-SEALS = [SEALED + b"\n" + digest(SEALED) + b"\n"]
-JSON = words(
-    "{",
-    "}",
-    "[",
-    "]",
-    ",",
-    ":",
-    '"',
-    "null",
-    "true",
-    "false",
-    "NaN",
-    "Infinity",
-    "-1",
-    "1e999",
-    "1e-9",
-    "9" * 400,
-    "9" * 4400,
-    "\\u0000",
-    "\\ud800",
-    "\\n",
-    "[" * 60,
-    '{"a":' * 60,
-    "18446744073709551616",
-    "0.5",
-    "1.0",
-    "\ufeff",
-)
-YAML = words(
-    "&a",
-    "*a",
-    "<<:",
-    "- ",
-    ": ",
-    "? ",
-    "!!int ",
-    "!!float ",
-    "!!python/name:os.system",
-    "!!binary ",
-    "!!set ",
-    "!!timestamp ",
-    "1:30:30",
-    ".inf",
-    ".nan",
-    "0xff",
-    "1e9",
-    "|\n",
-    ">-\n",
-    "# ",
-    "---\n",
-    "...\n",
-    "%YAML 1.1\n",
-    "\t",
-    "'",
-    "~",
-    "on",
-    "2020-01-01",
-)
-NETWORK_WORDS = words(
-    *VALID,
-    "links",
-    "up_bps",
-    "down_bps",
-    "noise_w_per_hz",
-    "count",
-    "device",
-    "position_km",
-    "backhaul_bps",
-    "phone",
-    *VALID["devices"]["camera"],
-)
-NPZ = [
-    *words(
-        *traces(),
-        ".npy",
-        "descr",
-        "fortran_order",
-        "shape",
-        "'<f8'",
-        "'|b1'",
-        "'|O'",
-        "(4, 4)",
-        "(3L, 4L)",
-        "[[[[",
-        "True",
-        "-1",
-        "9" * 30,
-    ),
-    b"\x93NUMPY",
-    b"PK\x03\x04",
-    b"PK\x01\x02",
-    b"PK\x05\x06",
-    b"PK\x06\x06",
-    b"PK\x06\x07",
-]
+SEAL = SEALED + b"\n" + digest(SEALED) + b"\n"
+JSON = words('{ } [ ] , : " null true false NaN Infinity -1 1e999 1e-9 0.5 1.0 \ufeff')
+JSON += words(r"\u0000 \ud800 \n 18446744073709551616")
+JSON += [b"9" * 400, b"9" * 4400, b"[" * 60, b'{"a":' * 60]
+YAML = words("&a *a <<: 1:30:30 .inf .nan 0xff 1e9 \t ' ~ on 2020-01-01")
+YAML += [b"- ", b": ", b"? ", b"# ", b"|\n", b">-\n", b"---\n", b"...\n", b"%YAML 1.1\n"]
+YAML += [b"!!%s " % tag for tag in words("int float python/name:os.system binary set timestamp")]
+NETWORK_WORDS = words("links up_bps down_bps noise_w_per_hz count device position_km backhaul_bps")
+NETWORK_WORDS += words(" ".join(["phone", *VALID, *VALID["devices"]["camera"]]))
+NPZ = words(" ".join(traces()) + " .npy descr fortran_order shape '<f8' '|b1' '|O' [[[[ True -1")
+NPZ += [b"(4, 4)", b"(3L, 4L)", b"9" * 30, b"\x93NUMPY"]
+NPZ += [b"PK\x03\x04", b"PK\x01\x02", b"PK\x05\x06", b"PK\x06\x06", b"PK\x06\x07", MARK]
+CSV = [b"1,", b"0,", b"1,0,1,1\n", b"\r", b"\n", b"\x0b", "\u2028".encode(), b"\xef\xbb\xbf", b"\0"]
+LINES = [*JSON, b"\n", b'"round"', b'{"round":1}\n']
+BARS = words("compute send bars node clients position_km")
+STATES = words("running preempted finished state round error")
 
 
 def make_readers():
     """{name: Reader}."""
-    by_lines = functools.partial(change_json, mark=b"\n")
-    by_parts = functools.partial(change_json, mark=MARK)
-    return {
-        "overrides": Reader(
-            readers.read_overrides,
-            OVERRIDES,
-            [*VALUES, *PATHS],
+    change, by_lines, by_parts = (
+        functools.partial(change_json, mark=mark) for mark in (None, b"\n", MARK)
+    )
+    set_fields = change_settings(PATHS, VALUES)
+    jsons, both = as_texts(json.dumps), as_texts(yaml.safe_dump, json.dumps)
+    read_json, read_yaml = map(readers.read_network, ("json", "yaml"))
+    timelines = [json.dumps(timeline).encode() for timeline in TIMELINES]
+    failed, folders = STATUS.replace(b"finished", b"failed"), [STATUS + MARK + CONFIG]
+    one, two, three = map(metrics_text, (1, 2, 3))
+    table = {
+        "overrides": (readers.read_overrides, OVERRIDES, [*VALUES, *PATHS], 0.5, set_fields),
+        "config_json": (
+            readers.read_config_json,
+            [CONFIG, OLD_CONFIG],
+            [*JSON, *PATHS],
             0.5,
-            change_settings(PATHS, VALUES),
+            change,
         ),
-        "config_json": Reader(
-            readers.read_config_json, [CONFIG, OLD_CONFIG], [*JSON, *PATHS], 0.5, change_json
-        ),
-        "partition": Reader(readers.read_partition, PARTITIONS, JSON, 1.0, change_json),
-        "network_json": Reader(
-            readers.read_network("json"),
-            as_texts(json.dumps),
-            [*JSON, *NETWORK_WORDS],
-            1.0,
-            change_json,
-        ),
-        "network_yaml": Reader(
-            readers.read_network("yaml"),
-            as_texts(yaml.safe_dump, json.dumps),
-            [*YAML, *NETWORK_WORDS],
-            0.4,
-            change_json,
-        ),
-        "trace_npz": Reader(readers.read_trace_npz, npz_seeds(), [*NPZ, MARK]),
-        "trace_csv": Reader(
-            readers.read_trace_csv,
-            TABLES,
-            words("1,", "0,", "1,0,1,1\n", "\r", "\n", "\x0b", "\u2028", "\ufeff", "\x00"),
-        ),
-        "idx": Reader(readers.read_idx, IMAGES, HEADERS),
-        "records": Reader(
-            readers.read_records, [metrics_text(), b""], [*JSON, b"\n", b'"round"'], 1.0, by_lines
-        ),
-        "metrics": Reader(
-            readers.read_metrics,
-            [metrics_text(1), metrics_text(2)],
-            [*JSON, b"\n", b'"round"', b'{"round":1}\n'],
-            0.1,
-            by_lines,
-        ),
-        "timeline": Reader(
-            readers.read_timeline,
-            TIMELINES,
-            [*JSON, *words("compute", "send", "bars", "node", "clients", "position_km")],
-            0.5,
-            change_json,
-        ),
-        "status": Reader(
-            readers.read_status,
-            [STATUS, STATUS.replace(b"finished", b"failed")],
-            [*JSON, *words("running", "preempted", "finished", "state", "round", "error")],
-            0.4,
-            change_json,
-        ),
-        "run_folder": Reader(
-            readers.read_run_folder, [STATUS + MARK + CONFIG], [*JSON, MARK, *PATHS], 0.2, by_parts
-        ),
-        "seal": Reader(
-            readers.read_seal,
-            SEALS,
-            [*JSON, *words("facts", "files", "leaf")],
-            0.2,
-        ),
+        "partition": (readers.read_partition, PARTITIONS, JSON, 1.0, change),
+        "network_json": (read_json, jsons, [*JSON, *NETWORK_WORDS], 1.0, change),
+        "network_yaml": (read_yaml, both, [*YAML, *NETWORK_WORDS], 0.4, change),
+        "trace_npz": (readers.read_trace_npz, npz_seeds(), NPZ),
+        "trace_csv": (readers.read_trace_csv, TABLES, CSV),
+        "idx": (readers.read_idx, IMAGES, HEADERS),
+        "records": (readers.read_records, [three, b""], LINES, 1.0, by_lines),
+        "metrics": (readers.read_metrics, [one, two], LINES, 0.1, by_lines),
+        "timeline": (readers.read_timeline, timelines, [*JSON, *BARS], 0.5, change),
+        "status": (readers.read_status, [STATUS, failed], [*JSON, *STATES], 0.4, change),
+        "run_folder": (readers.read_run_folder, folders, [*JSON, MARK, *PATHS], 0.2, by_parts),
+        "seal": (readers.read_seal, [SEAL], [*JSON, *words("facts files leaf")], 0.2),
     }
+    return {name: Reader(*row) for name, row in table.items()}
 
 
 def make_ready(name):
@@ -340,11 +188,7 @@ def make_ready(name):
         database = duckdb.connect()
         duckdb.connect = database.cursor
     elif name in ("status", "run_folder"):
-        values = {
-            key: np.array([record[key] for record in make_records(3)], float)
-            for key in make_records(3)[0]
-        }
-        metrics.read_metrics = lambda files: (
-            {file: metrics.Metrics(values, {}) for file in files},
-            {},
-        )
+        records = make_records(3)
+        values = {key: np.array([one[key] for one in records], float) for key in records[0]}
+        read = metrics.Metrics(values, {})
+        metrics.read_metrics = lambda files: (dict.fromkeys(files, read), {})

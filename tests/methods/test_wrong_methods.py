@@ -16,6 +16,7 @@ from cefl_jax.stages.traits import MethodTraits
 from tests import world
 
 WHOLE = MethodTraits(server="none")
+MINE = {"method.name": "mine"}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -47,9 +48,9 @@ def make_wrong(change):
 @pytest.mark.parametrize(
     ("change", "words"),
     [
-        (lambda state, metrics: state, "its round returns a LocalModelState; it needs to return"),
-        (lambda state, metrics: None, "its round returns a NoneType"),
-        (lambda state, metrics: (state, 0.5), "its round returns a tuple"),
+        (lambda state, _: state, "its round returns a LocalModelState; it needs to return"),
+        (lambda state, _: None, "its round returns a NoneType"),
+        (lambda state, _: (state, 0.5), "its round returns a tuple"),
         (
             lambda state, metrics: (state._replace(params=None), metrics),
             "params[0]['Dense_0']['bias'] is nothing, and was float32[",
@@ -60,9 +61,9 @@ def make_wrong(change):
         ),
     ],
 )
-def test_a_round_that_returns_anything_else_is_named(monkeypatch, change, words):
+def test_make_round_names_a_round_that_returns_anything_else(monkeypatch, change, words):
     monkeypatch.setitem(METHODS, "mine", MethodInfo(make_wrong(change), WHOLE))
-    setup = world.make_setup({"method.name": "mine"})
+    setup = world.make_setup(MINE)
     start, step = program.make_round(setup)
     arrays = program.put_inputs(setup)
     traced = jax.jit(start).trace(jax.random.key(0), *arrays[1:])  # not as eval_shape: 64 bits
@@ -73,49 +74,74 @@ def test_a_round_that_returns_anything_else_is_named(monkeypatch, change, words)
     assert words in str(caught.value)
 
 
-def test_clients_of_whole_models_have_no_server(monkeypatch):
+def make_method_with_a_server(monkeypatch):
     info = MethodInfo(make_wrong(Method), MethodTraits(server="cloud"))
     monkeypatch.setitem(METHODS, "mine", info)
-    setup = world.make_setup({"method.name": "mine"})
-    with pytest.raises(ValueError, match=r"^method 'mine': .* server='none'$"):
-        program.make_method(setup, setup.data, setup.network)
+    setup = world.make_setup(MINE)
+    program.make_method(setup, setup.data, setup.network)
 
 
-def test_a_server_that_there_is_not():
-    with pytest.raises(ValueError, match=r"^server='node' .* known: matched, cloud, none$"):
-        MethodTraits(server="node")
-
-
-@pytest.mark.parametrize(
-    ("settings", "traced", "words"),
-    [
-        (Silent, (), "share of a method's settings says nothing of itself"),
-        (Said, ("shares",), "needs to be a tuple of names among its settings, ['share']"),
-    ],
-)
-def test_settings_that_do_not_say_what_is_needed(settings, traced, words):
-    made = {"make": make_wrong(Method), "traits": WHOLE, "settings": settings, "traced": traced}
-    with pytest.raises(ValueError) as caught:  # noqa: PT011  # words, below
-        MethodInfo(**made)
-    assert words in str(caught.value)
-
-
-@pytest.mark.parametrize(
-    ("table", "value", "words"),
-    [
-        (METHODS, make_wrong(Method), "needs to be a methods.base.MethodInfo"),
-        (clustering.RULES, len, "needs to be a stages.clustering.Rule"),
-        (clustering.RULES, clustering.Rule(len, ("num_cluster",)), "that reads fields among"),
-    ],
-)
-def test_what_is_no_method_and_no_rule_is_named_when_settings_are_made(
-    monkeypatch, table, value, words
-):
-    monkeypatch.setitem(table, "mine", value)
-    with pytest.raises(ValueError) as caught:  # noqa: PT011  # words, below
+def make_spec_with(table, value):
+    def make(monkeypatch):
+        monkeypatch.setitem(table, "mine", value)
         config.to_spec(config.default_config())
-    assert "['mine']" in str(caught.value)
-    assert words in str(caught.value)
+
+    return make
+
+
+@pytest.mark.parametrize(
+    ("make", "words"),
+    [
+        (make_method_with_a_server, ("method 'mine': ", "server='none'")),
+        (
+            lambda _: MethodTraits(server="node"),
+            ("server='node' ", "known: matched, cloud, none"),
+        ),
+        (
+            lambda _: MethodInfo(make_wrong(Method), WHOLE, Silent),
+            ("share of a method's settings says nothing of itself",),
+        ),
+        (
+            lambda _: MethodInfo(make_wrong(Method), WHOLE, Said, traced=("shares",)),
+            ("needs to be a tuple of names among its settings, ['share']",),
+        ),
+        (
+            make_spec_with(METHODS, make_wrong(Method)),
+            ("['mine']", "needs to be a methods.base.MethodInfo"),
+        ),
+        (
+            make_spec_with(clustering.RULES, len),
+            ("['mine']", "needs to be a stages.clustering.Rule"),
+        ),
+        (
+            make_spec_with(clustering.RULES, clustering.Rule(len, ("num_cluster",))),
+            ("['mine']", "that reads fields among"),
+        ),
+    ],
+)
+def test_what_is_no_method_and_no_rule_is_named(monkeypatch, make, words):
+    with pytest.raises(ValueError) as caught:  # noqa: PT011  # words, below
+        make(monkeypatch)
+    assert all(word in str(caught.value) for word in words)
+
+
+@pytest.mark.parametrize(
+    ("settings", "line"),
+    [
+        (
+            {"method.name": "hierfavg", "hierfavg.edge_rounds": 20_000},
+            "hierfavg.edge_rounds=20000: with train.local_steps=10 a client makes 200000 local .*; "
+            "lower one of",
+        ),
+        (
+            {"method.name": "fednova", "train.optimizer.name": "adam"},
+            "train.optimizer.name='adam': fednova .*; set it to 'sgd'",
+        ),
+    ],
+)
+def test_make_spec_refuses_settings_that_a_method_cannot_run(settings, line):
+    with pytest.raises(config.SettingError, match=f"^{line}"):
+        config.make_spec(settings)
 
 
 @pytest.mark.parametrize(
@@ -135,7 +161,7 @@ def test_a_rule_that_returns_no_cluster_of_each_client_is_named(monkeypatch, rul
     assert str(caught.value).startswith(f"cefl.clustering.rule='mine' {words}")
 
 
-def test_a_run_of_a_method_says_nothing_of_the_settings_of_another(monkeypatch):
+def test_to_dict_has_the_settings_of_the_run_s_method_alone(monkeypatch):
     info = MethodInfo(make_wrong(lambda *made: made), WHOLE, Said, traced=("share",))
     monkeypatch.setitem(METHODS, "mine", info)
     spec = config.make_spec({"method.name": "fedprox", "fedprox.mu": 0.5})
@@ -143,4 +169,4 @@ def test_a_run_of_a_method_says_nothing_of_the_settings_of_another(monkeypatch):
     assert noted["fedprox"] == {"mu": 0.5}
     assert not {"mine", "scaffold"} & set(noted)
     assert config.to_spec(noted) == spec
-    assert config.to_dict(config.make_spec({"method.name": "mine"}))["mine"] == {"share": 0.5}
+    assert config.to_dict(config.make_spec(MINE))["mine"] == {"share": 0.5}

@@ -1,6 +1,7 @@
 """Convolution blocks, in every lowering, against one loop over the kernel's taps in float64."""
 
 import functools
+import itertools
 
 import jax
 import numpy as np
@@ -19,13 +20,15 @@ EXACT = [Lowering("xla"), Lowering("patches"), *(Lowering("tiles", tile) for til
 WINOGRAD = [Lowering("winograd", tile) for tile in (2, 3, 4)]
 
 # Sizes that differ in every axis: even and odd, one row, one column, kernels larger than a side.
-CORNERS = [  # image [H, W, I], kernel [R, C, I, O], padding
-    ((6, 7, 3), (1, 1, 3, 4), "SAME"),
-    ((6, 7, 3), (2, 3, 3, 4), "SAME"),
-    ((7, 5, 2), (4, 2, 2, 3), "VALID"),
-    ((3, 1, 2), (3, 5, 2, 3), "SAME"),
-    ((1, 4, 2), (2, 2, 2, 3), "SAME"),
-    ((4, 6, 50), (3, 2, 50, 3), "VALID"),
+CORNERS = [  # image [H, W, I], kernel [R, C, I, O], padding, pool
+    ((6, 7, 3), (1, 1, 3, 4), "SAME", False),
+    ((6, 7, 3), (2, 3, 3, 4), "SAME", False),
+    ((6, 7, 3), (2, 3, 3, 4), "SAME", True),
+    ((7, 5, 2), (4, 2, 2, 3), "VALID", False),
+    ((7, 5, 2), (4, 2, 2, 3), "VALID", True),
+    ((3, 1, 2), (3, 5, 2, 3), "SAME", True),  # a pooled row leaves none
+    ((1, 4, 2), (2, 2, 2, 3), "SAME", False),
+    ((4, 6, 50), (3, 2, 50, 3), "VALID", True),
 ]
 
 
@@ -46,7 +49,7 @@ def shapes_of_the_zoo():
 
 
 ZOO = shapes_of_the_zoo()
-CASES = ZOO + [(*corner, pool) for corner in CORNERS for pool in (False, True)]
+CASES = ZOO + CORNERS
 
 
 @functools.cache
@@ -123,7 +126,7 @@ def test_the_zoo_makes_the_convolutions_that_its_page_names():
     ],
     ids=str,
 )
-def test_value_and_gradients_equal_the_loop_over_taps(case):
+def test_conv_block_and_its_gradients_equal_the_loop_over_taps(case):
     lowerings = EXACT + fitting(case[1])
     wanted = expected(case, drawn(case))
     for lowering, got in zip(lowerings, outcomes(lowerings, case, drawn(case)), strict=True):
@@ -133,7 +136,7 @@ def test_value_and_gradients_equal_the_loop_over_taps(case):
 
 @pytest.mark.parametrize("lowering", EXACT, ids=str)
 @pytest.mark.parametrize("shape", [(2, 8, 8, 2), (2, 7, 9, 2)], ids=str)
-def test_of_equal_values_the_first_gets_the_gradient(shape, lowering):
+def test_conv_block_gives_the_gradient_to_the_first_of_equals(shape, lowering):
     """Small integers, exact in float32 whatever the order of sums: ties everywhere, some at 0."""
     rng = np.random.default_rng(3)
     images = rng.integers(-1, 2, shape).astype(np.float32)
@@ -160,7 +163,7 @@ def test_of_equal_values_the_first_gets_the_gradient(shape, lowering):
 
 @pytest.mark.parametrize("lowering", [Lowering("tiles", 2), Lowering("winograd", 3)], ids=str)
 @pytest.mark.parametrize("pool", [False, True])
-def test_a_batch_in_blocks_is_the_batch_at_once(lowering, pool, monkeypatch):
+def test_conv_block_in_blocks_is_the_batch_at_once(lowering, pool, monkeypatch):
     """Five samples in blocks of two: the last block is half empty."""
     case = (7, 6, 3), (3, 3, 3, 4), "SAME", pool
     arrays = drawn(case, 5)
@@ -172,21 +175,21 @@ def test_a_batch_in_blocks_is_the_batch_at_once(lowering, pool, monkeypatch):
     assert_all_close(got, expected(case, arrays), f"{lowering} in blocks", 2e-5)
 
 
-@pytest.mark.parametrize("batch", [1, 2, 5, 20, 100])
-@pytest.mark.parametrize("values", [1, 7, 100, 1001])
-@pytest.mark.parametrize("limit", [100, 999, None])
-def test_blocks_hold_the_batch_within_the_limit_and_none_is_idle(batch, values, limit):
-    blocks, block = conv._split(batch, values, limit)
-    assert (blocks - 1) * block < batch <= blocks * block
-    if limit is None:
-        assert blocks == 1
-    else:
-        assert block * values <= limit or block == 1
-        # With fewer blocks some block would be over the limit.
-        assert blocks == 1 or -(-batch // (blocks - 1)) * values > limit
+def test_split_holds_the_batch_within_the_limit_and_no_block_is_idle():
+    for batch, values, limit in itertools.product(
+        (1, 2, 5, 20, 100), (1, 7, 100, 1001), (100, 999, None)
+    ):
+        blocks, block = conv._split(batch, values, limit)
+        assert (blocks - 1) * block < batch <= blocks * block
+        if limit is None:
+            assert blocks == 1
+        else:
+            assert block * values <= limit or block == 1
+            # With fewer blocks some block would be over the limit.
+            assert blocks == 1 or -(-batch // (blocks - 1)) * values > limit
 
 
-def test_blocks_only_where_there_are_caches_to_fit(monkeypatch):
+def test_conv_block_has_blocks_only_where_there_are_caches_to_fit(monkeypatch):
     """On an accelerator the batch stays whole, however little one block may hold."""
     monkeypatch.setattr(conv, "BLOCK_VALUES", 1)
     arrays = [x[0] for x in drawn(CASES[0], 3)[:3]]
@@ -200,47 +203,35 @@ def test_blocks_only_where_there_are_caches_to_fit(monkeypatch):
     assert not loops("gpu")
 
 
+TILES = Lowering("tiles", 2)
+
+
 @pytest.mark.parametrize(
-    ("kernel", "sides", "lowering"),
+    ("platform", "kernel", "sides", "lowering"),
     [  # Windows' places times tiles in comments: the least is taken.
-        ((5, 5, 1, 6), (24, 24), Lowering("tiles", 2)),
-        ((5, 5, 6, 16), (8, 8), Lowering("tiles", 2)),
-        ((3, 3, 16, 32), (4, 4), Lowering("tiles", 2)),
-        ((2, 5, 64, 64), (9, 9), Lowering("tiles", 2)),
-        ((5, 5, 32, 64), (14, 14), Lowering("winograd", 4)),  # 36 x 49, 49 x 25, 64 x 16
-        ((5, 5, 32, 64), (6, 6), Lowering("winograd", 3)),  # 36 x 9, 49 x 4, 64 x 4
-        ((3, 3, 64, 64), (6, 6), Lowering("winograd", 3)),  # 16 x 9, 25 x 4, 36 x 4
-        ((3, 3, 32, 64), (7, 7), Lowering("winograd", 4)),  # 16 x 16, 25 x 9, 36 x 4
-        ((3, 3, 64, 64), (2, 2), Lowering("winograd", 2)),  # 16, 25, 36
-        ((3, 3, 64, 64), (3, 3), Lowering("winograd", 3)),  # 16 x 4, 25, 36
-        ((6, 6, 64, 64), (9, 9), Lowering("winograd", 3)),  # no window of 9 x 9
-        ((7, 3, 64, 64), (9, 9), Lowering("winograd", 2)),
-        ((8, 8, 64, 64), (9, 9), Lowering("tiles", 2)),
+        ("cpu", (5, 5, 1, 6), (24, 24), TILES),
+        ("cpu", (3, 3, 16, 32), (4, 4), TILES),
+        ("cpu", (2, 5, 64, 64), (9, 9), TILES),
+        ("cpu", (5, 5, 32, 64), (14, 14), Lowering("winograd", 4)),  # 36 x 49, 49 x 25, 64 x 16
+        ("cpu", (5, 5, 32, 64), (6, 6), Lowering("winograd", 3)),  # 36 x 9, 49 x 4, 64 x 4
+        ("cpu", (3, 3, 32, 64), (7, 7), Lowering("winograd", 4)),  # 16 x 16, 25 x 9, 36 x 4
+        ("cpu", (3, 3, 64, 64), (2, 2), Lowering("winograd", 2)),  # 16, 25, 36
+        ("cpu", (6, 6, 64, 64), (9, 9), Lowering("winograd", 3)),  # no window of 9 x 9
+        ("cpu", (7, 3, 64, 64), (9, 9), Lowering("winograd", 2)),
+        ("cpu", (8, 8, 64, 64), (9, 9), TILES),
+        ("gpu", (5, 5, 1, 6), (8, 8), TILES),  # where it was measured
+        ("gpu", (3, 3, 64, 64), (8, 8), TILES),
+        ("tpu", (3, 3, 64, 64), (8, 8), Lowering("patches")),  # where nothing was
     ],
 )
-def test_the_choice_on_a_cpu_is_the_documented_one(kernel, sides, lowering):
-    assert choose_lowering("cpu", kernel, sides) == lowering
+def test_choose_lowering_is_the_documented_one(platform, kernel, sides, lowering):
+    assert choose_lowering(platform, kernel, sides) == lowering
 
 
-@pytest.mark.parametrize("kernel", [(5, 5, 1, 6), (3, 3, 64, 64)])
-def test_choose_lowering_off_the_cpu(kernel):
-    """Tiles on a GPU, where they were measured; on a TPU nothing was, and patches are taken."""
-    assert choose_lowering("gpu", kernel, (8, 8)) == Lowering("tiles", 2)
-    assert choose_lowering("tpu", kernel, (8, 8)) == Lowering("patches")
-
-
-def test_every_kernel_has_a_lowering_and_no_winograd_window_lacks_points():
+def test_choose_lowering_takes_no_winograd_window_that_lacks_points():
     for rows, columns in np.ndindex(12, 12):
         kernel = rows + 1, columns + 1, 64, 64
         for side in (1, 2, 3, 5, 8, 14):
             lowering = choose_lowering("cpu", kernel, (side, side + 1))
             assert lowering.kind in ("tiles", "winograd")
             assert lowering.kind == "tiles" or max(kernel[:2]) + lowering.tile - 1 <= 8
-
-
-@pytest.mark.parametrize("case", CASES[-2 * len(CORNERS) :], ids=str)
-def test_left_to_itself_it_computes_every_corner(case):
-    images, kernels, biases, _ = arrays = drawn(case)
-    block = quick_jit(lambda x, k, b: conv.conv_block(x, k, b, *case[2:]))
-    wanted = expected(case, arrays)[0][0]
-    assert_all_close([block(images[0], kernels[0], biases[0])], [wanted], "the choice")

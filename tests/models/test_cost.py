@@ -14,7 +14,6 @@ import itertools
 import jax
 import pytest
 
-from cefl_jax.models import zoo
 from cefl_jax.models.cost import measure_workload
 from cefl_jax.specs import ModelSpec
 
@@ -60,7 +59,7 @@ def assert_products(flop, least, layers):
 
 
 @pytest.mark.parametrize(("name", "cut"), CUTS)
-def test_flop_and_bytes_are_those_of_the_layers(name, cut):
+def test_measure_workload_is_that_of_the_layers(name, cut):
     work = measure_workload(ModelSpec(name, cut), (28, 28, 1), 10)
     front, back = LAYERS[name][:cut], LAYERS[name][cut:]
     assert work.front_forward_flop == forward_flop(front, ends=False)
@@ -76,7 +75,7 @@ def test_flop_and_bytes_are_those_of_the_layers(name, cut):
     assert work.front_params + work.back_params == {"mlp": 199_210, "lenet5": 44_426}[name]
 
 
-def test_cloud_model_of_flat_features():
+def test_measure_workload_of_a_cloud_model_of_flat_features():
     work = measure_workload(ModelSpec("mlp", 1), (28, 28, 1), 10)
     assert work.cloud_forward_flop == forward_flop(CLOUD_OF_MLP, ends=True)
     most = 3 * products(CLOUD_OF_MLP)
@@ -84,7 +83,7 @@ def test_cloud_model_of_flat_features():
     assert work.cloud_params == sum(layer[3] for layer in CLOUD_OF_MLP)
 
 
-def test_a_head_is_one_layer_on_the_features_and_counts_with_the_front_half():
+def test_measure_workload_of_a_head_counts_with_the_front_half():
     work = measure_workload(ModelSpec("mlp", 1), (28, 28, 1), 10, head=True)
     layers = [LAYERS["mlp"][0], (2 * 200 * 10, 10, 10, 200 * 10 + 10)]
     assert work.front_bytes == 4 * sum(layer[3] for layer in layers)
@@ -96,7 +95,7 @@ def test_a_head_is_one_layer_on_the_features_and_counts_with_the_front_half():
     assert (work.back_train_flop, work.back_forward_flop, work.back_bytes) == (0, 0, 0)
 
 
-def test_before_the_last_layer_a_head_makes_the_whole_model():
+def test_measure_workload_of_a_head_before_the_last_layer_is_the_whole_model():
     head, whole = (
         measure_workload(ModelSpec("mlp", 2), (28, 28, 1), 10, **how)
         for how in ({"head": True}, {"whole": True})
@@ -105,22 +104,20 @@ def test_before_the_last_layer_a_head_makes_the_whole_model():
         assert getattr(head, field) == getattr(whole, field)
 
 
-def test_padding_costs_nothing():
+def test_measure_workload_counts_no_padding():
     """So convolutions were counted as convolutions; as matrix products they would cost more."""
     work = measure_workload(ModelSpec("cnn", 1), (28, 28, 1), 10)
     assert work.front_forward_flop == forward_flop(CNN_FRONT, ends=False)
 
 
-@pytest.mark.parametrize("name", zoo.NAMES)
-def test_what_the_cut_moves_is_neither_lost_nor_counted_twice(name):
-    cuts = range(1, len(zoo.make_blocks(name, 10)))
-    works = [measure_workload(ModelSpec(name, cut), (16, 16, 3), 10) for cut in cuts]
+def test_measure_workload_loses_nothing_of_what_the_cut_moves():
+    works = [measure_workload(ModelSpec("cnn", cut), (16, 16, 3), 10) for cut in (1, 2, 3)]
     assert len({w.front_bytes + w.back_bytes for w in works}) == 1
     assert len({w.front_forward_flop + w.back_forward_flop for w in works}) == 1
     assert all(a.front_forward_flop < b.front_forward_flop for a, b in itertools.pairwise(works))
 
 
-def test_flops_are_counted_on_the_cpu_whatever_the_default_device(monkeypatch):
+def test_measure_workload_asks_the_cpu_whatever_the_default_device(monkeypatch):
     """Plugins of accelerators have no analysis of a program that is not compiled."""
     asked, analyse = [], jax.stages.Lowered.cost_analysis
 
@@ -133,7 +130,7 @@ def test_flops_are_counted_on_the_cpu_whatever_the_default_device(monkeypatch):
     assert {device.platform for device in asked} == {"cpu"}
 
 
-def test_a_jax_without_a_cpu_is_refused_in_one_line(monkeypatch):
+def test_measure_workload_needs_a_cpu(monkeypatch):
     def without_cpu(backend):
         raise RuntimeError(f"Unknown backend {backend}")
 

@@ -83,7 +83,7 @@ def test_front_then_back_is_the_model_of_its_paper(name, cut):
 
 
 @pytest.mark.parametrize(("name", "cut"), CUTS)
-def test_gradient_through_the_cut_is_end_to_end_autodiff(name, cut):
+def test_exchange_through_the_cut_is_end_to_end_autodiff(name, cut):
     model, halves, _ = made(name, cut)
     fronts, (images, labels) = fronts_of(halves.front), drawn(name)
     backs = jax.tree.map(lambda x: np.stack([x] * len(VALID)), halves.back)
@@ -107,18 +107,8 @@ def test_gradient_through_the_cut_is_end_to_end_autodiff(name, cut):
     assert_close(got._replace(smashed=0), other._replace(smashed=0))
 
 
-@pytest.mark.parametrize(("name", "cut"), CUTS)
-def test_smashed_data_has_the_declared_shape_and_suits_the_cloud_model(name, cut):
-    model, halves, cloud = made(name, cut)
-    images = jax.ShapeDtypeStruct((3, *SAMPLE[name]), np.float32)
-    features = jax.eval_shape(model.front, halves.front, images)
-    assert features.shape == (3, *model.feature_shape)
-    logits = jax.eval_shape(model.cloud, cloud, features)
-    assert logits.shape == (3, NUM_CLASSES)
-
-
 @pytest.mark.parametrize("name", zoo.NAMES)
-def test_first_parameters_do_not_depend_on_the_cut(name):
+def test_init_does_not_depend_on_the_cut(name):
     """One program for all cuts, and so the same numbers; to compile it would take seconds."""
 
     def program(cut):
@@ -136,7 +126,7 @@ def test_first_parameters_do_not_depend_on_the_cut(name):
 @pytest.mark.parametrize(
     ("name", "params"), [("lenet5", 44_426), ("cnn", 1_663_370), ("mlp", 199_210)]
 )
-def test_number_of_parameters_is_that_of_the_papers(name, params):
+def test_init_has_as_many_parameters_as_the_papers(name, params):
     """28x28x1 and 10 classes: McMahan et al. 2017 count the last two; LeNet-5 by layer:
     156 + 2,416 + 256 x 120 + 120 + 120 x 84 + 84 + 84 x 10 + 10."""
     model = make_model(ModelSpec(name, 1), (28, 28, 1), 10)
@@ -144,13 +134,19 @@ def test_number_of_parameters_is_that_of_the_papers(name, params):
     assert sum(leaf.size for leaf in jax.tree.leaves(halves)) == params
 
 
-@pytest.mark.parametrize("sample_shape", [(16, 16, 1), (28, 28, 1), (32, 32, 3)])
 @pytest.mark.parametrize(("name", "cut"), CUTS)
-def test_the_cloud_model_is_deeper_than_the_back_half(name, cut, sample_shape):
-    model = make_model(ModelSpec(name, cut), sample_shape, 10)
-    halves, cloud = jax.eval_shape(model.init, jax.random.key(0))
-    count = lambda tree: sum(leaf.ndim > 1 for leaf in jax.tree.leaves(tree))  # noqa: E731
-    assert count(cloud) > count(halves.back) == DEPTH[name] - cut
+def test_make_model_has_features_that_a_deeper_cloud_model_takes(name, cut):
+    """On images of any size, down to the least."""
+    least = {"mlp": 1, "lenet5": 16, "cnn": 4}[name]
+    for sample_shape in (SAMPLE[name], (least, least, 1), (28, 28, 1), (32, 32, 3)):
+        model = make_model(ModelSpec(name, cut), sample_shape, NUM_CLASSES)
+        halves, cloud = jax.eval_shape(model.init, jax.random.key(0))
+        images = jax.ShapeDtypeStruct((3, *sample_shape), np.float32)
+        features = jax.eval_shape(model.front, halves.front, images)
+        assert features.shape == (3, *model.feature_shape)
+        assert jax.eval_shape(model.cloud, cloud, features).shape == (3, NUM_CLASSES)
+        weights = lambda tree: sum(leaf.ndim > 1 for leaf in jax.tree.leaves(tree))  # noqa: E731
+        assert weights(cloud) > weights(halves.back) == DEPTH[name] - cut
 
 
 @pytest.mark.parametrize(
@@ -165,23 +161,15 @@ def test_the_cloud_model_is_deeper_than_the_back_half(name, cut, sample_shape):
         (ModelSpec("cnn", 1), 3, "'cnn' needs images of at least 4x4"),
     ],
 )
-def test_a_model_that_cannot_be_made_is_refused_in_one_line(spec, side, says):
+def test_make_model_refuses_in_one_line(spec, side, says):
     with pytest.raises(ValueError, match=re.escape(says)) as caught:
         make_model(spec, (side, side, 1), 10)
     assert "\n" not in str(caught.value)
 
 
-@pytest.mark.parametrize("name", zoo.NAMES)
-def test_the_least_image_is_just_large_enough(name):
-    side = {"mlp": 1, "lenet5": 16, "cnn": 4}[name]
-    for cut in range(1, DEPTH[name]):
-        model = make_model(ModelSpec(name, cut), (side, side, 1), 10)
-        assert min(model.feature_shape) >= 1
-
-
 @pytest.mark.parametrize("platform", ["cpu", pytest.param("gpu", marks=pytest.mark.slow)])
 @pytest.mark.parametrize("name", ["mlp", pytest.param("lenet5", marks=pytest.mark.slow), "cnn"])
-def test_bfloat16_computes_alike_to_its_precision_and_leaves_float32(name, platform):
+def test_make_model_of_bfloat16_computes_alike_and_leaves_float32(name, platform):
     """In the norm: bfloat16 has 8 bits, so that some ReLU and pools let another value through."""
     lowering = functools.partial(conv_block, platform=platform)
     images, labels = drawn(name)

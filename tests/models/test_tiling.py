@@ -13,26 +13,22 @@ MOST = len(tiling.POINTS) + 1  # rows of a window: one for each point, and infin
 FILTERS = [(size, tile) for size in range(1, MOST) for tile in range(1, MOST + 2 - size)]
 
 
-def test_the_filters_tried_reach_the_largest_window():
-    assert max(size + tile - 1 for size, tile in FILTERS) == MOST == 8
-
-
-@pytest.mark.parametrize(("size", "tile"), FILTERS)
-def test_transforms_reproduce_correlation(size, tile):
+def test_transforms_1d_reproduce_correlation():
     """F(m, r) is an identity of polynomials, so in float64 little but rounding is left."""
     rng = np.random.default_rng(0)
-    of_window, of_kernel, of_tile = tiling._transforms_1d(size, tile)
-    assert of_window.shape == (size + tile - 1, size + tile - 1)
-    assert of_kernel.shape == (size + tile - 1, size)  # so many multiplications
-    assert of_tile.shape == (size + tile - 1, tile)
-    for _ in range(20):
-        window = rng.integers(-9, 10, size + tile - 1)
-        kernel = rng.integers(-9, 10, size)
-        got = of_tile.T @ ((of_kernel @ kernel) * (of_window @ window))
-        assert_close(got, np.correlate(window, kernel, "valid"), 0, atol=1e-10)
+    assert max(size + tile - 1 for size, tile in FILTERS) == MOST == 8
+    for size, tile in FILTERS:
+        length = size + tile - 1
+        of_window, of_kernel, of_tile = tiling._transforms_1d(size, tile)
+        shapes = [matrix.shape for matrix in (of_window, of_kernel, of_tile)]
+        assert shapes == [(length, length), (length, size), (length, tile)]
+        for _ in range(20):
+            window, kernel = rng.integers(-9, 10, length), rng.integers(-9, 10, size)
+            got = of_tile.T @ ((of_kernel @ kernel) * (of_window @ window))
+            assert_close(got, np.correlate(window, kernel, "valid"), 0, atol=1e-10)
 
 
-def test_transforms_of_both_axes_reproduce_correlation_of_planes():
+def test_transforms_reproduce_correlation_of_planes():
     rng = np.random.default_rng(1)
     rows, columns, tile = 3, 5, 3
     of_window, of_kernel, of_tile = tiling._transforms(rows, columns, tile)
@@ -46,18 +42,16 @@ def test_transforms_of_both_axes_reproduce_correlation_of_planes():
 
 WINDOWS = [  # size, stride, windows down and across
     ((3, 3), 1, (4, 5)),
-    ((4, 4), 2, (3, 2)),
     ((6, 4), 2, (2, 4)),
     ((7, 5), 3, (3, 1)),
     ((2, 2), 2, (2, 3)),  # no overlap
-    ((1, 1), 1, (3, 4)),
     ((8, 8), 4, (1, 1)),
 ]
 
 
 @pytest.mark.parametrize("axis", [0, 1])
 @pytest.mark.parametrize(("size", "stride", "counts"), WINDOWS)
-def test_windows_and_their_gradient_are_those_of_slicing(size, stride, counts, axis):
+def test_take_windows_and_its_gradient_are_those_of_slicing(size, stride, counts, axis):
     """Integers: sums are exact, whatever their order."""
     rng = np.random.default_rng(2)
     sides = [(count - 1) * stride + s for count, s in zip(counts, size, strict=True)]
@@ -83,7 +77,7 @@ def test_windows_and_their_gradient_are_those_of_slicing(size, stride, counts, a
 
 
 @pytest.mark.parametrize("winograd", [False, True])
-def test_tiles_lie_where_they_are_said_to(winograd):
+def test_convolve_puts_tiles_where_it_says(winograd):
     """Place in the tile, channel, tile, sample: each output is one sum over one window."""
     rng = np.random.default_rng(3)
     kernel, tile, counts = rng.integers(-3, 4, (3, 2, 2, 4)).astype(np.float32), 2, (2, 3)

@@ -1,7 +1,6 @@
 """Random rounds of one shape, run by the library and by the reference."""
 
 import functools
-import math
 from typing import NamedTuple
 
 import numpy as np
@@ -14,7 +13,8 @@ from cefl_jax.network.messages import LINKS, MESSAGES, Payload, Sizes
 from cefl_jax.network.schedule import PHASES, simulate
 from cefl_jax.network.step_times import Task
 from cefl_jax.network.topology import Devices, RoundNetwork
-from tests.oracles import round_bill, round_course
+from tests.compare import assert_close
+from tests.oracles import split_cost as oracle
 from tests.quick import quick_jit
 
 CLIENTS, CLUSTERS, SERVERS, STEPS = 8, 3, 3, 3  # of every round: one program for all
@@ -94,7 +94,7 @@ def rounds(draw, deadline=None, leaving=None):
     task = make_task(rng, draw(st.booleans()) if leaving is None else leaving)
     deadline_s, keep = None, draw(st.booleans())
     if draw(st.booleans()) if deadline is None else deadline:
-        free = round_course.run(task, network, WORK, SIZES)
+        free = oracle.simulate(task, network, WORK, SIZES)
         length = sum(free.phase_s.values()) or 1.0
         deadline_s = float(np.float32(length * draw(st.floats(0.4, 1.1))))
     return Round(task, network, deadline_s, keep, float(draw(st.integers(0, 3))))
@@ -102,8 +102,8 @@ def rounds(draw, deadline=None, leaving=None):
 
 def expect(case, sizes=SIZES):
     """The reference's Course and RoundCost."""
-    course = round_course.run(case.task, case.network, WORK, sizes, case.deadline_s, case.keep)
-    return course, round_bill.bill(course, case.network, WORK, sizes, case.distill_flop, KINDS)
+    course = oracle.simulate(case.task, case.network, WORK, sizes, case.deadline_s, case.keep)
+    return course, oracle.cost(course, case.network, WORK, sizes, case.distill_flop, KINDS)
 
 
 def compute(case, sizes=SIZES):
@@ -144,6 +144,9 @@ def messages(link_bytes):
     }
 
 
-def length(phase_s):
-    """Seconds of a round, summed as exactly as floats can."""
-    return math.fsum(np.asarray(phase_s, np.float64))
+def assert_same_cost(cost, expected):
+    """A RoundCost of the library against phase_s, link_bytes and energy_j of a reference."""
+    seconds = [expected.phase_s.get(name, 0.0) for name in PHASES]
+    assert_close(cost.phase_s, seconds, 2e-5, atol=1e-5 * sum(seconds), each=True)
+    assert messages(cost.link_bytes) == {k: n for k, n in expected.link_bytes.items() if n}
+    assert_close(cost.energy_j, expected.energy_j, 2e-5, each=True)

@@ -87,7 +87,7 @@ def make_parts():
 
 
 @pytest.mark.parametrize("rule", NAMES)
-def test_bytes_are_those_of_the_arrays_that_cross(rule):
+def test_count_bytes_are_those_of_the_arrays_that_cross(rule):
     """Each rule one way, and the one after it the other way, so that a mix-up shows."""
     other = NAMES[(NAMES.index(rule) + 1) % len(NAMES)]
     wire = make_link(CompressionSpec(rule, other, 0.1), PrivacySpec())
@@ -101,45 +101,19 @@ def test_bytes_are_those_of_the_arrays_that_cross(rule):
     assert rounds.messages(count_bytes(split_messages(traffic(), sizes))) == expected
 
 
-def test_rows_and_columns_are_the_links_and_messages():
-    """Each count and each size of a kind of its own; nothing else in the table."""
-    t = Traffic(*map(jnp.int32, (2, 3, 5, 7, 11, 13, 17, 19, 23, 29)))
-    sizes = Sizes(Payload(31, 37), Payload(41, 43), 47, 53, 59)
-    table = np.asarray(count_bytes(split_messages(t, sizes)))
-    assert table.shape == (len(LINKS), len(MESSAGES))
-    assert table.dtype == np.int64
-    assert rounds.messages(table) == {
-        ("client_up", "front_half"): 3 * 53,
-        ("client_up", "smashed_data"): 13 * 31 + 11 * 37,
-        ("client_up", "labels"): 13 * 47,
-        ("client_down", "front_half"): 2 * 53,
-        ("client_down", "cut_gradient"): 13 * 41 + 11 * 43,
-        ("edge_up", "smashed_data"): (19 + 29) * 31 + (17 + 23) * 37,
-        ("edge_up", "labels"): (19 + 29) * 47,
-        ("edge_up", "back_half"): 7 * 59,
-        ("edge_down", "cut_gradient"): 19 * 41 + 17 * 43,
-        ("edge_down", "back_half"): 5 * 59,
-    }
-
-
 COUNTS = st.integers(0, 2**31 - 1)
 
 
 @settings(deadline=None, max_examples=30)
 @given(st.tuples(*[COUNTS] * 10), st.integers(1, 2**31 - 1), st.integers(0, 1000))
-def test_bytes_are_exact_beyond_what_integers_of_32_bits_and_floats_count(counts, large, small):
+def test_count_bytes_is_exact_beyond_integers_of_32_bits_and_floats(counts, large, small):
     sizes = Sizes(Payload(50_176, small), Payload(200_704, small), 4, large, 93_000_001)
     t = Traffic(*counts)
-    got = rounds.messages(count_bytes(split_messages(Traffic(*map(jnp.int32, counts)), sizes)))
+    table = count_bytes(split_messages(Traffic(*map(jnp.int32, counts)), sizes))
+    got = rounds.messages(table)
     onward, onward_steps = t.cloud_samples + t.uploaded_samples, t.cloud_steps + t.uploaded_steps
+    assert table.shape == (len(LINKS), len(MESSAGES))
     assert got.get(("client_up", "front_half"), 0) == t.fronts_up * large
     assert got.get(("edge_up", "smashed_data"), 0) == onward * 50_176 + onward_steps * small
     assert got.get(("client_down", "cut_gradient"), 0) == t.samples * 200_704 + t.steps * small
     assert got.get(("edge_down", "back_half"), 0) == t.backs_down * 93_000_001
-
-
-@given(st.integers(1, 40), st.integers(1, 5))
-def test_bits_of_messages(samples, messages):
-    sizes = Sizes(Payload(31, 37), Payload(41, 43), 47, 53, 59)
-    assert sizes.upward_bits(samples, messages) == 8 * (samples * (31 + 47) + messages * 37)
-    assert sizes.downward_bits(samples, messages) == 8 * (samples * 41 + messages * 43)

@@ -1,4 +1,4 @@
-"""A round worked by hand, and what is different when one thing in it is."""
+"""Rounds of split training worked by hand: one, and what is different when one thing in it is."""
 
 import dataclasses
 from typing import NamedTuple
@@ -62,6 +62,20 @@ class Case(NamedTuple):
     energy_j: list
 
 
+def seconds(*of_phases):
+    """Seconds of the phases of a round of which something counts."""
+    names = (
+        "model_download front_forward smashed_upload back_training gradient_download "
+        "front_backward model_upload averaging distillation"
+    )
+    return dict(zip(names.split(), of_phases, strict=True))
+
+
+def sent(**links):
+    """{(link, message): bytes} of bytes by message, of each link."""
+    return {(link, name): size for link, row in links.items() for name, size in row.items()}
+
+
 # A computes 3 + 1 + 6 + 2 = 12 s, at 3 - 1 W more: 24 J; B 1 + 1 + 2 + 2 = 6 s at 4 W: 24 J; C
 # 8 + 16 = 24 s at 2 W: 48 J. A sends 2 + 1 s, and 2 s the front half, at 2 W: 10 J; B 3 + 3 + 1 s
 # at 1 W: 7 J; C 5 + 2 s at 3 W: 21 J. Loading front halves: 1 + 2 + 4 = 7 s at 6 W: 42 J.
@@ -79,28 +93,13 @@ CASES = {}
 # Y idles 46.25 s at 20 W, computes 4 s at 40 W, sends 2 s at 4 W: 1093 J.
 CASES["everybody finishes"] = Case(
     {},
-    {
-        "model_download": 5,
-        "front_forward": 8,
-        "smashed_upload": 5,
-        "back_training": 4,
-        "gradient_download": 2,
-        "front_backward": 16,
-        "model_upload": 6.25,
-        "averaging": 4,
-        "distillation": 2,
-    },
-    {
-        ("client_down", "front_half"): 3 * 40,
-        ("client_up", "front_half"): 3 * 40,
-        ("client_up", "smashed_data"): 13 + 7 + 10 + 10 + 16,
-        ("client_up", "labels"): 12,
-        ("client_down", "cut_gradient"): 10 + 6 + 8 + 8 + 12,
-        ("edge_down", "back_half"): 2 * 80,
-        ("edge_up", "back_half"): 2 * 80,
-        ("edge_up", "smashed_data"): 7 + 10 + 10 + 16,
-        ("edge_up", "labels"): 1 + 4 + 4,
-    },
+    seconds(5, 8, 5, 4, 2, 16, 6.25, 4, 2),
+    sent(
+        client_down={"front_half": 3 * 40, "cut_gradient": 10 + 6 + 8 + 8 + 12},
+        client_up={"front_half": 3 * 40, "smashed_data": 13 + 7 + 10 + 10 + 16, "labels": 12},
+        edge_down={"back_half": 2 * 80},
+        edge_up={"back_half": 2 * 80, "smashed_data": 7 + 10 + 10 + 16, "labels": 1 + 4 + 4},
+    ),
     [52.25 + 34 + 52.25 + 31, 2 * 52.25 + 69, 470 + 1093, 3 * 8 + 42, 2 * 8 + 32, 0],
 )
 
@@ -127,4 +126,58 @@ CASES["the cloud serves"] = Case(
         ("edge_down", "cut_gradient"): 12,
     },
     [47 + 34 + 47 + 31, 2 * 47 + 69 - 7.5, 470, 66 + 6, 820 + 160 + 48, 0],
+)
+
+# C alone would need max(4, 5) + 8 + 5 + 4 + 2 + 16 + 2 = 42 s, and does not start. Cluster 0 sets
+# the pace: up A, then B; down A, both times. Before step two, at 20.5, A alone would need
+# 1 + 1 + .5 + 3 + 2 + 2 s and be done at 30; held up by B it ends the step at 31 and would arrive
+# at 33. B's 640 + 192 bits leave X by 32.3. A takes part for 31 s, and has sent for 3 s.
+CASES["one is too slow to start, one is held up and late"] = Case(
+    {"deadline_s": np.float32(32.5)},
+    seconds(2, 3 + 1, 2 + 3, 2.5 + 1.5, 5 + 3, 6 + 2, 1.3, 1.5, 2),
+    sent(
+        client_down={"front_half": 2 * 40, "cut_gradient": 10 + 6 + 8 + 8},
+        client_up={"front_half": 40, "smashed_data": 13 + 7 + 10 + 10, "labels": 8},
+        edge_down={"back_half": 80},
+        edge_up={"back_half": 80, "smashed_data": 10 + 10, "labels": 4},
+    ),
+    [31 + 24 + 6 + 35.8 + 31, 0, 323 + 80 + 60, 8 + 18, 40, 0],
+)
+
+# A leaves at 20.5. Step two is B's: up 1 + 3 -> 24.5, X 2 samples -> 25.5, down 2 + 2 -> 29.5. A's
+# front half arrives at 22.5, B's at 30.5; 640 + 128 + 192 bits from X at 31.
+# A takes part for 22.5 s, computes 9, sends 2 + 2. X idles 31 s, computes 3.5 s, sends 9 s.
+CASES["one leaves, and what it did is kept"] = Case(
+    {"deadline_s": np.float32(40), "keep": True, "stays": [1, 2, 2, 2]},
+    seconds(2, 3 + 1, 2 + 3, 2.5 + 1, 5 + 2, 6 + 2, 1.5, 2.5, 2),
+    sent(
+        client_down={"front_half": 2 * 40, "cut_gradient": 10 + 8 + 8},
+        client_up={"front_half": 2 * 40, "smashed_data": 13 + 10 + 10, "labels": 7},
+        edge_down={"back_half": 80},
+        edge_up={"back_half": 80, "smashed_data": 13 + 10 + 10, "labels": 3 + 4},
+    ),
+    [22.5 + 18 + 8 + 35.5 + 31, 0, 310 + 70 + 45, 2 * 8 + 18, 40, 0],
+)
+
+# Before step two A alone would be done at 30 and arrive at 32. With B it would arrive at 33: it
+# delivers what it has at 20.5, and B, which would arrive at 32 with A, goes on. All as above.
+CASES["one is held up, and what it did is kept"] = CASES[
+    "one leaves, and what it did is kept"
+]._replace(changes={"deadline_s": np.float32(32.5), "keep": True})
+
+# Before step two, at 20.5, A alone would be done at 30 and B at 30.5; together they would end it at
+# 31, too late. So nothing counts. All take part until 20.5, X among them, and deliver nothing.
+CASES["a step that would end late is not begun, and the round waits"] = Case(
+    {"deadline_s": np.float32(30.75)},
+    {"waiting": 30.75, "distillation": 2},
+    sent(
+        client_down={"front_half": 2 * 40, "cut_gradient": 10 + 8},
+        client_up={"smashed_data": 13 + 10, "labels": 5},
+        edge_down={"back_half": 80},
+    ),
+    [20.5 + 18 + 4 + 20.5 + 12 + 3, 0, 205 + 50 + 35, 18, 32, 0],
+)
+
+CASES["nobody can start"] = Case(
+    {"deadline_s": np.float32(10)}, {"waiting": 10, "distillation": 2}, {}, [0, 0, 0, 0, 32, 0]
 )

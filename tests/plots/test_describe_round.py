@@ -1,4 +1,4 @@
-"""The course of a round as it is written down: readable, and every second of it accounted for."""
+"""The timeline of a round: readable, and every second of it accounted for."""
 
 import itertools
 import json
@@ -11,25 +11,17 @@ from cefl_jax.network import schedule, topology
 from cefl_jax.network.costs import split
 from cefl_jax.network.messages import Payload, Sizes
 from cefl_jax.network.step_times import Task
-from cefl_jax.plots import describe_round
-from cefl_jax.plots.timeline import read_timeline
+from cefl_jax.plots.timeline import describe_round, read_timeline
 from cefl_jax.types import RoundTrace
 from tests import world
 from tests.compare import assert_close
+from tests.plots.timelines import devices
 from tests.quick import quick_jit
 
 STEPS = 4
 SAMPLES = np.array(
-    [  # [K, S]: uneven batches, and clients with fewer steps
-        [4, 4, 4, 1],
-        [4, 4, 0, 0],
-        [3, 0, 0, 0],
-        [4, 4, 4, 4],
-        [4, 4, 2, 0],
-        [4, 0, 0, 0],
-    ],
-    np.int32,
-)
+    [[4, 4, 4, 1], [4, 4, 0, 0], [3, 0, 0, 0], [4, 4, 4, 4], [4, 4, 2, 0], [4, 0, 0, 0]], np.int32
+)  # [K, S]: uneven batches, and clients with fewer steps
 CLIENTS = np.array([5, 2, 8, 0, 9, 3], np.int32)
 CLUSTER = np.array([0, 0, 0, 1, 1, 2], np.int32)
 STAYS = np.full(6, STEPS, np.int32)
@@ -44,6 +36,8 @@ ROUNDS = {
     "nobody in time": {"placement": APART, "slow": slice(None), "deadline_s": 10.0},
     "nobody at all": {"placement": [-1, -1, -1], "empty": True, "deadline_s": 10.0},
 }
+FINISHED = {"leaving": 3, "on the cloud": 3, "a late client": 5}
+FINISHED |= {"nobody in time": 0, "nobody at all": 0}
 
 
 @pytest.fixture(scope="module")
@@ -52,10 +46,8 @@ def setup():
     setup = world.make_setup({"network.preset": "device_zoo"})
     network = setup.network
     slower = {
-        "clients": network.clients._replace(flop_per_s=network.clients.flop_per_s / 1e3),
-        "edges": network.edges._replace(flop_per_s=network.edges.flop_per_s / 1e5),
-        "front": network.front._replace(flop_per_s=network.front.flop_per_s / 1e5),
-        "cloud": network.cloud._replace(flop_per_s=network.cloud.flop_per_s / 1e6),
+        name: getattr(network, name)._replace(flop_per_s=getattr(network, name).flop_per_s / times)
+        for name, times in {"clients": 1e3, "edges": 1e5, "front": 1e5, "cloud": 1e6}.items()
     }
     return setup._replace(network=network._replace(**slower))
 
@@ -100,9 +92,7 @@ def describe(setup, simulate):
         made = simulate(**ROUNDS[name])
         deadline_s = ROUNDS[name].get("deadline_s")
         names = setup.device_names
-        return describe_round.describe(
-            made, setup.network, setup.planner.work, names, 7, deadline_s
-        ), made
+        return describe_round(made, setup.network, setup.planner.work, names, 7, deadline_s), made
 
     return describe
 
@@ -112,7 +102,7 @@ def spent(bars, *activities):
 
 
 @pytest.mark.parametrize("name", ROUNDS)
-def test_what_is_written_is_read_back(describe, tmp_path, name):
+def test_describe_round_is_read_back(describe, tmp_path, name):
     written, made = describe(name)
     file = tmp_path / "timeline.json"
     file.write_text(json.dumps(written, allow_nan=False))
@@ -120,16 +110,12 @@ def test_what_is_written_is_read_back(describe, tmp_path, name):
     assert written["round"] == 7
     assert written["deadline_s"] == ROUNDS[name].get("deadline_s")
     assert_close(written["round_s"], made.phase_s.sum(), 1e-6)
-    ends = [
-        bar[2]
-        for one in (*written["clients"], *written["nodes"], written["front"], written["cloud"])
-        for bar in one["bars"]
-    ]
+    ends = [bar[2] for one in devices(written) for bar in one["bars"]]
     assert max(ends, default=0) <= written["round_s"] * (1 + 1e-6)
 
 
 @pytest.mark.parametrize("name", ROUNDS)
-def test_the_seconds_of_a_client_add_up(describe, setup, name):
+def test_describe_round_accounts_for_the_seconds_of_clients(describe, setup, name):
     """Computing by its samples, sending and receiving by its messages; the rest is waiting."""
     written, made = describe(name)
     work, task, sched = setup.planner.work, made.task, made.schedule
@@ -156,17 +142,11 @@ def test_the_seconds_of_a_client_add_up(describe, setup, name):
             assert bars[-1][0] != "wait" or not sched.counts[k]
             gone_s = sched.out_s[k] + sched.counts[k] * sched.pace.deliver[k]
             assert_close(bars[-1][2], gone_s)
-    assert finished == {
-        "leaving": 3,
-        "on the cloud": 3,
-        "a late client": 5,
-        "nobody in time": 0,
-        "nobody at all": 0,
-    }.get(name, 6)
+    assert finished == FINISHED.get(name, 6)
 
 
 @pytest.mark.parametrize("name", ROUNDS)
-def test_servers_work_while_they_have_to(describe, setup, name):
+def test_describe_round_has_servers_work_while_they_have_to(describe, setup, name):
     """A node computes what its clusters' samples ask for; averaging and distilling come last."""
     written, made = describe(name)
     work, task, sched, network = setup.planner.work, made.task, made.schedule, setup.network
@@ -204,7 +184,7 @@ def test_servers_work_while_they_have_to(describe, setup, name):
         assert cloud[0][1] == front[0][2]
 
 
-def test_who_and_where(describe, setup):
+def test_describe_round_says_who_and_where(describe, setup):
     written, _ = describe("leaving")
     assert [entry["client"] for entry in written["clients"]] == CLIENTS.tolist()
     assert [entry["cluster"] for entry in written["clients"]] == CLUSTER.tolist()

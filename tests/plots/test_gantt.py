@@ -8,16 +8,12 @@ import collections
 import numpy as np
 import pytest
 
-from cefl_jax.plots.gantt import _gantt, rectangles
+from cefl_jax.plots.gantt import draw_gantt, rectangles
 from cefl_jax.plots.timeline import ACTIVITIES
 from tests.compare import assert_close
-from tests.plots.timelines import make_timeline
+from tests.plots.timelines import devices, make_timeline
 
 pytestmark = pytest.mark.filterwarnings("error")
-
-
-def devices(timeline):
-    return [*timeline["clients"], *timeline["nodes"], timeline["front"], timeline["cloud"]]
 
 
 def drawn(axes):
@@ -26,7 +22,7 @@ def drawn(axes):
     for collection in axes.collections:
         boxes = [path.get_extents() for path in collection.get_paths()]
         found[collection.get_gid()] = sorted((box.x0, box.x1, box.y0, box.y1) for box in boxes)
-    return found
+    return {name: found[name] for name in ACTIVITIES}
 
 
 def with_gid(axes, gid):
@@ -44,6 +40,7 @@ def joined(bars):
     return whole
 
 
+@pytest.mark.parametrize("scale", [1.0, 100.0])
 @pytest.mark.parametrize(
     "options",
     [
@@ -51,64 +48,37 @@ def joined(bars):
         {},
         {"num_clusters": 0},
         {"in_cloud": (1,)},
-        {"num_clients": 100, "num_clusters": 7, "dropped": (5,)},
+        {"num_clients": 60, "num_clusters": 7, "dropped": (5,)},
     ],
 )
-def test_the_bars_are_those_of_the_timeline(options):
+def test_draw_gantt_draws_the_bars_of_the_timeline_beside_their_names(options, scale):
+    """A long round is in minutes."""
     timeline = make_timeline(**options)
-    axes = _gantt(timeline).axes[0]
-    for name in ACTIVITIES:
+    timeline["round_s"] *= scale
+    for one in devices(timeline):
+        one["bars"] = [[what, scale * start, scale * end] for what, start, end in one["bars"]]
+    axes = draw_gantt(timeline).axes[0]
+    unit_s = 60.0 if "(min)" in axes.get_xlabel() else 1.0
+    assert (unit_s == 60.0) == (timeline["round_s"] >= 120.0)
+    for name, boxes in drawn(axes).items():
         wanted = sorted(
-            (start, end)
+            (start / unit_s, end / unit_s)
             for one in devices(timeline)
             for what, start, end in joined(one["bars"])
             if what == name
         )
-        found = [box[:2] for box in drawn(axes)[name]]
+        found = [box[:2] for box in boxes]
         assert_close(np.reshape(found, (-1, 2)), np.reshape(wanted, (-1, 2)), 0, atol=1e-3)
-    left, right = axes.get_xlim()
-    assert left == 0.0
-    assert right == pytest.approx(timeline["round_s"])
-
-
-def test_bars_are_beside_their_names():
-    axes = _gantt(make_timeline()).axes[0]
-    ticks = axes.get_yticks()
-    for boxes in drawn(axes).values():
         for *_, top, bottom in boxes:
-            assert np.abs(ticks - (top + bottom) / 2.0).min() < 1e-6
+            assert np.abs(axes.get_yticks() - (top + bottom) / 2.0).min() < 1e-6
     (distil,) = drawn(axes)["distil"]
-    assert distil[2] < ticks[-1] < distil[3]
-    assert all(box[3] < ticks[-2] for box in drawn(axes)["compute"])
+    assert distil[2] < axes.get_yticks()[-1] < distil[3]
+    assert axes.get_xlim() == pytest.approx((0.0, timeline["round_s"] / unit_s))
 
 
-@pytest.mark.parametrize(
-    ("options", "title"),
-    [
-        ({"num_clients": 1, "num_clusters": 1}, "1 client"),
-        ({}, "8 clients"),
-        ({"dropped": (0, 2, 3)}, "8 clients, 3 dropped out"),
-    ],
-)
-def test_the_title_counts(options, title):
-    timeline = {**make_timeline(**options), "round_s": 12.34}
-    assert _gantt(timeline).get_suptitle() == f"Round 50: 12.3 s, {title}"
-
-
-def test_a_long_round_is_in_minutes():
-    timeline = make_timeline(num_clients=2, num_clusters=1, steps=1)
-    for one in devices(timeline):
-        one["bars"] = [[what, 100 * start, 100 * end] for what, start, end in one["bars"]]
-    timeline["round_s"] *= 100
-    axes = _gantt(timeline).axes[0]
-    assert "(min)" in axes.get_xlabel()
-    (distil,) = drawn(axes)["distil"]
-    assert distil[1] == pytest.approx(timeline["cloud"]["bars"][-1][2] / 60.0, rel=1e-5)
-
-
-def test_clients_stand_below_the_node_of_their_cluster():
+def test_draw_gantt_puts_clients_below_the_node_of_their_cluster():
     timeline = make_timeline(num_clients=12, num_clusters=6, in_cloud=(2,))
-    axes = _gantt(timeline).axes[0]
+    axes = draw_gantt(timeline).axes[0]
     names = [text.get_text() for text in axes.get_yticklabels()]
     assert list(axes.get_yticks()) == sorted(axes.get_yticks())
     assert names[-2:] == ["front · edge server", "cloud · cloud server"]
@@ -123,83 +93,70 @@ def test_clients_stand_below_the_node_of_their_cluster():
     assert any(name.startswith("cloud (node 4)") for name in names)
 
 
-@pytest.mark.parametrize(("num_clients", "named"), [(1, True), (60, True), (61, False)])
-def test_clients_are_named_while_there_is_room(num_clients, named):
-    figure = _gantt(make_timeline(num_clients=num_clients, num_clusters=1, steps=1))
-    rows = num_clients if named else 0
-    assert len(figure.axes[0].get_yticks()) == rows + 3  # node, front and cloud
+@pytest.mark.parametrize(("num_clients", "named"), [(1, 1), (60, 60), (61, 0)])
+def test_draw_gantt_names_clients_while_there_is_room(num_clients, named):
+    figure = draw_gantt(make_timeline(num_clients=num_clients, num_clusters=1, steps=1))
+    assert len(figure.axes[0].get_yticks()) == named + 3  # node, front and cloud
     assert figure.get_figheight() < 15.0
 
 
-def test_a_cross_is_where_a_client_dropped_out():
-    timeline = make_timeline(dropped=(2, 5))
+def test_draw_gantt_crosses_out_and_counts_who_dropped_out():
+    timeline = {**make_timeline(dropped=(2, 5)), "round_s": 12.34}
     timeline["clients"][5]["bars"] = []
-    axes = _gantt(timeline).axes[0]
+    figure = draw_gantt(timeline)
+    axes = figure.axes[0]
     (crosses,) = with_gid(axes, "dropped")
     assert list(crosses.get_xdata()) == [timeline["clients"][2]["bars"][-1][2], 0.0]
-    ticks = {
-        text.get_text().split(" ")[0]: at
-        for text, at in zip(axes.get_yticklabels(), axes.get_yticks(), strict=True)
-    }
+    labelled = zip(axes.get_yticklabels(), axes.get_yticks(), strict=True)
+    ticks = {text.get_text().split(" ")[0]: at for text, at in labelled}
     assert list(crosses.get_ydata()) == [ticks["6"], ticks["15"]]
-    assert not with_gid(_gantt(make_timeline()).axes[0], "dropped")
+    assert figure.get_suptitle() == "Round 50: 12.3 s, 8 clients, 2 dropped out"
+    figure = draw_gantt({**make_timeline(num_clients=1, num_clusters=1), "round_s": 12.34})
+    assert not with_gid(figure.axes[0], "dropped")
+    assert figure.get_suptitle() == "Round 50: 12.3 s, 1 client"
 
 
-def test_the_deadline_is_drawn_unless_it_is_far_away():
-    round_s = make_timeline()["round_s"]
-    for deadline_s, seen in ((0.5 * round_s, 1), (1.1 * round_s, 1), (5 * round_s, 0), (None, 0)):
-        figure = _gantt(make_timeline(deadline_s=deadline_s))
-        lines = with_gid(figure.axes[0], "deadline")
-        assert len(lines) == seen
-        assert all(line.get_xdata()[0] == deadline_s for line in lines)
-        texts = [text.get_text() for text in figure.legends[0].get_texts()]
-        assert sum(text.startswith("deadline") for text in texts) == (deadline_s is not None)
+@pytest.mark.parametrize(
+    ("rounds", "lines", "entries"), [(0.5, 1, 1), (1.1, 1, 1), (5, 0, 1), (None, 0, 0)]
+)
+def test_draw_gantt_draws_the_deadline_unless_it_is_far_away(rounds, lines, entries):
+    deadline_s = rounds and rounds * make_timeline()["round_s"]
+    figure = draw_gantt(make_timeline(deadline_s=deadline_s))
+    drawn_s = [line.get_xdata()[0] for line in with_gid(figure.axes[0], "deadline")]
+    assert drawn_s == [deadline_s] * lines
+    texts = [text.get_text() for text in figure.legends[0].get_texts()]
+    assert sum(text.startswith("deadline") for text in texts) == entries
+    assert any("after the end" in text for text in texts) == (rounds == 5)
 
 
 @pytest.mark.parametrize("round_s", [0.0, 3.0])
-def test_a_round_in_which_nothing_happens_is_drawn(tmp_path, round_s):
+def test_draw_gantt_of_a_round_in_which_nothing_happens(tmp_path, round_s):
     timeline = {**make_timeline(), "clients": [], "nodes": [], "round_s": round_s}
     timeline["front"]["bars"] = timeline["cloud"]["bars"] = []
-    _gantt(timeline).savefig(tmp_path / "gantt.png")
+    draw_gantt(timeline).savefig(tmp_path / "gantt.png")
 
 
-def test_names_are_not_read_as_mathematics(tmp_path):
-    timeline = make_timeline()
-    for one in devices(timeline):
-        one["device"] = r"$\no$such"
-    _gantt(timeline).savefig(tmp_path / "gantt.png")
-
-
-def areas(rectangles):
-    """Time x height of each activity."""
-    spent = collections.Counter()
-    for number, start, end, low, high in rectangles:
-        spent[ACTIVITIES[int(number)]] += (end - start) * (high - low)
-    return spent
-
-
-def many_bars(steps, first_s=0.0, rest=True):
+def many_bars(steps, first_s=0.0, rest=True, length=lambda rng: rng.uniform(0.5, 1.5, 4)):
+    """Bars of local steps whose parts take `length(rng)` seconds, and when they end."""
     rng, now, bars = np.random.default_rng(0), first_s, []
     for _ in range(steps):
-        for what, length in zip(
-            ("compute", "send", "wait", "receive"), rng.uniform(0.5, 1.5, 4), strict=True
-        ):
+        for what, taken in zip(("compute", "send", "wait", "receive"), length(rng), strict=True):
             if rest or what != "wait":
-                bars.append([what, now, now + length])
-            now += length
+                bars.append([what, now, now + taken])
+            now += taken
     return bars, now
 
 
 @pytest.mark.parametrize(("steps", "rest"), [(2, True), (15, False), (500, True), (500, False)])
-def test_short_bars_keep_their_shares_of_the_time(steps, rest):
+def test_rectangles_keep_the_shares_of_short_bars(steps, rest):
     bars, end_s = many_bars(steps, rest=rest)
     found, merged = rectangles(bars, end_s, pixel_s=10.0)
-    wanted = collections.Counter()
+    wanted, areas = collections.Counter(), collections.Counter()
     for what, start, end in bars:
         wanted[what] += end - start
-    spent = areas(found)
-    assert set(spent) == set(wanted)
-    assert all(spent[what] == pytest.approx(wanted[what]) for what in wanted)
+    for number, start, end, low, high in found:
+        areas[ACTIVITIES[int(number)]] += (end - start) * (high - low)
+    assert dict(areas) == pytest.approx(dict(wanted))
     assert merged
     assert len(found) <= 4 * max(end_s / 60.0, 1.0)  # 4 activities, cells of 6 pixels
     for left in np.unique(found[:, 1]):  # stacked without a gap
@@ -210,51 +167,44 @@ def test_short_bars_keep_their_shares_of_the_time(steps, rest):
 
 @pytest.mark.parametrize("steps", [92, 101, 3000])
 @pytest.mark.parametrize("pixel_s", [1.0, 2.0, 20.0])
-def test_steady_steps_have_steady_shares_in_cells_that_can_be_seen(steps, pixel_s):
-    lengths = {"receive": 0.1, "compute": 0.6, "send": 0.2, "wait": 0.3}
-    bars, now = [], 0.0
-    for what in list(lengths) * steps:
-        bars.append([what, now, now + lengths[what]])
-        now += lengths[what]
-    found, _ = rectangles(bars, now, pixel_s)
+def test_rectangles_of_steady_steps_have_steady_shares_in_cells_that_can_be_seen(steps, pixel_s):
+    bars, end_s = many_bars(steps, length=lambda _: (0.6, 0.2, 0.3, 0.1))
+    found, _ = rectangles(bars, end_s, pixel_s)
     heights = found[:, 4] - found[:, 3]
-    for number, what in enumerate(ACTIVITIES[:4]):
-        assert_close(heights[found[:, 0] == number], lengths[what] / 1.2, 1e-6)
-    assert np.diff(found[:, 1:3]).min() >= min(3.0 * pixel_s, now)
+    for what, length in {"compute": 0.6, "send": 0.2, "receive": 0.1, "wait": 0.3}.items():
+        assert_close(heights[found[:, 0] == ACTIVITIES.index(what)], length / 1.2, 1e-6)
+    assert np.diff(found[:, 1:3]).min() >= min(3.0 * pixel_s, end_s)
 
 
-def test_long_bars_beside_short_ones_stay_as_they_are():
+def test_rectangles_leave_long_bars_beside_short_ones_as_they_are():
     bars, middle_s = many_bars(100, first_s=300.0)
     bars = [["receive", 0.0, 300.0], *bars, ["send", middle_s, middle_s + 200.0]]
     found, merged = rectangles(bars, middle_s + 200.0, pixel_s=2.0)
     assert merged
-    whole = {tuple(row) for row in found if row[3:].tolist() == [0.0, 1.0]}
-    assert whole == {
+    assert {tuple(row) for row in found if row[3:].tolist() == [0.0, 1.0]} == {
         (ACTIVITIES.index("receive"), 0.0, 300.0, 0.0, 1.0),
         (ACTIVITIES.index("send"), middle_s, middle_s + 200.0, 0.0, 1.0),
     }
 
 
-def test_few_short_bars_are_drawn_one_by_one():
-    bars = [["compute", 0.0, 0.1], ["send", 0.1, 0.2], ["wait", 0.2, 90.0]]
+@pytest.mark.parametrize(
+    ("bars", "spans"),
+    [
+        ([], []),
+        (  # few short ones
+            [["compute", 0.0, 0.1], ["send", 0.1, 0.2], ["wait", 0.2, 90.0]],
+            [[0.0, 0.1], [0.1, 0.2], [0.2, 90.0]],
+        ),
+        (  # neighbours, over what rounding left
+            [["compute", 0.0, 1.0], ["wait", 1.0, 1.0 + 1e-7], ["compute", 1.0 + 1e-7, 2.0]],
+            [[0.0, 2.0]],
+        ),
+        ([["compute", 0.0, 1.0], ["compute", 3.0, 4.0]], [[0.0, 1.0], [3.0, 4.0]]),
+        ([["send", 4.0, 4.0]], []),
+    ],
+)
+def test_rectangles_of_few_bars_are_the_bars(bars, spans):
     found, merged = rectangles(bars, 90.0, pixel_s=1.0)
-    assert not merged
-    assert found[:, 1:3].tolist() == [bar[1:] for bar in bars]
-
-
-def test_neighbours_of_one_activity_are_joined_over_what_rounding_left():
-    bars = [
-        ["compute", 0.0, 1.0],
-        ["wait", 1.0, 1.0 + 1e-7],
-        ["compute", 1.0 + 1e-7, 2.0],
-        ["compute", 3.0, 4.0],
-        ["send", 4.0, 4.0],
-    ]
-    found, _ = rectangles(bars, 10.0, pixel_s=0.01)
-    assert found[:, 1:3].tolist() == [[0.0, 2.0], [3.0, 4.0]]
-
-
-def test_a_row_without_bars_is_empty():
-    found, merged = rectangles([], 10.0, 0.01)
-    assert found.shape == (0, 5)
+    assert found[:, 1:3].tolist() == spans
+    assert found.shape[1] == 5
     assert not merged

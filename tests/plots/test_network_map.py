@@ -1,11 +1,16 @@
 """The map shows everybody at their place, and each client's line ends at its node."""
 
+import json
+import subprocess
+import sys
+
+import matplotlib.image
 import numpy as np
 import pytest
 from matplotlib.colors import to_hex
 
 from cefl_jax.plots.curves import LABEL_COLOURS
-from cefl_jax.plots.network_map import _look, _map
+from cefl_jax.plots.network_map import _look, draw_map, draw_round
 from tests.plots.timelines import make_timeline
 
 pytestmark = pytest.mark.filterwarnings("error")
@@ -14,8 +19,7 @@ pytestmark = pytest.mark.filterwarnings("error")
 def places(axes, gid):
     """Points f64[.., 2] of the markers of this name, sorted."""
     lines = [line.get_xydata() for line in axes.lines if line.get_gid() == gid]
-    points = np.concatenate([np.empty((0, 2)), *lines])
-    return points[np.lexsort(points.T)]
+    return as_sorted(np.concatenate([np.empty((0, 2)), *lines]))
 
 
 def as_sorted(points):
@@ -39,70 +43,57 @@ def names(figure):
         {},
         {"num_clients": 200, "num_clusters": 45},
         {"num_clients": 30, "num_clusters": 0},
+        {"dropped": (1, 4)},
+        {"num_clients": 9, "num_clusters": 5, "in_cloud": (1,)},
     ],
 )
-def test_everybody_is_at_their_place(options):
+def test_draw_map_shows_everybody_and_their_links(options):
     timeline = make_timeline(**options)
-    axes = _map(timeline).axes[0]
-    for cluster in {client["cluster"] for client in timeline["clients"]}:
-        wanted = [one["position_km"] for one in timeline["clients"] if one["cluster"] == cluster]
+    clients, figure = timeline["clients"], draw_map(timeline)
+    axes = figure.axes[0]
+    for cluster in {client["cluster"] for client in clients}:
+        wanted = [one["position_km"] for one in clients if one["cluster"] == cluster]
         np.testing.assert_array_equal(places(axes, f"cluster {cluster}"), as_sorted(wanted))
-    for node in timeline["nodes"]:
-        np.testing.assert_array_equal(places(axes, f"node {node['node']}"), [node["position_km"]])
-    np.testing.assert_array_equal(places(axes, "front"), [[0.0, 0.0]])
-    assert axes.get_aspect() == 1.0
-    assert axes.get_xlabel() == "km"
-
-
-def test_lines_lead_to_the_node_of_the_cluster_in_its_colour():
-    timeline = make_timeline(num_clients=9, num_clusters=5, in_cloud=(1,))
-    axes = _map(timeline).axes[0]
+    dropped = [one["position_km"] for one in clients if not one["finished"]]
+    np.testing.assert_array_equal(places(axes, "dropped"), as_sorted(dropped))
+    assert ("dropped out" in names(figure)) == bool(dropped)
     where = {node["node"]: node["position_km"] or [0.0, 0.0] for node in timeline["nodes"]}
+    for node in timeline["nodes"]:
+        wanted = [node["position_km"]] if node["position_km"] else []
+        np.testing.assert_array_equal(places(axes, f"node {node['node']}"), as_sorted(wanted))
+    np.testing.assert_array_equal(places(axes, "front"), [[0.0, 0.0]])
+    linked = [client for client in clients if client["node"] >= 0]
     segments, colours = links(axes).get_segments(), links(axes).get_colors()
-    for client, segment, colour in zip(timeline["clients"], segments, colours, strict=True):
+    for client, segment, colour in zip(linked, segments, colours, strict=True):
         np.testing.assert_array_equal(segment, [client["position_km"], where[client["node"]]])
-        assert to_hex(colour) == LABEL_COLOURS[client["cluster"]].lower()
+        assert to_hex(colour) == LABEL_COLOURS[client["cluster"] % len(LABEL_COLOURS)].lower()
+    assert (axes.get_aspect(), axes.get_xlabel()) == (1.0, "km")
 
 
-def test_the_cloud_is_drawn_where_it_serves_a_cluster():
-    figure = _map(make_timeline(in_cloud=(1,)))
-    (line,) = [one for one in figure.axes[0].lines if one.get_gid() == "to cloud"]
-    assert line.get_xydata()[0].tolist() == [0.0, 0.0]
-    assert "1 at the cloud" in names(figure)
-    figure = _map(make_timeline())
-    assert not [one for one in figure.axes[0].lines if one.get_gid() == "to cloud"]
-    assert "1 at node 1" in names(figure)
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ({}, "1 at node 1"),
+        ({"in_cloud": (1,)}, "1 at the cloud"),
+        ({"num_clusters": 0}, "idle node"),
+    ],
+)
+def test_draw_map_says_where_clusters_are(options, said):
+    figure = draw_map(make_timeline(**options))
+    to_cloud = [line for line in figure.axes[0].lines if line.get_gid() == "to cloud"]
+    assert said in names(figure)
+    assert bool([name for name in names(figure) if " at " in name]) == (said != "idle node")
+    assert [line.get_xydata()[0].tolist() for line in to_cloud] == (
+        [[0.0, 0.0]] if "in_cloud" in options else []
+    )
 
 
-def test_without_clusters_there_are_no_lines():
-    figure = _map(make_timeline(num_clusters=0))
-    assert links(figure.axes[0]).get_segments() == []
-    assert not [name for name in names(figure) if " at " in name]
-    assert "idle node" in names(figure)
-
-
-def test_dropped_clients_are_crossed_out():
-    timeline = make_timeline(dropped=(1, 4))
-    figure = _map(timeline)
-    wanted = [timeline["clients"][at]["position_km"] for at in (1, 4)]
-    np.testing.assert_array_equal(places(figure.axes[0], "dropped"), as_sorted(wanted))
-    assert "dropped out" in names(figure)
-    assert "dropped out" not in names(_map(make_timeline()))
-
-
-def test_forty_clusters_look_different():
-    looks = {(look["color"], look["fillstyle"]) for look in map(_look, range(40))}
-    assert len(looks) == 40
-
-
-def test_a_device_class_has_one_marker_and_a_name():
+def test_draw_map_gives_a_device_class_one_marker_and_a_name():
     timeline = make_timeline(num_clients=12, num_clusters=2)
-    figure = _map(timeline)
+    figure = draw_map(timeline)
     (legend,) = [one for one in figure.legends if not one.get_title().get_text()]
-    marker_of = {
-        text.get_text(): handle.get_marker()
-        for text, handle in zip(legend.get_texts(), legend.legend_handles, strict=True)
-    }
+    labelled = zip(legend.get_texts(), legend.legend_handles, strict=True)
+    marker_of = {text.get_text(): handle.get_marker() for text, handle in labelled}
     drawn = {
         tuple(point): line.get_marker()
         for line in figure.axes[0].lines
@@ -114,19 +105,21 @@ def test_a_device_class_has_one_marker_and_a_name():
     assert len({marker_of[name] for name in ("phone", "laptop", "raspberry pi")}) == 3
 
 
+def test_look_of_forty_clusters_differs():
+    assert len({(look["color"], look["fillstyle"]) for look in map(_look, range(40))}) == 40
+
+
 @pytest.mark.parametrize("place", [[0.0, 0.0], [0.25, 0.0]])
 @pytest.mark.parametrize("options", [{}, {"num_clusters": 0}, {"in_cloud": (0, 2)}])
-def test_clients_at_one_place_are_drawn_apart(tmp_path, place, options):
+def test_draw_map_draws_clients_at_one_place_apart(tmp_path, place, options):
     timeline = make_timeline(num_clients=20, **options)
     for one in timeline["clients"]:
         one["position_km"] = place
     for one in timeline["nodes"]:
         one["position_km"] = one["position_km"] and [0.0, 0.0]
-    figure = _map(timeline)
+    figure = draw_map(timeline)
     axes = figure.axes[0]
-    points = np.concatenate(
-        [line.get_xydata() for line in axes.lines if line.get_gid() != "to cloud"]
-    )
+    points = np.concatenate([one.get_xydata() for one in axes.lines if one.get_gid() != "to cloud"])
     apart = np.linalg.norm(points[:, None] - points, axis=-1) + np.eye(len(points))
     assert len(points) == 20 + 4 + 1
     assert apart.min() > 0.1
@@ -136,16 +129,61 @@ def test_clients_at_one_place_are_drawn_apart(tmp_path, place, options):
 
 
 @pytest.mark.parametrize("num_clients", [0, 1])
-def test_a_single_place_and_nobody_are_drawn(tmp_path, num_clients):
+def test_draw_map_draws_a_single_place_and_nobody(tmp_path, num_clients):
     timeline = make_timeline(num_clients=1, num_clusters=1)
     timeline["clients"] = timeline["clients"][:num_clients]
     for one in [*timeline["clients"], *timeline["nodes"]]:
         one["position_km"] = [0.0, 0.0]
-    _map(timeline).savefig(tmp_path / "map.png")
+    draw_map(timeline).savefig(tmp_path / "map.png")
 
 
-def test_names_are_not_read_as_mathematics(tmp_path):
-    timeline = make_timeline()
-    for one in [*timeline["clients"], *timeline["nodes"]]:
-        one["device"] = r"$\no$such"
-    _map(timeline).savefig(tmp_path / "map.png")
+def run_of(folder, **options):
+    folder.mkdir(exist_ok=True)
+    (folder / "timeline.json").write_text(json.dumps(make_timeline(**options)))
+    return folder
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"num_clients": 1, "num_clusters": 1, "steps": 1},
+        {"num_clients": 100, "num_clusters": 10, "steps": 100, "dropped": (50,), "in_cloud": (1,)},
+    ],
+)
+def test_draw_round_draws_both_pictures_of_sane_size(tmp_path, options):
+    draw_round(run_of(tmp_path, **options))
+    height, width = matplotlib.image.imread(tmp_path / "gantt.png").shape[:2]
+    assert width == 1440
+    assert 300 < height < 2400
+    assert matplotlib.image.imread(tmp_path / "map.png").shape[:2] == (840, 1140)
+    assert len(list(tmp_path.iterdir())) == 3
+
+
+def test_draw_round_differs_with_the_data_and_only_with_it(tmp_path):
+    seen = []
+    for name, seed in (("a", 0), ("b", 0), ("c", 1)):
+        folder = run_of(tmp_path / name, num_clients=3, seed=seed)
+        draw_round(folder)
+        seen.append([(folder / file).read_bytes() for file in ("gantt.png", "map.png")])
+    one, again, other = seen
+    assert one == again
+    assert not {*one} & {*other}
+
+
+def test_draw_round_writes_nothing_without_a_timeline(tmp_path):
+    with pytest.raises(ValueError, match=r"timeline\.json: there is no such file"):
+        draw_round(tmp_path)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_drawing_leaves_pyplot_alone(tmp_path):
+    # In a process of its own: here another test may have imported it.
+    program = """
+import sys
+from cefl_jax.plots import curves, network_map
+curves.draw_learning_curve(sys.argv[1] + "/a.png", [{"round": 1, "test/accuracy": 0.5}])
+curves.draw_partition(sys.argv[1] + "/b.png", [[1]] * 100)
+network_map.draw_round(sys.argv[1])
+sys.exit("matplotlib.pyplot" in sys.modules)
+"""
+    subprocess.run([sys.executable, "-c", program, str(run_of(tmp_path))], check=True)

@@ -21,7 +21,7 @@ def make_timeline(
     clients, served, ends = [], {number: [] for number in range(5)}, []
     for number in range(max(num_clusters, 1)):
         members = np.flatnonzero(cluster == number)
-        bars, node_bars, end_s = _course(members, forward, send, steps)
+        bars, node_bars, end_s = _work(members, forward, send, steps)
         node = node_of[number] if num_clusters else -1
         if node >= 0 and not served[node]:
             served[node] = node_bars
@@ -54,29 +54,29 @@ def make_timeline(
         for number in range(5 if in_cloud else 4)
     ]
     close_s = max(ends)
+    average = ["average", close_s + 0.1, close_s + 0.2]
+    front = {"device": "edge_server", "position_km": [0.0, 0.0]}
     timeline = {
         "round": 50,
         "round_s": close_s + 1.0,
         "deadline_s": deadline_s,
         "clients": clients,
         "nodes": nodes,
-        "front": {
-            "device": "edge_server",
-            "position_km": [0.0, 0.0],
-            "bars": [["average", close_s, close_s + 0.1]],
-        },
+        "front": {**front, "bars": [["average", close_s, close_s + 0.1]]},
         "cloud": {
             "device": "cloud_server",
-            "bars": [
-                ["average", close_s + 0.1, close_s + 0.2],
-                ["distil", close_s + 0.2, close_s + 1.0],
-            ],
+            "bars": [average, ["distil", close_s + 0.2, close_s + 1.0]],
         },
     }
     return json.loads(json.dumps(timeline))  # plain numbers, as a file would hand them over
 
 
-def _course(members, forward, send, steps):
+def devices(timeline):
+    """All clients and servers."""
+    return [*timeline["clients"], *timeline["nodes"], timeline["front"], timeline["cloud"]]
+
+
+def _work(members, forward, send, steps):
     """Bars of each member of one cluster and of its node, and when they end."""
     now, bars, node_bars = 0.3, [[["receive", 0.0, 0.3]] for _ in members], [["receive", 0.0, 0.2]]
     for _ in range(steps):
@@ -84,21 +84,11 @@ def _course(members, forward, send, steps):
         trained = arrived + 0.02 * len(members)
         ended = trained + max(send[member] / 3 + forward[member] for member in members)
         for own, member in zip(bars, members, strict=True):
-            times = [
-                now,
-                now + forward[member],
-                now + forward[member] + send[member],
-                trained,
-                trained + send[member] / 3,
-                trained + send[member] / 3 + forward[member],
-                ended,
-            ]
+            sends, gets = now + forward[member], trained + send[member] / 3
             whats = ["compute", "send", "wait", "receive", "compute", "wait"]
-            own += [
-                [what, a, b]
-                for what, a, b in zip(whats, times[:-1], times[1:], strict=True)
-                if b > a
-            ]
+            times = [now, sends, sends + send[member], trained, gets, gets + forward[member], ended]
+            spans = zip(whats, times[:-1], times[1:], strict=True)
+            own += [[what, start, end] for what, start, end in spans if end > start]
         node_bars.append(["compute", arrived, trained])
         now = ended
     for own, member in zip(bars, members, strict=True):

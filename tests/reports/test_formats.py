@@ -10,8 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cefl_jax.reports import formats
-from cefl_jax.reports.quantities import PERCENT, Unit
-from cefl_jax.reports.tables import Column, Estimate, Table
+from cefl_jax.reports.formats import PERCENT, Column, Estimate, Table, Unit
 
 NAN = math.nan
 SECONDS = Column("time_s", "time", Unit("min", 60.0))
@@ -26,9 +25,10 @@ TABLE = Table(
     ["A note.", "Another."],
 )
 NASTY = r"a|b & 100% #1 $x$ _y_ {z} ~^ \end <script> `code` *bold* [link](x) ±"
+NASTY_TABLE = TABLE._replace(labels=[NASTY, "fedavg"], notes=[NASTY])
 
 
-def test_markdown():
+def test_to_markdown_of_a_table():
     assert formats.to_markdown(TABLE) == (
         "|  | accuracy (%) | reached | time (min) |\n"
         "|---|---:|---:|---:|\n"
@@ -39,7 +39,7 @@ def test_markdown():
     )
 
 
-def test_latex():
+def test_to_latex_of_a_table():
     assert formats.to_latex(TABLE) == "\n".join(
         [
             r"% \usepackage{booktabs}",
@@ -70,7 +70,7 @@ ESTIMATES = st.none() | st.builds(
 
 
 @given(st.lists(st.tuples(st.text(min_size=1), ESTIMATES), min_size=1, max_size=5))
-def test_csv_has_every_number_in_basic_units_and_unrounded(rows):
+def test_to_csv_has_every_number_in_basic_units_and_unrounded(rows):
     table = Table("t", (SECONDS,), [label for label, _ in rows], [[cell] for _, cell in rows], [])
     found = list(csv.DictReader(io.StringIO(formats.to_csv(table), newline="")))
     assert [row["label"] for row in found] == [" ".join(label.split()) for label, _ in rows]
@@ -86,58 +86,40 @@ def test_csv_has_every_number_in_basic_units_and_unrounded(rows):
             assert int(numbers[2]) == cell.count
 
 
-def nasty():
-    return TABLE._replace(labels=[NASTY, "fedavg"], notes=[NASTY])
-
-
-def test_text_breaks_no_markdown_table():
-    lines = formats.to_markdown(nasty()).splitlines()
+def test_to_markdown_has_no_markup_but_its_own():
+    lines = formats.to_markdown(NASTY_TABLE).splitlines()
     assert {len(re.findall(r"(?<!\\)\|", line)) for line in lines[:4]} == {5}
     assert "<script>" not in lines[2]
     assert not re.search(r"(?<!\\)[`*\[\]]", lines[2])
 
 
-def test_text_is_no_latex():
-    row = formats.to_latex(nasty()).splitlines()[8].removesuffix(r" \\")
+def test_to_latex_has_no_commands_but_its_own():
+    row = formats.to_latex(NASTY_TABLE).splitlines()[8].removesuffix(r" \\")
     plain = re.sub(r"\\text\w+\{\}|\$\\pm\$|\\[&%$#_{}]", "", row)
     assert plain.count("&") == 3
     assert not re.search(r"[%$#_{}~^\\<>]", plain)
 
 
 @pytest.mark.parametrize(
-    ("means", "shown"),
+    ("means", "half", "shown"),
     [
-        ([18.84], "18.8"),
-        ([0.0123456], "0.0123"),
-        ([123456.0], "123,456"),
-        ([0.0], "0"),
-        ([12.0], "12"),
-        ([1e-12], "0.000000"),
-        ([999.6, 2.5, 18.0], "999.6"),
+        ([18.84], NAN, ["18.8"]),
+        ([0.0123456], NAN, ["0.0123"]),
+        ([123456.0], NAN, ["123,456"]),
+        ([0.0], NAN, ["0"]),
+        ([12.0], NAN, ["12"]),
+        ([1e-12], NAN, ["0.000000"]),
+        ([999.6, 2.5, 18.0], NAN, ["999.6", "2.5", "18.0"]),
+        ([0.5, 33.3333, 700.0], 0.001, ["0.5 ± 0.0", "33.3 ± 0.0", "700.0 ± 0.0"]),
     ],
 )
-def test_three_digits_of_the_middle_of_a_column(means, shown):
-    table = Table(
-        "t",
-        (Column("x", "x"),),
-        ["a"] * len(means),
-        [[Estimate(mean, NAN, 1, 1)] for mean in means],
-        [],
-    )
-    assert formats.show(table).rows[0][1] == shown
+def test_show_has_three_digits_of_the_middle_of_a_column(means, half, shown):
+    cells = [[Estimate(mean, half, 1, 1)] for mean in means]
+    table = Table("t", (Column("x", "x"),), ["a"] * len(means), cells, [])
+    assert [row[1] for row in formats.show(table).rows] == shown
 
 
-def test_a_column_of_counts_has_few_decimals():
+def test_show_keeps_to_the_decimals_of_a_column():
     column = Column("x", "x", most_decimals=1)
     table = Table("t", (column,), ["a"], [[Estimate(5.5, 1.24, 2, 2)]], [])
     assert formats.show(table).rows[0][1] == "5.5 ± 1.2"
-
-
-def test_columns_have_equal_decimals():
-    cells = [Estimate(mean, 0.001, 3, 3) for mean in (0.5, 33.3333, 700.0)]
-    table = Table("t", (Column("x", "x"),), list("abc"), [[cell] for cell in cells], [])
-    assert [row[1] for row in formats.show(table).rows] == [
-        "0.5 ± 0.0",
-        "33.3 ± 0.0",
-        "700.0 ± 0.0",
-    ]

@@ -1,150 +1,123 @@
 """What is compared is comparable, what is averaged differs in the seed alone, and names tell."""
 
+import pathlib
+import shlex
+
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from cefl_jax.reports.groups import by_section
-from cefl_jax.reports.settings import defaults
-from tests.reports.folders import make_run
+from cefl_jax import config
+from cefl_jax.reports import runs
+from cefl_jax.reports.groups import by_section, command, differences
+from tests.reports.folders import dotted, make_config, make_run, section_of
+
+DEFAULT = pathlib.Path(__file__).parents[2] / "configs" / "default.py"
+RULE, RATE = {"cefl__clustering__rule": "patent"}, {"train__optimizer__learning_rate": 0.5}
+NONE, EDGE = {"cefl__distill__rule": "none"}, {"cefl__distill__lambda_edge": 0.7}
+FEDAVG = {"method__name": "fedavg"}
+IID, ALPHA = {"data__partition__name": "iid"}, {"data__partition__alpha": 0.1}
 
 
-def named(runs):
-    """{title: {label: seeds}} of the sections of runs."""
+def named(changes):
+    """{title: {label: seeds}} of the sections of runs with these changes."""
     return {
         section.title: {group.label: [run.seed for run in group.runs] for group in section.groups}
-        for section in by_section(runs)
+        for section in by_section([make_run(**each) for each in changes])
     }
 
 
-def groups_of(*runs):
-    (groups,) = named(runs).values()
-    return groups
+def title(*fields, data="fashion_mnist_12k", kind="dirichlet", model="lenet5"):
+    """The title of a section."""
+    return " · ".join((data, kind, *fields, model))
 
 
-def test_seeds_are_one_group():
-    assert groups_of(make_run(2), make_run(0), make_run(10)) == {"cefl": [0, 2, 10]}
-
-
-def test_how_a_run_is_executed_makes_no_group_but_its_types_do():
-    assert groups_of(
-        make_run(0, run__devices=2), make_run(1, run__eval_every=1), make_run(2, run__invented=1)
-    ) == {"cefl": [0, 1, 2]}
-    assert groups_of(make_run(0), make_run(1, run__compute_dtype="bfloat16")) == {
-        "cefl · compute_dtype=bfloat16": [1],
-        "cefl · compute_dtype=float32": [0],
-    }
-
-
-def test_groups_are_named_by_what_differs_in_short():
-    rule, rate = {"cefl__clustering__rule": "patent"}, {"train__optimizer__learning_rate": 0.5}
-    assert groups_of(make_run(0), make_run(1, **rule), make_run(2, **rule, **rate)) == {
-        "cefl · clustering.rule=balanced · optimizer.learning_rate=0.05": [0],
-        "cefl · clustering.rule=patent · optimizer.learning_rate=0.05": [1],
-        "cefl · clustering.rule=patent · optimizer.learning_rate=0.5": [2],
-    }
-
-
-def test_the_settings_of_other_methods_are_not_named():
-    rule, mu = {"cefl__clustering__rule": "patent"}, {"fedprox__mu": 0.1}
-    assert groups_of(
-        make_run(0),
-        make_run(0, **rule),
-        make_run(0, method__name="fedavg"),
-        make_run(0, method__name="fedprox", **mu),
-    ) == {
-        "cefl · clustering.rule=balanced": [0],
-        "cefl · clustering.rule=patent": [0],
-        "fedavg": [0],
-        "fedprox · mu=0.1": [0],
-    }
-
-
-def test_the_settings_of_a_family_are_named():
-    assert groups_of(
-        make_run(0),
-        make_run(0, method__name="splitfed_v1", splitfed__x=1),
-        make_run(0, method__name="splitfed_v2", splitfed__x=2),
-    ) == {"cefl": [0], "splitfed_v1 · x=1": [0], "splitfed_v2 · x=2": [0]}
-
-
-def test_what_nothing_reads_makes_no_group_and_is_not_named():
-    rule = {"method__name": "fedavg", "cefl__clustering__rule": "patent"}
-    alone = {"cefl__distill__rule": "none"}
-    assert groups_of(
-        make_run(0),
-        make_run(1, cefl__distill__lambda_edge=0.7),
-        make_run(0, **alone),
-        make_run(1, **alone, cefl__distill__lambda_edge=0.1),
-        make_run(0, method__name="fedavg"),
-        make_run(1, **rule),
-    ) == {
-        "cefl · lambda_edge=0.5 · distill.rule=mutual": [0],
-        "cefl · lambda_edge=0.7 · distill.rule=mutual": [1],
-        "cefl · distill.rule=none": [0, 1],
-        "fedavg": [0, 1],
-    }
-
-
-def test_what_a_partition_does_not_read_makes_no_section():
-    iid = {"data__partition__name": "iid"}
-    runs = [
-        make_run(0, **iid),
-        make_run(1, **iid, data__partition__alpha=0.1),
-        make_run(0, data__partition__alpha=0.1),
-    ]
-    assert named(runs) == {
-        "fashion_mnist_12k · dirichlet · alpha=0.1 · lenet5": {"cefl": [0]},
-        "fashion_mnist_12k · iid · lenet5": {"cefl": [0, 1]},
-    }
-    assert [section.partition for section in by_section(runs)] == [
-        {"name": "dirichlet", "num_clients": 100, "alpha": 0.1, "min_size": 10},
-        {"name": "iid", "num_clients": 100},
-    ]
-
-
-def test_none_is_not_named_and_is_as_missing():
-    steps = {"train__local_steps": None, "train__local_epochs": 1}
-    assert groups_of(make_run(0), make_run(0, **steps), make_run(1, invented__x=None)) == {
-        "cefl · local_epochs=1": [0],
-        "cefl · local_steps=10": [0, 1],
-    }
+def seed(number, *changes, **more):
+    """The changes of a run."""
+    return {"seed": number} | more | {path: value for one in changes for path, value in one.items()}
 
 
 @pytest.mark.parametrize(
-    ("change", "title"),
+    ("changes", "labels"),
     [
-        ({"data__name": "digits"}, "digits · dirichlet · lenet5"),
-        ({"model__name": "cnn"}, "fashion_mnist_12k · dirichlet · cnn"),
-        ({"data__partition__name": "iid"}, "fashion_mnist_12k · iid · lenet5"),
+        ([seed(2), seed(0), seed(10)], {"cefl": [0, 2, 10]}),
+        (  # how a run is executed makes no group
+            [seed(0, run__devices=2), seed(1, run__eval_every=1), seed(2, run__invented=1)],
+            {"cefl": [0, 1, 2]},
+        ),
+        (  # but its types do
+            [seed(0), seed(1, run__compute_dtype="bfloat16")],
+            {"cefl · compute_dtype=bfloat16": [1], "cefl · compute_dtype=float32": [0]},
+        ),
+        (
+            [seed(0), seed(1, RULE), seed(2, RULE, RATE)],
+            {
+                "cefl · clustering.rule=balanced · optimizer.learning_rate=0.05": [0],
+                "cefl · clustering.rule=patent · optimizer.learning_rate=0.05": [1],
+                "cefl · clustering.rule=patent · optimizer.learning_rate=0.5": [2],
+            },
+        ),
+        (  # the settings of other methods are not named
+            [seed(0), seed(0, RULE), seed(0, FEDAVG), seed(0, method__name="fedprox")],
+            {
+                "cefl · clustering.rule=balanced": [0],
+                "cefl · clustering.rule=patent": [0],
+                "fedavg": [0],
+                "fedprox": [0],
+            },
+        ),
+        (
+            [seed(0, method__name=f"splitfed_v{x}", splitfed__x=x) for x in (1, 2)],
+            {"splitfed_v1 · x=1": [0], "splitfed_v2 · x=2": [0]},
+        ),
+        (  # what nothing reads makes no group and is not named
+            [seed(0), seed(1, EDGE), seed(0, NONE), seed(1, NONE, EDGE)],
+            {
+                "cefl · lambda_edge=0.5 · distill.rule=mutual": [0],
+                "cefl · lambda_edge=0.7 · distill.rule=mutual": [1],
+                "cefl · distill.rule=none": [0, 1],
+            },
+        ),
+        ([seed(0, FEDAVG), seed(1, FEDAVG, RULE)], {"fedavg": [0, 1]}),
+        (  # None is not named and is as missing
+            [
+                seed(0),
+                seed(0, train__local_steps=None, train__local_epochs=1),
+                seed(1, new__x=None),
+            ],
+            {"cefl · local_epochs=1": [0], "cefl · local_steps=10": [0, 1]},
+        ),
     ],
 )
-def test_data_partition_and_model_are_never_mixed(change, title):
-    assert named([make_run(0), make_run(0, **change)]) == {
-        "fashion_mnist_12k · dirichlet · lenet5": {"cefl": [0]},
-        title: {"cefl": [0]},
-    }
+def test_by_section_groups_runs_and_names_groups_by_what_differs(changes, labels):
+    assert named(changes) == {title(): labels}
 
 
-def test_partitions_of_a_kind_are_told_apart_by_their_fields():
-    assert list(named([make_run(0, data__partition__alpha=alpha) for alpha in (1.0, 0.1)])) == [
-        "fashion_mnist_12k · dirichlet · alpha=0.1 · lenet5",
-        "fashion_mnist_12k · dirichlet · alpha=1.0 · lenet5",
-    ]
+@pytest.mark.parametrize(
+    ("changes", "titles"),
+    [
+        ([{}, {"data__name": "digits"}], [title(data="digits"), title()]),
+        ([{}, {"model__name": "cnn"}], [title(model="cnn"), title()]),
+        ([{}, IID], [title(), title(kind="iid")]),
+        ([{"data__partition__alpha": 1.0}, ALPHA], [title("alpha=0.1"), title("alpha=1.0")]),
+        ([IID, IID | ALPHA, ALPHA], [title("alpha=0.1"), title(kind="iid")]),
+        ([], []),
+    ],
+)
+def test_by_section_never_mixes_data_partition_and_model(changes, titles):
+    assert list(named(changes)) == titles
 
 
-def test_what_all_groups_of_a_section_share_is_told_once():
-    runs = [make_run(0, train__rounds=7, method__name=name) for name in ("cefl", "fedavg")]
-    (section,) = by_section(runs)
+def test_by_section_says_once_what_all_groups_share():
+    section = section_of(
+        *(make_run(0, train__rounds=7, method__name=x) for x in ("cefl", "fedavg"))
+    )
     assert section.common == {"train.rounds": 7}
-    assert section.partition["alpha"] == 0.3
+    assert (section.partition["name"], section.partition["alpha"]) == ("dirichlet", 0.3)
+    assert section_of(make_run(**IID | ALPHA)).partition == {"name": "iid", "num_clients": 100}
 
 
-def test_no_runs_have_no_sections():
-    assert by_section([]) == []
-
-
-CHANGES = st.fixed_dictionaries(
+FIELDS = st.fixed_dictionaries(
     {},
     optional={
         "seed": st.integers(0, 2),
@@ -165,41 +138,84 @@ CHANGES = st.fixed_dictionaries(
 )
 
 
-@given(st.lists(CHANGES, max_size=8))
-def test_every_run_is_in_one_group_with_its_like_and_no_two_names_are_the_same(changes):
-    runs = [make_run(**change) for change in changes]
-    sections = by_section(runs)
+@given(st.lists(FIELDS, max_size=8))
+def test_by_section_puts_every_run_with_its_like_under_a_name_of_its_own(changes):
+    made = [make_run(**change) for change in changes]
+    sections = by_section(made)
     assert len({section.title for section in sections}) == len(sections)
     gathered = {}
     for section in sections:
         assert len({group.label for group in section.groups}) == len(section.groups)
         for group in section.groups:
-            for run in group.runs:
-                gathered[id(run)] = section.title, group.label
-    assert sorted(gathered) == sorted(map(id, runs))
-    for one, first in zip(runs, changes, strict=True):
-        for other, second in zip(runs, changes, strict=True):
+            gathered |= {id(run): (section.title, group.label) for run in group.runs}
+    assert sorted(gathered) == sorted(map(id, made))
+    for one, first in zip(made, changes, strict=True):
+        for other, second in zip(made, changes, strict=True):
             alike = essence(first) == essence(second)
             assert (gathered[id(one)] == gathered[id(other)]) == alike
 
 
 def essence(changes):
     """The settings less those that leave a run in its group, typed from the rule."""
-    known = defaults() | {path.replace("__", "."): value for path, value in changes.items()}
-    method, left = known["method.name"], {"seed", "run.devices"}
+    known = runs.defaults() | dotted(changes)
+    method, unread = known["method.name"], {"seed", "run.devices"}
+    distilling = {"cefl.distill.temperature", "run.archive_dtype"}
     if method in ("fedavg", "splitfed_v1"):
-        left |= {
-            "cefl.clustering.rule",
-            "cefl.distill.rule",
-            "cefl.distill.temperature",
-            "run.archive_dtype",
-        }
+        unread |= {"cefl.clustering.rule", "cefl.distill.rule", *distilling}
     if method == "fedavg":
-        left |= {"cefl.compression.smashed", "cefl.compression.topk_share"}
+        unread |= {"cefl.compression.smashed", "cefl.compression.topk_share"}
     if known["cefl.distill.rule"] == "none":
-        left |= {"cefl.distill.temperature", "run.archive_dtype"}
+        unread |= distilling
     if known["cefl.compression.smashed"] == "none":
-        left |= {"cefl.compression.topk_share"}
+        unread |= {"cefl.compression.topk_share"}
     if known["data.partition.name"] != "dirichlet":
-        left |= {"data.partition.alpha"}
-    return {path: value for path, value in known.items() if path not in left and value is not None}
+        unread |= {"data.partition.alpha"}
+    return {
+        path: value for path, value in known.items() if path not in unread and value is not None
+    }
+
+
+CHANGES = st.fixed_dictionaries(
+    {},
+    optional={
+        "seed": st.integers(0, 2**31 - 1),
+        "cefl__clustering__rule": st.sampled_from(["patent", "balanced"]),
+        "cefl__clustering__max_size": st.none() | st.integers(1, 9),
+        "cefl__offload__include_cloud": st.booleans(),
+        "cefl__distill__temperature": st.floats(0.1, 9.0),
+        "data__normalization__mean": st.lists(st.floats(0.0, 1.0), min_size=1, max_size=3).map(
+            tuple
+        ),
+        "data__name": st.just("mnist"),
+        "data__path": st.none() | st.text("ab c'\"$;\\\n&|=ü", min_size=1),
+        "data__partition__name": st.just("iid"),
+        "data__partition__alpha": st.just(0.1),
+        "train__local_steps": st.none() | st.integers(1, 9),
+        "run__eval_every": st.integers(1, 9),
+    },
+)
+
+
+@settings(max_examples=50)
+@given(CHANGES)
+def test_command_repeats_the_differences_and_no_default(changes):
+    flat = runs.complete(make_config(**changes))
+    wanted = dotted(changes)
+    if wanted.get("cefl.clustering.rule") != "patent":
+        wanted.pop("cefl.clustering.max_size", None)  # which nothing reads
+    if "data.name" not in wanted:
+        wanted.pop("data.path", None)
+    if "data.partition.name" in wanted:
+        wanted.pop("data.partition.alpha", None)
+    default = runs.flatten(config.default_config().to_dict())
+    wanted = {path: value for path, value in wanted.items() if value != default[path]}
+    assert differences(flat) == wanted
+    *start, workdir = shlex.split(command(flat, "a folder;"))
+    assert workdir == "--workdir=a folder;"
+    assert start[:4] == ["python", "-m", "cefl_jax.main", "--config=configs/default.py"]
+    chosen = config.load(str(DEFAULT))
+    for word in start[4:]:
+        path, value = word.removeprefix("--config.").split("=", 1)
+        config.set_field(chosen, path, value)
+    assert runs.flatten(chosen.to_dict()) == flat
+    assert len(start) == 4 + len(wanted)

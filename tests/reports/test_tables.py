@@ -1,4 +1,4 @@
-"""Every number of the tables against a plain reading of the evaluations."""
+"""Every number of the tables against a plain reading of the evaluations, and against SciPy's."""
 
 import math
 
@@ -8,24 +8,20 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
 
-from cefl_jax.reports.groups import by_section
-from cefl_jax.reports.tables import clustering_table, estimate, summary_table
-from tests.reports.folders import make_run
+from cefl_jax.reports.tables import band, clustering_table, estimate, interval, summarize
+from tests.reports.folders import make_run, section_of
 
 NAN = math.nan
+COSTS = {"sim/time_s": 3.0, "sim/energy_j": 50.0, "comm/bytes": 70.0}  # of a round
+ACCURACIES = st.lists(st.floats(0.0, 1.0) | st.just(NAN), min_size=1, max_size=14)
+NUMBERS = st.floats(-1e6, 1e6).map(lambda x: round(x, 6))
 
 
 def curve(seed, accuracies, **more):
-    """A run that is evaluated every second round, and pays 3 s, 50 J and 70 bytes a round."""
+    """A run that is evaluated every second round."""
     rounds = [2 * place + 2 for place in range(len(accuracies))]
-    costs = {"sim/time_s": 3.0, "sim/energy_j": 50.0, "comm/bytes": 70.0}
-    return make_run(
-        seed,
-        rounds,
-        **{"test/accuracy": accuracies},
-        **more,
-        **{key: [each * round for round in rounds] for key, each in costs.items()},
-    )
+    costs = {key: [each * round for round in rounds] for key, each in COSTS.items()}
+    return make_run(seed, rounds, **{"test/accuracy": accuracies}, **more, **costs)
 
 
 def cells_of(table, row=0):
@@ -33,27 +29,24 @@ def cells_of(table, row=0):
     return dict(zip((column.key for column in table.columns), table.rows[row], strict=True))
 
 
-ACCURACIES = st.lists(st.floats(0.0, 1.0) | st.just(NAN), min_size=1, max_size=14)
+def notes_with(word, *runs):
+    """The notes of a summary that have a word in them."""
+    return [note for note in summarize(section_of(*runs), 0.8).notes if word in note]
 
 
 @given(st.lists(ACCURACIES, min_size=1, max_size=4), st.floats(0.01, 1.0))
-def test_the_summary_is_that_of_plain_loops(seeds, target):
+def test_summarize_is_a_plain_reading_of_the_evaluations(seeds, target):
     runs = [curve(seed, accuracies) for seed, accuracies in enumerate(seeds)]
-    cells = cells_of(summary_table(runs, target))
+    cells = cells_of(summarize(section_of(*runs), target))
     finals, lasts, hits = [], [], []
     for accuracies in seeds:
         tail = [value for value in accuracies[-10:] if not math.isnan(value)]
         finals += [sum(tail) / len(tail)] if tail else []
         lasts += [accuracies[-1]] if not math.isnan(accuracies[-1]) else []
-        for place, value in enumerate(accuracies):
-            if value >= target:
-                hits.append(2 * place + 2)
-                break
+        hits += [2 * at + 2 for at, value in enumerate(accuracies) if value >= target][:1]
     costs = {"rounds": 1, "time_s": 3, "energy_j": 50, "bytes": 70}
-    expected = {
-        "final_accuracy": finals,
-        "last_accuracy": lasts,
-        **{f"{key}_to_target": [each * hit for hit in hits] for key, each in costs.items()},
+    expected = {"final_accuracy": finals, "last_accuracy": lasts} | {
+        f"{key}_to_target": [each * hit for hit in hits] for key, each in costs.items()
     }
     for key, values in expected.items():
         check(cells.get(key), values, len(seeds))
@@ -65,76 +58,39 @@ def check(cell, values, seeds):
     if not values:
         assert cell is None
         return
-    assert cell.mean == pytest.approx(np.mean(values))
+    half = NAN if len(values) == 1 else stats.t.ppf(0.975, len(values) - 1) * stats.sem(values)
     assert (cell.count, cell.seeds) == (len(values), seeds)
-    if len(values) == 1:
-        assert math.isnan(cell.half)
-    else:
-        half = stats.t.ppf(0.975, len(values) - 1) * stats.sem(values)
-        assert cell.half == pytest.approx(half, abs=1e-9)
+    assert cell[:2] == pytest.approx((np.mean(values), half), nan_ok=True, abs=1e-9)
 
 
-def test_the_final_accuracy_is_neither_the_best_nor_the_last():
-    cells = cells_of(summary_table([curve(0, [0.9] + [0.1] * 9 + [0.5])], 0.8))
-    assert cells["final_accuracy"].mean == pytest.approx((9 * 0.1 + 0.5) / 10)
-    assert cells["last_accuracy"].mean == 0.5
-
-
-def test_costs_are_means_over_those_that_reached_the_target_and_say_so():
-    table = summary_table(
-        [curve(0, [0.5, 0.8, 0.7]), curve(1, [0.8, 0.9, 0.9]), curve(2, [0.1, 0.2, 0.79999])], 0.8
-    )
-    cells = cells_of(table)
-    assert cells["reached"] == "2 of 3 seeds"
-    rounds = cells["rounds_to_target"]
-    assert (rounds.mean, rounds.count, rounds.seeds) == (3.0, 2, 3)  # after 4 and after 2 rounds
-    assert cells["time_s_to_target"].mean == 9.0
-    assert any("averaged over the seeds that reached it" in note for note in table.notes)
-
-
-def test_what_a_method_lacks_is_absent():
+def test_summarize_leaves_out_what_a_method_lacks():
     cloud = {"test/cloud_accuracy": [0.6, 0.7]}
     runs = [curve(0, [0.5, 0.6], **cloud), curve(0, [0.4, 0.5], method__name="fedavg")]
-    table = summary_table(runs, 0.9)
+    table = summarize(section_of(*runs), 0.9)
     assert table.labels == ["cefl", "fedavg"]
     assert cells_of(table, 0)["final_cloud_accuracy"].mean == pytest.approx(0.65)
     assert cells_of(table, 1)["final_cloud_accuracy"] is None
-    assert "final_cloud_accuracy" not in cells_of(summary_table(runs[1:], 0.9))
+    assert "final_cloud_accuracy" not in cells_of(summarize(section_of(runs[1]), 0.9))
+    nothing = summarize(section_of(make_run(0, [1, 2])), 0.8)
+    assert cells_of(nothing) == {"reached": "0 of 1 seed"}
 
 
-def test_a_run_that_measures_nothing_has_a_row():
-    assert cells_of(summary_table([make_run(0, [1, 2])], 0.8)) == {"reached": "0 of 1 seed"}
-
-
-def test_values_that_were_not_finite_are_flagged():
-    table = summary_table(
-        [curve(3, [0.5, NAN], skipped={"test/accuracy": 1}), curve(4, [0.5, 0.5])], 0.8
-    )
-    assert [note for note in table.notes if "not finite" in note] == [
+def test_summarize_notes_what_makes_runs_hard_to_compare():
+    skipping = curve(3, [0.5, NAN], skipped={"test/accuracy": 1})
+    assert notes_with("not finite", skipping, curve(4, [0.5, 0.5])) == [
         "cefl, seed 3: values that were not finite are left out: test/accuracy (1)."
     ]
+    ten, eleven, nine = (curve(length, [0.5] * length) for length in (10, 11, 9))
+    assert notes_with("shortest run", ten, eleven) == []
+    assert "9 evaluations" in notes_with("shortest run", eleven, nine)[0]
+    every = [curve(seed, [0.5], run__eval_every=each) for seed, each in enumerate((2, 2, 5))]
+    assert notes_with("unequal", *every[:2]) == []
+    assert len(notes_with("every 2, 5 rounds", *every)) == 1
+    assert len(notes_with("averaged over the seeds that reached it", ten)) == 1
 
 
-def test_runs_too_short_for_a_final_accuracy_are_flagged():
-    def flags(*lengths):
-        runs = [curve(seed, [0.5] * length) for seed, length in enumerate(lengths)]
-        return [note for note in summary_table(runs, 0.8).notes if "shortest run" in note]
-
-    assert flags(10, 11) == []
-    assert "9 evaluations" in flags(11, 9)[0]
-
-
-def test_unequal_spacings_are_flagged():
-    def flags(*spacings):
-        runs = [curve(seed, [0.5], run__eval_every=each) for seed, each in enumerate(spacings)]
-        return [note for note in summary_table(runs, 0.8).notes if "unequal" in note]
-
-    assert flags(2, 2) == []
-    assert len(flags(2, 5)) == 1
-
-
-def test_units_are_those_of_the_largest_mean():
-    table = summary_table([curve(0, [0.1] * 99 + [0.9])], 0.8)  # 600 s, 10 kJ, 14 kB
+def test_summarize_shows_the_unit_of_the_largest_mean():
+    table = summarize(section_of(curve(0, [0.1] * 99 + [0.9])), 0.8)  # 600 s, 10 kJ, 14 kB
     units = {column.key: column.unit for column in table.columns}
     assert units["time_s_to_target"] == ("min", 60.0)
     assert units["energy_j_to_target"] == ("kJ", 1e3)
@@ -142,44 +98,41 @@ def test_units_are_those_of_the_largest_mean():
     assert cells_of(table)["time_s_to_target"].mean == 600.0  # seconds all the same
 
 
-@pytest.mark.parametrize(
-    "change", [{"data__name": "digits"}, {"model__name": "cnn"}, {"data__partition__alpha": 1.0}]
-)
-def test_a_table_of_what_cannot_be_compared_is_refused(change):
-    with pytest.raises(ValueError, match="one dataset, partition and model"):
-        summary_table([curve(0, [0.5]), curve(1, [0.5], **change)], 0.8)
-
-
-def test_a_table_of_nothing_is_refused():
-    with pytest.raises(ValueError, match="none"):
-        summary_table([], 0.8)
-
-
-def test_clusters_are_averaged_and_their_extremes_kept():
-    clusters = {
-        "cluster/count": [4, 3],
-        "cluster/kl_mean": [0.1, NAN],
-        "cluster/kl_max": [0.5, 0.2],
-        "cluster/size_min": [3, 2],
-        "cluster/size_max": [7, 9],
-    }
-    runs = [make_run(0, [5, 10], **clusters), make_run(0, [5, 10], method__name="fedavg")]
-    (section,) = by_section(runs)
-    table = clustering_table(section)
-    assert {key: cell.mean for key, cell in cells_of(table).items()} == {
-        "cluster_count": 3.5,
-        "cluster_kl_mean": 0.1,
-        "cluster_kl_max": 0.5,
-        "cluster_size_min": 2,
-        "cluster_size_max": 9,
-    }
+def test_clustering_table_averages_and_keeps_extremes():
+    clusters = {"count": [4, 3], "kl_mean": [0.1, NAN], "kl_max": [0.5, 0.2]}
+    clusters |= {"size_min": [3, 2], "size_max": [7, 9]}
+    metrics = {f"cluster/{name}": values for name, values in clusters.items()}
+    fedavg = make_run(0, [5, 10], method__name="fedavg")
+    table = clustering_table(section_of(make_run(0, [5, 10], **metrics), fedavg))
+    means = [cell.mean for cell in cells_of(table).values()]
+    assert [*cells_of(table)] == [f"cluster_{name}" for name in clusters]
+    assert means == [3.5, 0.1, 0.5, 2, 9]
     assert set(cells_of(table, 1).values()) == {None}
+    assert clustering_table(section_of(fedavg)) is None
 
 
-def test_methods_without_clusters_have_no_table_of_them():
-    (section,) = by_section([curve(0, [0.5])])
-    assert clustering_table(section) is None
+@given(st.lists(NUMBERS, min_size=2, max_size=8))
+def test_interval_is_students(values):
+    mean, half = interval([*values, NAN, math.inf])  # which do not count
+    spread = np.std(values, ddof=1) / math.sqrt(len(values))
+    assert mean == pytest.approx(sum(values) / len(values), abs=1e-6)
+    if spread > 1e-9:
+        low, high = stats.t.interval(0.95, len(values) - 1, loc=np.mean(values), scale=spread)
+        assert (mean - half, mean + half) == pytest.approx((low, high), rel=1e-6, abs=1e-6)
+    else:
+        assert half == pytest.approx(0.0, abs=1e-6)
 
 
-def test_a_mean_of_nothing_is_none():
+def test_interval_of_few_values():
+    # Standard deviation 1, t of 2 degrees at 97.5% is 4.302653 (any table of Student's t).
+    assert interval([1.0, 2.0, 3.0]) == pytest.approx((2.0, 4.302653 / math.sqrt(3)))
+    assert interval([0.25, NAN]) == pytest.approx((0.25, NAN), nan_ok=True)
+    assert np.isnan([interval([NAN]), interval([])]).all()
     assert estimate([NAN, NAN]) is None
+
+
+@given(st.integers(1, 5), st.integers(1, 6), st.randoms(use_true_random=False))
+def test_band_is_an_interval_at_each_point(seeds, points, random):
+    values = np.array([[random.uniform(0, 1) for _ in range(points)] for _ in range(seeds)])
+    for mean, half, column in zip(*band(values), values.T, strict=True):
+        assert (mean, half) == pytest.approx(interval(column), nan_ok=True)

@@ -1,5 +1,6 @@
-"""A checkpoint is the state bit for bit, or it is none."""
+"""A checkpoint is the state bit for bit, or it is none; a seal notices every bit that changed."""
 
+import os
 import pathlib
 import shutil
 import threading
@@ -13,9 +14,19 @@ import orbax.checkpoint as ocp
 import pytest
 
 from cefl_jax.runtime import checkpoint
-from cefl_jax.runtime.checkpoint import SEAL, Checkpoints, CorruptCheckpoint, flatten, restore
+from cefl_jax.runtime.checkpoint import (
+    SEAL,
+    Checkpoints,
+    CorruptCheckpoint,
+    flatten,
+    read_facts,
+    restore,
+    seal,
+    verify,
+)
 
-HERE = jax.sharding.SingleDeviceSharding(jax.devices()[0])
+FULL = OSError(28, "No space left on device\nat all")
+FACTS = {"round": 7, "score": None, "of": {"a": [1, 2.5, "é"]}}
 
 
 class State(NamedTuple):
@@ -33,18 +44,7 @@ def bits(patterns, kind):
 
 def make_state():
     """Numbers that a way through text, or through fewer bits, would change."""
-    strange = [
-        0,
-        0x80000000,
-        1,
-        0x807FFFFF,
-        0x7F800000,
-        0xFF800000,
-        0x7FC00000,
-        0x7FC12345,
-        0xFFD54321,
-        0x3F800001,
-    ]
+    strange = [0, 0x80000000, 1, 0x807FFFFF, 0x7F800000, 0xFF800000, 0x7FC12345, 0xFFD54321]
     strange64 = [0x8000000000000000, 1, 0x7FF8000000ABCDEF, 0x3FF0000000000001]
     with jax.enable_x64(True):
         return State(
@@ -64,7 +64,6 @@ def make_state():
             ),
             odd={
                 "exact": jnp.asarray(bits(strange64, np.float64)),
-                "pi": jnp.float64(np.pi),
                 "keys": jax.random.split(jax.random.key(5, impl="rbg"), (2, 3)),
                 "nothing": jnp.zeros((0, 4)),
                 "none": None,
@@ -93,32 +92,28 @@ def small(value=0.0):
 
 
 def save(folder, rounds, scores=None, **options):
-    """Checkpoints of `small` after some rounds, with the round as its value."""
-    said = []
-    saver = Checkpoints(folder, warn=said.append, **options)
+    """Checkpoints of `small` after some rounds, with the round as its value; and the warnings."""
+    warned = []
+    saver = Checkpoints(folder, warn=warned.append, **options)
     for at, round in enumerate(rounds):
         score = scores[at] if scores else None
         saver.save(round, flatten(small(round)), {"round": round, "score": score})
     saver.wait()
-    return saver, said
+    return saver, warned
 
 
 def load(folder):
-    """What a later process would go on from, and what it is told."""
-    said = []
-    return Checkpoints(folder, warn=said.append).load(), said
+    """What a later process would go on from, and its warnings."""
+    warned = []
+    return Checkpoints(folder, warn=warned.append).load(), warned
 
 
-def rounds_in(folder):
-    return sorted(int(path.name) for path in folder.iterdir() if path.name.isdecimal())
+def names_in(folder):
+    return sorted(path.name for path in folder.iterdir())
 
 
 def contents(folder):
-    return {
-        str(path.relative_to(folder)): path.read_bytes()
-        for path in sorted(folder.rglob("*"))
-        if path.is_file()
-    }
+    return {path: path.read_bytes() for path in sorted(folder.rglob("*")) if path.is_file()}
 
 
 @pytest.fixture(scope="module")
@@ -138,59 +133,54 @@ def folder(two, tmp_path):
 @pytest.fixture(scope="module")
 def saved_state(tmp_path_factory):
     """Everything, saved and loaded again."""
-    folder, said = tmp_path_factory.mktemp("state") / "checkpoints", []
-    Checkpoints(folder, background=False, warn=said.append).save(
-        1, flatten(make_state()), {"round": 1, "note": "é", "list": [None, 0.1]}
-    )
-    loaded, told = load(folder)
-    assert said == told == []
+    folder, warned = tmp_path_factory.mktemp("state") / "checkpoints", []
+    saver = Checkpoints(folder, background=False, warn=warned.append)
+    saver.save(1, flatten(make_state()), {"round": 1, "note": "é", "list": [None, 0.1]})
+    loaded, later = load(folder)
+    assert warned == later == []
     return loaded
 
 
-def test_every_bit_comes_back(saved_state):
+@pytest.mark.parametrize("num_devices", [1, 4])
+def test_restore_gives_every_bit_back(saved_state, num_devices):
+    """On all devices; and the state may be donated, of which the checkpoint notices nothing."""
+    mesh = jax.sharding.Mesh(jax.devices()[:num_devices], "edge")
+    everywhere = jax.sharding.NamedSharding(mesh, jax.P())
     zeros = jax.tree.map(lambda leaf: leaf if is_key(leaf) else jnp.zeros_like(leaf), make_state())
-    restored = restore(saved_state, zeros, HERE)
+    before = {name: leaf.tobytes() for name, leaf in saved_state.leaves.items()}
+    restored = restore(saved_state, zeros, everywhere)
     assert jax.tree.structure(restored) == jax.tree.structure(make_state())
     assert bits_of(restored) == bits_of(make_state())
-    assert saved_state.facts == {"round": 1, "note": "é", "list": [None, 0.1]}
-    assert not jax.config.jax_enable_x64
-
-
-def test_all_is_on_the_devices_as_it_was(saved_state):
-    """Eight bytes a number stay eight, outside of where this is allowed."""
-    restored = restore(saved_state, make_state(), HERE)
-    for leaf, before in zip(jax.tree.leaves(restored), jax.tree.leaves(make_state()), strict=True):
-        assert isinstance(leaf, jax.Array)
-        assert (leaf.dtype, leaf.shape) == (before.dtype, before.shape)
-        assert is_key(leaf) or not leaf.weak_type
-    assert restored.counts[1].dtype == np.int64
-    assert int(restored.counts[1]) == 2**53 + 1
-    assert restored.odd["exact"].dtype == np.float64
-    same = jax.random.bits(make_state().key, (4,))
-    assert (jax.random.bits(restored.key, (4,)) == same).all()
-
-
-def test_a_state_is_put_on_all_devices(saved_state):
-    mesh = jax.sharding.Mesh(jax.devices()[:4], "edge")
-    everywhere = jax.sharding.NamedSharding(mesh, jax.P())
-    restored = restore(saved_state, make_state(), everywhere)
-    assert bits_of(restored) == bits_of(make_state())
     leaves = [leaf for leaf in jax.tree.leaves(restored) if leaf.size]
-    assert {len(leaf.devices()) for leaf in leaves} == {4}
-
-
-def test_what_is_restored_can_be_given_up(saved_state):
-    """As a run does with each of its states; the checkpoint itself stays."""
-    before = {name: leaf.copy() for name, leaf in saved_state.leaves.items()}
-    state = restore(saved_state, make_state(), HERE)
+    assert {len(leaf.devices()) for leaf in leaves} == {num_devices}
+    assert not any(leaf.weak_type for leaf in leaves if not is_key(leaf))
+    assert not jax.config.jax_enable_x64
     step = jax.jit(lambda counts: (counts[2] + 1, counts[3] * 3), donate_argnums=0)
-    jax.block_until_ready(step(state.counts))
-    for name, leaf in before.items():
-        assert leaf.tobytes() == saved_state.leaves[name].tobytes()
+    jax.block_until_ready(step(restored.counts))
+    assert {name: leaf.tobytes() for name, leaf in saved_state.leaves.items()} == before
+    assert saved_state.facts == {"round": 1, "note": "é", "list": [None, 0.1]}
 
 
-def test_what_happens_after_a_save_is_not_saved(tmp_path, monkeypatch):
-    """Neither a donated buffer nor an array that is written to, while the save is at work."""
+@pytest.mark.parametrize(
+    ("state", "leaf"),
+    [
+        ({"a": jnp.zeros(3)}, "n"),
+        (small() | {"more": jnp.zeros(2)}, "more"),
+        (small() | {"a": jnp.zeros(4)}, "a"),
+        (small() | {"a": jnp.zeros((3, 1))}, "a"),
+        (small() | {"a": jnp.zeros(3, jnp.int32)}, "a"),
+        ({"b": jnp.zeros(3), "n": jnp.int32(0)}, "b"),
+    ],
+)
+def test_restore_refuses_the_state_of_another_program(two, state, leaf):
+    loaded, _ = load(two)
+    with pytest.raises(ValueError, match=rf"^.*round 6.*\['{leaf}'\].*another version.*$"):
+        restore(loaded, state, jax.sharding.SingleDeviceSharding(jax.devices()[0]))
+
+
+@pytest.fixture
+def slow_orbax(monkeypatch):
+    """A save that begins, and waits: events of its beginning and of its going on."""
     begun, go, real = threading.Event(), threading.Event(), ocp.Checkpointer.save
 
     def slow(*args, **options):
@@ -199,49 +189,41 @@ def test_what_happens_after_a_save_is_not_saved(tmp_path, monkeypatch):
         return real(*args, **options)
 
     monkeypatch.setattr(ocp.Checkpointer, "save", slow)
+    return begun, go
+
+
+def test_save_keeps_what_was_there_when_it_was_called(tmp_path, slow_orbax):
+    """Neither a donated buffer nor an array that is written to, while the save is at work."""
+    begun, go = slow_orbax
     saver = Checkpoints(tmp_path / "checkpoints", warn=pytest.fail)
     host = np.full(1000, 1.0, np.float32)
     state = {"device": jnp.full(1000, 1.0), "host": host}
     saver.save(1, flatten(state), {})
     assert begun.wait(60)  # it has come back before anything was written
     after = jax.jit(lambda x: x + 1, donate_argnums=0)(state["device"])
+    step = jax.jit(lambda x, v: x * 0 + v, donate_argnums=0)
     for value in range(50):
-        after = jax.jit(lambda x, v: x * 0 + v, donate_argnums=0)(after, float(value))
+        after = step(after, float(value))
     host[:] = 9
     go.set()
     saver.wait()
-    loaded, _ = load(tmp_path / "checkpoints")
-    assert all((leaf == 1).all() for leaf in loaded.leaves.values())
-    assert len(loaded.leaves) == 2
+    leaves = load(tmp_path / "checkpoints")[0].leaves
+    assert len(leaves) == 2
+    assert all((leaf == 1).all() for leaf in leaves.values())
 
 
-def test_a_save_waits_for_the_one_before(tmp_path, monkeypatch):
+def test_save_waits_for_the_one_before(tmp_path, slow_orbax):
     """Or states would pile up in memory behind a slow disk."""
-    go, real = threading.Event(), ocp.Checkpointer.save
-
-    def slow(*args, **options):
-        assert go.wait(60)
-        return real(*args, **options)
-
-    monkeypatch.setattr(ocp.Checkpointer, "save", slow)
     saver = Checkpoints(tmp_path / "checkpoints", warn=pytest.fail)
     saver.save(1, flatten(small(1)), {})
     second = threading.Thread(target=saver.save, args=(2, flatten(small(2)), {}))
     second.start()
     second.join(0.1)
     assert second.is_alive()
-    go.set()
+    slow_orbax[1].set()
     second.join(60)
     saver.wait()
-    assert rounds_in(tmp_path / "checkpoints") == [1, 2]
-
-
-def test_no_save_is_dropped_for_another(tmp_path):
-    saver, said = save(tmp_path / "checkpoints", range(1, 6), keep=10)
-    assert said == []
-    assert rounds_in(tmp_path / "checkpoints") == [1, 2, 3, 4, 5]
-    for round in range(1, 6):
-        assert (saver.load_round(round).leaves["['a']"] == round).all()
+    assert names_in(tmp_path / "checkpoints") == ["000001", "000002"]
 
 
 @pytest.mark.parametrize(
@@ -251,250 +233,175 @@ def test_no_save_is_dropped_for_another(tmp_path):
         (2, [1, 5, 2, 3], [2, 3, 4]),
         (2, [1, 2, 3, 5], [3, 4]),
         (1, [5, 5, 5, 5], [1, 4]),  # the first of the best
-        (1, [1, 5, 5, 4], [2, 4]),
         (1, [None, -3, None, -9], [2, 4]),  # no score is less than any
-        (3, [9, None], [1, 2]),
-        (1, [0.1, 0.1 + 1e-15, 0.1], [2, 3]),
+        (9, [9, None, 3, 4, 5], [1, 2, 3, 4, 5]),
     ],
 )
-def test_the_newest_and_the_best_are_kept(tmp_path, keep, scores, kept):
-    save(tmp_path / "checkpoints", range(1, len(scores) + 1), scores, keep=keep)
-    assert rounds_in(tmp_path / "checkpoints") == kept
-    assert load(tmp_path / "checkpoints")[0].round == len(scores)
+def test_save_keeps_the_newest_and_the_best(tmp_path, keep, scores, kept):
+    """Here by two processes, of which the second knows the scores of the first."""
+    folder = tmp_path / "checkpoints"
+    save(folder, [1], scores[:1], keep=keep)
+    saver, warned = save(folder, range(2, len(scores) + 1), scores[1:], keep=keep)
+    assert names_in(folder) == [f"{round:06d}" for round in kept]
+    assert warned == []
+    for round in kept:
+        assert (saver.load_round(round).leaves["['a']"] == round).all()
+    assert load(folder)[0].round == len(scores)
 
 
-def test_the_best_is_known_to_a_later_process(tmp_path):
-    save(tmp_path / "checkpoints", [1, 2], [9, 1], keep=1)
-    save(tmp_path / "checkpoints", [3, 4], [2, 3], keep=1)
-    assert rounds_in(tmp_path / "checkpoints") == [1, 4]
-
-
-def test_where_nothing_was_saved_there_is_nothing(tmp_path):
-    assert load(tmp_path / "checkpoints") == (None, [])
-    assert not (tmp_path / "checkpoints").exists()
-
-
-def raiser(error):
-    def fail(*_, **__):
-        raise error
-
-    return fail
-
-
-def fail_before(patch, error):
-    patch.setattr(ocp.Checkpointer, "save", raiser(error))
-
-
-def fail_after(patch, error):
-    real = ocp.Checkpointer.save
-
-    def save_and_fail(*args, **options):
-        real(*args, **options)
-        raise error
-
-    patch.setattr(ocp.Checkpointer, "save", save_and_fail)
-
-
-def fail_within(patch, error):
-    """When the leaves are written: there is a folder by then, under its temporary name."""
-    patch.setattr(ocp.PyTreeCheckpointHandler, "save", raiser(error))
-
-
-def fail_at_the_end(patch, error):
-    """With every leaf there, and not yet the name."""
-    patch.setattr(ocp.PyTreeCheckpointHandler, "finalize", raiser(error))
-
-
-def fail_mkdir(patch, error):
-    patch.setattr(pathlib.Path, "mkdir", raiser(error))
-
-
-def fail_seal(patch, error):
-    patch.setattr(checkpoint, "seal", raiser(error))
-
-
-def fail_rename(patch, error):
-    """The seal is written, under its temporary name."""
-    patch.setattr(pathlib.Path, "replace", raiser(error))
-
-
-FAILURES = [
-    fail_before,
-    fail_after,
-    fail_within,
-    fail_at_the_end,
-    fail_mkdir,
-    fail_seal,
-    fail_rename,
-]
-
-
-@pytest.mark.parametrize(
-    ("fail", "background"), [(fail_within, False), *((fail, True) for fail in FAILURES)]
-)
-def test_a_save_that_fails_harms_none_before_it(folder, monkeypatch, fail, background):
-    before = contents(folder)
-    said = []
-    saver = Checkpoints(folder, background=background, warn=said.append)
-    with monkeypatch.context() as patch:
-        fail(patch, OSError(28, "No space left on device\nat all"))
-        saver.save(9, flatten(small(9)), {"round": 9})
-        saver.wait()
-    assert len(said) == 1
-    assert "round 9" in said[0]
-    assert "No space left" in said[0]
-    assert "\n" not in said[0]
-    assert contents(folder) == before
-    assert sorted(path.name for path in folder.iterdir()) == ["000003", "000006"]
-    assert load(folder)[0].round == 6
-    saver.save(10, flatten(small(10)), {"round": 10})  # and with room again, it goes on
-    saver.wait()
-    assert len(said) == 1
-    assert load(folder)[0].round == 10
-
-
-def test_a_save_again_of_a_round_is_the_last_one(folder):
+def test_save_of_the_same_round_replaces_it(folder):
     saver = Checkpoints(folder, warn=pytest.fail)
     saver.save(6, flatten(small(60)), {"round": 6})
     saver.wait()
     assert (load(folder)[0].leaves["['a']"] == 60).all()
 
 
+def fail(*_, **__):
+    raise FULL
+
+
+def fail_after_save(*args, real=ocp.Checkpointer.save, **options):
+    real(*args, **options)
+    raise FULL
+
+
+FAILURES = {  # in the order in which a save comes by
+    "mkdir": (pathlib.Path, "mkdir", fail),
+    "before": (ocp.Checkpointer, "save", fail),
+    "leaves": (ocp.PyTreeCheckpointHandler, "save", fail),
+    "name": (ocp.PyTreeCheckpointHandler, "finalize", fail),
+    "after": (ocp.Checkpointer, "save", fail_after_save),
+    "seal": (checkpoint, "seal", fail),
+    "name of the seal": (pathlib.Path, "replace", fail),
+}
+
+
 @pytest.mark.parametrize(
-    "name",
-    [
-        "000009",
-        "000009.orbax-checkpoint-tmp",
-        "000009.failed",
-        "000009.orbax-checkpoint-tmp-17",
-        "1234567",
-    ],
+    ("stage", "background"), [("leaves", False), *((stage, True) for stage in FAILURES)]
 )
-def test_what_has_no_seal_was_never_finished(folder, name):
+def test_save_that_fails_harms_none_before_it(folder, monkeypatch, stage, background):
+    before, warned = contents(folder), []
+    saver = Checkpoints(folder, background=background, warn=warned.append)
+    with monkeypatch.context() as patch:
+        patch.setattr(*FAILURES[stage])
+        saver.save(9, flatten(small(9)), {"round": 9})
+        saver.wait()
+        saver.keep_failed(57, flatten(small()), {})
+    assert [line.count("\n") for line in warned] == [0, 0]
+    assert "round 9" in warned[0]
+    assert all("No space left" in line for line in warned)
+    assert contents(folder) == before
+    assert names_in(folder) == ["000003", "000006"]
+    saver.save(10, flatten(small(10)), {"round": 10})  # and with room again, it goes on
+    saver.wait()
+    assert len(warned) == 2
+    assert load(folder)[0].round == 10
+
+
+@pytest.mark.parametrize("stage", ["leaves", "name"])
+def test_load_removes_what_a_killed_save_left(folder, monkeypatch, stage):
+    """The folder as it is in the middle of a save, with the names that Orbax gives."""
+    copy = folder.parent / "copy"
+
+    def look(*_, **__):
+        shutil.copytree(folder, copy)
+        raise FULL
+
+    monkeypatch.setattr(*FAILURES[stage][:2], look)
+    saver = Checkpoints(folder, warn=str)
+    saver.save(9, flatten(small(9)), {"round": 9})
+    saver.wait()
+    assert len(names_in(copy)) == 3, "nothing was there to be left"
+    assert load(copy)[0].round == 6
+    assert names_in(copy) == ["000003", "000006"]
+
+
+@pytest.mark.parametrize(
+    "name", ["000009", "1234567", "000009.failed", "000009.orbax-checkpoint-tmp-17"]
+)
+def test_load_removes_what_has_no_seal(folder, name):
+    assert load(folder / "nothing") == (None, [])
     shutil.copytree(folder / "000006", folder / name)
     (folder / name / SEAL).unlink()
-    loaded, said = load(folder)
+    loaded, warned = load(folder)
     assert loaded.round == 6
-    told = f"{folder / name} has no {SEAL}: it is not whole, and is removed"
-    assert said == ([told] if name.isdecimal() else [])
-    assert sorted(path.name for path in folder.iterdir()) == ["000003", "000006"]
+    line = f"{folder / name} has no {SEAL}: it is not whole, and is removed"
+    assert warned == ([line] if name.isdecimal() else [])
+    assert names_in(folder) == ["000003", "000006"]
 
 
-def test_what_was_being_saved_when_it_was_killed_is_not_loaded(folder, monkeypatch):
-    """The folder as it is in the middle of a save, with the names that Orbax gives."""
-    seen = []
-
-    def look(stage):
-        def copy(*_, **__):
-            seen.append(shutil.copytree(folder, folder.parent / stage))
-            raise OSError(28, "No space left on device")
-
-        return copy
-
-    for name, of in (("within", "save"), ("end", "finalize")):
-        with monkeypatch.context() as patch:
-            patch.setattr(ocp.PyTreeCheckpointHandler, of, look(name))
-            saver = Checkpoints(folder, warn=str)
-            saver.save(9, flatten(small(9)), {"round": 9})
-            saver.wait()
-    assert len(seen) == 2
-    for copy in seen:
-        assert len(list(copy.iterdir())) == 3, "nothing was there to be left"
-        assert load(copy)[0].round == 6
-        assert sorted(path.name for path in copy.iterdir()) == ["000003", "000006"]
-
-
-def test_a_state_that_failed_is_kept_and_not_gone_on_from(folder):
+def test_keep_failed_is_no_checkpoint_to_go_on_from(folder):
     saver = Checkpoints(folder, warn=pytest.fail)
     saver.keep_failed(57, flatten(small(57)), {"round": 57, "score": 99.0})
-    loaded, said = load(folder)
-    assert (loaded.round, said) == (6, [])
+    loaded, warned = load(folder)
+    assert (loaded.round, warned) == (6, [])
     assert (folder / "000057.failed" / SEAL).exists()
     saver.save(60, flatten(small(60)), {"round": 60, "score": 1.0})  # nor does it count
     saver.wait()
-    assert sorted(path.name for path in folder.iterdir())[-2:] == ["000057.failed", "000060"]
+    assert names_in(folder)[-2:] == ["000057.failed", "000060"]
     assert load(folder)[0].round == 60
 
 
-def test_a_state_that_failed_and_cannot_be_kept_is_told(folder, monkeypatch):
-    before, said = contents(folder), []
-    fail_within(monkeypatch, OSError(28, "No space left on device"))
-    Checkpoints(folder, warn=said.append).keep_failed(57, flatten(small()), {})
-    assert len(said) == 1
-    assert "No space left" in said[0]
-    assert contents(folder) == before
-
-
-FOREIGN = ["notes.txt", "000009", "57", "backup/000009/leaf", "000006.old/leaf", "x000009/leaf"]
-
-
-def test_what_is_not_ours_stays(folder):
-    for name in FOREIGN:
+def test_checkpoints_leave_what_they_have_not_made(folder, tmp_path):
+    """Files and folders of other names, and what links point to."""
+    names = ["notes.txt", "000009", "57", "backup/000009/leaf", "000006.old/leaf", "x000009/leaf"]
+    for name in names:
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
         (folder / name).write_text(name)
-    assert load(folder)[0].round == 6
-    saver, said = save(folder, [10, 11, 12], keep=1)
-    assert said == []
-    for name in FOREIGN:
-        assert (folder / name).read_text() == name
-    saver.remove_all()
-    for name in FOREIGN:
-        assert (folder / name).read_text() == name
-    assert not rounds_in(folder) or rounds_in(folder) == [9, 57]  # files
-
-
-def test_a_link_is_removed_and_not_what_it_points_to(folder, tmp_path):
     elsewhere = tmp_path / "elsewhere"
     (folder / "000003").rename(elsewhere)
     (folder / "000003").symlink_to(elsewhere)
     before = contents(elsewhere)
-    saver, said = save(folder, [10, 11], [5, 6], keep=1)
-    assert said == []
-    assert rounds_in(folder) == [11]
-    (folder / "000012").symlink_to(elsewhere)
+    assert load(folder)[0].round == 6
+    saver, warned = save(folder, [10, 11, 12], [5, 6, 7], keep=1)
+    assert warned == []
+    assert not {"000003", "000006", "000011"} & {*names_in(folder)}
+    (folder / "000013").symlink_to(elsewhere)
     saver.remove_all()
     assert contents(elsewhere) == before
-    assert list(folder.iterdir()) == []
+    assert contents(folder) == {folder / name: name.encode() for name in sorted(names)}
+    assert not {"000012", "000013"} & {*names_in(folder)}
 
 
 def damage(place):
     """Changes the largest file of a checkpoint."""
-    file = max(
-        (path for path in place.rglob("*") if path.is_file()),
-        key=lambda path: (path.name != SEAL, path.stat().st_size),
-    )
+    files = [path for path in place.rglob("*") if path.is_file() and path.name != SEAL]
+    file = max(files, key=lambda path: path.stat().st_size)
     content = bytearray(file.read_bytes())
     content[len(content) // 2] ^= 1
     file.write_bytes(content)
 
 
-def test_a_damaged_one_is_told_and_the_one_before_used(folder):
-    damage(folder / "000006")
+def rename(place):
+    place.rename(place.with_name("000009"))
+
+
+@pytest.mark.parametrize("change", [damage, rename])
+def test_load_passes_a_damaged_one_over(folder, change):
+    change(folder / "000006")
     before = contents(folder)
-    loaded, said = load(folder)
+    loaded, (line,) = load(folder)
     assert loaded.round == 3
     assert (loaded.leaves["['a']"] == 3).all()
-    assert len(said) == 1
-    assert "round 6" in said[0]
-    assert "\n" not in said[0]
+    assert "damaged and passed over" in line
+    assert line.isprintable()
     assert contents(folder) == before
 
 
-def test_when_all_are_damaged_it_does_not_start_anew(folder):
-    damage(folder / "000003")
-    damage(folder / "000006")
-    said = []
+def test_load_refuses_where_all_are_damaged(folder):
+    for place in [*folder.iterdir()]:
+        damage(place)
+    warned = []
     with pytest.raises(CorruptCheckpoint, match=str(folder)):
-        Checkpoints(folder, warn=said.append).load()
-    assert len(said) == 2
-    assert rounds_in(folder) == [3, 6]
+        Checkpoints(folder, warn=warned.append).load()
+    assert len(warned) == 2
+    assert names_in(folder) == ["000003", "000006"]
 
 
-def test_a_damaged_one_does_not_push_out_a_sound_one(folder):
+def test_save_keeps_a_sound_one_rather_than_a_damaged_one(folder):
     """After the one before was gone on from, and saved at other rounds than the first time."""
     damage(folder / "000006")
-    said = []
-    saver = Checkpoints(folder, keep=1, warn=said.append)
+    saver = Checkpoints(folder, keep=1, warn=str)
     assert saver.load().round == 3
     for round in (4, 5):
         saver.save(round, flatten(small(round)), {"round": round, "score": None})
@@ -502,29 +409,25 @@ def test_a_damaged_one_does_not_push_out_a_sound_one(folder):
         assert load(folder)[0].round == round
 
 
-def test_one_that_is_of_no_use_is_passed_over(folder):
-    asked, said = [], []
+def test_load_asks_whether_a_checkpoint_is_accepted(folder):
+    asked, warned = [], []
 
     def accept(facts):
         asked.append(facts["round"])
         if facts["round"] == 6:
             raise CorruptCheckpoint("of no use")
 
-    loaded = Checkpoints(folder, warn=said.append).load(accept)
-    assert (loaded.round, asked, len(said)) == (3, [6, 3], 1)
-
     def refuse(facts):
         raise ValueError("another run")
 
+    assert Checkpoints(folder, warn=warned.append).load(accept).round == 3
+    assert (asked, len(warned)) == ([6, 3], 1)
     with pytest.raises(ValueError, match="another run"):
         Checkpoints(folder, warn=pytest.fail).load(refuse)
 
 
-def test_one_under_the_number_of_another_round_is_damaged(folder):
-    (folder / "000006").rename(folder / "000009")
-    loaded, said = load(folder)
-    assert loaded.round == 3
-    assert len(said) == 1
+def unreadable(leaves):
+    raise RuntimeError("DATA_LOSS: line\nbreak")
 
 
 @pytest.mark.parametrize(
@@ -532,11 +435,14 @@ def test_one_under_the_number_of_another_round_is_damaged(folder):
     [
         lambda leaves: leaves | {"['a']": np.nextafter(leaves["['a']"], np.float32(9))},
         lambda leaves: leaves | {"['a']": leaves["['a']"].astype(np.float64)},
+        lambda leaves: leaves | {"['a']": leaves["['a']"].reshape(1, 3)},
+        lambda leaves: leaves | {"['a']": leaves["['a']"].view(np.int32)},
         lambda leaves: leaves | {"['b']": leaves["['a']"]},
         lambda leaves: {"['a']": leaves["['a']"]},
+        unreadable,
     ],
 )
-def test_what_orbax_gives_back_has_to_be_what_it_was_given(folder, monkeypatch, alter):
+def test_load_verifies_what_orbax_gives_back(folder, monkeypatch, alter):
     """The files are sound; every leaf is looked at nevertheless."""
     real = ocp.Checkpointer.restore
 
@@ -545,53 +451,83 @@ def test_what_orbax_gives_back_has_to_be_what_it_was_given(folder, monkeypatch, 
         return alter(leaves) if "000006" in str(place) else leaves
 
     monkeypatch.setattr(ocp.Checkpointer, "restore", wrong)
-    loaded, said = load(folder)
+    loaded, (line,) = load(folder)
     assert loaded.round == 3
-    assert "round 6" in said[0]
+    assert "round 6" in line
+    assert "\n" not in line
 
 
-def test_what_orbax_cannot_read_is_damaged(folder, monkeypatch):
-    real = ocp.Checkpointer.restore
-
-    def wrong(self, place, *args, **options):
-        if "000006" in str(place):
-            raise RuntimeError("DATA_LOSS: line\nbreak")
-        return real(self, place, *args, **options)
-
-    monkeypatch.setattr(ocp.Checkpointer, "restore", wrong)
-    loaded, said = load(folder)
-    assert loaded.round == 3
-    assert "\n" not in said[0]
+@pytest.fixture
+def sealed(tmp_path):
+    """A folder of a few files, one of them empty and one further down, under a seal."""
+    folder = tmp_path / "sealed"
+    (folder / "deep" / "er").mkdir(parents=True)
+    (folder / "one").write_bytes(bytes(range(3)))
+    (folder / "empty").write_bytes(b"")
+    (folder / "deep" / "er" / "two").write_bytes(b"\0\xff{}")
+    seal(folder, FACTS)
+    return folder
 
 
-@pytest.mark.parametrize(
-    ("state", "words"),
-    [
-        ({"a": jnp.zeros(3)}, r"\['n'\]"),
-        (small() | {"more": jnp.zeros(2)}, r"\['more'\]"),
-        (small() | {"a": jnp.zeros(4)}, r"\['a'\]"),
-        (small() | {"a": jnp.zeros((3, 1))}, r"\['a'\]"),
-        (small() | {"a": jnp.zeros(3, jnp.int32)}, r"\['a'\]"),
-        (small() | {"a": jnp.zeros(3, jnp.bfloat16)}, r"\['a'\]"),
-        ({"b": jnp.zeros(3), "n": jnp.int32(0)}, r"\['b'\]"),
-    ],
-)
-def test_the_state_of_another_program_is_refused(two, state, words):
-    loaded, _ = load(two)
-    with pytest.raises(ValueError, match=words) as refusal:
-        restore(loaded, state, HERE)
-    message = str(refusal.value)
-    assert "round 6" in message
-    assert "another version" in message
-    assert "\n" not in message
-    assert set(loaded.leaves) == {"['a']", "['n']"}  # as it was
+def is_damaged(folder):
+    try:
+        verify(folder)
+    except CorruptCheckpoint as damage:
+        return str(damage).isprintable()
+    return False
 
 
-def test_the_digest_of_a_leaf_is_of_type_shape_and_bytes():
-    arrays = [np.zeros(4, kind) for kind in (np.int32, np.float32, np.uint8, bool)]
-    arrays += [np.zeros(4, kind) for kind in (ml_dtypes.float8_e4m3fn, ml_dtypes.float8_e5m2)]
-    arrays += [np.zeros((2, 2), np.int32), np.zeros((4, 1), np.int32), np.float32([0, 0, 0, -0.0])]
-    assert len({checkpoint._digest(array) for array in arrays}) == len(arrays)
-    assert checkpoint._digest(np.arange(6).reshape(2, 3).T) == checkpoint._digest(
-        np.arange(6).reshape(2, 3).T.copy()
-    )
+def changes_of(content):
+    """Every flipped bit of a byte, every shorter length, and a few more bytes."""
+    for at in range(len(content)):
+        bit = 1 << at % 8
+        yield content[:at] + bytes([content[at] ^ bit]) + content[at + 1 :]
+        yield content[:at]
+    yield from (content + more for more in (b"\0", b"\n", b" "))
+
+
+def test_verify_notices_every_change(sealed, tmp_path):
+    assert verify(sealed) == read_facts(sealed) == FACTS
+    shutil.copytree(sealed, tmp_path / "copy")
+    assert verify(tmp_path / "copy") == FACTS
+    for file in contents(sealed):
+        content = file.read_bytes()
+        for changed in changes_of(content):
+            file.write_bytes(changed)
+            assert is_damaged(sealed), (file.name, changed)
+        file.unlink()
+        assert is_damaged(sealed), file.name
+        file.mkdir()
+        assert is_damaged(sealed), file.name
+        file.rmdir()
+        file.write_bytes(content)
+    for name in ("more", "deep/more", f"deep/{SEAL}", f"{SEAL}.old"):
+        (sealed / name).touch()
+        assert is_damaged(sealed), name
+        (sealed / name).unlink()
+    assert not is_damaged(sealed)
+    (sealed / SEAL).unlink()
+    os.mkfifo(sealed / SEAL)  # is not waited for
+    assert is_damaged(sealed)
+    assert is_damaged(tmp_path / "nothing")
+
+
+def test_verify_notices_what_the_disk_cannot_read(sealed, monkeypatch):
+    """As a sector that is gone: the system has an error, and no other bytes."""
+    real = open
+
+    def failing(file, *args, **options):
+        if os.fspath(file).endswith("two"):
+            raise OSError(5, "Input/output error", os.fspath(file))
+        return real(file, *args, **options)
+
+    monkeypatch.setattr("builtins.open", failing)
+    with pytest.raises(CorruptCheckpoint, match=r"two.*Input/output error"):
+        verify(sealed)
+
+
+def test_seal_of_what_json_cannot_hold_keeps_the_one_before(sealed):
+    for facts in ({"score": float("nan")}, {"score": float("inf")}, {"score": object()}):
+        with pytest.raises((ValueError, TypeError)):
+            seal(sealed, facts)
+    assert verify(sealed) == FACTS

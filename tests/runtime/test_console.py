@@ -6,14 +6,66 @@ import re
 import sys
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from rich.console import Console
 
-from cefl_jax.runtime.console import Display, print_summary, time
+from cefl_jax.runtime import console as shown
+from cefl_jax.runtime.console import Display, print_summary
 from cefl_jax.runtime.summary import summarize
 from tests.runtime.examples import make_record, make_records, without
 
 TITLE = "cefl [alpha=0.1] on fashion_mnist"
 FACTS = {"wall_s": 125.0, "compile_s": 5.0, "device_kind": "cpu", "device_count": 1}
+
+
+@pytest.mark.parametrize(
+    ("value", "digits", "text"),
+    [
+        (0.0, 3, "0"),
+        (2.302585, 4, "2.303"),
+        (0.00004, 3, "4e-05"),
+        (999.4, 3, "999"),
+        (999.5, 3, "1,000"),
+        (9999.6, 4, "10,000"),
+        (-12345.6, 3, "-12,346"),
+        (999_999.4, 3, "999,999"),
+        (999_999.5, 3, "1e+06"),
+        (7.234567e28, 4, "7.235e+28"),
+        (math.nan, 3, "nan"),
+        (-math.inf, 4, "-inf"),
+    ],
+)
+def test_format_number_has_significant_digits_and_an_exponent_where_large(value, digits, text):
+    assert shown.format_number(value, digits) == text
+
+
+@pytest.mark.parametrize(
+    ("form", "value", "text"),
+    [
+        (shown.format_time, 0.0, "0 s"),
+        (shown.format_time, 119.0, "119 s"),
+        (shown.format_time, 120.0, "2 min"),
+        (shown.format_time, 200000.0, "2.31 days"),
+        (shown.format_bytes, 0, "0 B"),
+        (shown.format_bytes, 12_500_000, "12.5 MB"),
+        (shown.format_energy, 0.0616, "61.6 mJ"),
+        (shown.format_energy, 1250.0, "1.25 kJ"),
+    ],
+)
+def test_format_has_the_unit_that_a_person_would_choose(form, value, text):
+    assert form(value) == text
+
+
+FORMS = [shown.format_time, shown.format_bytes, shown.format_energy]
+
+
+@given(st.floats(1e-3, 1e38), st.sampled_from(FORMS))
+def test_format_gives_the_value_back_to_three_digits_in_few_characters(value, form):
+    number, unit = re.fullmatch(r"([\d,.]+(?:e\+\d+)?) (\w+)", form(value)).groups()
+    assert len(number) <= len("1.23e+38")
+    sizes = dict(shown.TIME_UNITS + shown.BYTE_UNITS + shown.ENERGY_UNITS)
+    assert float(number.replace(",", "")) * sizes[unit] == pytest.approx(value, rel=0.0051)
 
 
 class Clock:
@@ -28,14 +80,14 @@ class Clock:
 @pytest.fixture
 def clock(monkeypatch):
     clock = Clock()
-    monkeypatch.setattr(time, "monotonic", clock.monotonic)
+    monkeypatch.setattr(shown.time, "monotonic", clock.monotonic)
     return clock
 
 
-def terminal(width=100):
+def terminal():
     return Console(
         force_terminal=True,
-        width=width,
+        width=100,
         height=25,
         file=io.StringIO(),
         color_system="truecolor",
@@ -49,24 +101,26 @@ def last_frame(console):
     return re.sub(r"\x1b\[[0-9;?]*[a-zA-Z]", "", frame)
 
 
-def test_without_a_terminal_there_is_one_plain_line_an_evaluation(capsys, monkeypatch, clock):
+def test_display_without_a_terminal_is_one_plain_line_an_evaluation(capsys, monkeypatch, clock):
     monkeypatch.setenv("FORCE_COLOR", "1")
     with Display(200, TITLE) as display:
         display.note("compiling ...")
+        display.warn("few meet the deadline")
         clock.now += 61.0
         display.update(make_record(50, **{"test/accuracy": 0.8287}))
-        display.update(make_record(100))
+        display.update(without(make_record(100), "test/cloud", "sim/", "wall/"))
     lines = capsys.readouterr().out.splitlines()
-    assert lines[:2] == [TITLE, "compiling ..."]
-    assert lines[2] == (
+    assert lines == [
+        TITLE,
+        "compiling ...",
+        "warning: few meet the deadline",
         "round  50/200  test accuracy 82.9%  cloud accuracy 81.8%  train loss 0.03922  "
-        "simulated 50 min  125 rounds/s  elapsed 0:01:01  remaining 0:00:01"
-    )
-    assert len(lines) == 4
-    assert not any("\x1b" in line or "\r" in line for line in lines)
+        "simulated 50 min  125 rounds/s  elapsed 0:01:01  remaining 0:00:01",
+        "round 100/200  test accuracy 76.2%  train loss 0.0198  elapsed 0:01:01",
+    ]
 
 
-def test_each_plain_line_is_out_before_the_next_rounds(monkeypatch):
+def test_display_writes_each_plain_line_before_the_next_rounds(monkeypatch):
     class Pipe(io.StringIO):
         out = ""
 
@@ -80,41 +134,30 @@ def test_each_plain_line_is_out_before_the_next_rounds(monkeypatch):
         assert "round 10/20" in pipe.out
 
 
-def test_what_a_method_does_not_have_is_not_shown(capsys, clock):
+@pytest.mark.parametrize(
+    ("loss", "round_ms", "texts"),
+    [
+        (math.nan, math.nan, ["train loss nan", "simulated 10 min  elapsed"]),
+        (None, None, ["train loss nan", "simulated 10 min  elapsed"]),
+        (1.3822527e27, 8.0, ["train loss 1.382e+27", "125 rounds/s"]),
+    ],
+)
+def test_display_shows_what_is_not_finite_and_huge_values_in_short(capsys, loss, round_ms, texts):
     with Display(20, TITLE) as display:
-        display.update(without(make_record(10), "test/cloud", "sim/", "wall/"))
+        display.update(make_record(10, **{"train/loss": loss, "wall/round_ms": round_ms}))
     line = capsys.readouterr().out.splitlines()[-1]
-    assert line == "round 10/20  test accuracy 53.3%  train loss 0.1818  elapsed 0:00:00"
+    assert [text for text in texts if text not in line] == []
 
 
-@pytest.mark.parametrize("value", [math.nan, None])
-def test_what_is_not_finite_is_shown_as_nan(capsys, value):
-    with Display(20, TITLE) as display:
-        display.update(make_record(10, **{"train/loss": value, "wall/round_ms": value}))
-    line = capsys.readouterr().out.splitlines()[-1]
-    assert "train loss nan" in line
-    assert "remaining" not in line
-
-
-def test_huge_values_are_short(capsys):
-    huge = dict.fromkeys(("train/loss", "sim/time_s"), 7.234567e-28)
-    with Display(20, TITLE) as display:
-        display.update(make_record(10, **{key: 1 / value for key, value in huge.items()}))
-        display.update(make_record(20, **huge))
-    lines = capsys.readouterr().out.splitlines()[1:]
-    assert "train loss 1.382e+27  simulated 1.6e+22 days  125 rounds/s" in lines[0]
-    assert "train loss 7.235e-28  simulated 7.23e-28 s  125 rounds/s" in lines[1]
-
-
-def test_on_a_terminal_the_last_frame_shows_everything_and_no_line_wraps(clock):
+def test_display_on_a_terminal_shows_everything_and_no_line_wraps(clock):
     console = terminal()
     with Display(200, TITLE, console) as display:
+        display.note("compiling [the round] ...")
+        assert "compiling [the round] ..." in last_frame(console)
+        display.warn("few meet the deadline")
         clock.now += 61.0
         display.update(make_record(50, **{"test/accuracy": 0.8287, "wall/round_ms": 1000.0}))
         clock.now += 30.0
-    text = console.file.getvalue()
-    assert "\x1b[?25l" in text
-    assert text.rindex("\x1b[?25h") > text.rindex("\x1b[?25l")
     title, row, readings = last_frame(console).strip().splitlines()
     assert title.strip() == TITLE
     assert re.fullmatch(
@@ -123,23 +166,15 @@ def test_on_a_terminal_the_last_frame_shows_everything_and_no_line_wraps(clock):
     assert readings.strip() == (
         "test accuracy 82.9%  cloud accuracy 81.8%  train loss 0.03922  simulated 50 min"
     )
+    assert "warning: few meet the deadline" in console.file.getvalue()
 
 
-def test_a_note_stands_until_the_next_evaluation(clock):
-    console = terminal()
-    with Display(20, TITLE, console) as display:
-        display.note("compiling [the round] ...")
-        assert "compiling [the round] ..." in last_frame(console)
-        display.update(make_record(10))
-        assert "compiling" not in last_frame(console)
-
-
-def test_the_terminal_is_given_back_when_a_run_fails():
+def test_display_gives_the_terminal_back_when_a_run_fails():
     console = terminal()
     with pytest.raises(MemoryError), Display(20, TITLE, console):
         raise MemoryError
     text = console.file.getvalue()
-    assert text.rindex("\x1b[?25h") > text.rindex("\x1b[?25l")
+    assert text.rindex("\x1b[?25h") > text.rindex("\x1b[?25l")  # the cursor
 
 
 def summary_text(records, width=100, **options):
@@ -150,60 +185,50 @@ def summary_text(records, width=100, **options):
 
 def row_of(text, label):
     (line,) = [line for line in text.splitlines() if line.strip().startswith(label)]
-    return re.split(r" {2,}", line.strip())
+    return re.split(r" {2,}", line.strip())[1:]
 
 
-def test_the_summary_tells_accuracy_costs_and_place():
+def test_print_summary_has_accuracy_costs_and_place():
     records = [
         make_record(10, **{"test/accuracy": 0.9}),
-        make_record(20),
+        make_record(20),  # 0.8 * 20 / 25 = 0.64, so 2.34 / 3; the cloud (0.6 + 0.72 + 0.771) / 3
         make_record(30, **{"test/accuracy": 0.8}),
     ]
     folder = "/results/" + "a_very_long_name_of_a_folder/" * 5
     text = summary_text(records, workdir=folder)
-    # make_record(20) has accuracy 0.8 * 20 / 25 = 0.64: the mean is 2.34 / 3.
     assert "Test accuracy after 30 rounds" in text
-    assert row_of(text, "deployed: front + edge back half")[1:] == [
-        "80.0%",
-        "90.0% (round 10)",
-        "78.0%",
-    ]
-    assert row_of(text, "front + cloud model")[1:3] == ["77.1%", "77.1% (round 30)"]
     assert "mean of last 3" in text
-    assert row_of(text, "simulated time") == ["simulated time", "30 min"]
-    assert row_of(text, "simulated energy") == ["simulated energy", "9 kJ"]
-    assert row_of(text, "sent by clients") == ["sent by clients", "90 MB"]
-    assert row_of(text, "received by clients") == ["received by clients", "60 MB"]
-    assert row_of(text, "between edge and cloud") == ["between edge and cloud", "2.7 MB"]
-    assert row_of(text, "time on this computer")[1] == "2.08 min"
-    assert row_of(text, "of it compilation")[1] == "5 s"
-    assert row_of(text, "rounds per second")[1] == "125"
     assert f"files in {folder}\n" in text
+    for label, cells in {
+        "deployed: front + edge back half": ["80.0%", "90.0% (round 10)", "78.0%"],
+        "front + cloud model": ["77.1%", "77.1% (round 30)", "69.7%"],
+        "simulated time": ["30 min"],
+        "simulated energy": ["9 kJ"],
+        "sent by clients": ["90 MB"],
+        "received by clients": ["60 MB"],
+        "between edge and cloud": ["2.7 MB"],
+        "time on this computer": ["2.08 min"],
+        "of it compilation": ["5 s"],
+        "rounds per second": ["125"],
+    }.items():
+        assert row_of(text, label) == cells
 
 
-def test_the_summary_leaves_out_what_a_run_did_not_have():
-    records = [without(make_record(10), "test/cloud", "sim/energy", "comm/edge", "wall/")]
-    text = summary_text(records)
-    assert row_of(text, "deployed model") == ["deployed model", "53.3%", "53.3% (round 10)"]
-    assert "simulated time" in text
+def test_print_summary_leaves_out_what_a_run_did_not_have():
+    text = summary_text([without(make_record(10), "test/cloud", "sim/en", "comm/edge", "wall/")])
+    assert row_of(text, "deployed model") == ["53.3%", "53.3% (round 10)"]
     for absent in ("cloud", "energy", "rounds per second", "mean of", "files"):
         assert absent not in text
-
-
-def test_the_summary_survives_values_that_are_not_finite():
-    diverged = make_record(20, **{"test/accuracy": None, "sim/time_s": math.nan})
-    records = [make_record(10), diverged]
-    text = summary_text(records)
-    assert row_of(text, "deployed")[1:] == ["nan", "53.3% (round 10)", "nan"]
-    assert row_of(text, "simulated time")[1] == "nan"
-
-
-def test_the_summary_fits_a_narrow_terminal():
-    assert max(map(len, summary_text(make_records(12), width=80).splitlines())) <= 80
-    assert "deployed: front + edge back half" in summary_text(make_records(12), width=80)
-
-
-def test_the_summary_of_a_run_without_an_evaluation_has_its_times():
     text = summary_text([])
     assert "Test accuracy" not in text
-    assert row_of(text, "of it compilation")[1] == "5 s"
+    assert row_of(text, "of it compilation") == ["5 s"]
+
+
+def test_print_summary_shows_what_is_not_finite_and_fits_a_narrow_terminal():
+    diverged = make_record(20, **{"test/accuracy": None, "sim/time_s": math.nan})
+    text = summary_text([make_record(10), diverged])
+    assert row_of(text, "deployed") == ["nan", "53.3% (round 10)", "nan"]
+    assert row_of(text, "simulated time") == ["nan"]
+    narrow = summary_text(make_records(12), width=80)
+    assert max(map(len, narrow.splitlines())) <= 80
+    assert "deployed: front + edge back half" in narrow

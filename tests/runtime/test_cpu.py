@@ -29,69 +29,60 @@ a, b, c, d = np.random.default_rng(3).normal(size=(4, 1000)).astype(np.float32)
 add = jax.jit(lambda a, b, c, d: a * b + c * d).lower(a, b, c, d)
 print((np.asarray(compiler.compile_lowered(add)(a, b, c, d)) == a * b + c * d).mean())
 """
-
-
-@pytest.fixture
-def unused(monkeypatch):
-    """The settings of a JAX that nobody has used yet."""
-    values = {"jax_num_cpu_devices": -1}
-    config = types.SimpleNamespace(values=values, update=values.__setitem__)
-    monkeypatch.setattr(cpu, "jax", types.SimpleNamespace(config=config))
-    return values
+KEPT = "jax_compilation_cache_dir"
+SETTINGS = (KEPT, "jax_compilation_cache_max_size", "jax_persistent_cache_min_compile_time_secs")
+HIT = "/jax/compilation_cache/cache_hits"
+CPUINFO = "processor : 0\nmodel name : Abacus\nflags : fpu {}\ncpu MHz : {}\n"
 
 
 def share_rounded(made_ready):
     """Of sums of products in a process of its own, how many are those of rounded products."""
     environment = {name: value for name, value in os.environ.items() if name != "XLA_FLAGS"}
-    script = SUMS.format(made_ready=made_ready)
-    done = subprocess.run(
-        [sys.executable, "-c", script],
-        cwd=ROOT,
-        env=environment,
-        capture_output=True,
-        text=True,
-        check=True,
-    )
-    return float(done.stdout)
+    command = [sys.executable, "-c", SUMS.format(made_ready=made_ready)]
+    options = {"cwd": ROOT, "env": environment, "text": True, "check": True}
+    return float(subprocess.run(command, capture_output=True, **options).stdout)
 
 
 @pytest.mark.skipif(platform.machine() not in cpu.X86, reason="elsewhere it may fuse")
-def test_products_are_rounded_before_they_are_added():
+def test_set_up_has_products_rounded_before_they_are_added():
     assert share_rounded(True) == 1
     cpuinfo = pathlib.Path("/proc/cpuinfo")
     if cpuinfo.exists() and " fma " in cpuinfo.read_text():
         assert share_rounded(False) < 1, "it is so without that as well"
 
 
+def pretend(monkeypatch, devices, flags="", machine="x86_64", update=None):
+    """Settings of JAX on some machine; those of one that nobody has used yet can be updated."""
+    values = {"jax_num_cpu_devices": devices}
+    config = types.SimpleNamespace(values=values, update=update or values.__setitem__)
+    monkeypatch.setattr(cpu, "jax", types.SimpleNamespace(config=config))
+    monkeypatch.setattr(platform, "machine", lambda: machine)
+    monkeypatch.setenv("XLA_FLAGS", flags)
+    return values
+
+
+AVX, AVX2 = "--xla_cpu_max_isa=AVX", "--xla_cpu_max_isa=AVX2"
+FORCED = "--xla_force_host_platform_device_count=4"
+
+
 @pytest.mark.parametrize(
-    ("machine", "before", "after"),
+    ("machine", "chosen", "before", "after", "devices"),
     [
-        ("x86_64", "", "--xla_cpu_max_isa=AVX"),
-        ("AMD64", "--xla_dump_to=x", "--xla_dump_to=x --xla_cpu_max_isa=AVX"),
-        ("x86_64", "--xla_cpu_max_isa=AVX2", "--xla_cpu_max_isa=AVX2"),
-        ("aarch64", "", ""),
+        ("x86_64", -1, "", AVX, 3),
+        ("AMD64", -1, "--xla_dump_to=x", f"--xla_dump_to=x {AVX}", 3),
+        ("x86_64", -1, AVX2, AVX2, 3),
+        ("aarch64", -1, "", "", 3),
+        ("x86_64", 5, "", AVX, 5),
+        ("x86_64", -1, FORCED, f"{FORCED} {AVX}", -1),
     ],
 )
-def test_the_flags_of_xla_are_added_to_and_never_changed(
-    monkeypatch, unused, machine, before, after
-):
-    monkeypatch.setattr(platform, "machine", lambda: machine)
-    monkeypatch.setenv("XLA_FLAGS", before)
-    cpu.set_up(deterministic=False)
+def test_set_up_keeps_what_was_chosen(monkeypatch, machine, chosen, before, after, devices):
+    values = pretend(monkeypatch, chosen, before, machine)
+    cpu.set_up(3, pytest.fail, deterministic=False)
     assert os.environ["XLA_FLAGS"] == before
-    cpu.set_up()
-    assert os.environ["XLA_FLAGS"] == after
-
-
-@pytest.mark.parametrize(
-    ("chosen", "flags", "after"),
-    [(-1, "", 3), (5, "", 5), (-1, "--xla_force_host_platform_device_count=4", -1)],
-)
-def test_the_number_of_devices_stays_where_it_was_chosen(monkeypatch, unused, chosen, flags, after):
-    unused["jax_num_cpu_devices"] = chosen
-    monkeypatch.setenv("XLA_FLAGS", flags)
     cpu.set_up(3, pytest.fail)
-    assert unused["jax_num_cpu_devices"] == after
+    assert os.environ["XLA_FLAGS"] == after
+    assert values["jax_num_cpu_devices"] == devices
 
 
 @pytest.mark.parametrize(
@@ -100,42 +91,32 @@ def test_the_number_of_devices_stays_where_it_was_chosen(monkeypatch, unused, ch
         ("x86_64", -1, "", ["not split", "the same bits"]),
         ("x86_64", 8, "", ["the same bits"]),
         ("aarch64", -1, "", ["not split"]),
-        ("x86_64", -1, "--xla_cpu_max_isa=AVX", ["not split"]),
-        ("x86_64", 8, "--xla_cpu_max_isa=AVX", []),
+        ("x86_64", -1, AVX, ["not split"]),
+        ("x86_64", 8, AVX, []),
     ],
 )
-def test_where_jax_is_in_use_one_line_says_what_does_not_hold(
+def test_set_up_says_what_does_not_hold_where_jax_is_in_use(
     monkeypatch, machine, devices, flags, words
 ):
     jax.devices()
-    values, warned = {"jax_num_cpu_devices": devices}, []
-    config = types.SimpleNamespace(values=values, update=jax.config.update)
-    monkeypatch.setattr(cpu, "jax", types.SimpleNamespace(config=config))
-    monkeypatch.setattr(platform, "machine", lambda: machine)
-    monkeypatch.setenv("XLA_FLAGS", flags)
+    warned = []
+    pretend(monkeypatch, devices, flags, machine, jax.config.update)
     cpu.set_up(3, warned.append)
     assert os.environ["XLA_FLAGS"] == flags
     assert len(warned) == bool(words)
-    for phrase in ("not split", "the same bits"):
-        assert (phrase in "".join(warned)) == (phrase in words)
-    assert "\n" not in "".join(warned)
-
-
-SETTINGS = (
-    "jax_compilation_cache_dir",
-    "jax_compilation_cache_max_size",
-    "jax_persistent_cache_min_compile_time_secs",
-)
-CPU = "processor : 0\nmodel name : Abacus\nflags : fpu {}\ncpu MHz : {}\n"
+    said = "".join(warned)
+    assert [phrase for phrase in ("not split", "the same bits") if phrase in said] == words
+    assert "\n" not in said
 
 
 @pytest.fixture
-def _no_folder():
-    """JAX as it is where nobody has told it of a cache."""
+def folder(tmp_path, monkeypatch):
+    """The folder of a cache, with JAX as it is where nobody has named one."""
     before = {name: getattr(jax.config, name) for name in SETTINGS}
     compilation_cache.reset_cache()
-    jax.config.update("jax_compilation_cache_dir", None)
-    yield
+    jax.config.update(KEPT, None)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    yield tmp_path / "cefl_jax" / cpu.machine()
     for name, value in before.items():
         jax.config.update(name, value)
     compilation_cache.reset_cache()
@@ -154,63 +135,51 @@ def events():
     jax.monitoring.unregister_event_listener(listen)
 
 
-@pytest.mark.usefixtures("_no_folder")
-def test_what_is_compiled_is_kept_and_found(tmp_path, monkeypatch, events):
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    cpu.use_compile_cache()
-    folder = tmp_path / "cefl_jax" / cpu.machine()
-    assert folder.stat().st_mode & 0o777 == 0o700
-    assert list(folder.glob("*-cache")) == []
-    for _ in range(2):
-        jax.clear_caches()
-        assert "/jax/compilation_cache/cache_hits" not in events
-        jax.jit(lambda x: x * 7 - 5)(2)
-    assert "/jax/compilation_cache/cache_hits" in events
-    assert list(folder.glob("*-cache"))
-
-
 def compile_one(constant):
     """Compiles a program that only this constant makes different."""
     jax.clear_caches()
     jax.jit(lambda x: x * constant)(2)
 
 
-@pytest.mark.usefixtures("_no_folder")
-@pytest.mark.parametrize("damage", ["without its stamp", "half, without its stamp", "empty"])
-def test_an_unfinished_program_is_removed_and_does_not_end_the_writing(
-    tmp_path, monkeypatch, events, damage
-):
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+def cut_stamp(program, stamp):
+    stamp.unlink()
+
+
+def cut_half(program, stamp):
+    program.write_bytes(program.read_bytes()[: program.stat().st_size // 2])
+    stamp.unlink()
+
+
+def empty(program, stamp):
+    program.write_bytes(b"")
+
+
+@pytest.mark.parametrize("damage", [cut_stamp, cut_half, empty])
+def test_use_compile_cache_keeps_programs_and_removes_an_unfinished_one(folder, events, damage):
     cpu.use_compile_cache()
-    folder = tmp_path / "cefl_jax" / cpu.machine()
+    assert folder.stat().st_mode & 0o777 == 0o700
     compile_one(7)
+    assert HIT not in events
+    compile_one(7)
+    assert HIT in events
     (program,) = folder.glob("jit__lambda*-cache")
-    content, stamp = program.read_bytes(), program.with_name(program.name[:-5] + "atime")
-    if damage == "empty":
-        program.write_bytes(b"")
-    else:
-        program.write_bytes(content[: len(content) // 2] if "half" in damage else content)
-        stamp.unlink()
+    stamp = program.with_name(program.name[:-5] + "atime")
+    damage(program, stamp)
     compilation_cache.reset_cache()
-    jax.config.update("jax_compilation_cache_dir", None)
+    jax.config.update(KEPT, None)
     cpu.use_compile_cache()
     events.clear()
     compile_one(7)
     compile_one(8)
-    assert "/jax/compilation_cache/cache_hits" not in events
+    assert HIT not in events
     assert len(list(folder.glob("jit__lambda*-cache"))) == 2
     assert stamp.exists()
     assert program.stat().st_size > 0
-    compile_one(7)
-    assert "/jax/compilation_cache/cache_hits" in events
 
 
-@pytest.mark.usefixtures("_no_folder")
-def test_what_another_process_is_writing_is_left_alone(tmp_path, monkeypatch):
+def test_remove_unfinished_leaves_what_another_process_is_writing(folder, monkeypatch):
     """Nothing is removed while somebody has the lock that JAX writes under."""
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     cpu.use_compile_cache()
-    folder = tmp_path / "cefl_jax" / cpu.machine()
     monkeypatch.setattr(cpu, "CACHE_LOCK_S", 0.0)
     (folder / "key-cache").write_bytes(b"")
     with LRUCache(str(folder), max_size=1).lock, pytest.raises(OSError, match="lock"):
@@ -220,27 +189,20 @@ def test_what_another_process_is_writing_is_left_alone(tmp_path, monkeypatch):
     assert not (folder / "key-cache").exists()
 
 
-@pytest.mark.usefixtures("_no_folder")
-def test_a_folder_that_the_user_has_named_wins(tmp_path, monkeypatch):
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "unused"))
-    jax.config.update("jax_compilation_cache_dir", str(tmp_path / "named"))
-    before = [getattr(jax.config, name) for name in SETTINGS]
-    cpu.use_compile_cache()
-    assert [getattr(jax.config, name) for name in SETTINGS] == before
-    assert list(tmp_path.iterdir()) == []
-
-
-@pytest.mark.usefixtures("_no_folder")
-def test_where_nothing_can_be_written_jax_is_left_as_it_was(tmp_path, monkeypatch):
-    (tmp_path / "file").touch()
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "file"))
-    before = [getattr(jax.config, name) for name in SETTINGS]
+def test_use_compile_cache_leaves_jax_as_it_was(folder, tmp_path, monkeypatch):
+    """Where nothing can be written, which is said, and where the user has named a folder."""
     warned = []
-    cpu.use_compile_cache(warned.append)
+    for named, home in ((None, tmp_path / "file"), (str(tmp_path / "named"), tmp_path)):
+        (tmp_path / "file").touch()
+        jax.config.update(KEPT, named)
+        monkeypatch.setenv("XDG_CACHE_HOME", str(home))
+        before = [getattr(jax.config, name) for name in SETTINGS]
+        cpu.use_compile_cache(warned.append)
+        assert [getattr(jax.config, name) for name in SETTINGS] == before
     (line,) = warned
     assert line.startswith("compiled programs cannot be kept for later runs: ")
     assert str(tmp_path / "file") in line
-    assert [getattr(jax.config, name) for name in SETTINGS] == before
+    assert not folder.exists()
 
 
 @pytest.mark.parametrize(
@@ -252,18 +214,18 @@ def test_where_nothing_can_be_written_jax_is_left_as_it_was(tmp_path, monkeypatc
         ("{}/elsewhere", "elsewhere"),
     ],
 )
-def test_the_folder_is_the_users(tmp_path, monkeypatch, variable, base):
+def test_cache_folder_is_the_users(tmp_path, monkeypatch, variable, base):
     monkeypatch.setenv("HOME", str(tmp_path / "home"))
     monkeypatch.delenv("XDG_CACHE_HOME", raising=False)
     if variable is not None:
-        monkeypatch.setitem(os.environ, "XDG_CACHE_HOME", variable.format(tmp_path))
+        monkeypatch.setenv("XDG_CACHE_HOME", variable.format(tmp_path))
     assert cpu.cache_folder() == tmp_path / base / "cefl_jax"
 
 
-def test_each_kind_of_cpu_and_compiler_has_a_name(monkeypatch):
+def test_machine_names_each_kind_of_cpu_and_compiler(monkeypatch):
     def named(flags, mhz):
         monkeypatch.setattr(pathlib.Path, "exists", lambda _: True)
-        monkeypatch.setattr(pathlib.Path, "read_text", lambda _: CPU.format(flags, mhz))
+        monkeypatch.setattr(pathlib.Path, "read_text", lambda _: CPUINFO.format(flags, mhz))
         return cpu.machine()
 
     assert named("sse avx2", 2000) == named("sse avx2", 3000)

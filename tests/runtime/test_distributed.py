@@ -27,36 +27,33 @@ def refusal(*arguments):
     return str(refused.value)
 
 
+HERE = "127.0.0.1:7777"
+
+
 @pytest.mark.parametrize(
-    "variables",
+    ("variables", "arguments"),
     [
-        {},
-        dict(list(SLURM.items())[:3]),
-        SLURM | {"SLURM_NTASKS": "two"},
-        SLURM | {"SLURM_PROCID": "2"},
+        ({}, ["auto"]),
+        (dict(list(SLURM.items())[:3]), ["auto"]),
+        (SLURM | {"SLURM_NTASKS": "two"}, ["auto"]),
+        (SLURM | {"SLURM_PROCID": "2"}, ["auto"]),
+        *(({}, [HERE, *numbers]) for numbers in [(None, None), (2, None), (None, 0), (2, 2)]),
     ],
 )
-def test_automatic_processes_that_are_not_found(monkeypatch, variables):
+def test_join_refuses_processes_that_cannot_be_found(monkeypatch, variables, arguments):
     for name, value in variables.items():
         monkeypatch.setenv(name, value)
-    line = refusal("auto")
+    line = refusal(*arguments)
     for flag in ("--coordinator=HOST:PORT", "--processes", "--process,"):
         assert flag in line
 
 
-@pytest.mark.parametrize("numbers", [(None, None), (2, None), (None, 0), (2, 2)])
-def test_an_incomplete_or_impossible_number_of_processes(numbers):
-    line = refusal("127.0.0.1:7777", *numbers)
-    assert "--processes" in line
-    assert "--process," in line
-
-
-def test_what_jax_says_is_cut_short(monkeypatch):
+def test_join_cuts_short_what_jax_says(monkeypatch):
     def fail(*_):
         raise RuntimeError("DEADLINE\n" * 1000)
 
     monkeypatch.setattr("jax.distributed.initialize", fail)
-    line = refusal("127.0.0.1:7777", 2, 0)
+    line = refusal(HERE, 2, 0)
     assert "(RuntimeError: DEADLINE" in line
     assert line.isprintable()
     assert len(line) < 450
@@ -64,18 +61,7 @@ def test_what_jax_says_is_cut_short(monkeypatch):
 
 @pytest.mark.parametrize(
     "address",
-    [
-        "",
-        "host",
-        "host:",
-        ":80",
-        "host:http",
-        "host:0",
-        "h:65536",
-        "host:7:8",
-        "::1:80",
-        "a host:80",
-    ],
+    ["", "host", "host:", ":80", "host:http", "host:0", "h:65536", "host:7:8", "::1:80", "a h:80"],
 )
-def test_an_address_that_is_none(address):
+def test_join_refuses_an_address_that_is_none(address):
     assert "needs to be HOST:PORT" in refusal(address, 2, 0)

@@ -1,6 +1,5 @@
 """The first number that is not finite, among made-up flags of rounds, stages and leaves."""
 
-from collections import OrderedDict
 from typing import NamedTuple
 
 import numpy as np
@@ -16,54 +15,42 @@ class Scores(NamedTuple):
 
 
 FINE = {"": Scores(0.5, 1.0), "cloud_": Scores(0.4, 2.0)}
+BAD = FINE | {"cloud_": Scores(0.1, np.float32(np.nan))}
+FRONT, BACK = "halves.front[0]['bias']", "halves.back[1]['kernel']"
+AT_THE_END = Fault(3, "evaluation", "test/cloud_loss")
 
 
-def flags(*bad):
-    """Of two stages and five rounds, those (stage, leaf, round) False that are given."""
-    blocks = [{"Dense_0": {"bias": np.ones(5, bool), "kernel": np.ones(5, bool)}} for _ in range(3)]
-    finite = OrderedDict(
-        train={"loss": np.ones(5, bool)},
-        average={"halves": Halves(tuple(blocks[:1]), tuple(blocks[1:]))},
-    )
-    leaves = {
-        "loss": finite["train"]["loss"],
-        "front": blocks[0]["Dense_0"]["bias"],
-        "back": blocks[2]["Dense_0"]["kernel"],
-    }
-    for leaf, index in bad:
-        leaves[leaf][index] = False
-    return finite
-
-
-BACK = "halves.back[1]['Dense_0']['kernel']"
-FRONT = "halves.front[0]['Dense_0']['bias']"
+def flags(**bad):
+    """Of two stages and five rounds, those of a leaf's rounds False that are given."""
+    loss, front, back = np.ones((3, 5), bool)
+    leaves = {"loss": loss, "front": front, "back": back}
+    for leaf, rounds in bad.items():
+        leaves[leaf][rounds] = False
+    halves = Halves(({"bias": front},), ({"kernel": np.ones(5, bool)}, {"kernel": back}))
+    return {"train": {"loss": loss}, "average": {"halves": halves}}
 
 
 @pytest.mark.parametrize(
-    ("bad", "fault"),
+    ("finite", "scores", "fault"),
     [
-        ([], None),
-        ([("back", 3)], Fault(3, "average", BACK)),
-        ([("back", 3), ("front", 3)], Fault(3, "average", FRONT)),
-        ([("back", 2), ("front", 3), ("loss", 3)], Fault(2, "average", BACK)),
-        ([("back", 2), ("front", 2), ("loss", 2)], Fault(2, "train", "loss")),
-        ([("back", 0), ("back", 1), ("loss", 1)], Fault(0, "average", BACK)),
-        ([("back", 4), ("loss", 4)], None),  # after the last round of a run
+        (flags(), FINE, None),
+        (None, FINE, None),
+        (flags(back=[3]), FINE, Fault(3, "average", BACK)),
+        (flags(back=[3], front=[3]), FINE, Fault(3, "average", FRONT)),
+        (flags(back=[2], front=[3], loss=[3]), FINE, Fault(2, "average", BACK)),
+        (flags(back=[2], front=[2], loss=[2]), FINE, Fault(2, "train", "loss")),
+        (flags(back=[0, 1], loss=[1]), FINE, Fault(0, "average", BACK)),
+        (flags(back=[4], loss=[4]), FINE, None),  # after the last round of a run
+        (flags(), BAD, AT_THE_END),
+        (None, BAD, AT_THE_END),
+        (flags(loss=[3]), BAD, Fault(3, "train", "loss")),
     ],
 )
-def test_the_first_leaf_of_the_first_stage_of_the_first_round(bad, fault):
-    assert find_fault(flags(*bad), FINE, 4) == fault
+def test_find_fault_is_the_first_leaf_of_the_first_stage_of_the_first_round(finite, scores, fault):
+    assert find_fault(finite, scores, 4) == fault
 
 
-def test_a_test_loss_is_what_comes_last():
-    broken = FINE | {"cloud_": Scores(0.1, np.float32(np.nan))}
-    assert find_fault(flags(), broken, 4) == Fault(3, "evaluation", "test/cloud_loss")
-    assert find_fault(flags(("loss", 3)), broken, 4).stage == "train"
-    assert find_fault(None, broken, 1) == Fault(0, "evaluation", "test/cloud_loss")
-    assert find_fault(None, FINE, 1) is None
-
-
-def test_what_is_said_of_it_names_the_round_of_the_run():
+def test_not_finite_names_the_round_of_the_run():
     error = NotFinite(Fault(2, "aggregation", BACK), 10)
     assert error.round == 13
     assert str(error).startswith(f"round 13, aggregation: {BACK} is not finite; lower the learning")

@@ -15,70 +15,48 @@ NUM_CLUSTERS = 5  # on four devices one device has two, the others one and paddi
 CLUSTER = np.array([0, 0, 1, 2, 2, 2, 4, 5, 5], np.int32)  # 3 did not form; the last two: of none
 WEIGHT = np.array([7, 1, 30, 12, 4.5, 0, 2, 0, 0], np.float32)  # the sixth does not count
 PLAN = Plan(*[None] * 4, WEIGHT, CLUSTER, np.zeros(NUM_CLUSTERS, np.int32), None)
-MODES = [(1, True), (4, True), (1, False), (4, False)]  # devices, deterministic
+MEMBER = np.float32(CLUSTER[None] == np.arange(NUM_CLUSTERS)[:, None])  # [M, K]
 
 
-def drawn():
-    """Front halves [K, ...] and back halves [M, ...], two leaves each, zero where nobody trains."""
-    rng = np.random.default_rng(0)
-
-    def tree(taking_part):
-        leaves = [rng.normal(2, 1, (len(taking_part), *shape)) for shape in ((3, 2), (4,))]
-        there = [taking_part.reshape(-1, *[1] * (leaf.ndim - 1)) for leaf in leaves]
-        return [np.float32(leaf * mask) for leaf, mask in zip(leaves, there, strict=True)]
-
-    return tree(CLUSTER < NUM_CLUSTERS), tree(np.bincount(CLUSTER, minlength=6)[:5] > 0)
+def draw_leaves(count, seed):
+    """Two leaves [count, ...]."""
+    rng = np.random.default_rng(seed)
+    return [np.float32(rng.normal(2, 1, (count, *shape))) for shape in ((3, 2), (4,))]
 
 
-BEFORE = Halves(
-    *([np.full((3, 2), start, np.float32), np.full(4, start, np.float32)] for start in (7.0, 9.0))
-)
+FRONTS, BACKS = draw_leaves(len(CLUSTER), 0), draw_leaves(NUM_CLUSTERS, 1)
+BEFORE = Halves(*([leaf[0] for leaf in draw_leaves(1, seed)] for seed in (2, 3)))
 
 
-def averaged(devices, deterministic, shared_plan=PLAN):
-    """What comes out of the devices, each of which holds only its own clusters."""
-    mesh = parallel.make_mesh(devices, deterministic)
+def average(devices, deterministic, weight):
+    """The Halves after a round whose devices each hold only their own clusters."""
+    mesh, plan = parallel.make_mesh(devices, deterministic), PLAN._replace(weight=weight)
+    front_sums = [np.tensordot(MEMBER * weight[None], leaf, 1) for leaf in FRONTS]
+    formed = MEMBER.any(1)
+    backs = [leaf * np.expand_dims(formed, (*range(1, leaf.ndim),)) for leaf in BACKS]
 
     def on_device(front_sums, backs, plan):
         halves = parallel.take_local((front_sums, backs), NUM_CLUSTERS)
         return aggregate(BEFORE, *halves, plan, mesh)
 
-    fronts, backs = drawn()
-    sums = [np.zeros((NUM_CLUSTERS, *leaf.shape[1:]), np.float32) for leaf in fronts]
-    for k, m in enumerate(CLUSTER):
-        for total, leaf in zip(sums, fronts, strict=True):
-            if m < NUM_CLUSTERS:
-                total[m] += shared_plan.weight[k] * leaf[k]
-    arrays = jax.device_put((sums, backs, shared_plan), mesh.everywhere)
+    arrays = jax.device_put((front_sums, backs, plan), mesh.everywhere)
     return jax.device_get(quick_jit(mesh.spread(on_device))(*arrays))
 
 
-@pytest.fixture(scope="module")
-def outcomes():
-    return {mode: averaged(*mode) for mode in MODES}
-
-
-@pytest.mark.parametrize("mode", MODES, ids=str)
-def test_halves_are_averages_by_weight(outcomes, mode):
-    fronts, backs = drawn()
-    present = [k for k in range(len(CLUSTER)) if CLUSTER[k] < NUM_CLUSTERS]
-    by_client = [float(WEIGHT[k]) for k in present]
-    by_cluster = [
-        float(sum(WEIGHT[k] for k in present if CLUSTER[k] == m)) for m in range(NUM_CLUSTERS)
-    ]
+@pytest.mark.parametrize("deterministic", [True, False])
+def test_aggregate_averages_halves_by_weight(deterministic):
+    of_client = WEIGHT * MEMBER.sum(0)
     wanted = Halves(
-        [np.average(leaf[present].astype(np.float64), 0, by_client) for leaf in fronts],
-        [np.average(leaf.astype(np.float64), 0, by_cluster) for leaf in backs],
+        [np.average(leaf.astype(np.float64), 0, of_client) for leaf in FRONTS],
+        [np.average(leaf.astype(np.float64), 0, MEMBER @ WEIGHT) for leaf in BACKS],
     )
-    assert_close(outcomes[mode], wanted)
+    one, four = (average(devices, deterministic, WEIGHT) for devices in (1, 4))
+    assert_close((one, four), (wanted, wanted))
+    if deterministic:
+        jax.tree.map(np.testing.assert_array_equal, one, four)
 
 
-@pytest.mark.parametrize("mode", [(4, True), (4, False)], ids=str)
-def test_a_round_in_which_nothing_counts_changes_nothing(mode):
-    nobody = PLAN._replace(weight=np.zeros_like(WEIGHT))
-    halves = averaged(*mode, nobody)
+@pytest.mark.parametrize("deterministic", [True, False])
+def test_aggregate_without_weight_changes_nothing(deterministic):
+    halves = average(4, deterministic, np.zeros_like(WEIGHT))
     jax.tree.map(np.testing.assert_array_equal, halves, BEFORE)
-
-
-def test_the_number_of_devices_changes_no_bit_in_deterministic_mode(outcomes):
-    jax.tree.map(np.testing.assert_array_equal, outcomes[1, True], outcomes[4, True])

@@ -15,153 +15,137 @@ from tests.compare import assert_close
 from tests.quick import quick_jit
 
 NUM_CLASSES, BATCH, RATE = 3, 4, 0.7
-FILLED = np.array([[[1, 1, 1, 0], [1, 0, 0, 0]], [[0, 0, 0, 0], [1, 1, 1, 1]]], bool)  # [K, U, B]
-ROWS, COUNT = FILLED.size, int(FILLED.sum())  # 16 rows, 8 filled
-SHORT = np.array([[[1, 1, 1, 0], [1, 0, 0, 0]], [[0, 0, 0, 0], [1, 1, 0, 0]]], bool)  # 6 filled
+WHOLE = np.array([[[1, 1, 1, 0], [1, 0, 0, 0]], [[0, 0, 0, 0], [1, 1, 1, 1]]], bool)  # [K, U, B]
+SHORT = np.array([[[1, 1, 1, 0], [1, 0, 0, 0]], [[0, 0, 0, 0], [1, 1, 0, 0]]], bool)
+ROWS = WHOLE.size  # 16, of which 8 are filled, or 6: the last batch is short
+TABLE = np.random.default_rng(1).normal(size=(ROWS, NUM_CLASSES)).astype(np.float32)
+EACH_FILLED = pytest.mark.parametrize("filled", [WHOLE, SHORT], ids=["whole", "short"])
 direction = make_direction("sgd", momentum=0.9)
 make_feature_buffer = quick_jit(distillation.make_feature_buffer)
 
 
-def linear(params, features):
-    return features @ params
-
-
-def on(devices, parts):
-    """A Distillation of one pass, and what its mesh runs on every device."""
-    mesh = parallel.make_mesh(devices)
-    return Distillation(DistillSpec(epochs=1, batch_size=BATCH), direction, mesh, parts), mesh
-
-
-@functools.partial(quick_jit, static_argnames="devices")
-def predict(params, uploads, devices=1):
-    drill, mesh = on(devices, 1)
-    run = mesh.spread(
-        lambda params, uploads: drill.predict(TrainState(linear, params, None), uploads)
-    )
-    return run(params, uploads)
-
-
-@functools.partial(quick_jit, static_argnames=("devices", "parts"))
-def learn(params, uploads, logits, weight, temperature, devices=1, parts=1):
-    """One pass over the uploads."""
-    drill, mesh = on(devices, parts)
-
-    def on_device(params, uploads, lesson):
-        learner = TrainState(linear, params, direction.init(params))
-        order = distillation.draw_order(uploads, jax.random.key(2), 1, BATCH)
-        taught = drill.learn(learner, uploads, lesson, order, np.float32(RATE))
-        return taught.params, taught.state
-
-    return mesh.spread(on_device)(params, uploads, DistillTarget(logits, weight, temperature))
-
-
-def softmax(logits):
-    powers = np.exp(logits)
-    return powers / powers.sum(-1, keepdims=True)
-
-
-def loss(logits, labels, teacher, weight, temperature):
-    """(1 - lambda) CE + lambda T^2 KL(teacher_T || student_T) of each sample."""
-    logits, teacher = np.asarray(logits, np.float64), np.asarray(teacher, np.float64)
-    hard = -np.log(softmax(logits)[np.arange(len(labels)), labels])
-    p, q = softmax(teacher / temperature), softmax(logits / temperature)
-    return (1 - weight) * hard + weight * temperature**2 * (p * np.log(p / q)).sum(-1)
-
-
-@pytest.mark.parametrize(("weight", "temperature"), [(0, 1), (1, 1), (1, 4), (0.3, 2), (0.5, 0.5)])
-def test_loss_and_gradient_are_those_of_the_equation(weight, temperature):
-    rng = np.random.default_rng(0)
-    logits, teacher = rng.normal(0, 3, (2, 6, 5)).astype(np.float32)
-    labels = rng.integers(0, 5, 6).astype(np.int32)
-    rest = labels, teacher, np.float32(weight), np.float32(temperature)
-    got = distillation.distillation_loss(logits, *rest)
-    assert_close(got, loss(logits, *rest), 1e-4)
-
-    summed = quick_jit(jax.grad(lambda *args: distillation.distillation_loss(*args).sum()))
-    slope, step = np.zeros(logits.shape), 1e-5
-    for i in np.ndindex(*logits.shape):
-        nudge = np.zeros(logits.shape)
-        nudge[i] = step
-        ahead, behind = (loss(logits + sign * nudge, *rest).sum() for sign in (1, -1))
-        slope[i] = (ahead - behind) / (2 * step)
-    assert_close(summed(logits, *rest), slope, 1e-4)
-
-
-def uploads_of(features, labels, filled=FILLED):
-    shaped = features.reshape(*filled.shape, -1), labels.reshape(filled.shape)
-    return make_feature_buffer(*shaped, filled)
-
-
-def poisoned(filled=FILLED):
-    """One-hot rows, so that row r of the parameters is what the model says of sample r.
+def make_uploads(filled):
+    """One-hot rows, so that row r of a linear model's parameters is its logits of sample r.
 
     Where nothing was uploaded: nan, and a label that does not exist.
     """
     empty = ~filled.ravel()
     features = np.where(empty[:, None], np.nan, np.eye(ROWS)).astype(np.float32)
     labels = np.where(empty, 99, np.arange(ROWS) % NUM_CLASSES).astype(np.int32)
-    return uploads_of(features, labels, filled)
+    shape = filled.shape
+    return make_feature_buffer(features.reshape(*shape, -1), labels.reshape(shape), filled)
 
 
-def table():
-    return np.random.default_rng(1).normal(size=(ROWS, NUM_CLASSES)).astype(np.float32)
+def softmax(logits):
+    powers = np.exp(logits.astype(np.float64))
+    return powers / powers.sum(-1, keepdims=True)
 
 
-def test_uploads_put_the_filled_rows_first_in_order():
-    uploads = poisoned()
-    assert int(uploads.count) == COUNT
-    filled, empty = np.flatnonzero(FILLED), np.flatnonzero(~FILLED)
-    assert uploads.order.tolist() == [*filled.tolist(), *empty.tolist()]
+def loss_and_gradient(logits, labels, teacher, weight, temperature):
+    """(1 - lambda) CE + lambda T^2 KL(teacher_T || student_T) of each sample, by its logits too."""
+    hard = -np.log(softmax(logits)[np.arange(len(labels)), labels])
+    p, q = softmax(teacher / temperature), softmax(logits / temperature)
+    loss = (1 - weight) * hard + weight * temperature**2 * (p * np.log(p / q)).sum(-1)
+    of_hard = softmax(logits) - np.eye(logits.shape[1])[labels]
+    return loss, (1 - weight) * of_hard + weight * temperature * (q - p)
 
 
+@pytest.mark.parametrize(("weight", "temperature"), [(0, 1), (1, 1), (1, 4), (0.3, 2), (0.5, 0.5)])
+def test_distillation_loss_is_that_of_the_equation(weight, temperature):
+    rng = np.random.default_rng(0)
+    logits, teacher = rng.normal(0, 3, (2, 6, 5)).astype(np.float32)
+    labels = rng.integers(0, 5, 6).astype(np.int32)
+    rest = labels, teacher, np.float32(weight), np.float32(temperature)
+    gradient = quick_jit(jax.grad(lambda *args: distillation.distillation_loss(*args).sum()))
+    got = distillation.distillation_loss(logits, *rest), gradient(logits, *rest)
+    assert_close(got, loss_and_gradient(logits, *rest), 1e-4)
+
+
+@EACH_FILLED
+def test_make_feature_buffer_puts_the_filled_rows_first_in_order(filled):
+    uploads = make_uploads(filled)
+    assert int(uploads.count) == filled.sum()
+    wanted = [*np.flatnonzero(filled), *np.flatnonzero(~filled)]
+    assert uploads.order.tolist() == wanted
+
+
+def make_distillation(devices, parts):
+    """A Distillation of one pass, and what its mesh runs on every device."""
+    mesh = parallel.make_mesh(devices)
+    return Distillation(DistillSpec(epochs=1, batch_size=BATCH), direction, mesh, parts), mesh
+
+
+def linear(params, features):
+    return features @ params
+
+
+@functools.partial(quick_jit, static_argnames="devices")
+def predict(params, uploads, devices):
+    distil, mesh = make_distillation(devices, 1)
+    run = mesh.spread(
+        lambda params, uploads: distil.predict(TrainState(linear, params, None), uploads)
+    )
+    return run(params, uploads)
+
+
+@EACH_FILLED
 @pytest.mark.parametrize("devices", [1, 2, 3])
-@pytest.mark.parametrize("filled", [FILLED, SHORT], ids=["whole batches", "last batch short"])
-def test_predictions_are_those_of_the_filled_rows_and_zero_elsewhere(filled, devices):
-    uploads = uploads_of(np.eye(ROWS, dtype=np.float32), np.zeros(ROWS, int), filled)
-    got = predict(table(), uploads, devices)
-    wanted = np.where(filled.reshape(-1, 1), table(), 0)
-    assert_close(got, wanted, 1e-6)
+def test_predict_gives_the_filled_rows_and_zero_elsewhere(filled, devices):
+    uploads = make_uploads(filled)._replace(features=np.eye(ROWS, dtype=np.float32))
+    wanted = np.where(filled.reshape(-1, 1), TABLE, 0)
+    assert_close(predict(TABLE, uploads, devices), wanted, 1e-6)
 
 
-@pytest.mark.parametrize("filled", [FILLED, SHORT], ids=["whole batches", "last batch short"])
-@pytest.mark.parametrize("taught", [False, True], ids=["hard labels", "teacher"])
-@pytest.mark.parametrize(("devices", "parts"), [(1, 1), (1, 2), (2, 2), (2, 3), (4, 3)])
-def test_a_pass_takes_every_filled_row_once_and_no_other(devices, parts, taught, filled):
+@functools.partial(quick_jit, static_argnames=("devices", "parts"))
+def learn(uploads, target, devices=1, parts=1):
+    """The change of a model that starts as TABLE in one pass over the uploads."""
+    distil, mesh = make_distillation(devices, parts)
+
+    def on_device(uploads, target):
+        student = TrainState(linear, TABLE, direction.init(TABLE))
+        order = distillation.draw_order(uploads, jax.random.key(2), 1, BATCH)
+        after = distil.learn(student, uploads, target, order, np.float32(RATE))
+        return after.params - TABLE, after.state
+
+    return mesh.spread(on_device)(uploads, target)
+
+
+@EACH_FILLED
+@pytest.mark.parametrize("teacher", [False, True], ids=["hard labels", "teacher"])
+@pytest.mark.parametrize(("devices", "parts"), [(1, 1), (1, 2), (2, 3), (4, 3)])
+def test_learn_takes_every_filled_row_once_and_no_other(devices, parts, teacher, filled):
     """Each row of the table moves by its own gradient over its batch's size, once.
 
     In the second batch, momentum moves the rows of the first once more, by 0.9 of that.
     """
-    weight, temperature = 0.4, 2.0
-    start, teacher = table(), np.where(filled.reshape(-1, 1), 2 * table()[::-1], np.nan)
-    lesson = (teacher.astype(np.float32), weight, temperature) if taught else (None, 0.0, 1.0)
-    params, _ = learn(start, poisoned(filled), *lesson, devices, parts)
-    moved = np.asarray(params, np.float64) - start
-
+    weight, temperature = (0.4, 2.0) if teacher else (0.0, 1.0)
+    logits = np.float32(np.where(filled.reshape(-1, 1), 2 * TABLE[::-1], np.nan))
+    target = DistillTarget(logits if teacher else None, weight, temperature)
+    moved, _ = jax.device_get(learn(make_uploads(filled), target, devices, parts))
     labels = np.arange(ROWS) % NUM_CLASSES
-    gradient = softmax(start.astype(np.float64)) - np.eye(NUM_CLASSES)[labels]
-    if taught:
-        soft = softmax(start / temperature) - softmax(teacher / temperature)
-        gradient = (1 - weight) * gradient + weight * temperature * soft
-    rows, count = np.flatnonzero(filled), int(filled.sum())
-    batches = {(1.9, BATCH): 0, (1.0, count - BATCH): 0}  # momentum's factor, size: rows so far
-    for row in rows:
-        shares = [factor / size for factor, size in batches]
-        fits = [np.abs(moved[row] + RATE * s * gradient[row]).max() < 1e-5 for s in shares]
-        assert sum(fits) == 1
-        batches[list(batches)[fits.index(True)]] += 1
-    assert [size for _, size in batches] == list(batches.values())
-    assert not moved[np.setdiff1d(np.arange(ROWS), rows)].any()
+    _, gradient = loss_and_gradient(TABLE, labels, 2 * TABLE[::-1], weight, temperature)
+    batches = {(1.9, BATCH): 0, (1.0, int(filled.sum()) - BATCH): 0}  # momentum's factor, size
+    for row in np.flatnonzero(filled):
+        fits = [
+            batch
+            for batch in batches
+            if np.abs(moved[row] + RATE * batch[0] / batch[1] * gradient[row]).max() < 1e-5
+        ]
+        assert len(fits) == 1
+        batches[fits[0]] += 1
+    assert all(rows == size for (_, size), rows in batches.items())
+    assert not moved[~filled.ravel()].any()
 
 
-def test_nothing_uploaded_teaches_nothing():
-    params, state = learn(table(), poisoned(np.zeros_like(FILLED)), None, 0.0, 1.0)
-    np.testing.assert_array_equal(params, table())
-    assert not any(np.any(leaf) for leaf in jax.tree.leaves(state))
+def test_learn_of_nothing_uploaded_changes_nothing():
+    target = DistillTarget(None, 0.0, 1.0)
+    change = learn(make_uploads(np.zeros_like(WHOLE)), target)
+    assert not any(np.any(leaf) for leaf in jax.tree.leaves(change))
 
 
-@pytest.mark.parametrize("filled", [FILLED, SHORT], ids=["whole batches", "last batch short"])
-def test_every_pass_has_its_own_order_of_the_same_rows(filled):
-    uploads, count = poisoned(filled), int(filled.sum())
+@EACH_FILLED
+def test_draw_order_has_the_same_rows_in_a_new_order_each_pass(filled):
+    uploads, count = make_uploads(filled), int(filled.sum())
     passes = np.asarray(distillation.draw_order(uploads, jax.random.key(3), 6, BATCH))
     for order in passes:
         assert sorted(order[:count]) == np.flatnonzero(filled).tolist()

@@ -16,11 +16,10 @@ from tests.compare import assert_close
 from tests.quick import quick_jit
 
 correlation = quick_jit(leakage.distance_correlation)
-NONE = Codec("none", 0.1)
 KEY = jax.random.key(7)
 
 
-def centred(points):
+def centre(points):
     """Euclidean distances less the means of their row and column, plus the mean of all."""
     n = len(points)
     flat = [np.asarray(point, np.float64).ravel() for point in points]
@@ -39,23 +38,29 @@ def oracle(x, y):
         n = len(a)
         return sum(a[i][j] * b[i][j] for i in range(n) for j in range(n)) / n**2
 
-    a, b = centred(x), centred(y)
+    a, b = centre(x), centre(y)
     return math.sqrt(max(covariance(a, b), 0) / math.sqrt(covariance(a, a) * covariance(b, b)))
 
 
-def points(n, shape):
-    """Few different values, so that some points coincide, or close together far from zero."""
-    whole = hnp.arrays(np.float32, (n, *shape), elements=st.integers(-2, 2).map(np.float32))
-    close = whole.map(lambda x: np.float32(1000) + x * np.float32(2.0**-12))
-    return whole | close | whole.map(lambda x: x * np.float32(1e-15))
+@st.composite
+def pairs(draw):
+    """Few different values, so that some points coincide, on any scale, or far from zero."""
+    n = draw(st.sampled_from([1, 2, 7]))
+    offset, scale = draw(st.sampled_from([(0, 1), (1000, 2.0**-12), (0, 1e-30), (0, 1e25)]))
+    x, y = (
+        draw(hnp.arrays(np.float32, (n, *shape), elements=st.integers(-2, 2).map(float)))
+        for shape in ((2, 2), (3,))
+    )
+    moved = np.float32(offset) + x * np.float32(scale)
+    return draw(st.sampled_from([(moved, y), (y, moved), (moved, -3 * moved)]))
 
 
-@settings(deadline=None, max_examples=100)
-@given(st.sampled_from([1, 2, 7]).flatmap(lambda n: st.tuples(points(n, (2, 2)), points(n, (3,)))))
+@settings(deadline=None, max_examples=150)
+@given(pairs())
 def test_distance_correlation_is_that_of_the_definition(pair):
-    x, y = pair
-    got = float(correlation(x, y))
-    assert_close(got**2, oracle(x, y) ** 2, 0, atol=5e-6)
+    """Rounding leads neither below nothing nor above everything."""
+    got = float(correlation(*pair))
+    assert_close(got**2, oracle(*pair) ** 2, 0, atol=5e-6)
     assert 0 <= got <= 1
 
 
@@ -70,132 +75,91 @@ def test_distance_correlation_worked_out_by_hand():
     assert_close(correlation(x, x**2), wanted, 0, atol=1e-6)
 
 
-def example(n=40):
-    rng = np.random.default_rng(0)
-    x = np.float32(rng.normal(0, 1, (n, 3, 2)))
-    return rng, x, np.float32(np.tanh(x[:, :, 0] + 0.3 * rng.normal(0, 1, (n, 3))))
+def draw_points(*shape, seed=0):
+    return np.float32(np.random.default_rng(seed).normal(0, 1, shape))
 
 
-def test_a_shifted_scaled_and_rotated_copy_gives_all_away():
-    rng, x, _ = example()
-    rotation, _ = np.linalg.qr(rng.normal(0, 1, (6, 6)))
-    copy = np.float32(3 - 0.2 * x.reshape(40, 6) @ rotation)
-    assert_close(correlation(x, x), 1, 0, atol=1e-6)
-    assert_close(correlation(x, copy), 1, 0, atol=1e-5)
+X, Y = draw_points(40, 3, 2), draw_points(40, 3, seed=1)
+SAME = np.ones((40, 3), np.float32)
+ROTATION, _ = np.linalg.qr(draw_points(6, 6, seed=2))
 
 
-@pytest.mark.parametrize("scale", [1e-30, 1e-10, 1e4, 1e25])
-def test_units_and_origin_do_not_matter(scale):
-    rng, x, y = example()
-    rotation, _ = np.linalg.qr(rng.normal(0, 1, (6, 6)))
-    moved = np.float32((x.reshape(40, 6) @ rotation + 2) * scale)
-    wanted = float(correlation(x, y))
-    assert 0.3 < wanted < 0.95
-    assert_close(correlation(moved, y), wanted, 0, atol=1e-5)
-    assert_close(correlation(y, moved), wanted, 0, atol=1e-5)
+@pytest.mark.parametrize(
+    ("x", "y", "wanted"),
+    [
+        (X, X, 1),
+        (X, 3 - 0.2 * X.reshape(40, 6) @ ROTATION, 1),
+        (X[:2], Y[:2], 1),
+        (X, 0.1 * SAME, 0),
+        (1e30 * SAME, X, 0),
+        (-1234.567 * SAME, 0.1 * SAME, 0),
+        (X[:1], Y[:1], 0),
+        (X, np.nan * SAME, np.nan),
+        (X + np.where(X > 2, np.float32(np.inf), 0), Y, np.nan),
+    ],
+)
+def test_distance_correlation_of_copies_constants_and_what_diverged(x, y, wanted):
+    assert_close(correlation(x, y), wanted, 0, atol=1e-5 if wanted == 1 else 0)
 
 
-@pytest.mark.parametrize(("features", "low", "high"), [(1, 0.1, 0.3), (60, 0.8, 1.0)])
-def test_independent_observations_correlate_by_chance_the_more_the_wider(features, low, high):
+def test_distance_correlation_of_independent_observations_is_large_where_they_are_wide():
     """The sample value is biased: as wide as they are many, independent points look dependent."""
-    rng = np.random.default_rng(1)
-    x, y = (np.float32(rng.normal(0, 1, (60, features))) for _ in range(2))
-    got = float(correlation(x, y))
-    assert_close(got, oracle(x, y), 0, atol=1e-5)
-    assert low < got < high
+    narrow, wide = (
+        float(correlation(draw_points(60, width), draw_points(60, width, seed=1)))
+        for width in (1, 60)
+    )
+    assert 0.1 < narrow < 0.3
+    assert 0.8 < wide < 1.0
 
 
-@pytest.mark.parametrize("constant", [0.0, 0.1, -1234.567, 1e30])
-def test_what_never_changes_gives_nothing_away(constant):
-    _, x, _ = example()
-    y = np.full((40, 3), constant, np.float32)
-    assert float(correlation(x, y)) == 0
-    assert float(correlation(y, x)) == 0
-    assert float(correlation(y, y)) == 0
-
-
-def test_rounding_leads_neither_below_nothing_nor_above_everything():
-    """Every value of x beside every value of y has dCov 0; 3 x gives all of x away."""
-    rng = np.random.default_rng(2)
-    for _ in range(40):
-        x, y = np.float32(rng.normal(0, 1, (2, 3, 1)))
-        none = float(correlation(np.repeat(x, 3, 0), np.tile(y, (3, 1))))
-        everything = float(correlation(np.repeat(x, 3, 0), 3 * np.repeat(x, 3, 0)))
-        assert 0 <= none < 1e-3
-        assert 1 - 1e-6 < everything <= 1
-
-
-def test_two_points_differ_or_they_do_not():
-    x = np.arange(4, dtype=np.float32).reshape(2, 2, 1)
-    assert_close(float(correlation(x, np.float32([[5, 1, 2], [0, 0, 1]]))), 1, 0, atol=1e-6)
-    assert float(correlation(x, np.zeros((2, 3), np.float32))) == 0
-
-
-@pytest.mark.parametrize("bad", [np.nan, np.inf])
-def test_what_diverged_has_no_correlation(bad):
-    _, x, y = example()
-    y[7, 1] = bad
-    assert np.isnan(correlation(x, y))
-
-
-def test_noise_has_the_standard_deviation_asked_for():
+def test_add_noise_has_the_standard_deviation_asked_for():
     """Of n normal values the mean deviates by std / sqrt(n), the deviation by std / sqrt(2 n)."""
     features = jnp.full((100, 200), 3.0)
-    noise = np.asarray(leakage.add_noise(KEY, features, 0.5), np.float64) - 3
+    traced = quick_jit(leakage.add_noise)
+    noise = np.asarray(traced(KEY, features, 0.5), np.float64) - 3
     assert abs(noise.mean()) < 5 * 0.5 / math.sqrt(noise.size)
     assert_close(noise.std(), 0.5, 0, atol=5 * 0.5 / math.sqrt(2 * noise.size))
     assert abs(np.corrcoef(noise[:, 0], noise[:, 1])[0, 1]) < 0.5
-
-
-def test_noise_may_be_traced():
-    features = jnp.linspace(-1, 1, 6).reshape(2, 3)
-    traced = quick_jit(leakage.add_noise)
+    assert_close(leakage.add_noise(KEY, features, 0.5), noise + 3, 1e-6)
     np.testing.assert_array_equal(traced(KEY, features, 0.0), features)
-    assert_close(traced(KEY, features, 0.5), leakage.add_noise(KEY, features, 0.5), 1e-6)
 
 
-@pytest.mark.parametrize("std", [0, 0.0, -0.0, np.float32(0)])
-def test_without_noise_nothing_is_computed(std):
+@pytest.mark.parametrize("std", [0, -0.0, np.float32(0)])
+def test_add_noise_computes_nothing_without_noise(std):
     features = jnp.ones((2, 3))
     assert leakage.add_noise(KEY, features, std) is features
+
+
+PARAMS, IMAGES = 0.4 * draw_points(8, 5), draw_points(30, 2, 4, 1, seed=1)
 
 
 def front(params, images):
     return jnp.tanh(images.reshape(len(images), -1) @ params)
 
 
-def probe():
-    rng = np.random.default_rng(3)
-    return (np.float32(rng.normal(0, 0.4, (8, 5))), np.float32(rng.normal(0, 1, (30, 2, 4, 1))))
+FEATURES = np.asarray(front(PARAMS, IMAGES))
 
 
-def test_leakage_falls_as_noise_grows():
-    params, images = probe()
-    measure = quick_jit(
-        lambda std: leakage.measure_leakage(
-            front, params, images, noise_std=std, codec=NONE, key=KEY
-        )
-    )
-    values = [float(measure(std)) for std in (0.0, 0.5, 1.5, 5.0)]
+def measure(noise_std, codec):
+    return leakage.measure_leakage(front, PARAMS, IMAGES, noise_std=noise_std, codec=codec, key=KEY)
+
+
+def test_measure_leakage_is_of_what_the_codec_delivers():
+    """All of the features, or one value of five per sample; these rules draw no random numbers."""
+    kept = np.where(np.abs(FEATURES) == np.abs(FEATURES).max(1, keepdims=True), FEATURES, 0)
+    none, topk = (measure(0.0, Codec(rule, 0.2)) for rule in ("none", "topk"))
+    assert_close((none, topk), (oracle(IMAGES, FEATURES), oracle(IMAGES, kept)), 0, atol=1e-5)
+    assert abs(float(none) - float(topk)) > 0.01
+
+
+def test_measure_leakage_falls_as_noise_grows():
+    jitted = quick_jit(lambda std: measure(std, Codec("none", 0.1)))
+    values = [float(jitted(std)) for std in (0.0, 0.5, 1.5, 5.0)]
     assert values == sorted(values, reverse=True)
-    assert values[0] > values[-1] + 0.2
-    assert_close(values[0], oracle(images, np.asarray(front(params, images))), 0, atol=1e-5)
+    assert values[0] > values[-1] + 0.1
 
 
-def test_leakage_is_of_what_the_codec_delivers():
-    """One value of five per sample arrives; the rule draws no random numbers."""
-    params, images = probe()
-    features = np.asarray(front(params, images))
-    kept = np.where(np.abs(features) == np.abs(features).max(1, keepdims=True), features, 0)
-    got = leakage.measure_leakage(
-        front, params, images, noise_std=0.0, codec=Codec("topk", 0.2), key=KEY
-    )
-    assert_close(got, oracle(images, kept), 0, atol=1e-5)
-    assert abs(float(got) - oracle(images, features)) > 0.01
-
-
-def test_noise_comes_before_the_codec_and_by_a_key_of_its_own():
-    params, images = probe()
+def test_measure_leakage_adds_noise_before_the_codec_by_a_key_of_its_own():
     sent = []
 
     class Recorder(Codec):
@@ -203,12 +167,9 @@ def test_noise_comes_before_the_codec_and_by_a_key_of_its_own():
             sent.append((key, x, valid))
             return jnp.zeros_like(x)
 
-    recorded = leakage.measure_leakage(
-        front, params, images, noise_std=0.5, codec=Recorder("none", 1.0), key=KEY
-    )
+    assert float(measure(0.5, Recorder("none", 1.0))) == 0
     ((key, x, valid),) = sent
-    noise = (np.asarray(x) - front(params, images)) / 0.5
-    assert float(recorded) == 0
+    noise = (np.asarray(x) - FEATURES) / 0.5
     assert valid.shape == (30,)
     assert valid.all()
     assert 0.8 < noise.std() < 1.2

@@ -18,81 +18,61 @@ SIZES = [(1, 1), (7, 7), (30, 4), (30, 30)]
 
 
 @functools.cache
-def sampler(population, sample):
-    """One program of each size."""
+def make_sampler(population, sample):
     return quick_jit(lambda key, here: sample_clients(key, population, sample, here))
 
 
 @functools.cache
-def order(population, seed):
-    """The whole walk: the keyed permutation from its first position to its last."""
+def walk(population, seed):
+    """The keyed permutation from its first position to its last."""
     return np.asarray(permute(jax.random.key(seed), jnp.arange(population), population)).tolist()
 
 
-@pytest.mark.parametrize(("population", "sample"), [(1, 1), (7, 7), (30, 4), (100_000, 50)])
-def test_clients_are_distinct_and_of_the_population(population, sample):
-    clients = np.asarray(sample_clients(jax.random.key(0), population, sample))
+@st.composite
+def availabilities(draw):
+    """A population, how many to sample, and who is available: anybody, one, nobody or all."""
+    population, sample = draw(st.sampled_from(SIZES))
+    some = st.lists(st.booleans(), min_size=population, max_size=population).map(np.array)
+    one = st.integers(0, population - 1).map(lambda k: np.arange(population) == k)
+    alike = st.booleans().map(lambda here: np.full(population, here))
+    return population, sample, draw(some | one | alike)
+
+
+@settings(deadline=None, max_examples=100)
+@given(availabilities(), st.integers(0, 2))
+def test_sample_clients_takes_the_first_available_of_the_walk(case, seed):
+    population, sample, here = case
+    found = [client for client in walk(population, seed) if here[client]][:sample]
+    clients = make_sampler(population, sample)(jax.random.key(seed), here)
+    assert clients.dtype == np.int32
+    assert clients.tolist() == found + [population] * (sample - len(found))
+
+
+@pytest.mark.parametrize(("population", "sample"), [*SIZES, (100_000, 50)])
+def test_sample_clients_with_everybody_available_needs_no_availability(population, sample):
+    key = jax.random.key(1)
+    clients = np.asarray(sample_clients(key, population, sample))
     assert clients.dtype == np.int32
     assert len(set(clients.tolist())) == sample
-    assert clients.min() >= 0
-    assert clients.max() < population
+    assert set(clients.tolist()) <= set(range(population))
+    available = make_sampler(population, sample)(key, np.ones(population, bool))
+    np.testing.assert_array_equal(available, clients)
 
 
-def test_every_client_and_every_ordered_pair_is_as_likely_as_another():
+@pytest.mark.parametrize(
+    ("population", "sample", "present"),
+    [(6, 3, None), (9, 2, [0, 2, 3, 7, 8]), (9, 3, [0, 2, 3, 7, 8])],
+)
+def test_sample_clients_draws_clients_and_ordered_pairs_as_often(population, sample, present):
+    """With five of nine available, the walk often needs more than a block of positions."""
+    here = None if present is None else jnp.zeros(population, bool).at[jnp.array(present)].set(True)
     keys = jax.random.split(jax.random.key(1), 20_000)
-    draws = np.asarray(quick_jit(jax.vmap(lambda key: sample_clients(key, 6, 3)))(keys))
-    check_even(draws, 6)
-
-
-@pytest.mark.parametrize("sample", [2, 3])
-def test_every_available_client_and_ordered_pair_is_as_likely_as_another(sample):
-    """Five of nine are available, more than a round takes: the walk often needs more blocks."""
-    present = np.array([0, 2, 3, 7, 8])
-    here = jnp.zeros(9, bool).at[present].set(True)
-    keys = jax.random.split(jax.random.key(2), 20_000)
-    draws = np.asarray(quick_jit(jax.vmap(lambda key: sample_clients(key, 9, sample, here)))(keys))
-    assert np.isin(draws, present).all()
-    check_even(np.searchsorted(present, draws), len(present))
-
-
-@settings(deadline=None, max_examples=60)
-@given(st.data(), st.sampled_from(SIZES), st.integers(0, 2))
-def test_takes_the_first_available_of_the_walk(data, size, seed):
-    population, sample = size
-    here = data.draw(st.lists(st.booleans(), min_size=population, max_size=population))
-    found = [client for client in order(population, seed) if here[client]][:sample]
-    found += [population] * (sample - len(found))
-    clients = sampler(population, sample)(jax.random.key(seed), np.array(here))
-    assert clients.dtype == np.int32
-    assert clients.shape == (sample,)
-    assert clients.tolist() == found
-
-
-@pytest.mark.parametrize(("population", "sample"), [*SIZES, (5000, 64)])
-@pytest.mark.parametrize("seed", [0, 1])
-def test_with_everybody_available_it_is_the_static_sample(population, sample, seed):
-    key = jax.random.key(seed)
-    clients = sampler(population, sample)(key, np.ones(population, bool))
-    np.testing.assert_array_equal(clients, sample_clients(key, population, sample))
-
-
-@pytest.mark.parametrize(("population", "sample"), SIZES)
-def test_with_nobody_available_every_place_is_empty(population, sample):
-    clients = sampler(population, sample)(jax.random.key(0), np.zeros(population, bool))
-    assert clients.tolist() == [population] * sample
-
-
-@pytest.mark.parametrize("last", [0, 17, 29])
-def test_a_single_available_client_is_found_wherever_it_is(last):
-    for seed in range(5):
-        clients = sampler(30, 4)(jax.random.key(seed), np.arange(30) == last)
-        assert clients.tolist() == [last, 30, 30, 30]
-
-
-def check_even(draws, count):
-    """Whether values below count, and ordered pairs of the first two columns, are all as likely."""
+    draw = jax.vmap(lambda key: sample_clients(key, population, sample, here))
+    draws, clients = np.asarray(quick_jit(draw)(keys)), np.array(present or range(population))
+    assert np.isin(draws, clients).all()
+    draws, count = np.searchsorted(clients, draws), len(clients)
     assert stats.chisquare(np.bincount(draws.ravel(), minlength=count)).pvalue > 1e-4
     pairs = np.bincount(draws[:, 0] * count + draws[:, 1], minlength=count**2)
-    distinct = pairs[np.arange(count**2) // count != np.arange(count**2) % count]
-    assert pairs.sum() == distinct.sum()
+    distinct = pairs.reshape(count, count)[~np.eye(count, dtype=bool)]
+    assert distinct.sum() == len(keys)
     assert stats.chisquare(distinct).pvalue > 1e-4

@@ -1,10 +1,12 @@
 """A run of a few seconds in a process of its own, and what it left."""
 
+import argparse
 import json
 import os
 import pathlib
 import subprocess
 import sys
+import tempfile
 
 ROOT = pathlib.Path(__file__).parents[2]
 SETTINGS = {
@@ -22,6 +24,18 @@ SETTINGS = {
 }
 
 
+def parse(doc, **numbers):
+    """The options of a script: a new folder, and numbers with their defaults."""
+    parser = argparse.ArgumentParser(description=doc.splitlines()[0])
+    parser.add_argument("--workdir", type=pathlib.Path, default=None)
+    for name, default in numbers.items():
+        parser.add_argument(f"--{name}", type=int, default=default)
+    options = parser.parse_args()
+    options.workdir = options.workdir or pathlib.Path(tempfile.mkdtemp())
+    options.workdir.mkdir(exist_ok=True)
+    return options
+
+
 def start(workdir, *flags, devices=None, **changes):
     """The process of a run; its output is piped.
 
@@ -35,17 +49,9 @@ def start(workdir, *flags, devices=None, **changes):
     command = [sys.executable, "-m", "cefl_jax.main", f"--workdir={workdir}", *flags]
     command += [f"--config={ROOT / 'configs' / 'quickstart.py'}"]
     command += [f"--config.{field}={value}" for field, value in settings.items()]
-    environment = dict(os.environ)
-    if devices:
-        environment["JAX_NUM_CPU_DEVICES"] = str(devices)
-    return subprocess.Popen(
-        command,
-        cwd=ROOT,
-        env=environment,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-    )
+    environment = os.environ | ({"JAX_NUM_CPU_DEVICES": str(devices)} if devices else {})
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
+    return subprocess.Popen(command, cwd=ROOT, env=environment, **pipes)
 
 
 def finish(process, seconds=600):
@@ -54,18 +60,23 @@ def finish(process, seconds=600):
     return process.returncode, output
 
 
+def run(workdir, *flags, **changes):
+    """A run from its start, or from where it was left, to its end; its result."""
+    code, output = finish(start(workdir, *flags, **changes))
+    assert code == 0, output
+    return result(workdir)
+
+
 def result(workdir):
     """What a run computed: its metrics but for wall-clock keys, and digests of its last state."""
-    folder = pathlib.Path(workdir)
-    lines = (folder / "metrics.jsonl").read_text().splitlines()
-    records = [json.loads(line) for line in lines]
-    for record in records:
-        record.pop("wall/round_ms")
-    last = max(path for path in (folder / "checkpoints").iterdir() if path.name.isdecimal())
+    lines = (workdir / "metrics.jsonl").read_text().splitlines()
+    records = [json.loads(line) | {"wall/round_ms": None} for line in lines]
+    last = max(path for path in (workdir / "checkpoints").iterdir() if path.name.isdecimal())
     seal = json.loads((last / "seal.json").read_text().splitlines()[0])
     return records, seal["facts"]["leaves"]
 
 
 def status(workdir):
-    """The state that a run's `status.json` gives."""
-    return json.loads((pathlib.Path(workdir) / "status.json").read_text())
+    """The state that a run's `status.json` gives; None where there is no such file."""
+    file = workdir / "status.json"
+    return json.loads(file.read_text()) if file.exists() else None

@@ -2,23 +2,21 @@
 
     python -m tests.survival.soak --rounds=2000 --workdir=DIR
 
-Runs the quickstart for so many rounds and reads its memory, open files and threads as it goes, and
-how many programs it compiles, then compares the first hundred rounds with the last: the median of
-the memory, and the most files and threads, which a save at work has for a moment. What is read
-after the last round counts not: by then the process is ending. Exits
-with 1 where memory has grown by more than a twentieth, or anything else at all.
+Reads memory, open files and threads of the quickstart as it goes, and counts its compilations, then
+compares the first hundred rounds with the last: the median of the memory, and the most files and
+threads, which a save at work has for a moment. Exits with 1 where memory has grown by more than a
+twentieth, or anything else at all.
 """
 
-import argparse
-import json
+import os
 import pathlib
 import statistics
 import subprocess
 import sys
-import tempfile
 import time
 
-ROOT = pathlib.Path(__file__).parents[2]
+from tests.survival import small
+
 READINGS = (  # name, what is compared, by what factor it may grow
     ("MB resident", statistics.median, 1.05),
     ("open files", max, 1.0),
@@ -33,53 +31,33 @@ def read(pid):
     try:
         lines = (folder / "status").read_text().splitlines()
         files = len(list((folder / "fd").iterdir()))
-    except OSError:
+        values = dict(line.split(":", 1) for line in lines if ":" in line)
+        return int(values["VmRSS"].split()[0]) / 1024, files, int(values["Threads"])
+    except (OSError, KeyError):
         return None
-    values = dict(line.split(":", 1) for line in lines if ":" in line)
-    if "VmRSS" not in values:
-        return None
-    return int(values["VmRSS"].split()[0]) / 1024, files, int(values["Threads"])
-
-
-def watch(process, workdir, every_s=1.0):
-    """[(round, MB, open files, threads)] of a run until it ends."""
-    seen = []
-    while process.poll() is None:
-        time.sleep(every_s)
-        now = read(process.pid)
-        try:
-            status = json.loads((workdir / "status.json").read_text())
-        except OSError:
-            continue
-        if now is not None:
-            seen.append((status["round"], *now))
-    return seen
 
 
 def main():
     """Runs, and says what was seen."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--rounds", type=int, default=2000)
-    parser.add_argument("--workdir", type=pathlib.Path, default=None)
-    options = parser.parse_args()
-    workdir = options.workdir or pathlib.Path(tempfile.mkdtemp()) / "soak"
-    log = workdir.with_suffix(".log")
+    options = small.parse(__doc__, rounds=2000)
+    workdir, log = options.workdir / "soak", options.workdir / "soak.log"
     command = [sys.executable, "-m", "cefl_jax.main", f"--workdir={workdir}"]
-    command += [f"--config={ROOT / 'configs' / 'quickstart.py'}"]
+    command += [f"--config={small.ROOT / 'configs' / 'quickstart.py'}"]
     command += [f"--config.train.rounds={options.rounds}"]
+    seen, environment = [], os.environ | {"JAX_LOG_COMPILES": "1"}
     with open(log, "w") as output:
-        process = subprocess.Popen(
-            ["env", "JAX_LOG_COMPILES=1", *command],
-            cwd=ROOT,
-            stdout=output,
-            stderr=subprocess.STDOUT,
-        )
-        seen = watch(process, workdir)
+        pipes = {"stdout": output, "stderr": subprocess.STDOUT}
+        process = subprocess.Popen(command, cwd=small.ROOT, env=environment, **pipes)
+        while process.poll() is None:
+            time.sleep(1.0)
+            now, status = read(process.pid), small.status(workdir)
+            if now and status and 0 < status["round"] < options.rounds:  # later it is ending
+                seen.append((status["round"], *now))
     lines = log.read_text().splitlines()
     starts = [at for at, line in enumerate(lines) if line.startswith("round ")]
     late = sum(COMPILING in line for line in lines[starts[0] : starts[-1]])
-    first = [row for row in seen if 0 < row[0] <= 100]
-    last = [row for row in seen if options.rounds - 100 < row[0] < options.rounds]
+    first = [row for row in seen if row[0] <= 100]
+    last = [row for row in seen if row[0] > options.rounds - 100]
     grown = process.returncode != 0 or late > 0
     for at, (name, measure, allowed) in enumerate(READINGS, 1):
         before, after = (measure(row[at] for row in rows) for rows in (first, last))

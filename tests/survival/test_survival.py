@@ -14,19 +14,16 @@ from tests.survival import damage, kills, signals, small
 
 pytestmark = pytest.mark.slow
 
-PAIR = {"train__rounds": 12}
-
 
 @pytest.fixture(scope="module")
 def peace(tmp_path_factory):
     """The folder of a run that nobody disturbed."""
     folder = tmp_path_factory.mktemp("peace") / "run"
-    code, output = small.finish(small.start(folder))
-    assert code == 0, output
+    small.run(folder)
     return folder
 
 
-def pair(workdir, **changes):
+def start_pair(workdir, **changes):
     """Two processes of one run, on loopback."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
@@ -38,31 +35,28 @@ def pair(workdir, **changes):
 
 
 @pytest.mark.parametrize("background", [True, False])
-def test_a_killed_run_goes_on_as_if_it_had_not_been(peace, tmp_path, background):
-    draw = random.Random(int(background))
-    for number in range(2):
-        workdir = tmp_path / f"run{number}"
-        assert kills.trial(workdir, draw.uniform(4, 9), background)[0] == small.result(peace)
+def test_run_survives_a_kill(peace, tmp_path, background):
+    after_s = random.Random(int(background)).uniform(4, 9)
+    assert kills.trial(tmp_path / "run", after_s, background)[0] == small.result(peace)
 
 
-def test_a_damaged_checkpoint_is_passed_over(peace, tmp_path):
+def test_run_survives_a_damaged_checkpoint(peace, tmp_path):
     assert damage.flips(peace, tmp_path / "flipped", 30, random.Random(0)) == 30
-    assert damage.go_on_damaged(peace, tmp_path / "damaged", random.Random(1))
+    assert damage.resume_damaged(peace, tmp_path / "damaged", random.Random(1))
 
 
-@pytest.mark.parametrize("name", ["while compiling", "in the middle of a chunk"])
-def test_a_signal_leaves_a_run_that_goes_on(tmp_path, name):
+def test_run_survives_signals(tmp_path):
+    """While compiling, then, in the same run, in the middle of a chunk."""
     workdir = tmp_path / "run"
-    code, output, _ = signals.interrupt(workdir, name, small.start(workdir, **signals.LONG))
-    assert code == 75, output
-    assert small.status(workdir)["state"] == "preempted"
-    assert small.finish(small.start(workdir, **signals.LONG))[0] == 0
-    assert small.finish(small.start(tmp_path / "peace", **signals.LONG))[0] == 0
-    assert small.result(workdir) == small.result(tmp_path / "peace")
+    for moment in ("while compiling", "in the middle of a chunk"):
+        clean, how = signals.interrupt(workdir, moment)
+        assert clean, how
+    peace = small.run(tmp_path / "peace", **signals.LONG)
+    assert small.run(workdir, **signals.LONG) == peace
 
 
-def test_the_number_of_devices_changes_no_bit_not_even_on_the_way(tmp_path):
-    """1, 2, 4 and 8 devices; and a run that is on another number each time it goes on."""
+def test_run_has_the_same_bits_on_any_number_of_devices(tmp_path):
+    """1, 2, 4 and 8 devices; and a run that is on another number each time it is resumed."""
     clusters = {
         "train__clients_per_round": 8,
         "cefl__clustering__num_clusters": 8,
@@ -77,22 +71,15 @@ def test_the_number_of_devices_changes_no_bit_not_even_on_the_way(tmp_path):
         assert f"run.devices={devices} " in output
         results.append(small.result(workdir))
         changed = clusters | {"train__rounds": 3 * len(results)}
-        code, output = small.finish(small.start(tmp_path / "any", devices=devices, **changed))
-        assert code == 0, output
+        together = small.run(tmp_path / "any", devices=devices, **changed)
     assert all(result == results[0] for result in results)
-    assert small.result(tmp_path / "any") == results[0]
+    assert together == results[0]
 
 
-def test_two_processes_compute_what_one_does(tmp_path):
-    assert small.finish(small.start(tmp_path / "one", devices=2, **PAIR))[0] == 0
-    for code, output in map(small.finish, pair(tmp_path / "two", **PAIR)):
-        assert code == 0, output
-    assert small.result(tmp_path / "two") == small.result(tmp_path / "one")
-
-
-def test_two_processes_leave_after_the_same_round_and_go_on(tmp_path):
-    workdir, long = tmp_path / "run", {"train__rounds": 2000}
-    processes = pair(workdir, **long)
+def test_run_of_two_processes_is_that_of_one(tmp_path):
+    """They leave after the same round, whichever gets a signal, and go on together."""
+    workdir = tmp_path / "run"
+    processes = start_pair(workdir, train__rounds=2000)
     while not (workdir / "metrics.jsonl").exists():
         assert all(process.poll() is None for process in processes)
         time.sleep(0.01)
@@ -102,14 +89,12 @@ def test_two_processes_leave_after_the_same_round_and_go_on(tmp_path):
     left = small.status(workdir)
     assert left["state"] == "preempted"
     rounds = left["round"] + 2
-    for code, output in map(small.finish, pair(workdir, train__rounds=rounds)):
+    for code, output in map(small.finish, start_pair(workdir, train__rounds=rounds)):
         assert code == 0, output
-    code, output = small.finish(small.start(tmp_path / "one", devices=2, train__rounds=rounds))
-    assert code == 0, output
-    assert small.result(workdir) == small.result(tmp_path / "one")
+    assert small.result(workdir) == small.run(tmp_path / "one", devices=2, train__rounds=rounds)
 
 
-def test_a_run_that_one_process_refuses_is_refused_by_all(peace, tmp_path):
-    for code, output in map(small.finish, pair(peace, train__rounds=5)):
+def test_run_that_one_process_refuses_is_refused_by_all(peace):
+    for code, output in map(small.finish, start_pair(peace, train__rounds=5)):
         assert code == 2
         assert "Traceback" not in output

@@ -77,7 +77,7 @@ def hierarchical_cost(
       edge_rounds: static R.
     """
     node = nearest_edges(task, network)
-    own = _on_edges(task, node, network.distance_km.shape[1])
+    own = task._replace(cluster=node, placement=jnp.arange(network.distance_km.shape[1]))
     counting = (members(own) & schedule.finished[None]).sum(1)  # [E]
     times = _run(own, schedule, counting, network, work, sizes, edge_rounds)
     m, num_nodes = times.closed_s.argmax(), (counting > 0).sum()
@@ -105,23 +105,12 @@ def hierarchical_cost(
     return round_cost(phase_s, activities, sent, num_kinds)
 
 
-def _on_edges(task, node, num_edges):
-    """The Task with a cluster for each edge node, of its own clients."""
-    return task._replace(cluster=node, placement=jnp.arange(num_edges))
-
-
-def _own_links(own, network):
-    """The RoundNetwork in which clients load from, and deliver to, their own edge nodes."""
-    k, e = jnp.arange(own.cluster.shape[0]), jnp.maximum(own_server(own), 0)
-    return network._replace(
-        front_up_bps=at_pairs(network.up_bps, k, e),
-        front_down_bps=at_pairs(network.down_bps, k, e),
-    )
-
-
 def _run(own, schedule, counting, network, work, sizes, edge_rounds):
     """The EdgeRoundTimes of clients at their own edge nodes, of which i32[E] count at each."""
-    pace = step_times(own, _own_links(own, network), work, sizes)
+    k, e = jnp.arange(own.cluster.shape[0]), jnp.maximum(own_server(own), 0)
+    up_bps, down_bps = (at_pairs(bps, k, e) for bps in (network.up_bps, network.down_bps))
+    links = network._replace(front_up_bps=up_bps, front_down_bps=down_bps)  # to their own nodes
+    pace = step_times(own, links, work, sizes)
     block = jnp.maximum(steps_per_edge_round(own, edge_rounds), 1)[:, None]
     r = jnp.arange(edge_rounds)[None]
     whole = schedule.steps[:, None] // block  # [K, 1]

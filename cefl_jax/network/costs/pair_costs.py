@@ -6,10 +6,9 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float32, Int32
 
-from cefl_jax.network import topology
 from cefl_jax.network.messages import Sizes
-from cefl_jax.network.step_times import last_steps
-from cefl_jax.network.topology import RoundNetwork
+from cefl_jax.network.step_times import upload_bits
+from cefl_jax.network.topology import RoundNetwork, radios
 
 
 class PairCost(NamedTuple):
@@ -60,7 +59,7 @@ def client_seconds(
         + sizes.downward_bits(total, steps) / network.down_bps
     )
     server_s = total * (work.back_train_flop / network.servers.flop_per_s)[None]
-    onward = _upload_bits(samples, uploads, sizes)[:, None]
+    onward = upload_bits(samples, (samples > 0).sum(1), uploads, sizes)[:, None]
     return client_s, server_s + onward / network.backhaul_bps[None]
 
 
@@ -114,7 +113,7 @@ def pair_costs(
     node_s = of_cluster(total) * work.back_train_flop / network.servers.flop_per_s[None]
     formed = members.any(1)[:, None]
     onward = jnp.where(formed, 16.0 * sizes.back, 0.0)
-    onward += of_cluster(_upload_bits(samples, uploads, sizes))
+    onward += of_cluster(upload_bits(samples, (samples > 0).sum(1), uploads, sizes))
     idle_w = of_cluster(network.clients.idle_w) + network.servers.idle_w[None]
     return PairCost(
         clients_s,
@@ -134,14 +133,6 @@ def _active_joules(samples, members, node_s, network, work, sizes):
     up_s = sizes.upward_bits(total, messages)[:, None] / network.radio_up_bps  # [K, E]
     down_s = sizes.downward_bits(total, messages)[:, None] / network.radio_down_bps
     client_j = compute_j[:, None] + clients.transmit_w[:, None] * up_s
-    client_j += topology.radio_watts(network)[None] * down_s
+    client_j += radios(network).transmit_w[None] * down_s
     in_clusters = jnp.where(members[..., None], client_j[None], 0.0).sum(1)  # [M, E]
     return in_clusters + node_s * (servers.busy_w - servers.idle_w)[None]
-
-
-def _upload_bits(samples, uploads, sizes):
-    """Bits f32[K] of the smashed data and labels of each client's last local steps."""
-    planned = (samples > 0).sum(1)
-    sent = last_steps(planned, uploads, samples.shape[1])  # [K, S]
-    total, messages = (x.sum(1).astype(jnp.float32) for x in (sent * samples, sent))
-    return sizes.upward_bits(total, messages)

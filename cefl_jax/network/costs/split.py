@@ -1,19 +1,32 @@
-"""What one round of split training costs, from its schedule."""
+"""What a round of split training costs: all clients at once, or one after another."""
 
 import functools
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float32
 
 from cefl_jax.network.costs.activity import Activity, paid, phase_seconds, round_cost
 from cefl_jax.network.ledger import RoundCost
 from cefl_jax.network.messages import Sizes, Traffic, split_messages
-from cefl_jax.network.schedule import Schedule
-from cefl_jax.network.step_times import Task, last_steps, members, own_server
+from cefl_jax.network.schedule import Schedule, simulate
+from cefl_jax.network.step_times import Task, last_steps, members, own_server, total_made
 from cefl_jax.network.topology import RoundNetwork, radios
 from cefl_jax.numerics import at_pairs
 from cefl_jax.types import Number
+
+OF_CLIENT = (
+    "clients",
+    "distance_km",
+    "up_bps",
+    "down_bps",
+    "radio_up_bps",
+    "radio_down_bps",
+    "front_up_bps",
+    "front_down_bps",
+)
+"""What of a RoundNetwork has the clients as its first axis."""
 
 
 def split_cost(
@@ -68,7 +81,7 @@ def client_activity(
     task: Task, schedule: Schedule, round_s: Float32[Array, ""], network: RoundNetwork
 ) -> Activity:
     """Returns what clients do: who finishes waits for the end of a round of so many seconds."""
-    pace, total = schedule.pace, functools.partial(_total, task, schedule)
+    pace, total = schedule.pace, functools.partial(total_made, schedule.steps)
     radio = _at_own_server(task, network.up_bps / network.radio_up_bps)
     delivers_s = jnp.where(schedule.counts, pace.deliver, 0.0)
     present_s = jnp.where(schedule.finished, round_s, schedule.out_s + delivers_s)
@@ -82,20 +95,14 @@ def _server_activities(task, schedule, network, work):
     placed = own_server(task)
     at = jnp.where(schedule.started & (placed >= 0), placed, num_servers)
     nothing = jnp.zeros(num_servers)
-    trained = _total(task, schedule, task.samples) * work.back_train_flop
+    trained = total_made(schedule.steps, task.samples) * work.back_train_flop
     busy_s = nothing.at[at].add(trained, mode="drop") / servers.flop_per_s
     radio = _at_own_server(task, network.down_bps / network.radio_down_bps)
-    sends_s = _total(task, schedule, schedule.pace.receive) * radio
+    sends_s = total_made(schedule.steps, schedule.pace.receive) * radio
     sends_s = nothing.at[at].add(sends_s, mode="drop")
     cluster_at = jnp.where(task.placement < 0, num_servers, task.placement)
     reserved_s = nothing.at[cluster_at].max(schedule.closed_s, mode="drop")
     return Activity(servers, reserved_s, busy_s), Activity(radios(network), sending_s=sends_s)
-
-
-def _total(task, schedule, values):
-    """Sum f32[K] of values [K, S] over the local steps that each client made."""
-    made = jnp.arange(task.samples.shape[1])[None] < schedule.steps[:, None]
-    return jnp.where(made, values, 0).sum(1)
 
 
 def _at_own_server(task, values):
@@ -134,3 +141,78 @@ def count_traffic(task: Task, schedule: Schedule, network: RoundNetwork) -> Traf
         uploaded_steps=uploaded.sum(),
         uploaded_samples=total(uploaded),
     )
+
+
+def simulate_sequential(
+    task: Task,
+    network: RoundNetwork,
+    work: Any,
+    sizes: Sizes,
+    deadline_s: Number | None = None,
+    keep: bool = False,
+) -> Schedule:
+    """Runs the simulated clock of clients one after another, each as a round of its own.
+
+    Args:
+      task: Task of all clients.
+      network: RoundNetwork.
+      work: Workload.
+      sizes: messages.Sizes.
+      deadline_s: not read; clients that come late in a round could not keep one.
+      keep: static, as in `simulate`.
+    Returns:
+      Schedule of each client, leaves [K, ...], from when it begins.
+    """
+
+    def one(task, network):
+        return simulate(task, network, work, sizes, keep=keep)
+
+    tasks, networks, axes = _by_client(task, network)
+    return jax.vmap(one, (0, axes))(tasks, networks)
+
+
+def sequential_cost(
+    task: Task,
+    schedules: Schedule,
+    network: RoundNetwork,
+    work: Any,
+    sizes: Sizes,
+    distill_flop: Number,
+    num_kinds: int,
+) -> RoundCost:
+    """Returns what a round of one client after another cost, without any averaging.
+
+    A client, and its server, take part while that client trains.
+
+    Args:
+      task: Task of all clients.
+      schedules: of `simulate_sequential`.
+      network: RoundNetwork.
+      work: Workload.
+      sizes: messages.Sizes.
+      distill_flop: not read; nothing is distilled.
+      num_kinds: static number of device classes.
+    """
+
+    def one(task, schedule, network):
+        return split_cost(task, schedule, network, work, sizes, 0.0, num_kinds, averages=False)
+
+    tasks, networks, axes = _by_client(task, network)
+    costs = jax.vmap(one, (0, 0, axes))(tasks, schedules, networks)
+    with jax.enable_x64(True):
+        return jax.tree.map(lambda x: x.sum(0), costs)
+
+
+def _by_client(task, network):
+    """Task and RoundNetwork of each client, and along which axes of the latter clients lie."""
+    one = lambda tree: jax.tree.map(lambda x: x[:, None], tree)  # noqa: E731
+    tasks = Task(
+        samples=one(task.samples),
+        cluster=jnp.zeros_like(one(task.cluster)),
+        placement=one(own_server(task)),
+        stays=one(task.stays),
+        uploads=one(task.uploads),
+    )
+    networks = network._replace(**{name: one(getattr(network, name)) for name in OF_CLIENT})
+    axes = RoundNetwork._make(0 if name in OF_CLIENT else None for name in RoundNetwork._fields)
+    return tasks, networks, axes

@@ -5,9 +5,9 @@ Every complaint is one line that names the file and the entry, as in `edges[1].d
 
 import dataclasses
 import difflib
+import functools
 import re
 from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
 import yaml
@@ -41,15 +41,7 @@ MIN_NUMBER, MAX_NUMBER = 1e-25, 1e25  # float32 holds it, and 100 dB of fading m
 
 DEVICE_FIELDS = tuple(field.name for field in dataclasses.fields(DeviceClass))
 DIRECTIONS = {"up_bps": "to", "down_bps": "from"}
-
-
-class _Entries(NamedTuple):
-    """Devices of one role as the file lists them."""
-
-    names: list  # str, of the classes
-    km: list  # pairs
-    counts: list  # devices of an entry
-    backhaul_bps: list
+REQUIRED, OPTIONAL = ("clients", "edges", "front", "cloud"), ("devices", "noise_w_per_hz", "links")
 
 
 def read_network(
@@ -98,64 +90,30 @@ def read_network(
     path = expand_user(path)
     try:
         document = _read_document(path)
-        _check_keys(
-            document,
-            "",
-            ("clients", "edges", "front", "cloud"),
-            ("devices", "noise_w_per_hz", "links"),
-        )
-        plan = _plan(path, document, num_clients, num_edges)
+        _check_keys(document, "", REQUIRED, OPTIONAL)
+        classes = CLASSES | _own_classes(document.get("devices", {}))
+        _check_document(document, classes)
+        _check_counts(path, document, num_clients, num_edges)
+        plan = _plan(document, classes)
         snr = _links(document, plan)
     except InputFileError as error:
         raise ValueError(one_line(f"network.path={path}: {error}")) from error
     return to_network(plan, *snr), tuple(plan.classes)
 
 
-def _plan(path, document, num_clients, num_edges):
-    classes = CLASSES | _own_classes(document.get("devices", {}))
-    clients = _entries(document["clients"], "clients", classes, optional=("count",))
-    edges = _entries(document["edges"], "edges", classes, required=("backhaul_bps",))
-    front = _entry(document["front"], "front", classes, ("position_km", "backhaul_bps"))
-    cloud = _entry(document["cloud"], "cloud", classes)
-    _check_counts(path, sum(clients.counts), len(edges.names), num_clients, num_edges)
-    for group, name in enumerate(clients.names):
-        if not classes[name].bandwidth_hz:
-            raise InputFileError(
-                f"clients[{group}].device={show(name)} has bandwidth_hz=0, and a client needs one; "
-                "name another class"
-            )
-    names = [*clients.names, *edges.names, front["device"], cloud["device"]]
-    used = {name: classes[name] for name in names}
-    kinds = {name: kind for kind, name in enumerate(used)}
-
-    def kind_of(names):
-        return np.array([kinds[name] for name in names])
-
-    return Plan(
-        classes=used,
-        clients=Sites(
-            np.repeat(kind_of(clients.names), clients.counts),
-            np.repeat(np.array(clients.km, np.float64), clients.counts, axis=0),
-        ),
-        edges=Sites(kind_of(edges.names), np.array(edges.km, np.float64)),
-        front=Sites(kinds[front["device"]], np.array(front["position_km"], np.float64)),
-        cloud=kinds[cloud["device"]],
-        backhaul_bps=np.array([*edges.backhaul_bps, front["backhaul_bps"]], np.float64),
-    )
-
-
 def _own_classes(devices):
+    """The classes that a file defines, by name."""
     if not isinstance(devices, dict):
         raise InputFileError(f"devices={show(devices)} needs to be a mapping of names to classes")
+    may_be_zero = functools.partial(_check_number, zero=True)
+    checks = dict.fromkeys(DEVICE_FIELDS, may_be_zero) | {"flop_per_s": _check_number}
     for name, fields in devices.items():
         where = f"devices.{_show_key(name)}"
         if not isinstance(name, str) or not name or not name.isprintable():
             raise InputFileError(f"{where} needs a name that is text in one line")
         if name in CLASSES:
             raise InputFileError(f"{where} is a class that exists; give yours another name")
-        _check_keys(fields, where, DEVICE_FIELDS)
-        for field in DEVICE_FIELDS:
-            _check_number(fields[field], f"{where}.{field}", zero=field != "flop_per_s")
+        _check_mapping(fields, where, checks)
         if fields["busy_w"] < fields["idle_w"]:
             raise InputFileError(
                 f"{where}.busy_w={fields['busy_w']} is less than idle_w={fields['idle_w']}; it is "
@@ -164,46 +122,28 @@ def _own_classes(devices):
     return {name: DeviceClass(**fields) for name, fields in devices.items()}
 
 
-def _entries(value, where, classes, required=(), optional=()):
-    _check_list(value, where)
-    made = [
-        _entry(entry, f"{where}[{index}]", classes, ("position_km", *required), optional)
-        for index, entry in enumerate(value)
-    ]
-    return _Entries(
-        names=[entry["device"] for entry in made],
-        km=[entry["position_km"] for entry in made],
-        counts=[entry.get("count", 1) for entry in made],
-        backhaul_bps=[entry.get("backhaul_bps") for entry in made],
-    )
+def _check_document(document, classes):
+    """Refuses a file whose entries are not as `read_network` says; its links are checked later."""
+    device = {"device": functools.partial(_check_device, classes=classes)}
+    site = device | {"position_km": _check_position}
+    server = functools.partial(_check_mapping, required=site | {"backhaul_bps": _check_number})
+    group = functools.partial(_check_mapping, required=site, optional={"count": _check_count})
+    _check_list(document["clients"], "clients", group)
+    _check_list(document["edges"], "edges", server)
+    server(document["front"], "front")
+    _check_mapping(document["cloud"], "cloud", device)
+    for index, clients in enumerate(document["clients"]):
+        if not classes[clients["device"]].bandwidth_hz:
+            raise InputFileError(
+                f"clients[{index}].device={show(clients['device'])} has bandwidth_hz=0, and a "
+                "client needs one; name another class"
+            )
 
 
-def _entry(value, where, classes, required=(), optional=()):
-    _check_keys(value, where, ("device", *required), optional)
-    name = value["device"]
-    if not isinstance(name, str) or name not in classes:
-        raise InputFileError(f"{where}.device={show(name)} is unknown; {_suggest(name, classes)}")
-    if "position_km" in value:
-        _check_position(value["position_km"], f"{where}.position_km")
-    if "backhaul_bps" in value:
-        _check_number(value["backhaul_bps"], f"{where}.backhaul_bps")
-    count = value.get("count", 1)
-    if type(count) is not int or not 1 <= count <= MAX_CLIENTS:
-        raise InputFileError(
-            f"{where}.count={show(count)} needs to be a whole number from 1 to {MAX_CLIENTS}"
-        )
-    return value
-
-
-def _check_position(value, where):
-    fits = isinstance(value, list) and len(value) == 2
-    if not fits or not all(type(x) in (int, float) and abs(x) <= MAX_KM for x in value):
-        raise InputFileError(
-            f"{where}={show(value)} needs to be a pair [x, y] of numbers within {MAX_KM:g}"
-        )
-
-
-def _check_counts(path, clients, edges, num_clients, num_edges):
+def _check_counts(path, document, num_clients, num_edges):
+    """Refuses other numbers of clients or edge nodes than the settings', and too many of them."""
+    clients = sum(group.get("count", 1) for group in document["clients"])
+    edges = len(document["edges"])
     if clients > MAX_CLIENTS:
         raise InputFileError(f"describes {clients} clients, and {MAX_CLIENTS} is the most")
     if clients != num_clients:
@@ -218,6 +158,25 @@ def _check_counts(path, clients, edges, num_clients, num_edges):
         )
 
 
+def _plan(document, classes):
+    """The Plan of a checked file."""
+    groups, edges, front = document["clients"], document["edges"], document["front"]
+    names = [entry["device"] for entry in (*groups, *edges, front, document["cloud"])]
+    used = {name: classes[name] for name in names}
+    kind_of = {name: kind for kind, name in enumerate(used)}
+    kinds = np.array([kind_of[name] for name in names])
+    counts = [group.get("count", 1) for group in groups]
+    km = [np.array([entry["position_km"] for entry in role], float) for role in (groups, edges)]
+    return Plan(
+        classes=used,
+        clients=Sites(np.repeat(kinds[: len(groups)], counts), np.repeat(km[0], counts, axis=0)),
+        edges=Sites(kinds[len(groups) : -2], km[1]),
+        front=Sites(kinds[-2], np.array(front["position_km"], float)),
+        cloud=kinds[-1],
+        backhaul_bps=np.array([server["backhaul_bps"] for server in (*edges, front)], float),
+    )
+
+
 def _links(document, plan):
     """Signal-to-noise ratios up and down, by the path-loss model or of the measured rates."""
     bandwidth_hz = np.array([device.bandwidth_hz for device in plan.classes.values()], np.float64)
@@ -225,8 +184,10 @@ def _links(document, plan):
     if "links" in document:
         if "noise_w_per_hz" in document:
             raise InputFileError("noise_w_per_hz is not read where links are measured; remove it")
-        _check_keys(document["links"], "links", tuple(DIRECTIONS))
-        rates = [_rates(document["links"][name], f"links.{name}", plan) for name in DIRECTIONS]
+        row = functools.partial(_check_list, entry=_check_number, length=len(plan.backhaul_bps))
+        rows = functools.partial(_check_list, entry=row, length=len(plan.clients.kind))
+        _check_mapping(document["links"], "links", dict.fromkeys(DIRECTIONS, rows))
+        rates = [np.array(document["links"][name], np.float64) for name in DIRECTIONS]
         with np.errstate(over="ignore"):  # an infinite ratio is refused below
             links = tuple(np.expm1(rate / bandwidth_hz * np.log(2)) for rate in rates)
         remedy = "its rate, or the client's bandwidth_hz"
@@ -252,18 +213,16 @@ def _links(document, plan):
     return links
 
 
-def _rates(rows, where, plan):
-    """f64[N, E + 1] of lists of positive numbers."""
-    num_clients, num_servers = len(plan.clients.kind), len(plan.backhaul_bps)
-    _check_list(rows, where, num_clients)
-    for client, row in enumerate(rows):
-        _check_list(row, f"{where}[{client}]", num_servers)
-        for server, rate in enumerate(row):
-            _check_number(rate, f"{where}[{client}][{server}]")
-    return np.array(rows, np.float64)
+def _check_mapping(value, where, required, optional=None):
+    """Refuses anything but a mapping whose entries pass the checks of their keys."""
+    checks = required | (optional or {})
+    _check_keys(value, where, tuple(required), tuple(optional or ()))
+    for key, check in checks.items():
+        if key in value:
+            check(value[key], f"{where}.{key}")
 
 
-def _check_keys(value, where, required, optional=()):
+def _check_keys(value, where, required, optional):
     """Refuses anything but a mapping of the required and some optional keys."""
     known = (*required, *optional)
     if not isinstance(value, dict):
@@ -280,13 +239,15 @@ def _check_keys(value, where, required, optional=()):
             raise InputFileError(f"{inside}{key} is missing; add it")
 
 
-def _check_list(value, where, length=None):
-    """Refuses anything but a list of at least one entry, or of `length`."""
+def _check_list(value, where, entry, length=None):
+    """Refuses anything but a list of at least one entry, or of `length`, that pass a check."""
     wanted = "at least one" if length is None else length
     if not isinstance(value, list):
         raise InputFileError(f"{where}={show(value)} needs to be a list of {wanted} entries")
     if not value or (length is not None and len(value) != length):
         raise InputFileError(f"{where} has {len(value)} entries, and needs {wanted}; correct it")
+    for index, inner in enumerate(value):
+        entry(inner, f"{where}[{index}]")
 
 
 def _check_number(value, where, zero=False):
@@ -299,6 +260,26 @@ def _check_number(value, where, zero=False):
             f"{where}={show(value)} needs to be {wanted}from {MIN_NUMBER:g} to {MAX_NUMBER:g}; "
             "correct it"
         )
+
+
+def _check_count(value, where):
+    if type(value) is not int or not 1 <= value <= MAX_CLIENTS:
+        raise InputFileError(
+            f"{where}={show(value)} needs to be a whole number from 1 to {MAX_CLIENTS}"
+        )
+
+
+def _check_position(value, where):
+    fits = isinstance(value, list) and len(value) == 2
+    if not fits or not all(type(x) in (int, float) and abs(x) <= MAX_KM for x in value):
+        raise InputFileError(
+            f"{where}={show(value)} needs to be a pair [x, y] of numbers within {MAX_KM:g}"
+        )
+
+
+def _check_device(value, where, classes):
+    if not isinstance(value, str) or value not in classes:
+        raise InputFileError(f"{where}={show(value)} is unknown; {_suggest(value, classes)}")
 
 
 def _suggest(name, known):

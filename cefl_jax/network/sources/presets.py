@@ -94,14 +94,10 @@ def make_network(spec: NetworkSpec, num_clients: int, seed: int) -> tuple[Networ
 
 
 def _cellular(rng, num_clients, num_edges):
+    plan = _uniform(CELL, num_clients, num_edges, BACKHAUL_BPS)
     edge_km, client_km = _places(rng, num_edges), _places(rng, num_clients)
-    plan = Plan(
-        classes=CELL,
-        clients=Sites(np.full(num_clients, 0), client_km),
-        edges=Sites(np.full(num_edges, 1), edge_km),
-        front=Sites(1, np.zeros(2)),
-        cloud=2,
-        backhaul_bps=np.full(num_edges + 1, BACKHAUL_BPS),
+    plan = plan._replace(
+        clients=plan.clients._replace(km=client_km), edges=plan.edges._replace(km=edge_km)
     )
     network = to_network(plan, *mean_snr(plan))
     return network._replace(

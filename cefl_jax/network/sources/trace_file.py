@@ -188,7 +188,7 @@ def _check_kind(name, dtype):
     if dtype.kind not in kinds:
         wanted = "booleans, or 0 and 1" if name == "available" else "numbers"
         raise InputFileError(
-            f"{name} has values of type {str(dtype)!r:.40}, and needs {wanted}; save it as such",
+            f"{name} has values of type {str(dtype)!r:.40}, and needs {wanted}; save it as such"
         )
 
 
@@ -200,13 +200,13 @@ def _check_shape(name, shape, rounds, sides):
     if shape[0] < max(rounds, 1):
         raise InputFileError(
             f"{name} has {shape[0]} rounds, and train.rounds={rounds}; record a "
-            "longer one or lower train.rounds",
+            "longer one or lower train.rounds"
         )
     for found, (what, needed) in zip(shape[1:], sides, strict=False):
         if found != needed:
             raise InputFileError(
                 f"{name} has {found} {what}, and the run has {needed}; record one "
-                "of this network, or change the network to fit",
+                "of this network, or change the network to fit"
             )
 
 
@@ -222,5 +222,5 @@ def _check_values(name, array):
     if bad.any():
         place = tuple(int(i) for i in np.unravel_index(bad.argmax(), bad.shape))
         raise InputFileError(
-            f"{name}{list(place)} is {plain[place]}, and needs to be {wanted}; correct the file",
+            f"{name}{list(place)} is {plain[place]}, and needs to be {wanted}; correct the file"
         )

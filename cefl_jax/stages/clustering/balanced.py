@@ -15,7 +15,7 @@ def balanced_start(
     target: Float[AnyArray, "Y"] | None = None,
     num_present: Count | None = None,
 ) -> Int32[Array, "K"]:
-    """Greedy fill of clusters whose sizes are equal within one; where `balanced_clusters` starts.
+    """Fills clusters greedily, in sizes equal within one; `balanced_clusters` starts there.
 
     The clusters take turns, the lowest number first; each takes the free client that gives it the
     smallest divergence from the target. Ties (within `TIE_NATS`) go to the first client.
@@ -64,7 +64,7 @@ def balanced_clusters(
 
 
 def _seat(label_counts, num_clusters, target, num_present):
-    """Counts and target, and the greedy fill as clients by seats, i32[M * W]."""
+    """Returns counts and target, and the greedy fill as clients by seats, i32[M * W]."""
     counts = jnp.asarray(label_counts, jnp.float32)
     target = target_distribution(counts, "global") if target is None else target
     num_clients = counts.shape[0]
@@ -76,6 +76,6 @@ def _seat(label_counts, num_clusters, target, num_present):
 
 
 def _leave_seats(client, num_clusters, num_clients):
-    """Cluster of each client, i32[K], from clients by seats."""
+    """Returns the cluster of each client, i32[K], from clients by seats."""
     seats = jnp.arange(client.shape[0])
     return clusters_of(client, seats // max(client.shape[0] // num_clusters, 1), num_clients)

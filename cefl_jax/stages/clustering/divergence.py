@@ -34,7 +34,7 @@ def cluster_kl(
     num_clusters: int,
     target: Float[AnyArray, "Y"],
 ) -> Float32[Array, "M"]:
-    """Divergence of each cluster's pooled label distribution from the target.
+    """Computes the divergence of each cluster's pooled label distribution from the target.
 
     A cluster without examples has divergence 0. Labels that a cluster lacks contribute nothing.
 
@@ -52,7 +52,7 @@ def cluster_kl(
 def pool(
     label_counts: Real[AnyArray, "K Y"], cluster: Int[AnyArray, "K"], num_clusters: int
 ) -> Float32[Array, "M Y"]:
-    """Examples of each label in each cluster, f32[M, Y]; clients of cluster -1 are left out."""
+    """Counts the examples of each label in each cluster, f32[M, Y], without those of cluster -1."""
     pooled = jnp.zeros((num_clusters, label_counts.shape[1]))
     return pooled.at[cluster].add(label_counts, mode="drop", wrap_negative_indices=False)
 
@@ -60,8 +60,10 @@ def pool(
 def divergence(
     pooled: Float32[Array, "..."], target: Float[AnyArray, "Y"], empty: float, axis: int = -1
 ) -> Float32[Array, "..."]:
-    """D_KL from the target of the distributions of counts, their labels along an axis counted from
-    the last; `empty` without examples."""
+    """Computes D_KL from the target of distributions of counts; `empty` without examples.
+
+    The labels lie along `axis`, which is counted from the last.
+    """
     total = pooled.sum(axis)
     mix = pooled * jnp.expand_dims(reciprocal(total), axis)
     # A difference of logarithms costs half of the logarithm of a quotient with its special cases.
@@ -71,7 +73,7 @@ def divergence(
 
 
 def first_smallest(values: Float32[Array, "n"], allowed: Bool[Array, "n"]) -> Int32[Array, ""]:
-    """Index of the first allowed value within `TIE_NATS` of the smallest allowed one."""
+    """Finds the first allowed value within `TIE_NATS` of the smallest allowed one: its index."""
     values = jnp.where(allowed, values, jnp.inf)
     return jnp.argmax(allowed & (values <= values.min() + TIE_NATS)).astype(jnp.int32)
 

@@ -127,7 +127,7 @@ class _Walk(NamedTuple):
 
 
 def _place_next(counts, target, min_size, most, free, walk):
-    """The _Walk with the next client in its cluster; or at the next cluster, where none joins."""
+    """Puts the next client into its cluster, or goes to the next cluster where none joins."""
     num_clients, num_clusters = counts.shape[0], walk.pooled.shape[0]
     clients, clusters = jnp.arange(num_clients), jnp.arange(num_clusters)
     size = (walk.cluster == walk.m).sum()
@@ -192,5 +192,5 @@ def greedy_fill(
 def clusters_of(
     client: Int32[Array, "seats"], owner: Int32[Array, "seats"], num_clients: int
 ) -> Int32[Array, "K"]:
-    """i32[K] cluster of each client, -1 for none, of clients and the cluster that each is in."""
+    """Returns i32[K], the cluster of each client, -1 for none, from clients and their clusters."""
     return jnp.full(num_clients, -1, jnp.int32).at[client].set(owner, mode="drop")

@@ -42,7 +42,7 @@ def joint_clusters(
     target: Float[AnyArray, "Y"] | None = None,
     num_present: Count | None = None,
 ) -> Int32[Array, "K"]:
-    """Clusters equal in size within one that pay for divergence and for the slowest pair's time.
+    """Clusters by divergence and by the slowest pair's time, in sizes equal within one.
 
     The objective is the sum of the clusters' divergences plus `weight` times the seconds of the
     slowest cluster on its edge node. From `balanced_clusters`, every cluster gets a node by
@@ -133,7 +133,7 @@ class _Swaps(NamedTuple):
 
 
 def _swap_until_none_helps(problem, cluster):
-    """The clusters after the swaps that help while each keeps the node it is matched to now."""
+    """Makes the swaps that help while each cluster keeps the node that it is matched to now."""
     num_clients = cluster.shape[0]
     width = -(-num_clients // problem.num_clusters)
     node = _match_nodes(problem, cluster)
@@ -153,7 +153,7 @@ def _swap_until_none_helps(problem, cluster):
 
 
 def _match_nodes(problem, cluster):
-    """Edge node of each cluster, i32[M], by bottleneck matching."""
+    """Matches an edge node to each cluster, i32[M], by the bottleneck."""
     pair_s = _pair_seconds(problem, cluster)  # [M, E]
     num_clusters, num_edges = pair_s.shape
     slot = match(jnp.tile(pair_s, (1, -(-num_clusters // num_edges))), "bottleneck")
@@ -162,7 +162,7 @@ def _match_nodes(problem, cluster):
 
 
 def _pair_seconds(problem, cluster):
-    """Seconds of each cluster on each node, f32[M, E]; 0 for a cluster without members."""
+    """Computes the seconds of each cluster on each node, f32[M, E]; 0 without members."""
     member = cluster[None] == jnp.arange(problem.num_clusters)[:, None]  # [M, K]
     client_s, node_s = (jnp.where(member[:, :, None], s, 0.0) for s in problem.seconds)
     return client_s.max(1) + node_s.sum(1)

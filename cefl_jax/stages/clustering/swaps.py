@@ -47,7 +47,10 @@ def swap_until_none_helps(
     taken = client < num_clients
 
     def gains(replaced, rows):
-        """Of exchanging seats i32[R] with all, f32[R, M W]; -inf for no swap, inf: not scored."""
+        """Returns what exchanging seats i32[R] with all gains, f32[R, M W].
+
+        -inf for no swap, inf for one that is not scored.
+        """
         kl = at_pairs(replaced, seats, seats)  # of each seat's cluster
         gain = (kl[rows][:, None] + kl[None]) - (replaced[rows] + replaced[:, rows].T)
         apart = (own[rows][:, None] != own[None]) & taken[rows][:, None] & taken[None]
@@ -81,7 +84,7 @@ def swap_until_none_helps(
 
 
 def _score(counts, target, num_clusters, replaced, pair):
-    """`replaced` with the seats of two clusters i32[2] scored again, and these seats."""
+    """Scores the seats of two clusters i32[2] again: `replaced`, and these seats."""
     num_labels, num_seats = counts.shape
     width = num_seats // num_clusters
     rows = (pair[:, None] * width + jnp.arange(width)[None]).ravel()
@@ -92,7 +95,7 @@ def _score(counts, target, num_clusters, replaced, pair):
 
 
 def _best_by_cluster(fresh, gain, pair):
-    """`gain` f32[M, M W] after those of the seats of two clusters i32[2] became f32[2 W, M W]."""
+    """Updates `gain` f32[M, M W] by the gains f32[2 W, M W] of the seats of two clusters i32[2]."""
     num_clusters, num_seats = gain.shape
     fresh = fresh.reshape(2, -1, num_clusters, num_seats // num_clusters)  # [2, W, M, W]
     gain = gain.at[pair].set(fresh.max(1).reshape(2, num_seats))
@@ -108,7 +111,7 @@ def replaced_kl(
     replaced: Float32[Array, "K K"],
     rows: Int32[Array, "R"],
 ) -> Float32[Array, "K K"]:
-    """`replaced` f32[K, K] with the rows i32[R] scored again.
+    """Scores the rows i32[R] of `replaced` f32[K, K] again.
 
     `replaced[i, j]` is the divergence of client i's cluster with client j in i's place.
     """
@@ -120,7 +123,7 @@ def replaced_kl(
 def kl_gain(
     kl: Float32[Array, "M"], cluster: Int32[Array, "K"], replaced: Float32[Array, "K K"]
 ) -> Float32[Array, "K K"]:
-    """What every exchange lowers the sum of the clusters' divergences kl f32[M] by, f32[K, K]."""
+    """Returns f32[K, K], by how much each exchange lowers the sum of the divergences kl f32[M]."""
     now = kl[cluster]
     return now[:, None] + now[None] - replaced - replaced.T
 
@@ -139,7 +142,7 @@ def best_pair(
 def exchange(
     cluster: Int32[Array, "K"], pair: tuple[Int32[Array, ""], Int32[Array, ""]], width: int
 ) -> tuple[Int32[Array, "K"], Int32[Array, "touched"]]:
-    """The clusters after an exchange, and the members, at most 2 * width, of the two touched."""
+    """Exchanges two clients: the clusters, and the members, at most 2 * width, of those touched."""
     i, j = pair
     a, b = cluster[i], cluster[j]
     cluster = cluster.at[i].set(b).at[j].set(a)

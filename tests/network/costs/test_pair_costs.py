@@ -9,12 +9,12 @@ from cefl_jax.network.costs.pair_costs import PairCost
 from tests.compare import assert_close
 from tests.network import rounds
 from tests.network.rounds import CLIENTS, CLUSTERS, SERVERS, SIZES, WORK
-from tests.oracles import round_bill
+from tests.oracles import split_cost
 
 
 @settings(deadline=None, max_examples=60)
 @given(rounds.rounds())
-def test_pairs_equal_the_reference(case):
+def test_pair_costs_equal_the_reference(case):
     pairs, _ = rounds.compute_pairs(case.task, case.network)
     expected = np.zeros((5, CLUSTERS, SERVERS))
     samples = case.task.samples.tolist()
@@ -22,49 +22,35 @@ def test_pairs_equal_the_reference(case):
         members = np.flatnonzero(case.task.cluster == m).tolist()
         for e in range(SERVERS) if members else ():
             pair = members, samples, case.task.uploads, e, case.network, WORK, SIZES
-            expected[:, m, e] = round_bill.pair_cost(*pair)
+            expected[:, m, e] = split_cost.pair_cost(*pair)
     for field, values in zip(PairCost._fields, expected, strict=True):
         assert_close(getattr(pairs, field), values, each=True, err_msg=field)
 
 
 @settings(deadline=None, max_examples=30)
 @given(rounds.rounds())
-def test_seconds_of_a_client_are_those_of_a_cluster_of_its_own(case):
+def test_client_seconds_are_those_of_a_cluster_of_its_own(case):
     _, (client_s, server_s) = rounds.compute_pairs(case.task, case.network)
     samples = case.task.samples.tolist()
     for k in range(CLIENTS):
         for e in range(SERVERS):
             uploads = case.task.uploads
-            pair = round_bill.pair_cost([k], samples, uploads, e, case.network, WORK, SIZES)
+            pair = split_cost.pair_cost([k], samples, uploads, e, case.network, WORK, SIZES)
             back_s = 16 * SIZES.back / float(case.network.backhaul_bps[e])
             assert_close(client_s[k, e], pair.clients_s)
             served_s = pair.node_s + pair.backhaul_s
             assert_close(server_s[k, e], served_s - back_s, 0, atol=1e-5 * served_s)
 
 
-@settings(deadline=None, max_examples=30)
-@given(rounds.rounds(deadline=False, leaving=False))
-def test_a_cluster_trains_as_long_as_its_pair_says(case):
-    """The first cost, and the second as often as there are clusters at its server."""
-    pairs, _ = rounds.compute_pairs(case.task, case.network)
-    schedule, _ = rounds.compute(case)
-    training_s = schedule.trained_s - schedule.begin_s[:, 0]
-    placement = case.task.placement
-    for m in np.flatnonzero(placement >= 0):
-        e, sharing = placement[m], (placement == placement[m]).sum()
-        expected = pairs.clients_s[m, e] + sharing * pairs.node_s[m, e]
-        assert_close(training_s[m], expected, 1e-4)
-
-
 WEIGHTS = st.just(0.0) | st.floats(1e-3, 10)
 
 
 @given(WEIGHTS, WEIGHTS)
-def test_weights_of_seconds_and_joules(time_weight, energy_weight):
-    """Of a pair that takes 5 s and then 1.5 + .5 s a turn, 70 J and 3 W: with j turns 5 + 2 j s."""
+def test_weigh_adds_up_to_seconds_and_joules(time_weight, energy_weight):
+    """Of a pair that takes 5 s and then 1.5 + .5 s, 70 J and 3 W; on the j-th copy 5 + 2 j s."""
     pair = PairCost(*(jnp.float32([[value]]) for value in (5.0, 1.5, 0.5, 70.0, 3.0)))
-    first, turn = pair.weigh(time_weight, energy_weight)
-    for turns in (1, 2):
-        seconds = 5 + 2 * turns
+    first, second = pair.weigh(time_weight, energy_weight)
+    for copy in (1, 2):
+        seconds = 5 + 2 * copy
         expected = time_weight * seconds + energy_weight * (70 + 3 * seconds)
-        assert_close(first + turns * turn, [[expected]], 1e-6)
+        assert_close(first + copy * second, [[expected]], 1e-6)

@@ -1,0 +1,95 @@
+"""Every setting that a benchmark times can be run; contenders take turns and lose no round."""
+
+import contextlib
+import io
+
+import jax
+import pytest
+
+from benchmarks import gpu_cases, network_cost, scaling, timing
+from benchmarks.settings import make_spec
+from benchmarks.timing import Contender
+from benchmarks.torch_baseline import __main__ as baseline
+from benchmarks.torch_baseline.cases import CASES, make_parser
+from cefl_jax import config, program
+from tests import world
+
+READY = '{"prepare_s": 1.0, "first_round_s": 2.0}\n'
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_cases_against_pytorch_can_be_run_and_have_a_small_form(name):
+    case = CASES[name]
+    make_spec(case.fields)
+    small = make_spec(case.shrink(baseline.SMALL, baseline.CLUSTERED).fields)
+    assert small.train.clients_per_round == 4
+
+
+@pytest.mark.parametrize("backend", ["cpu", "gpu"])
+@pytest.mark.parametrize("small", [False, True])
+def test_gpu_cases_are_command_lines_that_their_workers_take(small, backend):
+    for name, case in gpu_cases.make_cases(small).items():
+        contenders = gpu_cases.rivals(name, case, backend) + gpu_cases.choices(name, case)
+        for contender in contenders:
+            _, module, *words = contender.arguments
+            if module == gpu_cases.TORCH[1]:
+                words = make_parser().parse_args(words).fields
+            make_spec(words)
+
+
+@pytest.mark.parametrize("axis", scaling.AXES)
+def test_scaling_has_points_that_can_be_run_on_every_axis(axis):
+    for value in scaling.AXES[axis]:
+        words = scaling.contender(axis, value, "fashion_mnist_12k", 20, ()).arguments
+        make_spec([word for word in words if not word.startswith("-") and "=" in word])
+
+
+@pytest.mark.parametrize("dynamics", network_cost.DYNAMICS)
+def test_network_cost_times_settings_that_can_be_run(dynamics):
+    config.make_spec(network_cost.SETTINGS, network_cost.DYNAMICS[dynamics])
+
+
+@pytest.mark.parametrize("train", [True, False])
+def test_network_cost_keeps_the_shapes_of_a_round_without_a_network(train):
+    shapes = []
+    whole = world.make_setup({"network.dynamics": "static"})
+    for setup in (whole, network_cost.without_network(whole)):
+        start, step = program.make_round(setup)
+        step = step if train else network_cost.make_decision(setup)
+        arrays = setup.data, setup.network
+        state = jax.eval_shape(start, jax.random.key(0), *arrays)
+        after = jax.eval_shape(step, state, program.make_hparams(setup.spec), *arrays)
+        shapes.append(jax.tree.map(lambda leaf: leaf.shape, after[0] if train else after))
+    assert shapes[0] == shapes[1]
+
+
+class Process:
+    """A contender's process, as far as it is looked at here."""
+
+    def __init__(self, words):
+        self.stdout = io.StringIO(words)
+
+
+@pytest.mark.parametrize(
+    ("answers", "timed", "left_out"),
+    [
+        ([[9.0, 4.0], [9.0, 5.0, 6.0]], [4.0, 5.0, 6.0], []),
+        ([[9.0, 4.0], None], [4.0], ["ours"]),
+        ([None], [], ["ours"]),
+    ],
+)
+def test_compete_keeps_the_rounds_of_a_contender_that_ends(monkeypatch, answers, timed, left_out):
+    @contextlib.contextmanager
+    def started(contender):
+        yield Process({"ours": READY, "silent": ""}[contender.name]), None
+
+    left = iter(answers)
+    monkeypatch.setattr(timing, "_started_apart", started)
+    monkeypatch.setattr(timing, "_ask", lambda *_: next(left))
+    monkeypatch.setattr(timing, "_end", lambda process: None)
+    monkeypatch.setattr(timing, "_last_words", lambda started: "ended")
+    monkeypatch.setattr(timing, "PAUSE_S", 0.0)
+    contenders = [Contender(name, ()) for name in ("ours", "silent")]
+    timings, why = timing.compete(contenders, 2, 5, 60.0, float("inf"))
+    assert [one.rounds_ms for one in timings] == ([timed] if timed else [])
+    assert why == dict.fromkeys([*left_out, "silent"], "ended")
