@@ -166,7 +166,10 @@ def _fill_past(results, own, num_items, fill_value):
     """Stacked results of items i32[L], with another value for items past the last."""
     there = own < num_items
     return jax.tree.map(
-        lambda x: jnp.where(there.reshape(-1, *[1] * (x.ndim - 1)), x, fill_value), results
+        lambda x: jnp.where(
+            there.reshape(-1, *[1] * (x.ndim - 1)), x, jnp.asarray(fill_value, x.dtype)
+        ),
+        results,
     )
 
 

@@ -208,7 +208,7 @@ class SplitTraining:
                 return jax.tree.map(jnp.add, sums, of_chunk), after
 
             sums, clients = jax.lax.scan(add, nothing, divided)
-            clients = jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:]), clients)
+            clients = jax.tree.map(lambda x: x.reshape(rows.shape[0], *x.shape[2:]), clients)
         else:
             clients, sums = one_chunk(rows, clients)
         return clients, jax.vmap(self._step_back)(servers, *self._total(sums))
