@@ -5,6 +5,7 @@ import functools
 import math
 from typing import Any, NamedTuple
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Int
@@ -117,6 +118,7 @@ def make_setup(spec: Spec, dataset: Dataset, parts: list[Int[np.ndarray, "_"]]) 
     mesh = parallel.make_mesh(
         spec.run.devices or parallel.choose_num_devices(count_most_items(effective, info.traits)),
         spec.run.deterministic,
+        choose_layout(spec.run.layout) == "flat",
     )
     lowering = functools.partial(conv_block, platform=mesh.platform)
     model = make_model(
@@ -233,7 +235,11 @@ def resolve(spec: Spec, mesh: parallel.EdgeMesh, num_clients: int) -> Spec:
     clients = spec.train.clients_per_round
     info = METHODS[spec.method.name]
     effective = effective_spec(spec, info)
-    chunk = spec.run.client_chunk or choose_client_chunk(mesh.platform, effective, info.traits)
+    chunk = spec.run.client_chunk or (
+        -(-clients // mesh.size)  # all of a device's
+        if mesh.flat
+        else choose_client_chunk(mesh.platform, effective, info.traits)
+    )
     batch = effective.cefl.distill.batch_size
     parts = spec.run.distill_parts or choose_distill_parts(mesh.platform, batch)
     chosen = {"client_chunk": min(chunk, clients), "distill_parts": min(parts, batch)}
@@ -245,7 +251,9 @@ def resolve(spec: Spec, mesh: parallel.EdgeMesh, num_clients: int) -> Spec:
     return dataclasses.replace(
         spec,
         data=dataclasses.replace(spec.data, partition=partition_spec),
-        run=dataclasses.replace(spec.run, devices=mesh.size, **run),
+        run=dataclasses.replace(
+            spec.run, devices=mesh.size, layout="flat" if mesh.flat else "loop", **run
+        ),
     )
 
 
@@ -258,6 +266,13 @@ def count_most_items(effective: Spec, traits: MethodTraits) -> int:
         return 1
     clients = effective.train.clients_per_round
     return min(count_clusters(effective.cefl.clustering, clients), clients)
+
+
+def choose_layout(layout: str) -> str:
+    """Returns the layout of a round on the devices that there are, "loop" or "flat"."""
+    if layout != "auto":
+        return layout
+    return "loop" if jax.devices()[0].platform == "cpu" else "flat"
 
 
 def choose_client_chunk(platform: str, effective: Spec, traits: MethodTraits) -> int:

@@ -24,10 +24,15 @@ class EdgeMesh:
     With `deterministic`, results are gathered in item order and reduced in that order on every
     device, so that the number of devices changes no bit. Otherwise each device reduces its own and
     the devices' results are summed, which moves less data and rounds differently.
+
+    With `flat`, what a device computes has the same length in every round: few loops, of a length
+    that the compiler knows, over wide arrays. That is what an accelerator is quick at, and what
+    `jax.vmap` over runs needs. Otherwise loops are as long as there is work, which suits a CPU.
     """
 
     mesh: Mesh
     deterministic: bool = True
+    flat: bool = False
 
     @property
     def size(self) -> int:
@@ -61,7 +66,8 @@ class EdgeMesh:
         """
 
         def on_device(*shared):
-            return gather_items(local_map(lambda i: f(i, *shared), num_items), num_items)
+            made = local_map(lambda i: f(i, *shared), num_items, self.flat)
+            return gather_items(made, num_items)
 
         return self.spread(on_device)(*shared)
 
@@ -74,16 +80,13 @@ class EdgeMesh:
         """
         if num_items == 1:
             return f(jnp.int32(0))
-        results = local_map(f, num_items)
+        results = local_map(f, num_items, self.flat)
         in_order = self.deterministic and num_items > 2  # two are the same in any order
         if in_order:
             results = gather_items(results, num_items)
         elif self.size > 1:
-            there = own_items(num_items, self.size) < num_items
             # -0.0 changes no number, 0.0 does.
-            results = jax.tree.map(
-                lambda x: jnp.where(there.reshape(-1, *[1] * (x.ndim - 1)), x, -0.0), results
-            )
+            results = _fill_past(results, own_items(num_items, self.size), num_items, -0.0)
         summed = jax.tree.map(lambda x: sum(x[1:], x[0]), results)
         return summed if in_order or self.size == 1 else total(summed)
 
@@ -100,8 +103,8 @@ def choose_num_devices(most_items: int) -> int:
     return min(jax.device_count(), most_items)
 
 
-def make_mesh(num_devices: int, deterministic: bool = True) -> EdgeMesh:
-    """Returns an EdgeMesh of the first `num_devices` devices.
+def make_mesh(num_devices: int, deterministic: bool = True, flat: bool = False) -> EdgeMesh:
+    """Returns an EdgeMesh of the first `num_devices` devices; see its fields.
 
     Raises:
       ValueError: when there are fewer, or several processes and more.
@@ -120,7 +123,7 @@ def make_mesh(num_devices: int, deterministic: bool = True) -> EdgeMesh:
     mesh = jax.make_mesh(
         (num_devices,), (AXIS,), devices=devices[:num_devices], axis_types=(AxisType.Auto,)
     )
-    return EdgeMesh(mesh, deterministic)
+    return EdgeMesh(mesh, deterministic, flat)
 
 
 def own_items(num_items: int, num_devices: int) -> Int32[Array, "L"]:
@@ -128,16 +131,25 @@ def own_items(num_items: int, num_devices: int) -> Int32[Array, "L"]:
     return jax.lax.axis_index(AXIS) + num_devices * jnp.arange(-(-num_items // num_devices))
 
 
-def local_map(f: Callable, num_items: int) -> PyTree:
+def local_map(f: Callable, num_items: int, flat: bool = False) -> PyTree:
     """`f(i)` for every item i of this device, one after another; runs inside `EdgeMesh.spread`.
 
     Args:
       f: from i32[] to a tree of arrays.
       num_items: static count, of all devices.
+      flat: the loop's length is known to the compiler; results may depend on the number of devices
+        by rounding.
     Returns:
       The stacked results, leaves `[ceil(num_items / D), ...]`, in the order of `own_items`; zero
       past the last item.
     """
+    if flat:
+        own = own_items(num_items, jax.lax.axis_size(AXIS))
+        if own.size == 1:
+            results = jax.tree.map(lambda x: x[None], f(own[0]))
+        else:
+            results = jax.lax.map(f, own)
+        return _fill_past(results, own, num_items, 0)
     f = jax.jit(f)  # traced once for its shapes and for the loop
     # Room for the items of all devices, so that the loop's body is one program for any number.
     start = jax.tree.map(
@@ -148,6 +160,17 @@ def local_map(f: Callable, num_items: int) -> PyTree:
         return set_item(results, i, f(i))
 
     return take_local(local_loop(one, num_items, start), num_items)
+
+
+def _fill_past(results, own, num_items, fill_value):
+    """Stacked results of items i32[L], with another value for items past the last."""
+    there = own < num_items
+    return jax.tree.map(
+        lambda x: jnp.where(
+            there.reshape(-1, *[1] * (x.ndim - 1)), x, jnp.asarray(fill_value, x.dtype)
+        ),
+        results,
+    )
 
 
 def local_loop(f: Callable, end: int | Int32[Array, ""], carry: PyTree) -> PyTree:

@@ -28,6 +28,11 @@ Inputs: TypeAlias = tuple[HParams, FederatedData, Network]
 """What the compiled program takes besides the state."""
 
 
+OF_RUN = {"members": 0, "offsets": 0, "label_counts": 0}  # of FederatedData
+STACK_AXES: Any = 0, FederatedData(*map(OF_RUN.get, FederatedData._fields)), 0  # type: ignore
+"""Axes of Inputs under `jax.vmap` over runs: all but the samples may differ from run to run."""
+
+
 class Chunk(NamedTuple):
     """What comes back to the host from one compiled call."""
 
@@ -180,8 +185,9 @@ def make_program(setup: Setup) -> tuple[Callable, Callable]:
         (state, round_trace), metrics = jax.lax.scan(
             step_or_stay, (state, nowhere), None, length=length
         )
-        scores = evaluate(method.predictors, state, data, setup.mesh)
-        measures = method.measures(state)
+        with jax.named_scope("evaluation"):
+            scores = evaluate(method.predictors, state, data, setup.mesh)
+            measures = method.measures(state)
         return state, Chunk(metrics, scores, measures, round_trace, state.ledger)
 
     return start, advance

@@ -400,6 +400,12 @@ class RunSpec:
         "auto: the run that the workdir holds is resumed",
         choices=("auto", "never"),
     )
+    layout: str = setting(
+        "auto",
+        "loop: one cluster after another, a few clients at once; flat: all clients at once, in "
+        "steps of one length; auto: loop on CPUs, flat elsewhere",
+        choices=("auto", "loop", "flat"),
+    )
     client_chunk: int | None = count(
         None, "clients of a cluster trained at once; None: automatic", of="side_by_side"
     )

@@ -114,6 +114,9 @@ def get_config():
     config.run.checkpoint_keep = 2  # newest checkpoints that stay, beside the most accurate
     config.run.checkpoint_async = True  # the next rounds are computed while one is written
     config.run.resume = "auto"  # auto: the run that the workdir holds is resumed (auto | never)
+    # loop: one cluster after another, a few clients at once; flat: all clients at once, in steps of
+    # one length; auto: loop on CPUs, flat elsewhere (auto | loop | flat)
+    config.run.layout = "auto"
     config.run.client_chunk = None  # clients of a cluster trained at once; None: automatic
     config.run.devices = None  # devices to spread the edge nodes over; None: automatic
     # parts of a distillation batch, for the devices; None: automatic

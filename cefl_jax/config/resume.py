@@ -19,7 +19,11 @@ FREE = (
     "run.resume",
     "run.save_trace",
 )
-CHOSEN = ("run.client_chunk", "run.distill_parts")  # automatically, and may be others elsewhere
+CHOSEN = (
+    "run.layout",
+    "run.client_chunk",
+    "run.distill_parts",
+)  # automatically, and may be others elsewhere
 MAX_NAMED = 5  # of the differing fields that are told
 
 

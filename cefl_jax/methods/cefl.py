@@ -129,6 +129,7 @@ class Cefl(MethodContext):
             noise_std=self._link.noise_std,
             codec=self._link.smashed,
             key=purpose_key(state.key, Purpose.PROBE),
+            rows=probe.shape[0] if self.mesh.flat else None,
         )
         return {"privacy/distance_correlation": leakage}
 
@@ -158,6 +159,7 @@ class Cefl(MethodContext):
                 archive_dtype=self.spec.run.archive_dtype,
                 sequential_server=sequential,
                 skips=self.skips,
+                flat=self.mesh.flat,
             )
             with jax.named_scope("training"):
                 smashed, trained, skipped = training.train_clusters(halves)

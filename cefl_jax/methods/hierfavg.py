@@ -77,6 +77,7 @@ def train_edges(
             batches,
             hparams.learning_rate,
             steps=steps,
+            max_steps=-(-whole.planner.bounds.steps // edge_rounds),
         )
         skipped = jax.tree.map(jnp.logical_or, skipped, trained.skipped)
         weight = weigh(skipped)

@@ -69,6 +69,7 @@ class LocalTraining:
         corrections: PyTree = None,
         steps: tuple | None = None,
         targets: PyTree = None,
+        max_steps: int | None = None,
     ) -> LocalResult:
         """Trains all clients of a plan.
 
@@ -84,11 +85,12 @@ class LocalTraining:
           steps: i32[K] first local step of each client and i32[K] one past its last, where this is
             but a part of the plan's; None for all. Batches go on from where they were.
           targets: leaves [n, ...] with a row for each example, of which `loss` takes a batch's.
+          max_steps: static bound of the steps between the two of `steps`; None for S.
         Returns:
           LocalResult.
         """
         shared = starts, group, plan, data, batches, learning_rate, corrections, steps, targets
-        return self.mesh.spread(self._on_device)(*shared)
+        return self.mesh.spread(functools.partial(self._on_device, max_steps))(*shared)
 
     def train_sequentially(
         self,
@@ -133,11 +135,11 @@ class LocalTraining:
 
         return self.mesh.spread(on_device)(start, plan, data, batches, learning_rate)
 
-    def _on_device(self, *shared):
-        run = _Run(self, *shared)
+    def _on_device(self, max_steps, *shared):
+        run = _Run(self, *shared)._replace(max_steps=max_steps)
         num_clients = run.plan.clients.shape[0]
         num_chunks = -(-num_clients // self.chunk)
-        results = parallel.local_map(run.train_chunk, num_chunks)
+        results = parallel.local_map(run.train_chunk, num_chunks, self.mesh.flat)
         counted = results.weight, results.loss, results.samples
         of_clients = results.models, results.skipped
         counted, of_clients = parallel.gather_items((counted, of_clients), num_chunks)
@@ -176,6 +178,7 @@ class _Run(NamedTuple):
     corrections: Any = None
     steps: Any = None
     targets: Any = None
+    max_steps: int | None = None
 
     def train_chunk(self, j):
         """Returns the LocalResult of the j-th chunk of clients, with that chunk's models."""
@@ -184,7 +187,7 @@ class _Run(NamedTuple):
         shape = chunk.rows.shape if training.skips else ()
         counted = jnp.zeros(shape), jnp.zeros(shape, jnp.int32)
         carry = chunk.start, jax.vmap(training.direction.init)(chunk.start), *counted
-        num_steps = jnp.where(chunk.there, chunk.past - chunk.first, 0).max()
+        num_steps = self._count_steps(chunk)
         step = functools.partial(self._local_step, chunk)
         models, _, loss, samples = jax.lax.fori_loop(0, num_steps, step, carry)
         weight, skipped = self.plan.weight.at[chunk.rows].get(mode="fill", fill_value=0), None
@@ -214,6 +217,12 @@ class _Run(NamedTuple):
             first, last = map(read, self.steps)
             past = jnp.minimum(last, past)
         return _Chunk(rows, there, first, past, group, start, correction)
+
+    def _count_steps(self, chunk):
+        """Length of the loop over local steps: the most that one of these clients makes."""
+        if not self.training.mesh.flat:
+            return jnp.where(chunk.there, chunk.past - chunk.first, 0).max()
+        return self.batches.shape[1] if self.max_steps is None else self.max_steps
 
     def _local_step(self, chunk, s, carry):
         """Returns models, optimizer states, losses and samples after the s-th step of a chunk."""

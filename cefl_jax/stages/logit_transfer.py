@@ -140,6 +140,7 @@ class Extraction:
         num_slots = examples.shape[1]
         there = (examples < data.num_examples).any((0, 2))
         last = jnp.where(there, 1 + jnp.arange(num_slots), 0).max()
+        last = num_slots if self.mesh.flat else last
 
         def of_slot(u):
             images = read_examples(data, examples[:, u])[0]

@@ -1,0 +1,118 @@
+"""The flat layout of a round computes what the loops compute, alone and in a stack of runs."""
+
+import jax
+import jax.extend.core as core
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from cefl_jax import build, program
+from tests import world
+from tests.compare import assert_close
+from tests.quick import once_jit
+
+ROUNDS = 3
+MOVING = {"network.dynamics": "markov", "network.leave_probability": 0.3, "network.late": "keep"}
+SKIPS = {"run.on_nonfinite": "skip_client", "train.optimizer.momentum": 0.5}
+EPOCHS = {"train.local_steps": None, "train.local_epochs": 2}
+slow = pytest.mark.slow
+
+
+def case(name, *options, marks=()):
+    changes = {"method.name": name}
+    for option in options:
+        changes |= option
+    return pytest.param(changes, id="-".join([name, *map(str, range(len(options)))]), marks=marks)
+
+
+CASES = [
+    case("cefl", SKIPS, {"cefl.clustering.rule": "patent"}),
+    case("splitfed_v2", EPOCHS),
+    case("hierfavg", SKIPS),
+    case("cefl", EPOCHS, {"train.optimizer.name": "adam"}, marks=slow),
+    case(
+        "cefl",
+        {"cefl.compression.smashed": "int8", "cefl.compression.gradient": "bf16"},
+        {"cefl.privacy.noise_std": 0.1, "cefl.distill.rule": "cloud_to_edge"},
+        marks=slow,
+    ),
+    case("cefl", {"model.name": "lenet5", "run.archive_dtype": "bfloat16"}, marks=slow),
+    case("splitfed_v1", SKIPS, EPOCHS, marks=slow),
+    case("splitfed_v2", SKIPS, marks=slow),
+    case("sequential_split", SKIPS, marks=slow),
+    case("fedgkt", SKIPS, marks=slow),
+    case("fedavg", SKIPS, EPOCHS, marks=slow),
+    case("scaffold", marks=slow),
+    case("fednova", EPOCHS, marks=slow),
+    case("centralized", marks=slow),
+]
+
+
+def plain(state):
+    return state._replace(key=jax.random.key_data(state.key))
+
+
+@pytest.mark.parametrize("changes", CASES)
+def test_flat_equals_loop_after_three_rounds(changes):
+    """To 1e-5 of each array's scale; Adam and codecs divide or round by what is nearly 0."""
+    side = 16 if changes.get("model.name") == "lenet5" else 8
+    ends = []
+    for layout in ("loop", "flat"):
+        setup = world.make_setup(MOVING | changes | {"run.layout": layout}, side=side)
+        assert setup.spec.run.layout == layout
+        state, metrics = world.run_rounds(setup, ROUNDS, once_jit)
+        ends.append(jax.device_get((plain(state), metrics)))
+    near = {"train.optimizer.name", "cefl.compression.smashed"} & set(changes)
+    assert_close(ends[1], ends[0], 1e-3 if near else 1e-5)
+
+
+@pytest.mark.parametrize("method", ["cefl", "fedavg", "splitfed_v2"])
+def test_flat_training_and_evaluation_have_loops_of_known_length(method):
+    """A loop whose end the data decide asks the host in each of its passes, on a GPU."""
+    setup = world.make_setup({"run.layout": "flat", "method.name": method})
+    start, advance = program.make_program(setup)
+    arrays = program.put_inputs(setup)
+    state = start(jax.random.key(0), *arrays[1:])
+    stages = list(loops_of(jax.make_jaxpr(advance)(state, *arrays).jaxpr))
+    assert not {"training", "aggregation", "evaluation"} & set("/".join(stages).split("/"))
+
+
+def loops_of(jaxpr, outer=""):
+    """Name stacks of the loops of a program whose length is not known before it runs."""
+    for equation in jaxpr.eqns:
+        name = f"{outer}/{equation.source_info.name_stack}"
+        if equation.primitive.name == "while":
+            yield name
+        for inner in core.jaxprs_in_params(equation.params):
+            yield from loops_of(inner, name)
+
+
+@pytest.mark.slow
+def test_a_stack_of_runs_equals_each_run_alone():
+    """Seeds, partitions, networks and rates differ; the images are shared."""
+    changes = MOVING | SKIPS | {"run.layout": "flat", "train.batch_size": 4}
+    dataset, setups = world.make_dataset(), []
+    for seed in range(4):
+        spec = world.make_spec(
+            changes | {"seed": seed, "train.optimizer.learning_rate": 0.02 * (seed + 1)}
+        )
+        sizes = np.roll([3, 17, 8, 25, 9, 12, 30, 5, 20, 11, 20], seed)
+        setups.append(build.build(spec, dataset, world.make_parts(sizes, seed=seed)))
+    inputs = [program.put_inputs(setup) for setup in setups]
+    keys = [jax.random.key(setup.spec.seed) for setup in setups]
+    start, step = program.make_round(setups[0])
+    hparams, data, network = jax.tree.map(lambda *leaves: jnp.stack(leaves), *inputs)
+    own = {name: getattr(data, name) for name in ("members", "offsets", "label_counts")}
+    stacked = hparams, inputs[0][1]._replace(**own), network
+    axes = program.STACK_AXES
+    states = once_jit(jax.vmap(start, in_axes=(0, *axes[1:])))(jnp.stack(keys), *stacked[1:])
+    advance = once_jit(jax.vmap(step, in_axes=(0, *axes)))
+    alone = once_jit(step)
+    for _ in range(ROUNDS):
+        states, metrics = advance(states, *stacked)
+    for i, (key, arrays) in enumerate(zip(keys, inputs, strict=True)):
+        state, one = start(key, *arrays[1:]), None
+        for _ in range(ROUNDS):
+            state, one = alone(state, *arrays)
+        of_run = world.row_of((plain(states), metrics), i)
+        assert_close(*jax.device_get((of_run, (plain(state), one))))
