@@ -15,8 +15,7 @@ from cefl_jax.network import topology
 from cefl_jax.specs import ClusteringSpec, DistillSpec, Spec
 from cefl_jax.stages import round_plan
 from cefl_jax.stages.round_planner import Decision, RoundPlanner
-from cefl_jax.stages.traffic import MODELS, Traffic
-from cefl_jax.stages.traits import MethodTraits
+from cefl_jax.stages.traits import MODELS, MethodTraits, Traffic
 from cefl_jax.types import Purpose, round_key
 
 

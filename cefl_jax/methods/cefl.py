@@ -10,7 +10,8 @@ from jaxtyping import Array, Bool, Float32, Int32, PRNGKeyArray, PyTree
 from cefl_jax import parallel
 from cefl_jax.methods.base import Method, MethodContext, MethodInfo, chosen, count_clients
 from cefl_jax.network import ledger, topology
-from cefl_jax.stages import round_plan, traffic
+from cefl_jax.numerics import finite_by_stage
+from cefl_jax.stages import round_plan, traits
 from cefl_jax.stages.aggregation import aggregate
 from cefl_jax.stages.distillation import (
     Distillation,
@@ -18,9 +19,9 @@ from cefl_jax.stages.distillation import (
     TrainState,
     make_feature_buffer,
 )
+from cefl_jax.stages.flat_training import FlatSplitTraining
 from cefl_jax.stages.leakage import measure_leakage
 from cefl_jax.stages.link import make_link
-from cefl_jax.stages.masking import finite_by_stage
 from cefl_jax.stages.optimizers import make_direction, named_direction
 from cefl_jax.stages.round_plan import Plan
 from cefl_jax.stages.split_training import SplitTraining
@@ -142,10 +143,11 @@ class Cefl(MethodContext):
         sequential = self.planner.traits.sequential_server
         direction = named_direction(self.spec.train.optimizer)
         batches = self.draw_batches(state, plan)
+        layout = FlatSplitTraining if self.mesh.flat else SplitTraining
         link_key = round_key(state.key, state.round, Purpose.LINK)
 
         def on_device(halves, data, plan, batches, link_key, learning_rate):
-            training = SplitTraining(
+            training = layout(
                 model=self.model,
                 link=self._link,
                 direction=direction,
@@ -159,7 +161,6 @@ class Cefl(MethodContext):
                 archive_dtype=self.spec.run.archive_dtype,
                 sequential_server=sequential,
                 skips=self.skips,
-                flat=self.mesh.flat,
             )
             with jax.named_scope("training"):
                 smashed, trained, skipped = training.train_clusters(halves)
@@ -250,4 +251,4 @@ def make_cefl(context: MethodContext) -> Method:
     return Method(cefl.init, cefl.round, cefl.predictors, cefl.measures)
 
 
-METHOD = MethodInfo(make_cefl, MethodTraits(server="matched"), traffic=lambda spec: traffic.SPLIT)
+METHOD = MethodInfo(make_cefl, MethodTraits(server="matched"), traffic=lambda spec: traits.SPLIT)

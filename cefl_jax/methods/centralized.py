@@ -11,9 +11,9 @@ from cefl_jax.data.federated import batch_examples, steps_per_epoch
 from cefl_jax.methods.base import Method, MethodContext, MethodInfo, chosen
 from cefl_jax.network import dynamics, ledger, topology
 from cefl_jax.network.costs import cloud
+from cefl_jax.numerics import finite_by_stage
 from cefl_jax.stages.link import LABEL_BYTES
 from cefl_jax.stages.local_training import mean_loss, read_examples
-from cefl_jax.stages.masking import finite_by_stage
 from cefl_jax.stages.optimizers import descend, named_direction
 from cefl_jax.stages.traits import MethodTraits
 from cefl_jax.types import HParams, Purpose, RoundMetrics, purpose_key

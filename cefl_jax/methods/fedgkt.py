@@ -9,8 +9,9 @@ from jaxtyping import Array, Bool, Float32, Int32, PRNGKeyArray, PyTree
 
 from cefl_jax.methods.base import Method, MethodContext, MethodInfo, chosen, count_clients
 from cefl_jax.network import ledger, topology
+from cefl_jax.numerics import finite_by_stage, finite_rows, where_rows
 from cefl_jax.specs import DistillSpec, Spec, count, setting, share
-from cefl_jax.stages import logit_transfer, round_plan, traffic
+from cefl_jax.stages import logit_transfer, round_plan, traits
 from cefl_jax.stages.distillation import (
     Distillation,
     DistillTarget,
@@ -19,7 +20,6 @@ from cefl_jax.stages.distillation import (
     make_feature_buffer,
 )
 from cefl_jax.stages.local_training import LocalResult, LocalTraining
-from cefl_jax.stages.masking import finite_by_stage, finite_rows, where_rows
 from cefl_jax.stages.optimizers import make_direction, named_direction
 from cefl_jax.stages.round_plan import Plan
 from cefl_jax.stages.traits import MethodTraits
@@ -282,6 +282,6 @@ METHOD = MethodInfo(
     MethodTraits(server="cloud", personal_models=True),
     FedgktSpec,
     traced=("server_learning_rate",),
-    traffic=lambda spec: traffic.LOGITS,
+    traffic=lambda spec: traits.LOGITS,
     adapt=_distil_by_own_settings,
 )

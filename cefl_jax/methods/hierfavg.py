@@ -11,7 +11,7 @@ from cefl_jax.methods.local_model import LocalModel, LocalModelState
 from cefl_jax.network.costs.hierarchical import nearest_edges, steps_per_edge_round
 from cefl_jax.numerics import reciprocal, weighted_sum
 from cefl_jax.specs import MAX_SIDE, Spec, count
-from cefl_jax.stages import traffic
+from cefl_jax.stages import traits
 from cefl_jax.stages.local_training import LocalResult
 from cefl_jax.stages.round_plan import exclude_clients
 from cefl_jax.stages.round_planner import Decision
@@ -125,7 +125,7 @@ METHOD = MethodInfo(
     make_hierfavg,
     MethodTraits(server="none", averages_at_edges=True),
     HierfavgSpec,
-    traffic=lambda spec: traffic.edge_rounds(spec.hierfavg.edge_rounds),
+    traffic=lambda spec: traits.edge_rounds(spec.hierfavg.edge_rounds),
     adapt=_multiply_steps,
     check=_check_steps,
 )

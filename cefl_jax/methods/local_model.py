@@ -9,9 +9,8 @@ from jaxtyping import Array, Int32, PRNGKeyArray, PyTree
 
 from cefl_jax.methods.base import Method, MethodContext, chosen, count_clients
 from cefl_jax.network import ledger, topology
-from cefl_jax.numerics import reciprocal
+from cefl_jax.numerics import finite_by_stage, reciprocal
 from cefl_jax.stages.local_training import LocalResult, LocalTraining
-from cefl_jax.stages.masking import finite_by_stage
 from cefl_jax.stages.optimizers import named_direction
 from cefl_jax.stages.round_plan import Plan
 from cefl_jax.stages.round_planner import Decision

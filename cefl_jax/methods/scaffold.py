@@ -9,7 +9,7 @@ import jax.numpy as jnp
 from cefl_jax.methods.base import Method, MethodContext, MethodInfo
 from cefl_jax.methods.local_model import LocalModel, average
 from cefl_jax.specs import setting
-from cefl_jax.stages import traffic
+from cefl_jax.stages import traits
 from cefl_jax.stages.round_plan import exclude_clients
 from cefl_jax.stages.traits import MethodTraits
 
@@ -93,5 +93,5 @@ METHOD = MethodInfo(
     MethodTraits(server="none"),
     ScaffoldSpec,
     traced=("server_learning_rate",),
-    traffic=lambda spec: traffic.MODELS_AND_CONTROLS,
+    traffic=lambda spec: traits.MODELS_AND_CONTROLS,
 )

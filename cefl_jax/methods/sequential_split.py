@@ -7,7 +7,7 @@ from jaxtyping import PyTree
 
 from cefl_jax.methods.base import Method, MethodContext, MethodInfo
 from cefl_jax.methods.cefl import Cefl, CeflState, SplitResult
-from cefl_jax.stages import traffic
+from cefl_jax.stages import traits
 from cefl_jax.stages.local_training import LocalTraining
 from cefl_jax.stages.optimizers import named_direction
 from cefl_jax.stages.round_plan import Plan
@@ -69,5 +69,5 @@ def make_sequential_split(context: MethodContext) -> Method:
 METHOD = MethodInfo(
     make_sequential_split,
     MethodTraits(server="cloud", sequential_clients=True),
-    traffic=lambda spec: traffic.SEQUENTIAL,
+    traffic=lambda spec: traits.SEQUENTIAL,
 )

@@ -2,7 +2,7 @@
 
 from cefl_jax.methods.base import Method, MethodContext, MethodInfo
 from cefl_jax.methods.cefl import make_cefl
-from cefl_jax.stages import traffic
+from cefl_jax.stages import traits
 from cefl_jax.stages.traits import MethodTraits
 
 
@@ -23,5 +23,5 @@ def make_splitfed_v2(context: MethodContext) -> Method:
 METHOD = MethodInfo(
     make_splitfed_v2,
     MethodTraits(server="cloud", clusters="single", sequential_server=True),
-    traffic=lambda spec: traffic.SPLIT,
+    traffic=lambda spec: traits.SPLIT,
 )

@@ -1,4 +1,4 @@
-"""What smashed data gives away of the images, and noise against it."""
+"""What smashed data gives away of the images."""
 
 from collections.abc import Callable
 
@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Float32, PRNGKeyArray, PyTree
 
-from cefl_jax.stages.compression import Codec
+from cefl_jax.stages.link import Codec, add_noise
 from cefl_jax.types import AnyArray, Number
 
 
@@ -34,23 +34,6 @@ def distance_correlation(
     variances = (x * x).mean() * (y * y).mean()
     square = (x * y).mean() / jnp.sqrt(jnp.where(variances == 0.0, 1.0, variances))
     return jnp.sqrt(jnp.clip(square, 0.0, 1.0))
-
-
-def add_noise(
-    key: PRNGKeyArray, features: Float32[AnyArray, "*B"], std: Number
-) -> Float32[AnyArray, "*B"]:
-    """Adds independent Gaussian noise to every value of the features.
-
-    Args:
-      key: of the noise.
-      features: f32[...].
-      std: standard deviation of the noise, f32[] or a number; for the number 0 nothing is computed.
-    Returns:
-      f32[...].
-    """
-    if not isinstance(std, jax.Array) and std == 0:
-        return features
-    return features + std * jax.random.normal(key, features.shape)
 
 
 def measure_leakage(

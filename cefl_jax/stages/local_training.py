@@ -12,8 +12,7 @@ from jaxtyping import Array, Bool, Float32, Int, Int32, PyTree
 
 from cefl_jax import parallel
 from cefl_jax.data.federated import FederatedData
-from cefl_jax.numerics import reciprocal, sum_in_order, weighted_sum
-from cefl_jax.stages.masking import finite_rows, where_rows
+from cefl_jax.numerics import finite_rows, reciprocal, sum_in_order, weighted_sum, where_rows
 from cefl_jax.stages.optimizers import descend
 from cefl_jax.stages.round_plan import Plan, read_batches
 from cefl_jax.types import AnyArray, Number

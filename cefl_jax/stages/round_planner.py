@@ -22,8 +22,7 @@ from cefl_jax.specs import Spec
 from cefl_jax.stages import clustering, offload, round_plan
 from cefl_jax.stages.distillation import count_flop
 from cefl_jax.stages.sampling import sample_clients
-from cefl_jax.stages.traffic import Traffic
-from cefl_jax.stages.traits import MethodTraits
+from cefl_jax.stages.traits import MethodTraits, Traffic
 from cefl_jax.types import Purpose, purpose_key, round_key
 
 DECIDED = (Purpose.SAMPLING, Purpose.CLUSTERING, Purpose.OFFLOAD, Purpose.DEPARTURE)

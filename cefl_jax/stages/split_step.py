@@ -8,9 +8,8 @@ import optax
 from jaxtyping import Array, Bool, Float32, Int32, Key, PyTree
 
 from cefl_jax.models.split import SplitModel
-from cefl_jax.numerics import reciprocal
+from cefl_jax.numerics import expand_like, finite_rows, reciprocal, where_rows
 from cefl_jax.stages.link import CutLink
-from cefl_jax.stages.masking import expand_like, finite_rows, where_rows
 from cefl_jax.types import AnyArray
 
 

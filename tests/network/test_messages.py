@@ -22,8 +22,7 @@ from cefl_jax.network.messages import (
     split_messages,
 )
 from cefl_jax.specs import CompressionSpec, ModelSpec, PrivacySpec
-from cefl_jax.stages.compression import NAMES
-from cefl_jax.stages.link import make_link
+from cefl_jax.stages.link import NAMES, make_link
 from tests.network import rounds
 from tests.quick import quick_jit
 

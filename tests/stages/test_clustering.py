@@ -12,7 +12,7 @@ from scipy import stats
 
 from cefl_jax.specs import ClusteringSpec
 from cefl_jax.stages import clustering
-from cefl_jax.stages.clustering.swaps import swap_until_none_helps
+from cefl_jax.stages.clustering.balanced import swap_until_none_helps
 from tests.compare import assert_close
 from tests.oracles import clustering as oracle
 from tests.oracles.populations import dirichlet_counts, label_counts

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from cefl_jax.stages.compression import NAMES, Codec
+from cefl_jax.stages.link import NAMES, Codec
 from tests.compare import assert_close
 from tests.quick import quick_jit
 

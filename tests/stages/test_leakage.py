@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from cefl_jax.stages import leakage
-from cefl_jax.stages.compression import Codec
+from cefl_jax.stages.link import Codec
 from tests.compare import assert_close
 from tests.quick import quick_jit
 

@@ -9,8 +9,7 @@ import optax
 import pytest
 
 from cefl_jax.specs import CompressionSpec, PrivacySpec
-from cefl_jax.stages.compression import Codec
-from cefl_jax.stages.link import make_link
+from cefl_jax.stages.link import Codec, make_link
 from cefl_jax.stages.split_step import split_step, split_step_dropping_nonfinite
 from tests import world
 from tests.compare import assert_close

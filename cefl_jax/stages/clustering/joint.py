@@ -15,7 +15,6 @@ from cefl_jax.stages.clustering.divergence import (
     pool,
     target_distribution,
 )
-from cefl_jax.stages.clustering.swaps import best_pair, exchange, kl_gain, replaced_kl
 from cefl_jax.stages.offload import match
 from cefl_jax.types import AnyArray, Count, Number
 
@@ -90,15 +89,15 @@ def slowest_after_swaps(
     cluster: Int32[Array, "K"],
     now_s: Float32[Array, "M"],
 ) -> Float32[Array, "K K"]:
-    """Returns the seconds of the slowest cluster after every exchange of two clients.
+    """Returns the seconds of the slowest cluster after every swap of two clients.
 
     Args:
       seconds: ClientSeconds.
       node: i32[M] edge node of each cluster.
       cluster: i32[K] cluster of each client, -1 for none.
-      now_s: f32[M] seconds of each cluster on its node before the exchange.
+      now_s: f32[M] seconds of each cluster on its node before the swap.
     Returns:
-      f32[K, K] seconds; of no meaning for two clients that cannot be exchanged.
+      f32[K, K] seconds; of no meaning for two clients that cannot be swapped.
     """
     client_s, node_s = (s.T[node[cluster]] for s in seconds)  # [K, K]: of j at the node of i
     same = cluster[:, None] == cluster[None]
@@ -106,7 +105,7 @@ def slowest_after_swaps(
     longest = jnp.where(others, client_s, 0.0).max(1, keepdims=True)
     total = jnp.where(others, node_s, 0.0).sum(1, keepdims=True)
     replaced_s = jnp.maximum(longest, client_s) + total + node_s
-    # One of the three slowest clusters is in no exchange of two.
+    # One of the three slowest clusters is in no swap of two.
     most_s, slowest = jax.lax.top_k(now_s, min(3, now_s.shape[0]))
     mine, theirs = cluster[:, None, None], cluster[None, :, None]
     most_s, slowest = most_s[None, None], slowest[None, None]
@@ -140,7 +139,7 @@ def _swap_until_none_helps(problem, cluster):
     score = functools.partial(_score_swaps, problem, node)
 
     def swap(now):
-        cluster, touched = exchange(now.cluster, now.best, width)
+        cluster, touched = swap_clients(now.cluster, now.best, width)
         after = score(cluster, now.replaced, touched)
         # A gain can be rounding alone; the objective itself falls each time, so the search ends.
         better = now.value - after.value > TIE_NATS
@@ -179,3 +178,50 @@ def _score_swaps(problem, node, cluster, replaced, rows):
     gain = kl_gain(kl, cluster, replaced) + weight * saved_s
     value = kl.sum() + weight * now_s.max()
     return _Swaps(cluster, replaced, value, *best_pair(gain, cluster))
+
+
+def replaced_kl(
+    counts: Float32[Array, "K Y"],
+    target: Float[AnyArray, "Y"],
+    pooled: Float32[Array, "M Y"],
+    cluster: Int32[Array, "K"],
+    replaced: Float32[Array, "K K"],
+    rows: Int32[Array, "R"],
+) -> Float32[Array, "K K"]:
+    """Scores the rows i32[R] of `replaced` f32[K, K] again.
+
+    `replaced[i, j]` is the divergence of client i's cluster with client j in i's place.
+    """
+    without = pooled[cluster[rows]] - counts[rows]  # [R, Y]
+    fresh = divergence(without[:, None] + counts[None], target, empty=0.0)  # [R, K]
+    return replaced.at[rows].set(fresh, mode="drop")
+
+
+def kl_gain(
+    kl: Float32[Array, "M"], cluster: Int32[Array, "K"], replaced: Float32[Array, "K K"]
+) -> Float32[Array, "K K"]:
+    """Returns f32[K, K], by how much each exchange lowers the sum of the divergences kl f32[M]."""
+    now = kl[cluster]
+    return now[:, None] + now[None] - replaced - replaced.T
+
+
+def best_pair(
+    gain: Float32[Array, "K K"], cluster: Int32[Array, "K"]
+) -> tuple[tuple[Int32[Array, ""], Int32[Array, ""]], Float32[Array, ""]]:
+    """Returns the first pair of greatest gain in two different clusters, and its gain."""
+    placed = cluster >= 0
+    apart = (cluster[:, None] != cluster[None]) & placed[:, None] & placed[None]
+    gain = jnp.where(apart, gain, -jnp.inf)
+    i, j = jnp.unravel_index(jnp.argmax(gain), gain.shape)
+    return (i, j), gain[i, j]
+
+
+def swap_clients(
+    cluster: Int32[Array, "K"], pair: tuple[Int32[Array, ""], Int32[Array, ""]], width: int
+) -> tuple[Int32[Array, "K"], Int32[Array, "touched"]]:
+    """Exchanges two clients: the clusters, and the members, at most 2 * width, of those touched."""
+    i, j = pair
+    a, b = cluster[i], cluster[j]
+    cluster = cluster.at[i].set(b).at[j].set(a)
+    touched = (cluster == a) | (cluster == b)
+    return cluster, jnp.nonzero(touched, size=2 * width, fill_value=cluster.shape[0])[0]
