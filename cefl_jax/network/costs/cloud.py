@@ -5,8 +5,7 @@ from typing import Any
 import jax.numpy as jnp
 from jaxtyping import Array, Float32, Int32
 
-from cefl_jax.network.costs.activity import Activity, paid, phase_seconds, round_cost
-from cefl_jax.network.ledger import RoundCost
+from cefl_jax.network.ledger import Activity, RoundCost, paid, phase_seconds, round_cost
 from cefl_jax.network.messages import Sent, Sizes
 from cefl_jax.network.schedule import Schedule
 from cefl_jax.network.step_times import Task, last_steps, total_made

@@ -7,8 +7,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float32
 
-from cefl_jax.network.costs.activity import Activity, paid, phase_seconds, round_cost
-from cefl_jax.network.ledger import RoundCost
+from cefl_jax.network.ledger import Activity, RoundCost, paid, phase_seconds, round_cost
 from cefl_jax.network.messages import Sizes, Traffic, split_messages
 from cefl_jax.network.schedule import Schedule, simulate
 from cefl_jax.network.step_times import Task, last_steps, members, own_server, total_made

@@ -5,8 +5,8 @@ import functools
 import numpy as np
 import pytest
 
-from cefl_jax.network.costs.activity import phase_seconds
 from cefl_jax.network.costs.split import split_cost
+from cefl_jax.network.ledger import phase_seconds
 from cefl_jax.network.messages import count_bytes
 from cefl_jax.network.schedule import simulate
 from cefl_jax.network.step_times import Task
