@@ -66,6 +66,20 @@ def test_flat_equals_loop_after_three_rounds(changes):
     assert_close(ends[1], ends[0], 1e-3 if near else 1e-5)
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("method", ["cefl", "splitfed_v2", "fedavg"])
+def test_flat_on_three_devices_equals_one(method):
+    """Seven clients, in chunks of two, so that rows are filled up on every device."""
+    ends = []
+    for devices in (1, 3):
+        changes = MOVING | SKIPS | {"method.name": method, "run.devices": devices}
+        setup = world.make_setup(changes | {"run.layout": "flat"})
+        assert setup.mesh.size == devices
+        state, metrics = world.run_rounds(setup, ROUNDS, once_jit)
+        ends.append(jax.device_get((plain(state), metrics)))
+    assert_close(ends[1], ends[0])
+
+
 @pytest.mark.parametrize("method", ["cefl", "fedavg", "splitfed_v2"])
 def test_flat_training_and_evaluation_have_loops_of_known_length(method):
     """A loop whose end the data decide asks the host in each of its passes, on a GPU."""
