@@ -70,9 +70,9 @@ def test_fedgkt_equals_the_oracle(case):
         assert_close(replay.layers(after.server), expected.server, CLOSE)
         assert_close(replay.momentum(after.server_optimizer), expected.buffer, CLOSE)
         examples = sorted(expected.teacher)
-        assert np.flatnonzero(after.told.known).tolist() == examples
+        assert np.flatnonzero(after.teacher_logits.known).tolist() == examples
         logits = np.stack([expected.teacher[example] for example in examples])
-        assert_close(after.told.logits[np.array(examples)], logits, CLOSE)
+        assert_close(after.teacher_logits.logits[np.array(examples)], logits, CLOSE)
         assert_close(metrics.train_loss, loss, 1e-4)
         assert (metrics.sampled, metrics.counted) == (len(counts), sum(counts))
         assert metrics.round_trace is None
