@@ -1,16 +1,16 @@
 """What a round launches on an accelerator that need not be there: kernels by stage, and memory.
 
     python -m benchmarks.launches [--config=FILE] [--set FIELD=VALUE ...] [--target=h100|v5e]
-                                  [--stack=R] [--text=FILE]
+                                  [--stack=R] [--text=FILE] [--json=FILE]
 
 Compiles one round, with its evaluation, for one device of the target and counts what its program
 launches: fusions, copies, sorts, scatters and library calls, those in a loop as often as it turns.
 Of a loop whose length the compiler does not know, whose condition goes to the host each time, one
-turn is counted, and the loop is listed. With `--stack`, of R runs as one program. Needs a JAX with
-the target's compiler, in an environment of its own: `pip install 'jax[cuda12]'`, or `'jax[tpu]'`.
+turn is counted, and the loop is listed; of branches, all are counted. With `--stack`, of R runs as
+one program. Needs a JAX with the target's compiler, in an environment of its own:
+`pip install 'jax[cuda12]'`, or `'jax[tpu]'`.
 """
 
-import argparse
 import collections
 import os
 import pathlib
@@ -22,6 +22,7 @@ import numpy as np
 from jax.experimental import topologies
 from jax.sharding import AxisType, Mesh
 
+from benchmarks.settings import make_parser, set_fields, write_json
 from cefl_jax import build, config, parallel, program
 from cefl_jax.runtime import cpu
 
@@ -177,7 +178,7 @@ def compile_round(spec, mesh, stack):
 
 def main():
     """Compiles, and prints a table with a row for each stage."""
-    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser = make_parser(__doc__)
     parser.add_argument("--config", default="configs/quickstart.py")
     parser.add_argument("--set", action="append", default=[], metavar="FIELD=VALUE")
     parser.add_argument("--target", choices=("h100", "v5e"), default="h100")
@@ -186,11 +187,8 @@ def main():
     options = parser.parse_args()
     mesh = make_mesh(options.target)
     cpu.set_up(1)
-    settings = config.load(options.config)
-    changes = {"run.devices": 1, "run.eval_every": 1, "train.rounds": 1, "run.layout": "flat"}
-    changes |= dict(pair.split("=", 1) for pair in options.set)
-    with settings.unlocked(), settings.ignore_type():
-        settings.update_from_flattened_dict(changes)
+    alone = ["run.devices=1", "run.eval_every=1", "train.rounds=1", "run.layout=flat"]
+    settings = set_fields(config.load(options.config), [*alone, *options.set])
     began = time.monotonic()
     compiled = compile_round(config.to_spec(settings), mesh, options.stack)
     seconds = time.monotonic() - began
@@ -207,6 +205,8 @@ def main():
     print(f"loops whose length is not known before they run: {len(found.unknown)}")
     for name, kernels in found.unknown:
         print(f"  {kernels} kernels a turn: {name}")
+    facts = {"kernels": found.by_stage, "loops": found.unknown, "bytes": held, "seconds": seconds}
+    write_json(options.json, facts)
 
 
 if __name__ == "__main__":

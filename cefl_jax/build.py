@@ -115,10 +115,12 @@ def make_setup(spec: Spec, dataset: Dataset, parts: list[Int[np.ndarray, "_"]]) 
     effective = effective_spec(spec, info)
     config.check_population(spec, len(parts))
     config.check_channels(spec, sample_shape[-1])
+    flat = choose_layout(spec.run.layout) == "flat"
+    most_items = count_most_items(effective, info.traits, flat)
     mesh = parallel.make_mesh(
-        spec.run.devices or parallel.choose_num_devices(count_most_items(effective, info.traits)),
+        spec.run.devices or parallel.choose_num_devices(most_items),
         spec.run.deterministic,
-        choose_layout(spec.run.layout) == "flat",
+        flat,
     )
     lowering = functools.partial(conv_block, platform=mesh.platform)
     model = make_model(
@@ -235,14 +237,13 @@ def resolve(spec: Spec, mesh: parallel.EdgeMesh, num_clients: int) -> Spec:
     clients = spec.train.clients_per_round
     info = METHODS[spec.method.name]
     effective = effective_spec(spec, info)
+    most = -(-clients // mesh.size) if mesh.flat else clients  # a device's
     chunk = spec.run.client_chunk or (
-        -(-clients // mesh.size)  # all of a device's
-        if mesh.flat
-        else choose_client_chunk(mesh.platform, effective, info.traits)
+        most if mesh.flat else choose_client_chunk(mesh.platform, effective, info.traits)
     )
     batch = effective.cefl.distill.batch_size
     parts = spec.run.distill_parts or choose_distill_parts(mesh.platform, batch)
-    chosen = {"client_chunk": min(chunk, clients), "distill_parts": min(parts, batch)}
+    chosen = {"client_chunk": min(chunk, most), "distill_parts": min(parts, batch)}
     unread = fields.find_unread(fields.flatten(spec))
     run: dict[str, Any] = {
         name: None if f"run.{name}" in unread else value for name, value in chosen.items()
@@ -257,14 +258,17 @@ def resolve(spec: Spec, mesh: parallel.EdgeMesh, num_clients: int) -> Spec:
     )
 
 
-def count_most_items(effective: Spec, traits: MethodTraits) -> int:
-    """Returns the clusters that a round can have, or clients where they train whole models alone.
+def count_most_items(effective: Spec, traits: MethodTraits, flat: bool = False) -> int:
+    """Returns what devices can share: the clusters of a round, or its clients.
 
-    What is done one after another is one.
+    Its clients in the flat layout, and where they train whole models alone. What is done one after
+    another is one.
     """
     if not traits.side_by_side:
         return 1
     clients = effective.train.clients_per_round
+    if flat:
+        return clients
     return min(count_clusters(effective.cefl.clustering, clients), clients)
 
 

@@ -28,6 +28,7 @@ class EdgeMesh:
     With `flat`, what a device computes has the same length in every round: few loops, of a length
     that the compiler knows, over wide arrays. That is what an accelerator is quick at, and what
     `jax.vmap` over runs needs. Otherwise loops are as long as there is work, which suits a CPU.
+    Flat sums depend on the number of devices by rounding, so `deterministic` is False there.
     """
 
     mesh: Mesh
@@ -123,12 +124,27 @@ def make_mesh(num_devices: int, deterministic: bool = True, flat: bool = False) 
     mesh = jax.make_mesh(
         (num_devices,), (AXIS,), devices=devices[:num_devices], axis_types=(AxisType.Auto,)
     )
-    return EdgeMesh(mesh, deterministic, flat)
+    return EdgeMesh(mesh, deterministic and not flat, flat)
 
 
 def own_items(num_items: int, num_devices: int) -> Int32[Array, "L"]:
     """The items of this device, i32[ceil(num_items / D)], with numbers past the last as padding."""
     return jax.lax.axis_index(AXIS) + num_devices * jnp.arange(-(-num_items // num_devices))
+
+
+def num_devices() -> int:
+    """Returns the number of devices D, static; inside `EdgeMesh.spread`."""
+    return jax.lax.axis_size(AXIS)
+
+
+def local_items(num_items: int) -> Int32[Array, "L"]:
+    """Returns the `own_items` of this device, `num_items` in place of those past the last."""
+    return jnp.minimum(own_items(num_items, num_devices()), num_items)
+
+
+def first_alone(items: Int32[Array, "..."], num_items: int) -> Int32[Array, "..."]:
+    """Returns the items on the first device, and `num_items`, for none, on the others."""
+    return jnp.where(jax.lax.axis_index(AXIS) == 0, items, num_items)
 
 
 def local_map(f: Callable, num_items: int, flat: bool = False) -> PyTree:

@@ -407,11 +407,12 @@ class RunSpec:
         choices=("auto", "loop", "flat"),
     )
     client_chunk: int | None = count(
-        None, "clients of a cluster trained at once; None: automatic", of="side_by_side"
+        None,
+        "clients trained at once, of a cluster in the loop layout, of a device in the flat one; None: "
+        "automatic",
+        of="side_by_side",
     )
-    devices: int | None = count(
-        None, "devices to spread the edge nodes over; None: automatic", most=256
-    )
+    devices: int | None = count(None, "devices to spread a round over; None: automatic", most=256)
     distill_parts: int | None = count(
         None,
         "parts of a distillation batch, for the devices; None: automatic",
@@ -436,7 +437,9 @@ class RunSpec:
         choices=("stop", "skip_client"),
         of="has_clients",
     )
-    deterministic: bool = setting(True, "bitwise the same on any number of devices")
+    deterministic: bool = setting(
+        True, "bitwise the same on any number of devices, in the loop layout"
+    )
     compile_cache: bool = setting(True, "keep compiled programs below ~/.cache/cefl_jax")
 
 

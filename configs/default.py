@@ -117,8 +117,10 @@ def get_config():
     # loop: one cluster after another, a few clients at once; flat: all clients at once, in steps of
     # one length; auto: loop on CPUs, flat elsewhere (auto | loop | flat)
     config.run.layout = "auto"
-    config.run.client_chunk = None  # clients of a cluster trained at once; None: automatic
-    config.run.devices = None  # devices to spread the edge nodes over; None: automatic
+    # clients trained at once, of a cluster in the loop layout, of a device in the flat one; None:
+    # automatic
+    config.run.client_chunk = None
+    config.run.devices = None  # devices to spread a round over; None: automatic
     # parts of a distillation batch, for the devices; None: automatic
     config.run.distill_parts = None
     # in which models compute; parameters stay float32 (float32 | bfloat16)
@@ -127,6 +129,6 @@ def get_config():
     config.run.save_trace = False  # write network_trace.npz, which network.trace replays
     # stop the run, or leave out a client's update that is not finite (stop | skip_client)
     config.run.on_nonfinite = "stop"
-    config.run.deterministic = True  # bitwise the same on any number of devices
+    config.run.deterministic = True  # bitwise the same on any number of devices, in the loop layout
     config.run.compile_cache = True  # keep compiled programs below ~/.cache/cefl_jax
     return config

@@ -19,11 +19,9 @@ FREE = (
     "run.resume",
     "run.save_trace",
 )
-CHOSEN = (
-    "run.layout",
-    "run.client_chunk",
-    "run.distill_parts",
-)  # automatically, and may be others elsewhere
+CHOSEN = ("run.layout", "run.client_chunk", "run.distill_parts")
+"""Chosen automatically, and perhaps otherwise elsewhere."""
+
 MAX_NAMED = 5  # of the differing fields that are told
 
 
@@ -41,7 +39,8 @@ def check(earlier: dict[str, Any], now: dict[str, Any], path: str | Path) -> Non
       SettingError: one line with every such field and its values, or the first few of them.
     """
     before, after = _flatten(earlier), _flatten(now)
-    free = (*FREE, "run.devices") if after["run.deterministic"] else FREE
+    same_bits = after["run.deterministic"] and after["run.layout"] == "loop"
+    free = (*FREE, "run.devices") if same_bits else FREE
     left_out = {*free, *find_unread(before), *find_unread(after)}
     differing = [
         f"{field} ({before.get(field, 'not there')!r} there, {after.get(field, 'not known')!r} "
@@ -68,7 +67,8 @@ def keep_choices(config: config_dict.ConfigDict, earlier: dict[str, Any]) -> Non
     before, unread = _flatten(earlier), find_unread(_flatten(config.to_dict()))
     for field in CHOSEN:
         group, name = field.split(".")
-        if config[group][name] is None and field in before and field not in unread:
+        automatic = config[group][name] in (None, "auto")
+        if automatic and field in before and field not in unread:
             set_values(config, {field: before[field]})
 
 

@@ -203,9 +203,10 @@ def print_choices(
       console: rich console to print on; standard output when None.
     """
     console = console or _standard_output()
+    of = "a device" if run.layout == "flat" else "a cluster"
     lines = {
-        f"run.devices={run.devices} ({platform}) share the clusters": True,
-        f"run.client_chunk={run.client_chunk} clients of one train at once": run.client_chunk,
+        f"run.layout={run.layout} on run.devices={run.devices} ({platform})": True,
+        f"run.client_chunk={run.client_chunk} clients of {of} train at once": run.client_chunk,
         f"run.distill_parts={run.distill_parts} of a distillation batch": run.distill_parts,
     }
     console.print("; ".join(text for text, is_read in lines.items() if is_read))

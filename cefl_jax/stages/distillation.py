@@ -163,15 +163,18 @@ class Distillation:
         return edge, cloud
 
     def predict(self, teacher: TrainState, uploads: FeatureBuffer) -> Float32[Array, "R Y"]:
-        """Returns logits f32[R, Y] of a TrainState for every filled row, zero in the empty rows."""
+        """Returns logits f32[R, Y] of a TrainState; in the empty rows, of no meaning."""
         size, (num_rows,) = self.spec.batch_size, uploads.order.shape
-        order = jnp.where(jnp.arange(num_rows) < uploads.count, uploads.order, num_rows)
-        order = jnp.pad(order, (0, size), constant_values=num_rows)
 
         @jax.jit  # traced once for its shapes and for the loop
         def of_rows(rows):
             features = _take(uploads.features, rows).astype(jnp.float32)
             return teacher.apply(teacher.params, features)
+
+        if self.mesh.flat:
+            return self._predict_flat(of_rows, num_rows)
+        order = jnp.where(jnp.arange(num_rows) < uploads.count, uploads.order, num_rows)
+        order = jnp.pad(order, (0, size), constant_values=num_rows)
 
         def batch(i, predictions):
             rows = jax.lax.dynamic_slice_in_dim(order, i * size, size)
@@ -179,8 +182,6 @@ class Distillation:
 
         num_classes = jax.eval_shape(of_rows, order[:size]).shape[1]
         start = jnp.zeros((num_rows, num_classes))
-        if self.mesh.flat:
-            return self._predict_flat(of_rows, num_rows)
         return parallel.psum_rows(parallel.local_loop(batch, -(-uploads.count // size), start))
 
     def _predict_flat(self, of_rows, num_rows):

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
 from cefl_jax.numerics import finite_rows, weighted_sum, where_rows
-from cefl_jax.parallel import AXIS, own_items, take_local
+from cefl_jax.parallel import first_alone, local_items, num_devices, take_local, total
 from cefl_jax.stages.split_step import split_step
 from cefl_jax.stages.split_training import ClusterResult, SplitTraining
 from cefl_jax.types import Halves
@@ -21,7 +21,7 @@ class FlatSplitTraining(SplitTraining):
     move nothing. `client_chunk` clients of a device are computed at once, in chunks where these are
     fewer than all. Devices share the clients, and add up the gradients in each step.
 
-    A client whose numbers are not finite harms no other here, so one pass is enough.
+    A client's numbers enter no sum but that of its own cluster, so with `skips` one pass is enough.
     """
 
     def train_clusters(
@@ -29,10 +29,12 @@ class FlatSplitTraining(SplitTraining):
     ) -> tuple[Float[Array, "K U B ..."], ClusterResult, Bool[Array, "K"] | None]:
         """Trains this device's share of all clients at once; see `SplitTraining.train_clusters`."""
         num_clients, num_clusters = self.plan.clients.shape[0], self.plan.first.shape[0]
-        rows = own_items(num_clients, jax.lax.axis_size(AXIS))
         if self.sequential_server:  # one server, one client after another: nothing to share
-            rows = jnp.where(jax.lax.axis_index(AXIS) == 0, jnp.arange(num_clients), num_clients)
-        rows = jnp.pad(rows, (0, -rows.shape[0] % self.client_chunk), constant_values=num_clients)
+            rows = first_alone(jnp.arange(num_clients), num_clients)
+        else:
+            rows = local_items(num_clients)
+        chunk = min(self.client_chunk, rows.shape[0])
+        rows = jnp.pad(rows, (0, -rows.shape[0] % chunk), constant_values=num_clients)
         clients = self.start_clients(halves, rows.shape[0])
         start = jax.tree.map(
             lambda x: jnp.broadcast_to(x, (num_clusters, *x.shape)), self.start_server(halves)
@@ -64,7 +66,7 @@ class FlatSplitTraining(SplitTraining):
 
         def at_place(c, carry):
             here = jnp.where(c < self.plan.members, self.plan.first + c, num_clients)
-            here = jnp.where(jax.lax.axis_index(AXIS) == 0, here, num_clients)
+            here = first_alone(here, num_clients)
             clients, servers = carry
             some = jax.tree.map(lambda x: x.at[here].get(mode="clip"), clients)
             some, servers = self._flat_step(here, step, (some, servers))
@@ -77,10 +79,10 @@ class FlatSplitTraining(SplitTraining):
         """A local step of the clients of rows i32[L], K for none, and one of every server."""
         clients, servers = carry
         one_chunk = functools.partial(self._flat_chunk, step, servers.back)
-        chunks = rows.shape[0] // self.client_chunk
-        if chunks > 1:
+        chunk = min(self.client_chunk, rows.shape[0])
+        if chunk < rows.shape[0]:
             divided = jax.tree.map(
-                lambda x: x.reshape(chunks, self.client_chunk, *x.shape[1:]), (rows, clients)
+                lambda x: x.reshape(rows.shape[0] // chunk, chunk, *x.shape[1:]), (rows, clients)
             )
             nothing = jax.tree.map(
                 lambda x: jnp.zeros(x.shape, x.dtype),
@@ -95,7 +97,8 @@ class FlatSplitTraining(SplitTraining):
             clients = jax.tree.map(lambda x: x.reshape(rows.shape[0], *x.shape[2:]), clients)
         else:
             clients, sums = one_chunk(rows, clients)
-        return clients, jax.vmap(self._step_back)(servers, *self._total(sums))
+        (grad, loss), samples = self._total(sums[:2]), self._total(sums[2])
+        return clients, jax.vmap(self._step_back)(servers, grad, loss, samples)
 
     def _flat_chunk(self, step, backs, rows, clients):
         """ClientStates after a local step; gradient, loss and samples of every cluster."""
@@ -109,11 +112,9 @@ class FlatSplitTraining(SplitTraining):
                 batch.keys, clients.fronts, backs, batch.images, batch.labels, valid
             )
         after, moves, valid = self._step_fronts(clients, sent.front_grads, sent.finite, valid)
-        counted = sent.back_grad, sent.loss
-        if self.skips:
-            counted = where_rows(sent.finite, counted, jax.tree.map(jnp.zeros_like, counted))
         member = cluster[None] == jnp.arange(num_clusters)[:, None]  # [M, L]
-        grad, loss = weighted_sum(counted, member.astype(jnp.float32))
+        counts = sent.finite if self.skips else jnp.ones_like(sent.finite)
+        grad, loss = _sum_by_cluster((sent.back_grad, sent.loss), member & counts[None])
         samples = jnp.where(member, valid.sum(1)[None], 0).sum(1)
         slot = jnp.where(moves & (batch.slot >= 0), batch.slot, self.upload_slots)
         smashed = clients.smashed.at[jnp.arange(rows.shape[0]), slot].set(
@@ -133,4 +134,16 @@ class FlatSplitTraining(SplitTraining):
 
     def _total(self, tree):
         """Sums over the devices."""
-        return tree if jax.lax.axis_size(AXIS) == 1 else jax.lax.psum(tree, AXIS)
+        return tree if num_devices() == 1 else total(tree)
+
+
+def _sum_by_cluster(rows, member):
+    """Sums of leaves f32[L, ...] over the members bool[M, L]; of one not finite, not a number.
+
+    As a product with zeros and ones, what is not finite would reach the sums that it is no part of.
+    """
+    fine = finite_rows(rows)
+    rows = where_rows(fine, rows, jax.tree.map(jnp.zeros_like, rows))
+    sums = weighted_sum(rows, member.astype(jnp.float32))
+    broken = (member & ~fine[None]).any(1)
+    return where_rows(broken, jax.tree.map(lambda x: jnp.full_like(x, jnp.nan), sums), sums)

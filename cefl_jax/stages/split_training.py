@@ -25,7 +25,7 @@ from cefl_jax.types import Halves
 
 
 class ClientStates(NamedTuple):
-    """What the clients of a round hold, one row each, in the order of the plan."""
+    """What clients of a round hold, one row each: all in the order of the plan, or a device's."""
 
     fronts: Any  # leaves f32[K, ...]
     states: Any  # optimizer states, leaves [K, ...]

@@ -9,6 +9,7 @@ import pytest
 from cefl_jax import build, program
 from tests import world
 from tests.compare import assert_close
+from tests.methods.test_skip_client import HIGH, STEEP, Fragile, broken_data
 from tests.quick import once_jit
 
 ROUNDS = 3
@@ -43,6 +44,8 @@ CASES = [
     case("fedgkt", SKIPS, marks=slow),
     case("fedavg", SKIPS, EPOCHS, marks=slow),
     case("scaffold", marks=slow),
+    case("fedprox", marks=slow),
+    case("fedopt", marks=slow),
     case("fednova", EPOCHS, marks=slow),
     case("centralized", marks=slow),
 ]
@@ -64,6 +67,33 @@ def test_flat_equals_loop_after_three_rounds(changes):
         ends.append(jax.device_get((plain(state), metrics)))
     near = {"train.optimizer.name", "cefl.compression.smashed"} & set(changes)
     assert_close(ends[1], ends[0], 1e-3 if near else 1e-5)
+
+
+@pytest.mark.parametrize("devices", [1, pytest.param(3, marks=slow)])
+def test_flat_leaves_out_the_clients_that_loop_leaves_out(devices):
+    """Whose pixels are no numbers, whose step or whose server's would be infinite, by turns."""
+    programs = []
+    for layout in ("loop", "flat"):
+        changes = {"train.rounds": 1, "cefl.distill.rule": "none", "run.layout": layout}
+        setup = world.make_setup(SKIPS | changes | {"run.devices": devices})
+        images = np.float32(setup.data.images) / 255
+        data, model = setup.data._replace(images=images), Fragile(**vars(setup.model))
+        setup = setup._replace(data=data, model=model)
+        start, step = program.make_round(setup)
+        programs.append((setup, start(jax.random.key(0), data, setup.network), once_jit(step)))
+    setup, skipped = programs[0][0], []
+    plan = world.row_of(world.decide_rounds(setup)[0], 0).plan
+    for pixel in (None, np.nan, STEEP, HIGH):
+        bad = broken_data(setup, setup.partition[int(plan.clients[0])], pixel=pixel or 0)
+        ends = []
+        for one, state, step in programs:
+            inputs = program.make_hparams(one.spec), bad if pixel else one.data, one.network
+            after, metrics = step(state, *inputs)
+            ends.append(jax.device_get((after.halves, metrics._replace(round_trace=None))))
+        assert_close(ends[1], ends[0])
+        skipped.append(int(ends[0][1].skipped))
+    assert skipped[:2] == [0, 1]
+    assert 1 <= skipped[2] <= skipped[3] == plan.members[0] < len(plan.clients)
 
 
 @pytest.mark.slow

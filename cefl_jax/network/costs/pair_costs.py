@@ -77,7 +77,7 @@ def pair_costs(
     A synchronous step of cluster m on server e takes
     max_k(front forward + smashed data / rate_ke) + samples x back FLOPs / f_e
     + max_k(cut gradient / rate_ek + front backward). To that comes the server's link to the cloud,
-    as if nothing else were sent meanwhile. Joules are those of `costs.activity`.
+    as if nothing else were sent meanwhile. Joules are those of `ledger.Activity`.
 
     Args:
       samples: i32[K, S] samples of each client's local steps, 0 where it makes none.
