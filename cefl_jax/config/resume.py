@@ -22,7 +22,7 @@ FREE = (
 CHOSEN = ("run.layout", "run.client_chunk", "run.distill_parts")
 """Chosen automatically, and perhaps otherwise elsewhere."""
 
-MAX_NAMED = 5  # of the differing fields that are told
+MAX_NAMED = 5  # of the differing fields that are named
 
 
 def check(earlier: dict[str, Any], now: dict[str, Any], path: str | Path) -> None:

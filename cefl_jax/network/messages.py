@@ -74,7 +74,7 @@ class Sizes(NamedTuple):
         return 8.0 * self.gradient.of(samples, messages)
 
 
-class Traffic(NamedTuple):
+class MessageCounts(NamedTuple):
     """How often each message of a split round was sent, i32[] each; messages hold samples."""
 
     fronts_down: Int32[Array, ""]
@@ -89,7 +89,7 @@ class Traffic(NamedTuple):
     uploaded_samples: Int32[Array, ""]
 
 
-def split_messages(traffic: Traffic, sizes: Sizes) -> Sent:
+def split_messages(traffic: MessageCounts, sizes: Sizes) -> Sent:
     """Returns the messages of a split round.
 
     A cluster on the cloud exchanges smashed data and gradients over both kinds of link; its back

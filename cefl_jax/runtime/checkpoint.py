@@ -385,7 +385,7 @@ def _put(leaf, saved, sharding):
 
 
 def _kind(leaf):
-    return None if leaf is None else (leaf.shape, leaf.dtype)
+    return "nothing" if leaf is None else f"{leaf.dtype}{list(leaf.shape)}"
 
 
 def _data(leaf):

@@ -1,7 +1,7 @@
 """Signals that ask a run to leave, after it has saved; and output that nobody reads any more.
 
 Python runs a signal's handler between two of its own instructions, of which a compiled call has
-none. A thread of its own is told by the system's handler at once.
+none. The system's handler wakes a thread of its own at once.
 """
 
 import contextlib

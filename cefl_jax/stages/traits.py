@@ -100,7 +100,6 @@ class Traffic(NamedTuple):
 
 def edge_rounds(times: int) -> Traffic:
     """Returns the Traffic of whole models that edge nodes average `times` a round."""
-
     return MODELS._replace(
         cost=functools.partial(hierarchical.hierarchical_cost, edge_rounds=times)
     )

@@ -15,9 +15,9 @@ from cefl_jax.models.split import make_model
 from cefl_jax.network.messages import (
     LINKS,
     MESSAGES,
+    MessageCounts,
     Payload,
     Sizes,
-    Traffic,
     count_bytes,
     split_messages,
 )
@@ -74,7 +74,7 @@ def traffic():
     clients = len(ON_EDGE) + len(ON_CLOUD)
     counts = [clients, clients, 1, 1, len(edge + cloud), sum(edge + cloud)]
     counts += [len(cloud), sum(cloud), len(uploaded), sum(uploaded)]
-    return Traffic(*map(jnp.int32, counts))
+    return MessageCounts(*map(jnp.int32, counts))
 
 
 @functools.cache
@@ -107,8 +107,8 @@ COUNTS = st.integers(0, 2**31 - 1)
 @given(st.tuples(*[COUNTS] * 10), st.integers(1, 2**31 - 1), st.integers(0, 1000))
 def test_count_bytes_is_exact_beyond_integers_of_32_bits_and_floats(counts, large, small):
     sizes = Sizes(Payload(50_176, small), Payload(200_704, small), 4, large, 93_000_001)
-    t = Traffic(*counts)
-    table = count_bytes(split_messages(Traffic(*map(jnp.int32, counts)), sizes))
+    t = MessageCounts(*counts)
+    table = count_bytes(split_messages(MessageCounts(*map(jnp.int32, counts)), sizes))
     got = rounds.messages(table)
     onward, onward_steps = t.cloud_samples + t.uploaded_samples, t.cloud_steps + t.uploaded_steps
     assert table.shape == (len(LINKS), len(MESSAGES))

@@ -70,9 +70,9 @@ def logit_exchange_cost(
 
     Seconds are those of the slowest client: local steps and the last pass under `front_forward` and
     `front_backward`, its upload under `smashed_upload`; then the cloud's under `distillation`, and
-    the slowest client's logits under `gradient_download`. Clients
-    that have sent wait for the end of the round, the cloud is paid while it computes, and the front
-    aggregation server's radio sends the logits.
+    the slowest client's logits under `gradient_download`. Clients that have sent wait for the end
+    of the round, the cloud is paid while it computes, and the front aggregation server's radio
+    sends the logits.
 
     Args:
       task: step_times.Task, every client in a cluster of its own on the cloud, the last server.

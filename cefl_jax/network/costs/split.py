@@ -8,7 +8,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float32
 
 from cefl_jax.network.ledger import Activity, RoundCost, paid, phase_seconds, round_cost
-from cefl_jax.network.messages import Sizes, Traffic, split_messages
+from cefl_jax.network.messages import MessageCounts, Sizes, split_messages
 from cefl_jax.network.schedule import Schedule, simulate
 from cefl_jax.network.step_times import Task, last_steps, members, own_server, total_made
 from cefl_jax.network.topology import RoundNetwork, radios
@@ -111,8 +111,8 @@ def _at_own_server(task, values):
     return jnp.where(placed < 0, 0.0, own)
 
 
-def count_traffic(task: Task, schedule: Schedule, network: RoundNetwork) -> Traffic:
-    """Returns how often each message of a round of split training was sent: messages.Traffic.
+def count_traffic(task: Task, schedule: Schedule, network: RoundNetwork) -> MessageCounts:
+    """Returns how often each message of a round of split training was sent: messages.MessageCounts.
 
     Every client that starts loads a front half, every cluster with such a client a back half. The
     back half and the smashed data go on to the cloud for clusters and clients that count.
@@ -128,7 +128,7 @@ def count_traffic(task: Task, schedule: Schedule, network: RoundNetwork) -> Traf
         return jnp.where(where, task.samples, 0).sum()
 
     on_cloud = made & ~on_edge[:, None]
-    return Traffic(
+    return MessageCounts(
         fronts_down=schedule.started.sum(),
         fronts_up=schedule.counts.sum(),
         backs_down=((members(task) & schedule.started[None]).any(1) & remote).sum(),
