@@ -7,9 +7,8 @@ Compiles one round, with its evaluation, for one device of the target and counts
 launches: fusions, copies, sorts, scatters and library calls, those in a loop as often as it turns.
 Of a loop whose length the compiler does not know, whose condition goes to the host each time, one
 turn is counted, and the loop is listed, as all loops of a TPU's program are; of branches, all are
-counted. With `--stack`, of R runs as
-one program. Needs a JAX with the target's compiler, in an environment of its own:
-`pip install 'jax[cuda12]'`, or `'jax[tpu]'`.
+counted. With `--stack`, of R runs as one program. Needs a JAX with the target's compiler, in an
+environment of its own: `pip install 'jax[cuda12]'`, or `'jax[tpu]'`.
 """
 
 import collections
