@@ -73,11 +73,7 @@ def test_the_comparison_sees_another_learning_rate(monkeypatch):
 
 @pytest.mark.parametrize(
     ("name", "cut", "shape"),
-    [
-        ("mlp", 1, (8, 6, 3)),
-        ("lenet5", 2, (28, 20, 1)),
-        ("cnn", 1, (9, 8, 3)),
-    ],
+    [("mlp", 1, (8, 6, 3)), ("lenet5", 2, (28, 20, 1)), ("cnn", 1, (9, 8, 3))],
 )
 def test_parameters_come_back_as_they_went(name, cut, shape):
     ours = make_model(ModelSpec(name, cut), shape, 4)
@@ -101,11 +97,7 @@ def test_parameters_come_back_as_they_went(name, cut, shape):
 
 @pytest.mark.parametrize(
     "changes",
-    [
-        {},
-        {"cefl.distill.upload_steps": 2},
-        {"train.local_steps": None, "train.local_epochs": 2},
-    ],
+    [{}, {"cefl.distill.upload_steps": 2}, PASSES],
 )
 def test_a_drawn_client_has_as_much_to_do_as_ours(changes):
     spec = make_spec(changes)
