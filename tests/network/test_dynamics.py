@@ -41,17 +41,9 @@ def network_of(num_clients, num_edges, trace=None):
 @functools.cache
 def simulated(num_clients, num_edges, **fields):
     """Trace of rounds 0 to `ROUNDS`, by `step` and not by `record`."""
-    spec, network = NetworkSpec(dynamics="markov", **fields), network_of(num_clients, num_edges)
-
-    @quick_jit
-    def program(key):
-        def one_round(now, round_index):
-            return dynamics.step(key, round_index, now, network, spec), now
-
-        start = dynamics.start(key, network, spec)
-        return jax.lax.scan(one_round, start, np.arange(ROUNDS + 1))[1]
-
-    return dynamics.Trace(*map(np.asarray, program(KEY)))
+    network = network_of(num_clients, num_edges)
+    seen, _ = run(network, NetworkSpec(dynamics="markov", **fields), ROUNDS + 1)
+    return dynamics.Trace(*map(np.asarray, seen))
 
 
 def correlation(x, y):
@@ -194,16 +186,16 @@ def test_record_replays_a_markov_run_bit_for_bit(num_clients, num_edges):
     assert [rows.shape for rows in trace] == shapes
     assert [rows.dtype for rows in trace] == [np.float32, np.float32, bool]
     assert all(type(rows) is np.ndarray for rows in trace)
-    seen, made = run(network, markov)
-    again, made_again = run(network._replace(trace=trace), replay)
+    seen, made = run(network, markov, 20)
+    again, made_again = run(network._replace(trace=trace), replay, 20)
     for rows, lived, replayed in zip(trace, seen, again, strict=True):
         np.testing.assert_array_equal(rows[:20], lived)
         np.testing.assert_array_equal(rows[:20], replayed)
     jax.tree.map(np.testing.assert_array_equal, made, made_again)
 
 
-def run(network, spec):
-    """Conditions of 20 rounds, and what depends on them in each, in one compiled program."""
+def run(network, spec, rounds):
+    """Conditions of the rounds, and what depends on them in each, in one compiled program."""
     network = jax.tree.map(jnp.asarray, network)
 
     @quick_jit
@@ -214,6 +206,6 @@ def run(network, spec):
             after = dynamics.step(key, round_index, now, network, spec)
             return after, (now, (seen.up_bps, seen.servers.flop_per_s, now.shadow_db.sum(0)))
 
-        return jax.lax.scan(one_round, dynamics.start(key, network, spec), np.arange(20))[1]
+        return jax.lax.scan(one_round, dynamics.start(key, network, spec), np.arange(rounds))[1]
 
     return program(KEY)

@@ -129,13 +129,6 @@ def test_draw_gantt_draws_the_deadline_unless_it_is_far_away(rounds, lines, entr
     assert any("after the end" in text for text in texts) == (rounds == 5)
 
 
-@pytest.mark.parametrize("round_s", [0.0, 3.0])
-def test_draw_gantt_of_a_round_in_which_nothing_happens(tmp_path, round_s):
-    timeline = {**make_timeline(), "clients": [], "nodes": [], "round_s": round_s}
-    timeline["front"]["bars"] = timeline["cloud"]["bars"] = []
-    draw_gantt(timeline).savefig(tmp_path / "gantt.png")
-
-
 def many_bars(steps, rest=True, first_s=0.0, length=lambda rng: rng.uniform(0.5, 1.5, 4)):
     """Bars of local steps whose parts take `length(rng)` seconds, and when they end."""
     rng, now, bars = np.random.default_rng(0), first_s, []

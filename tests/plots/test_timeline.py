@@ -10,6 +10,7 @@ from cefl_jax.plots.timeline import read_timeline
 from tests.plots.timelines import devices, make_timeline
 
 SMALL = make_timeline(num_clients=3, num_clusters=2, steps=1)
+IDLE = {"device": "", "position_km": [0.0, 0.0], "bars": []}
 DROP = object()  # in place of a value: there is none
 
 
@@ -116,8 +117,9 @@ def test_read_timeline_refuses_what_is_no_timeline(tmp_path, content, message):
         {"round_s": 1e40},
         {"round_s": 5e-324, "deadline_s": 5e-324},
         {"round": 2**31, "clients": []},
-        {"clients": [], "nodes": []},
-        {"front": {"device": "", "position_km": [1e6, -1e6], "bars": []}},
+        {"round_s": 0.0, "clients": [], "nodes": [], "front": IDLE, "cloud": IDLE},
+        {"clients": [], "nodes": [], "front": IDLE, "cloud": IDLE},
+        {"front": IDLE | {"position_km": [1e6, -1e6]}},
         {"cloud": {"device": "", "bars": [["wait", 0, 1e40]]}},
     ],
 )

@@ -102,13 +102,6 @@ def test_read_trace_reads_arrays_and_completes_them(tmp_path, given, wanted):
         np.testing.assert_array_equal(rows, expected, strict=True)
 
 
-def test_read_trace_takes_a_header_of_python_2_without_a_warning(tmp_path):
-    path = zipped(tmp_path, ("available", header(f"({R}L, {N}L)") + bytes(R * N)))
-    with warnings.catch_warnings():
-        warnings.simplefilter("error")
-        assert not read_trace(path, *RUN).available.any()
-
-
 @pytest.mark.parametrize(
     ("name", "text"),
     [
