@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
@@ -70,6 +70,22 @@ def test_raise_to_min_size_takes_from_the_largest_and_only_what_is_missing(sizes
     after = sizes_after_repair_one_by_one(sizes, min_size)
     assert np.bincount(repaired, minlength=len(sizes)).tolist() == after
     assert (repaired != owner).sum() == sum(max(min_size - size, 0) for size in sizes)
+
+
+@settings(max_examples=150, deadline=None)
+@given(st.integers(1, 8), st.integers(1, 6), st.data(), seeds)
+def test_allocate_labels_meets_every_bound_that_can_be_met(num_clients, num_labels, data, seed):
+    per_client = data.draw(st.integers(1, num_labels))
+    bounds = [
+        data.draw(st.lists(st.integers(0, num_clients), min_size=num_labels, max_size=num_labels))
+        for _ in range(2)
+    ]
+    fewest, most = np.minimum(*bounds), np.maximum(*bounds)
+    assume(fewest.sum() <= num_clients * per_client <= most.sum())
+    holds = skew.allocate_labels(np.random.default_rng(seed), num_clients, per_client, fewest, most)
+    assert (holds.sum(axis=1) == per_client).all()
+    assert (fewest <= holds.sum(axis=0)).all()
+    assert (holds.sum(axis=0) <= most).all()
 
 
 def test_allocate_labels_is_uniform_when_nothing_binds():
