@@ -120,7 +120,7 @@ WRONG = [
     (PIXELS, {"test_labels": [0, 1, 9] * 2}, "have 9 at 2, and the 3 labels .*from 0 to 2, do not"),
     # Shapes of samples.
     (PIXELS, images(1, 28, 28), r"uint8\[12, 1, 28, 28\], .*np\.moveaxis\(images, 1, -1\)"),
-    (PIXELS, images(13, 64, 64), "which looks like channels first"),
+    (PIXELS, images(3, 8, 8), "which looks like channels first"),
     (PIXELS, images(3, 32, 32, kind=np.float32), r"\[12, 3, 32, 32\], .* like channels first"),
     (PIXELS, images(4, 5), r"test_images are uint8\[6, 5, 4, 1\] and train_images uint8\[12, 4, "),
     (PIXELS, {"test_images": PIXELS["test_images"] / 255}, r"float32\[6, 5, .* and train_images u"),
