@@ -10,6 +10,7 @@ import pytest
 
 from cefl_jax import report
 from tests.reports.folders import write_run
+from tests.runtime.examples import make_record
 
 ONE, OTHER = "fashion_mnist_12k-dirichlet-lenet5", "digits-dirichlet-lenet5"
 
@@ -76,6 +77,14 @@ def test_main_takes_folders_with_names_of_any_bytes(tmp_path, make):
     said, text, _ = make(tmp_path / "runs")
     assert "counted: 1 finished run\nleft out: 1 unreadable\n" in said
     assert "\\udcff\n&lt;b&gt;" in text
+
+
+def test_main_shows_numbers_that_have_no_digits_to_show(tmp_path, make):
+    """5e-324 of a large unit is zero."""
+    for seed, value in enumerate((1e100, 5e-324)):
+        record = make_record(5, **{"test/accuracy": 0.9, "sim/time_s": value})
+        write_run(tmp_path / "runs" / str(seed), [record], seed=seed, train__batch_size=seed + 1)
+    make(tmp_path / "runs")
 
 
 def test_main_gives_sections_with_names_alike_files_of_their_own(tmp_path, make):

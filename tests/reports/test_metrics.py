@@ -14,6 +14,8 @@ from cefl_jax.reports import metrics
 from cefl_jax.reports.metrics import read_metrics
 
 NAMES = [*"*?~$", "lr=0.1", "a[1]", "{a,b}", "quo'te\"", "new\nline", "a\\b", "ümlaut", "%20"]
+TOKENS = [*'{}[]:, \n\r\0"1', '"round"', '"x"', "2.5", "-3", "1e999", "null", "true", "NaN", '"5"']
+TOKENS += ['"a\\u0000"', '"\\ud800"', "9" * 30, '{"round":1,"x":2}\n', '{"round":2,"x":null}\n']
 RECORDS = st.lists(
     st.dictionaries(
         st.sampled_from(["a/b", "$.a", "/a/b", 'quo"te', "c"]),
@@ -117,3 +119,18 @@ def test_read_metrics_reads_what_it_can_where_duckdb_cannot(tmp_path, monkeypatc
     monkeypatch.setattr(metrics, "_query", fail)
     whole, faults = read_metrics([good, bad])
     assert (list(whole), faults) == ([good], {bad: "cannot be read: no?such disk"})
+
+
+@settings(max_examples=40)
+@given(st.lists(st.sampled_from(TOKENS), max_size=12).map("".join) | st.text(max_size=20))
+def test_read_metrics_takes_or_refuses_any_text(tmp_path_factory, text):
+    folder = tmp_path_factory.getbasetemp()
+    (folder / "metrics.jsonl").write_text(text, encoding="utf-8", errors="replace")
+    file = str(folder / "metrics.jsonl")
+    whole, faults = read_metrics([file])
+    assert [*whole, *faults] == [file]
+    for found in whole.values():
+        rounds = found.values["round"]
+        assert (np.diff(rounds) > 0).all()
+        assert {values.shape for values in found.values.values()} == {rounds.shape}
+    assert all(fault.isprintable() for fault in faults.values())
