@@ -1,6 +1,4 @@
-"""Readers of a person's files take regular ones of bounded size; what may be in them: each reader's
-own tests, and tests/fuzz.
-"""
+"""Readers of a person's files open regular ones of bounded size; the rest is each reader's own."""
 
 import functools
 import os
