@@ -24,6 +24,7 @@ FEDAVG = {
     "cefl.offload.edge_capacity": 2,
 }
 PASSES = {"train.local_steps": None, "train.local_epochs": 2}  # clients with unequal steps
+LENET = {"model.name": "lenet5", "train.clients_per_round": 6}
 TOLERANCE = 1e-4
 """Of a parameter array's difference as a share of its movement; float32 leaves 1e-6 to 1e-5."""
 
@@ -39,24 +40,19 @@ def apart(changes, method, variant, side=8):
     return parity.compare(*play(frozenset(changes.items()), side), method, variant)
 
 
-@pytest.mark.parametrize("variant", ["loop", "vmap"])
-def test_fedavg_is_the_same(variant):
-    method = "fedavg" if variant == "loop" else "split"
-    assert apart(FEDAVG, method, variant) < TOLERANCE
-
-
-def test_splitfed_is_the_same():
-    assert apart(FEDAVG | {"model.name": "cnn", "model.cut": 2}, "split", "loop") < TOLERANCE
-
-
-def test_a_round_of_unequal_clusters_and_clients_is_the_same():
-    assert apart(PASSES, "split", "loop") < TOLERANCE
-
-
-@pytest.mark.parametrize("variant", ["loop", "vmap"])
-def test_a_round_of_convolutions_with_distillation_is_the_same(variant):
-    changes = {"model.name": "lenet5", "train.clients_per_round": 6}
-    assert apart(changes, "split", variant, side=16) < TOLERANCE
+@pytest.mark.parametrize(
+    ("changes", "method", "variant", "side"),
+    [
+        (FEDAVG, "fedavg", "loop", 8),
+        (FEDAVG, "split", "vmap", 8),
+        (FEDAVG | {"model.name": "cnn", "model.cut": 2}, "split", "loop", 8),  # SplitFed
+        (PASSES, "split", "loop", 8),  # unequal clusters and clients
+        (LENET, "split", "loop", 16),  # convolutions with distillation
+        (LENET, "split", "vmap", 16),
+    ],
+)
+def test_a_round_is_the_same(changes, method, variant, side):
+    assert apart(changes, method, variant, side) < TOLERANCE
 
 
 def test_the_comparison_sees_another_learning_rate(monkeypatch):
@@ -73,11 +69,7 @@ def test_the_comparison_sees_another_learning_rate(monkeypatch):
 
 @pytest.mark.parametrize(
     ("name", "cut", "shape"),
-    [
-        ("mlp", 1, (8, 6, 3)),
-        ("lenet5", 2, (28, 20, 1)),
-        ("cnn", 1, (9, 8, 3)),
-    ],
+    [("mlp", 1, (8, 6, 3)), ("lenet5", 2, (28, 20, 1)), ("cnn", 1, (9, 8, 3))],
 )
 def test_parameters_come_back_as_they_went(name, cut, shape):
     ours = make_model(ModelSpec(name, cut), shape, 4)
@@ -101,11 +93,7 @@ def test_parameters_come_back_as_they_went(name, cut, shape):
 
 @pytest.mark.parametrize(
     "changes",
-    [
-        {},
-        {"cefl.distill.upload_steps": 2},
-        {"train.local_steps": None, "train.local_epochs": 2},
-    ],
+    [{}, {"cefl.distill.upload_steps": 2}, PASSES],
 )
 def test_a_drawn_client_has_as_much_to_do_as_ours(changes):
     spec = make_spec(changes)

@@ -1,7 +1,5 @@
 """A data set of one's own: what it may be, and what is refused in one line, whoever made it."""
 
-import dataclasses
-
 import numpy as np
 import pytest
 from hypothesis import given
@@ -15,76 +13,58 @@ from tests.data.examples import quick
 NUM_TRAIN, NUM_TEST = 12, 6
 
 
-@dataclasses.dataclass
-class Given:
-    """What is given to `make_dataset`."""
-
-    train_images: object
-    train_labels: object
-    test_images: object
-    test_labels: object
-
-    def make(self):
-        """The Dataset of it."""
-        return make_dataset("mine", *vars(self).values())
+def make(arrays):
+    """The Dataset of the arrays by their names."""
+    return make_dataset("mine", **arrays)
 
 
 def given_arrays(sample_shape=(5, 4), dtype=np.uint8, labels=(0, 1, 2)):
     """Arrays that nothing is wrong with, with every label in training and test."""
     rng = np.random.default_rng(0)
-    images = [
-        rng.integers(0, 256, (count, *sample_shape)).astype(dtype)
-        for count in (NUM_TRAIN, NUM_TEST)
-    ]
-    known = [np.resize(labels, count) for count in (NUM_TRAIN, NUM_TEST)]
-    return Given(images[0], known[0], images[1], known[1])
+    arrays = {}
+    for part, count in (("train", NUM_TRAIN), ("test", NUM_TEST)):
+        arrays[f"{part}_images"] = rng.integers(0, 256, (count, *sample_shape)).astype(dtype)
+        arrays[f"{part}_labels"] = np.resize(labels, count)
+    return arrays
 
 
 @pytest.mark.parametrize(
     ("sample_shape", "dtype", "held"),
     [
         ((5, 4), np.uint8, (5, 4, 1)),
-        ((1, 1), np.uint8, (1, 1, 1)),
-        ((32, 32, 3), np.uint8, (32, 32, 3)),
         ((3, 40, 4), np.uint8, (3, 40, 4)),  # wide, with a fourth channel
-        ((9, 9, 13), np.uint8, (9, 9, 13)),
         ((5, 4), np.float64, (5, 4, 1)),
         ((5, 4, 3), np.float16, (5, 4, 3)),
         ((5, 4, 3), ">f4", (5, 4, 3)),
-        ((7,), np.float64, (7,)),
         ((1,), np.float32, (1,)),
     ],
 )
 def test_make_dataset_takes_images_of_any_size_and_rows_of_a_table(sample_shape, dtype, held):
     arrays = given_arrays(sample_shape, dtype)
-    made = arrays.make()
+    made = make(arrays)
     kind = np.uint8 if dtype == np.uint8 else np.float32
     assert (made.train_images.dtype, made.train_images.shape) == (kind, (NUM_TRAIN, *held))
     assert (made.test_images.dtype, made.test_images.shape) == (kind, (NUM_TEST, *held))
-    expected = np.reshape(arrays.train_images, made.train_images.shape)
+    expected = np.reshape(arrays["train_images"], made.train_images.shape)
     np.testing.assert_array_equal(made.train_images, expected.astype(kind))
 
 
 @pytest.mark.parametrize(
-    ("labels", "kinds"),
+    ("labels", "kind"),
     [
-        ((0, 1, 2), (list, np.uint8, np.uint64, ">i4")),
-        ((26, 1, 13), (np.int8, np.uint64)),
-        ((2**62, -(2**62), 0), (np.int64,)),
+        ((0, 1, 2), np.uint64),
+        ((0, 1, 2), ">i4"),
+        ((26, 1, 13), np.int8),
+        ((2**62, -(2**62), 0), np.int64),
     ],
 )
-def test_make_dataset_takes_labels_of_any_integers(labels, kinds):
+def test_make_dataset_takes_labels_of_any_integers(labels, kind):
     arrays = given_arrays(labels=labels)
-    for kind in kinds:
-        train, test = (
-            known.tolist() if kind is list else known.astype(kind)
-            for known in (arrays.train_labels, arrays.test_labels)
-        )
-        made = dataclasses.replace(arrays, train_labels=train, test_labels=test).make()
-        assert made.classes == tuple(sorted(labels))
-        assert made.train_labels.dtype == made.test_labels.dtype == np.int32
-        assert [made.classes[label] for label in made.train_labels] == [*map(int, train)]
-        assert [made.classes[label] for label in made.test_labels] == [*map(int, test)]
+    train, test = (arrays[name].astype(kind) for name in ("train_labels", "test_labels"))
+    made = make(arrays | {"train_labels": train, "test_labels": test})
+    assert made.classes == tuple(sorted(labels))
+    assert made.train_labels.dtype == made.test_labels.dtype == np.int32
+    np.testing.assert_array_equal(np.array(made.classes)[made.train_labels], train)
 
 
 @quick
@@ -117,10 +97,10 @@ def images(*shape, kind=np.uint8):
 ROWS, PIXELS, FLOATS = (
     given_arrays(*how) for how in (((7,), np.float32), (), ((5, 4, 1), np.float32))
 )
-KNOWN, ASKED = PIXELS.train_labels, PIXELS.test_labels
-HOLED = with_value(FLOATS.train_images, (7, 2, 3, 0), np.nan)
-ENDLESS = with_value(ROWS.test_images, (1, 6), -np.inf)
-MASKED = np.ma.masked_less(ROWS.train_images, 100)
+KNOWN, ASKED = PIXELS["train_labels"], PIXELS["test_labels"]
+HOLED = with_value(FLOATS["train_images"], (7, 2, 3, 0), np.nan)
+ENDLESS = with_value(ROWS["test_images"], (1, 6), -np.inf)
+MASKED = np.ma.masked_less(ROWS["train_images"], 100)
 SAME = {"train_labels": [3] * 12, "test_labels": [3] * 6}
 WRONG = [
     # Labels.
@@ -128,32 +108,22 @@ WRONG = [
     (PIXELS, {"train_labels": np.eye(3)[KNOWN]}, r"float64\[12, 3\]; .*argmax\(1\) of one-hot row"),
     (PIXELS, {"test_labels": ASKED / 1.0}, r"are float64\[6\]; .*labels\.astype\(int\)"),
     (PIXELS, {"train_labels": ["a", "b"] * 6}, r"are <U1\[12\]; .*np\.unique\(labels, return_inv"),
-    (PIXELS, {"train_labels": [0, None] * 6}, r"train_labels are object\[12\]; give integers"),
     (PIXELS, {"train_labels": KNOWN > 1}, r"train_labels are bool\[12\]; give integers"),
     (PIXELS, {"train_labels": KNOWN[:-1]}, "train_labels are 11 for 12 samples; give one for each"),
-    (PIXELS, {"test_images": PIXELS.test_images[:-1]}, "test_labels are 6 for 5 samples; give one"),
+    (
+        PIXELS,
+        {"test_images": PIXELS["test_images"][:-1]},
+        "test_labels are 6 for 5 samples; give one",
+    ),
     (PIXELS, {"train_labels": np.full(12, 2**63, np.uint64)}, "have 9223372036854775808; give int"),
     (PIXELS, SAME, "train_labels are all 3; give examples of at least two classes"),
     (PIXELS, {"test_labels": [0, 1, 9] * 2}, "have 9 at 2, and the 3 labels .*from 0 to 2, do not"),
     # Shapes of samples.
     (PIXELS, images(1, 28, 28), r"uint8\[12, 1, 28, 28\], .*np\.moveaxis\(images, 1, -1\)"),
-    (
-        PIXELS,
-        images(3, 32, 32, kind=np.float32),
-        r"\[12, 3, 32, 32\], which looks like channels fi",
-    ),
-    (PIXELS, images(13, 64, 64), "which looks like channels first"),
     (PIXELS, images(3, 8, 8), "which looks like channels first"),
-    (
-        PIXELS,
-        images(4, 5),
-        r"test_images are uint8\[6, 5, 4, 1\] and train_images uint8\[12, 4, 5, ",
-    ),
-    (
-        PIXELS,
-        {"test_images": PIXELS.test_images / 255},
-        r"float32\[6, 5, 4, 1\] and train_images u",
-    ),
+    (PIXELS, images(3, 32, 32, kind=np.float32), r"\[12, 3, 32, 32\], .* like channels first"),
+    (PIXELS, images(4, 5), r"test_images are uint8\[6, 5, 4, 1\] and train_images uint8\[12, 4, "),
+    (PIXELS, {"test_images": PIXELS["test_images"] / 255}, r"float32\[6, 5, .* and train_images u"),
     (PIXELS, {"test_images": np.zeros((0, 5, 4), np.uint8)}, "is nothing; give at least one"),
     (PIXELS, images(0, 4), r"train_images are uint8\[12, 0, 4\], which is nothing"),
     (
@@ -161,15 +131,11 @@ WRONG = [
         images(20),
         r"train_images are uint8\[12, 20\]; give bytes as \[n, rows, columns\] or",
     ),
-    (PIXELS, images(kind=float), r"are float64\[12\]; give floats as"),
-    (PIXELS, images(9, 5, 4, 3), "give bytes as"),
     # Values of samples.
     (FLOATS, {"train_images": HOLED}, r"train_images have nan at \[7, 2, 3, 0\]; leave that sampl"),
     (ROWS, {"test_images": ENDLESS}, r"test_images have -inf at \[1, 6\]"),
     (ROWS, {"train_images": np.full((12, 7), 1e300)}, r"have inf at \[0, 0\]; .*finite float32"),
     (PIXELS, images(5, 4, kind=int), r"are int64\[12, 5, 4\]; .*astype\('uint8'\).*'float32'"),
-    (PIXELS, images(5, 4, kind=complex), "are complex128"),
-    (PIXELS, images(5, 4, kind=bool), r"are bool\[12, 5, 4\]"),
     (PIXELS, {"train_images": None}, r"train_images are object\[\]; give bytes"),
     (PIXELS, {"train_images": [[[1]], [[1, 2]]]}, "train_images make no array .*; give a NumPy"),
     (ROWS, {"train_images": MASKED}, "train_images are masked in places; leave those samples out"),
@@ -179,7 +145,7 @@ WRONG = [
 @pytest.mark.parametrize(("arrays", "changes", "words"), WRONG, ids=[case[2] for case in WRONG])
 def test_make_dataset_names_the_array_that_is_wrong(arrays, changes, words):
     with pytest.raises(DataError, match=words) as error:
-        dataclasses.replace(arrays, **changes).make()
+        make(arrays | changes)
     assert str(error.value).startswith("dataset.")
     assert str(error.value).isprintable()
     assert "; " in str(error.value)
@@ -188,11 +154,11 @@ def test_make_dataset_names_the_array_that_is_wrong(arrays, changes, words):
 @pytest.mark.parametrize("name", [None, "", "two\nlines", 7])
 def test_make_dataset_needs_a_name_in_one_line(name):
     with pytest.raises(DataError, match=r"dataset\.name is .*; give a text"):
-        make_dataset(name, *vars(PIXELS).values())
+        make_dataset(name, **PIXELS)
 
 
 def test_check_dataset_leaves_what_was_made_with_its_classes():
-    made = given_arrays(labels=(26, 1, 13)).make()
+    made = make(given_arrays(labels=(26, 1, 13)))
     again = check_dataset(made)
     assert again.classes == (1, 13, 26)
     for here, there in zip(again, made, strict=True):
@@ -214,7 +180,7 @@ TWO = {"train_labels": np.resize([0, 1], 12), "test_labels": np.zeros(6, int)}
 )
 def test_check_dataset_checks_again_what_was_changed(changes, words):
     with pytest.raises(DataError, match=words):
-        check_dataset(given_arrays().make()._replace(**changes))
+        check_dataset(make(PIXELS)._replace(**changes))
 
 
 @pytest.mark.parametrize("other", [None, (1, 2, 3, 4), "mnist"])
@@ -225,12 +191,12 @@ def test_check_dataset_says_how_to_make_one(other):
 
 def hash_of(**changes):
     """The hash of a small data set in which something may be changed."""
-    made = dataclasses.replace(PIXELS, **changes).make()
+    made = make(PIXELS | changes)
     return make_federated(made, [np.arange(NUM_TRAIN)], NormalizationSpec()).sha256()
 
 
 def test_sha256_is_that_of_all_images_and_labels_and_nothing_else():
-    train, test = PIXELS.train_images, PIXELS.test_images
+    train, test = PIXELS["train_images"], PIXELS["test_images"]
     plain = hash_of()
     assert plain == hash_of(train_images=train[..., None].copy(order="F"))
     assert plain == hash_of(train_labels=KNOWN + 7, test_labels=ASKED + 7)

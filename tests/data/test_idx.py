@@ -1,7 +1,6 @@
 """One IDX file: read exactly as written, or refused at little cost."""
 
 import gzip
-import os
 import struct
 import tracemalloc
 
@@ -32,19 +31,15 @@ def test_read_idx_reads_what_was_written(tmp_path_factory, array, zipped):
 
 DAMAGED = [
     (b"", "starts with nothing"),
-    (WHOLE[:3], "starts with 00 00 08 and not with 00 00 08 03"),
     (b"\x01" + WHOLE[1:], "starts with 01 00 08 03"),
     (b"\x00\x00\x09" + WHOLE[3:], "starts with 00 00 09 03"),  # signed bytes
     (idx_bytes(np.zeros(24, np.uint8)), "starts with 00 00 08 01"),  # labels for images
     (WHOLE[:15], "ends within its header"),
-    (WHOLE[:16], "promises 2 x 3 x 4 = 24 bytes, holds only 0"),
     (WHOLE[:-1], "promises 2 x 3 x 4 = 24 bytes, holds only 23"),
     (WHOLE + b"\0", "promises 2 x 3 x 4 = 24 bytes, holds more"),
-    (with_lengths(3, 3, 4), "promises 3 x 3 x 4 = 36 bytes, holds only 24"),
     (with_lengths(2, 0, 4), "promises 2 x 0 x 4 bytes"),
     (with_lengths(2**30, 1, 2), "promises 1073741824 x 1 x 2 bytes"),
     (with_lengths(2**16, 2**16, 1), "promises 65536 x 65536 x 1 bytes"),  # 0 in 32 bits
-    (with_lengths(2**31, 2**31, 4), "promises 2147483648 x"),  # 0 in 64 bits
     (with_lengths(2**29 + 1, 8, 3), "promises 536870913 x 8 x 3 bytes"),  # 24 in 32 bits
 ]
 
@@ -60,16 +55,12 @@ def test_read_idx_names_a_damaged_file_with_its_fault(tmp_path, pack, content, m
     assert "\n" not in str(error.value)
 
 
-def test_read_idx_refuses_a_gzip_file_cut_anywhere(tmp_path):
-    file, whole = tmp_path / "cut.gz", gzip.compress(WHOLE)
+def test_read_idx_refuses_a_gzip_file_cut_anywhere_or_with_any_bit_flipped_that_matters(tmp_path):
+    file, whole = tmp_path / "damaged.gz", gzip.compress(WHOLE, mtime=0)
     for length in range(len(whole)):
         file.write_bytes(whole[:length])
         with pytest.raises(DataError):
             idx.read_idx(file, 3)
-
-
-def test_read_idx_refuses_or_reads_right_a_gzip_file_with_any_bit_flipped(tmp_path):
-    file, whole = tmp_path / "flipped.gz", gzip.compress(WHOLE, mtime=0)
     refused = 0
     for place in range(8 * len(whole)):
         flipped = bytearray(whole)
@@ -84,29 +75,9 @@ def test_read_idx_refuses_or_reads_right_a_gzip_file_with_any_bit_flipped(tmp_pa
 
 
 @pytest.mark.parametrize(
-    ("name", "words"),
-    [("pipe", "is a pipe or a device"), ("a\nb", "there is no such file")],
-)
-def test_read_idx_needs_a_regular_file(tmp_path, name, words):
-    os.mkfifo(tmp_path / "pipe")
-    with pytest.raises(DataError, match=words) as error:
-        idx.read_idx(tmp_path / name, 3)
-    assert str(error.value).isprintable()
-
-
-def test_read_idx_reads_no_file_larger_than_any(tmp_path):
-    with (tmp_path / "large").open("wb") as file:
-        file.truncate(idx.MAX_FILE_BYTES + 1)  # takes no room on the disk
-    with pytest.raises(DataError, match="has 1074790401 bytes, and 1074790400 is the most"):
-        idx.read_idx(tmp_path / "large", 3)
-
-
-@pytest.mark.parametrize(
     "content",
-    [
-        pytest.param(WHOLE + bytes(100_000_000), id="a small promise, a flood of zeros"),
-        pytest.param(with_lengths(2**15, 2**15, 1), id="the largest promise, 24 bytes"),
-    ],
+    [WHOLE + bytes(100_000_000), with_lengths(2**15, 2**15, 1)],
+    ids=["a small promise, a flood of zeros", "the largest promise, 24 bytes"],
 )
 def test_read_idx_takes_memory_for_neither_a_false_header_nor_a_flood(tmp_path, content):
     file = tmp_path / "bomb.gz"

@@ -64,13 +64,6 @@ def test_the_equations_give_the_designs_numbers(got, wanted, atol):
     assert_close(got, wanted, 0, atol=atol)
 
 
-def test_shannon_rate_maps_over_arrays():
-    distance = np.array([[0.1, 0.5, 1.0], [2.0, 3.0, 0.7]], np.float32)
-    got = channel.shannon_rate(distance, 1e6, 0.1, 1e-20)
-    expected = [[oracle.shannon_rate(float(d), 1e6, 0.1, 1e-20) for d in r] for r in distance]
-    assert_close(got, expected, 2e-5)
-
-
 def test_nothing_to_send_or_to_compute_takes_no_time():
     assert float(ledger.communication_time(0.0, 1e6, 1e-8, 0.5, 1e-10)) == 0.0
     assert float(ledger.computation_time(0.0, 20.0, 1e9)) == 0.0

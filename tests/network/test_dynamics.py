@@ -16,6 +16,7 @@ from scipy import stats
 from cefl_jax.network import dynamics, topology
 from cefl_jax.specs import NetworkSpec
 from tests.compare import assert_close
+from tests.network.test_topology import draw_network
 from tests.quick import quick_jit
 
 KEY = jax.random.key(0)
@@ -34,41 +35,15 @@ NORMALS = {
 
 
 def network_of(num_clients, num_edges, trace=None):
-    rng = np.random.default_rng(0)
-    positive = lambda *shape: rng.uniform(0.5, 2.0, shape).astype(np.float32)  # noqa: E731
-    devices = lambda *shape: topology.Devices(  # noqa: E731
-        *(positive(*shape) for _ in range(4)), np.zeros(shape, np.int32)
-    )
-    return topology.Network(
-        clients=devices(num_clients),
-        edges=devices(num_edges),
-        front=devices(),
-        cloud=devices(),
-        client_km=positive(num_clients, 2),
-        edge_km=positive(num_edges, 2),
-        front_km=positive(2),
-        bandwidth_hz=1e6 * positive(num_clients),
-        up_snr=positive(num_clients, num_edges + 1),
-        down_snr=positive(num_clients, num_edges + 1),
-        backhaul_bps=positive(num_edges + 1),
-        trace=trace,
-    )
+    return draw_network(np.random.default_rng(0), num_clients, num_edges)._replace(trace=trace)
 
 
 @functools.cache
 def simulated(num_clients, num_edges, **fields):
     """Trace of rounds 0 to `ROUNDS`, by `step` and not by `record`."""
-    spec, network = NetworkSpec(dynamics="markov", **fields), network_of(num_clients, num_edges)
-
-    @quick_jit
-    def program(key):
-        def one_round(now, round_index):
-            return dynamics.step(key, round_index, now, network, spec), now
-
-        start = dynamics.start(key, network, spec)
-        return jax.lax.scan(one_round, start, np.arange(ROUNDS + 1))[1]
-
-    return dynamics.Trace(*map(np.asarray, program(KEY)))
+    network = network_of(num_clients, num_edges)
+    seen, _ = run(network, NetworkSpec(dynamics="markov", **fields), ROUNDS + 1)
+    return dynamics.Trace(*map(np.asarray, seen))
 
 
 def correlation(x, y):
@@ -203,7 +178,7 @@ def test_start_and_step_are_not_fused_with_their_readers(dynamic):
 
 @pytest.mark.parametrize(("num_clients", "num_edges"), [(1, 1), (7, 4)])
 def test_record_replays_a_markov_run_bit_for_bit(num_clients, num_edges):
-    """What the rounds of a jitted scan see, and what they make of it; and a run cut in two."""
+    """What the rounds of a jitted scan see, and what they make of it."""
     markov, replay = NetworkSpec(dynamics="markov"), NetworkSpec(dynamics="trace")
     network = network_of(num_clients, num_edges)
     trace = dynamics.record(KEY, network, markov, 20)
@@ -211,23 +186,16 @@ def test_record_replays_a_markov_run_bit_for_bit(num_clients, num_edges):
     assert [rows.shape for rows in trace] == shapes
     assert [rows.dtype for rows in trace] == [np.float32, np.float32, bool]
     assert all(type(rows) is np.ndarray for rows in trace)
-    seen, made = run(network, markov)
-    again, made_again = run(network._replace(trace=trace), replay)
+    seen, made = run(network, markov, 20)
+    again, made_again = run(network._replace(trace=trace), replay, 20)
     for rows, lived, replayed in zip(trace, seen, again, strict=True):
         np.testing.assert_array_equal(rows[:20], lived)
         np.testing.assert_array_equal(rows[:20], replayed)
     jax.tree.map(np.testing.assert_array_equal, made, made_again)
 
-    now = topology.Conditions(*(rows[8] for rows in trace))
-    step = quick_jit(lambda key, r, now: dynamics.step(key, r, now, network, markov))
-    for round_index in range(8, 20):
-        now = step(KEY, round_index, now)
-        for rows, leaf in zip(trace, now, strict=True):
-            np.testing.assert_array_equal(rows[round_index + 1], leaf)
 
-
-def run(network, spec):
-    """Conditions of 20 rounds, and what depends on them in each, in one compiled program."""
+def run(network, spec, rounds):
+    """Conditions of the rounds, and what depends on them in each, in one compiled program."""
     network = jax.tree.map(jnp.asarray, network)
 
     @quick_jit
@@ -238,6 +206,6 @@ def run(network, spec):
             after = dynamics.step(key, round_index, now, network, spec)
             return after, (now, (seen.up_bps, seen.servers.flop_per_s, now.shadow_db.sum(0)))
 
-        return jax.lax.scan(one_round, dynamics.start(key, network, spec), np.arange(20))[1]
+        return jax.lax.scan(one_round, dynamics.start(key, network, spec), np.arange(rounds))[1]
 
     return program(KEY)

@@ -35,11 +35,3 @@ def test_add_cost_sums_rounds_exactly():
         sums = [math.fsum(column) for column in getattr(costs, name).T.tolist()]
         assert_close(getattr(got, name), sums, 1e-13, each=True)
     np.testing.assert_array_equal(np.asarray(got.link_bytes) - 2**53, costs.link_bytes.sum(0))
-
-
-def test_empty_ledger_is_nothing_in_64_bits():
-    shapes = [(len(PHASES),), (len(LINKS), len(MESSAGES)), (KINDS,)]
-    empty = ledger.empty_ledger(KINDS)
-    for leaf, shape, dtype in zip(empty, shapes, ("float64", "int64", "float64"), strict=True):
-        assert (leaf.shape, leaf.dtype) == (shape, dtype)
-        assert not np.any(leaf)

@@ -37,58 +37,50 @@ def seed(number, *changes, **more):
     return {"seed": number} | more | {path: value for one in changes for path, value in one.items()}
 
 
-@pytest.mark.parametrize(
-    ("changes", "labels"),
-    [
-        ([seed(2), seed(0), seed(10)], {"cefl": [0, 2, 10]}),
-        (  # how a run is executed makes no group
-            [seed(0, run__devices=2), seed(1, run__eval_every=1), seed(2, run__invented=1)],
-            {"cefl": [0, 1, 2]},
-        ),
-        (  # but its types do
-            [seed(0), seed(1, run__compute_dtype="bfloat16")],
-            {"cefl · compute_dtype=bfloat16": [1], "cefl · compute_dtype=float32": [0]},
-        ),
-        (
-            [seed(0), seed(1, RULE), seed(2, RULE, RATE)],
-            {
-                "cefl · clustering.rule=balanced · optimizer.learning_rate=0.05": [0],
-                "cefl · clustering.rule=patent · optimizer.learning_rate=0.05": [1],
-                "cefl · clustering.rule=patent · optimizer.learning_rate=0.5": [2],
-            },
-        ),
-        (  # the settings of other methods are not named
-            [seed(0), seed(0, RULE), seed(0, FEDAVG), seed(0, method__name="fedprox")],
-            {
-                "cefl · clustering.rule=balanced": [0],
-                "cefl · clustering.rule=patent": [0],
-                "fedavg": [0],
-                "fedprox": [0],
-            },
-        ),
-        (
-            [seed(0, method__name=f"splitfed_v{x}", splitfed__x=x) for x in (1, 2)],
-            {"splitfed_v1 · x=1": [0], "splitfed_v2 · x=2": [0]},
-        ),
-        (  # what nothing reads makes no group and is not named
-            [seed(0), seed(1, EDGE), seed(0, NONE), seed(1, NONE, EDGE)],
-            {
-                "cefl · lambda_edge=0.5 · distill.rule=mutual": [0],
-                "cefl · lambda_edge=0.7 · distill.rule=mutual": [1],
-                "cefl · distill.rule=none": [0, 1],
-            },
-        ),
-        ([seed(0, FEDAVG), seed(1, FEDAVG, RULE)], {"fedavg": [0, 1]}),
-        (  # None is not named and is as missing
-            [
-                seed(0),
-                seed(0, train__local_steps=None, train__local_epochs=1),
-                seed(1, new__x=None),
-            ],
-            {"cefl · local_epochs=1": [0], "cefl · local_steps=10": [0, 1]},
-        ),
-    ],
-)
+LABELS = [
+    ([seed(2), seed(0), seed(10)], {"cefl": [0, 2, 10]}),
+    # How a run is executed makes no group, but its types do.
+    ([seed(0, run__devices=2), seed(1, run__invented=1)], {"cefl": [0, 1]}),
+    ([seed(0), seed(1, run__eval_every=1)], {"cefl": [0, 1]}),
+    (
+        [seed(0), seed(1, run__compute_dtype="bfloat16")],
+        {"cefl · compute_dtype=bfloat16": [1], "cefl · compute_dtype=float32": [0]},
+    ),
+    # All that differs between any two groups of a method is named.
+    (
+        [seed(0), seed(1, RULE), seed(2, RULE, RATE)],
+        {
+            "cefl · clustering.rule=balanced · optimizer.learning_rate=0.05": [0],
+            "cefl · clustering.rule=patent · optimizer.learning_rate=0.05": [1],
+            "cefl · clustering.rule=patent · optimizer.learning_rate=0.5": [2],
+        },
+    ),
+    # Settings that a method does not read make no group of it and are not named.
+    (
+        [seed(0), seed(0, RULE), seed(0, FEDAVG), seed(1, FEDAVG, RULE)],
+        {
+            "cefl · clustering.rule=balanced": [0],
+            "cefl · clustering.rule=patent": [0],
+            "fedavg": [0, 1],
+        },
+    ),
+    (
+        [seed(0), seed(1, EDGE), seed(0, NONE), seed(1, NONE, EDGE)],
+        {
+            "cefl · lambda_edge=0.5 · distill.rule=mutual": [0],
+            "cefl · lambda_edge=0.7 · distill.rule=mutual": [1],
+            "cefl · distill.rule=none": [0, 1],
+        },
+    ),
+    # None is not named and is as missing.
+    (
+        [seed(0), seed(0, train__local_steps=None, train__local_epochs=1), seed(1, new__x=None)],
+        {"cefl · local_epochs=1": [0], "cefl · local_steps=10": [0, 1]},
+    ),
+]
+
+
+@pytest.mark.parametrize(("changes", "labels"), LABELS)
 def test_by_section_groups_runs_and_names_groups_by_what_differs(changes, labels):
     assert named(changes) == {title(): labels}
 

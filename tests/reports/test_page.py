@@ -75,10 +75,7 @@ class Parsed(html.parser.HTMLParser):
 
 
 def run(seed, folder, **changes):
-    own = {
-        "test/accuracy": [0.2, 0.5 + 0.1 * seed, 0.7],
-        "sim/time_s": [10.0, 20.0, 30.0 + seed],
-    }
+    own = {"test/accuracy": [0.2, 0.5 + 0.1 * seed, 0.7], "sim/time_s": [10.0, 20.0, 30.0 + seed]}
     return make_run(seed, [2, 4, 6], folder=pathlib.Path(folder), **own, **METRICS, **changes)
 
 

@@ -56,11 +56,9 @@ def test_read_runs_returns_what_was_written(tmp_path):
     ("state", "error", "reason"),
     [
         ("running", None, "after round 10"),
-        ("preempted", None, "after round 10"),
         ("failed", "<b>\n", "<b>\n"),
         ("failed", "x" * 1000, "x" * 300),
         ("failed", {"a": [1]}, "after round 10"),
-        ("failed", 7, "after round 10"),
         ("failed", "", "after round 10"),
     ],
 )
@@ -80,17 +78,12 @@ def test_read_runs_leaves_out_what_is_not_finished(tmp_path, state, error, reaso
         ("status.json", f"{' ' * 2**20}{status()}", "has 10486"),
         ("status.json", '{"state": "failed", "state": "finished"}', "cannot be read as"),
         ("status.json", "[]", "names no state"),
-        ("status.json", status(state=["finished"]), "names no state"),
         ("status.json", status(state="asleep"), "names no state"),
-        ("status.json", status(round=[10, 10]), "has the round [10, 10]"),
         ("status.json", status(round=True), "has the round True"),
-        ("status.json", status(round=10.0), "has the round 10.0"),
         ("status.json", status(round=-1), "has the round -1"),
         ("status.json", status(round=10**4000), "has the round 1000"),
         ("status.json", None, "is missing"),
-        ("config.json", "{", "cannot be read as JSON: "),
         ("config.json", b"\xff\xfe{}", "is not UTF-8 text"),
-        ("config.json", "[" * 100_000, "is nested too deeply"),
         ("config.json", '{"seed":' * 60 + "1" + "}" * 60, "is nested too deeply"),
         ("config.json", seed_and('"seed": 1'), "cannot be read as"),
         ("config.json", changed('"eval_every": 5', '"eval_every": "5"'), ": run.eval_every='5': n"),
@@ -101,7 +94,6 @@ def test_read_runs_leaves_out_what_is_not_finished(tmp_path, state, error, reaso
         ("config.json", '{"seed": 1, "method": {"name": "cefl"}, "data": 3}', ": it has no data"),
         ("config.json", None, "is missing"),
         ("metrics.jsonl", "", "is empty"),
-        ("metrics.jsonl", "{\n", "has a line that is not JSON"),
         ("metrics.jsonl", '{"round": 15}\n', "ends with round 15, and status.json with 10"),
         ("metrics.jsonl", None, "is missing"),
         *((file, os.mkfifo, "is a pipe or a device; name a reg") for file in runs.MARKS),
@@ -185,15 +177,3 @@ def test_complete_keeps_a_field_of_a_later_version():
     newer |= {"fedprox": {"mu": 0.1, "new": [1, {"c": None}]}, "a b\n": 1}
     expected = {"method.name": "fedprox", "fedprox.mu": 0.1, "fedprox.new": (1, '{"c": null}')}
     assert differences(complete(newer)) == expected | {"a b\n": 1}
-
-
-@pytest.mark.parametrize(
-    ("path", "changes"),
-    [
-        *((path, False) for path in ("seed", "run.devices", "run.eval_every", "run.invented")),
-        *((path, True) for path in ("run.compute_dtype", "run.archive_dtype", "train.rounds")),
-        *((path, True) for path in ("invented.field", "data.partition.alpha")),
-    ],
-)
-def test_changes_results_of_fields(path, changes):
-    assert runs.changes_results(path) == changes

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
 
-from cefl_jax.reports.tables import band, clustering_table, estimate, interval, summarize
+from cefl_jax.reports.tables import clustering_table, estimate, interval, summarize
 from tests.reports.folders import make_run, section_of
 
 NAN = math.nan
@@ -111,28 +111,9 @@ def test_clustering_table_averages_and_keeps_extremes():
     assert clustering_table(section_of(fedavg)) is None
 
 
-@given(st.lists(NUMBERS, min_size=2, max_size=8))
-def test_interval_is_students(values):
-    mean, half = interval([*values, NAN, math.inf])  # which do not count
-    spread = np.std(values, ddof=1) / math.sqrt(len(values))
-    assert mean == pytest.approx(sum(values) / len(values), abs=1e-6)
-    if spread > 1e-9:
-        low, high = stats.t.interval(0.95, len(values) - 1, loc=np.mean(values), scale=spread)
-        assert (mean - half, mean + half) == pytest.approx((low, high), rel=1e-6, abs=1e-6)
-    else:
-        assert half == pytest.approx(0.0, abs=1e-6)
-
-
 def test_interval_of_few_values():
     # Standard deviation 1, t of 2 degrees at 97.5% is 4.302653 (any table of Student's t).
     assert interval([1.0, 2.0, 3.0]) == pytest.approx((2.0, 4.302653 / math.sqrt(3)))
     assert interval([0.25, NAN]) == pytest.approx((0.25, NAN), nan_ok=True)
     assert np.isnan([interval([NAN]), interval([])]).all()
     assert estimate([NAN, NAN]) is None
-
-
-@given(st.integers(1, 5), st.integers(1, 6), st.randoms(use_true_random=False))
-def test_band_is_an_interval_at_each_point(seeds, points, random):
-    values = np.array([[random.uniform(0, 1) for _ in range(points)] for _ in range(seeds)])
-    for mean, half, column in zip(*band(values), values.T, strict=True):
-        assert (mean, half) == pytest.approx(interval(column), nan_ok=True)

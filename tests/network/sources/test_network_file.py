@@ -4,7 +4,6 @@ import copy
 import functools
 import inspect
 import json
-import os
 import pathlib
 import textwrap
 
@@ -106,9 +105,10 @@ def check_network(network, names, num_clients=3, num_edges=2):
     assert all((leaf >= np.finfo(np.float32).tiny).all() for leaf in positive)
 
 
-@pytest.mark.parametrize("name", ["mine.json", "mine.yaml", "MINE.YML"])
-def test_read_network_builds_what_is_described(tmp_path, name):
-    network, names = read(tmp_path, VALID, name)
+@pytest.mark.parametrize(("name", "seed"), [("mine.json", 0), ("mine.yaml", 1), ("MINE.YML", 2)])
+def test_make_network_of_a_file_builds_what_is_described_whatever_the_seed(tmp_path, name, seed):
+    spec = NetworkSpec("file", path=write(tmp_path, VALID, name), num_edges=2)
+    network, names = make_network(spec, 3, seed)
     check_network(network, names)
     assert names == ("camera", "phone", "edge_server", "jetson_agx_orin", "cloud_accelerator")
     np.testing.assert_array_equal(network.clients.kind, [0, 0, 1])
@@ -128,10 +128,8 @@ def test_read_network_builds_what_is_described(tmp_path, name):
 def test_read_network_models_rates_by_the_path_loss(tmp_path, noise):
     """Client 2 and edge node 1 share a place, and count as 35 m apart."""
     network, _ = read(tmp_path, VALID | ({} if noise is None else {"noise_w_per_hz": noise}))
-    clients, servers = (
-        np.array([[0.1, 0.2], [0.1, 0.2], [-0.3, 0]]),
-        [[0.2, 0.1], [-0.3, 0], [0, 0]],
-    )
+    clients = np.array([[0.1, 0.2], [0.1, 0.2], [-0.3, 0]])
+    servers = [[0.2, 0.1], [-0.3, 0], [0, 0]]
     km = np.maximum(np.linalg.norm(clients[:, None] - servers, axis=-1), 0.035)
     for (k, e), distance in np.ndenumerate(km):
         bandwidth_hz, client_w = ((5e6, 0.1), (5e6, 0.1), (20e6, 0.2))[k]
@@ -175,31 +173,19 @@ def test_read_network_reads_the_file_to_start_from():
     assert {"camera", "phone", "raspberry_pi_4"} <= set(names)
 
 
-def test_make_network_of_a_file_is_that_of_every_seed(tmp_path):
-    spec = NetworkSpec("file", path=write(tmp_path, VALID), num_edges=2)
-    expected, expected_names = read(tmp_path, VALID)
-    for seed in (0, 1):
-        network, names = make_network(spec, 3, seed)
-        assert names == expected_names
-        np.testing.assert_array_equal(network.up_snr, expected.up_snr)
-
-
+LOUD = CAMERA | {"bandwidth_hz": 1e25, "transmit_w": 1e16}
 WRONG = [
     # What is there and should not be, or is not and should be.
     ("edge", 1, "edge is unknown; did you mean edges? known: clients, edges, front"),
     ("a b\n", 1, r"'a b\n' is unknown; known: "),
     ("clients.0.devise", 1, "clients[0].devise is unknown; did you mean dev"),
-    ("edges.0.count", 2, "edges[0].count is unknown"),
     ("cloud", ..., "cloud is missing; add it"),
-    ("edges.1.backhaul_bps", ..., "edges[1].backhaul_bps is missing"),
     ("cloud.device", ..., "cloud.device is missing"),
     ("clients", [], "clients has 0 entries, and needs at least one"),
     ("edges", VALID["front"], "edges={'backhaul_bps': 10000000000.0, 'device': 'edge"),
     ("edges.1", 5, "edges[1] is 5, and needs to be a mapping of device, position_km, back"),
-    ("front", None, "front is None, and needs to be a mapping"),
     # Devices.
     ("clients.1.device", "toaster", "clients[1].device='toaster' is unknown; known: "),
-    ("front.device", "edge_servr", "front.device='edge_servr' is unknown; did you mean ed"),
     ("cloud.device", ["phone"], "cloud.device=['phone'] is unknown"),
     ("devices.phone", CAMERA, "devices.phone is a class that exists"),
     ("devices.camera", "fast", "devices.camera is 'fast', and needs to be a map"),
@@ -216,39 +202,25 @@ WRONG = [
     ("edges.1.backhaul_bps", -5, "edges[1].backhaul_bps=-5 needs to be from 1e-25 to"),
     ("front.backhaul_bps", 0, "front.backhaul_bps=0 needs to be from 1e-25 to 1e+25"),
     ("front.backhaul_bps", True, "front.backhaul_bps=True needs to be a number"),
-    ("front.backhaul_bps", "1 Gbit", "front.backhaul_bps='1 Gbit' needs to be a number"),
-    ("noise_w_per_hz", float("nan"), "noise_w_per_hz=nan needs to be from"),
     ("noise_w_per_hz", 1e-46, "noise_w_per_hz=1e-46 needs to be from"),
     # Positions and counts.
-    ("clients.0.position_km", 1, "clients[0].position_km=1 needs to be a pair [x, y]"),
     ("edges.0.position_km", [1, 2, 3], "edges[0].position_km=[1, 2, 3] needs to be a p"),
-    ("front.position_km", [0, "1"], "front.position_km=[0, '1'] needs to be a pair"),
     ("front.position_km", [0, True], "front.position_km=[0, True] needs to be a"),
     ("front.position_km", [0, float("nan")], "front.position_km=[0, nan] needs"),
     ("front.position_km", [0, -1e7], "front.position_km=[0, -10000000.0] needs to be"),
     ("clients.0.count", 2.0, "clients[0].count=2.0 needs to be a whole number"),
     ("clients.0.count", True, "clients[0].count=True needs to be a whole number"),
     ("clients.0.count", 10**12, "clients[0].count=1000000000000 needs to be a whole"),
-    (
-        "clients",
-        [VALID["clients"][0] | {"count": 6_000_000}] * 2,
-        "describes 12000000 clients, and",
-    ),
+    ("clients", [VALID["clients"][0] | {"count": 6_000_000}] * 2, "describes 12000000 clients"),
     # Links whose ratio or rate float32 does not hold through any fading.
     ("devices.camera.transmit_w", 0, "client 0 has a link to edges[0] with the signal-to-noise"),
-    ("edges.1.device", "cloud_accelerator", "client 0 has a link from edges[1] with"),
     ("front.device", "cloud_accelerator", "client 0 has a link from front with the"),
     ("devices.camera.bandwidth_hz", 1e-25, "client 0 has a link"),
-    (
-        "devices.camera",
-        CAMERA | {"bandwidth_hz": 1e25, "transmit_w": 1e16},
-        "client 0 has a link to edges[0] with the rate in bit/s",
-    ),
+    ("devices.camera", LOUD, "client 0 has a link to edges[0] with the rate in bit/s"),
     ("links.up_bps.0.2", 5e9, "client 0 has a link to front with the signal-to-noise ratio"),
     ("links.down_bps.2.2", 1e-25, "client 2 has a link from front with the signal-to-noise"),
     # Measured rates.
     ("links", 1e6, "links is 1000000.0, and needs to be a mapping of up_bps"),
-    ("links.bps", 1, "links.bps is unknown"),
     ("links.up_bps", LINKS["up_bps"][:2], "links.up_bps has 2 entries, and needs 3"),
     ("links.down_bps.1", [1, 2, 3, 4], "links.down_bps[1] has 4 entries, and needs 3"),
     ("links.down_bps.1", 3, "links.down_bps[1]=3 needs to be a list of 3 entries"),
@@ -279,12 +251,10 @@ UNREADABLE = [  # JSON as such: tests/test_safe_read.py
     ("double.yaml", "x:\n  a: 1\n  a: 2", "cannot be read as YAML: a key is given twice in the ma"),
     ("deep.yaml", "[" * 100_000, "is nested too deeply"),
     ("hex.yaml", f"noise: 1\nclients: 0x{'f' * 9000}", "noise is unknown"),
-    ("digits.yaml", f"noise: {'9' * 9000}", "cannot be read as YAML: Exceeds the limit"),
     ("self.yaml", "&a [*a]", "cannot be read as YAML: found unconstructable recursive node"),
     ("bomb.yaml", bomb("[{}]") + "clients: *l", "a is unknown"),
     ("merge_bomb.yaml", bomb("{{<<: [{}]}}"), "a is unknown"),
     ("python.yaml", "!!python/object/apply:os.getcwd []", "the file is []"),
-    ("list_key.yaml", "[1]: 2", "cannot be read as YAML: the key in line 1 is no text: put it in"),
     ("number_key.yaml", "\n1: 2", "cannot be read as YAML: the key in line 2 is no text: put it"),
     ("network.py", "clients", "its name needs to end in .json, .yaml or .yml"),
 ]
@@ -295,10 +265,7 @@ def test_read_network_says_why_a_file_cannot_be_read(tmp_path, name, content, me
     assert refusal(write(tmp_path, content, name)).startswith(message)
 
 
-@pytest.mark.parametrize(
-    "entry",
-    ["*l", "[{device: *l, position_km: [0, 0]}]", "[{device: phone, position_km: [*l, *l]}]"],
-)
+@pytest.mark.parametrize("entry", ["*l", "[{device: phone, position_km: [*l, *l]}]"])
 def test_read_network_refuses_a_bomb_without_setting_it_off(tmp_path, entry):
     """The file holds 9^12 numbers; the message shows no more of them than a line."""
     levels = [line.partition(": ")[2] for line in bomb("[{}]").splitlines()]
@@ -334,29 +301,6 @@ def test_read_network_reads_aliases_and_a_byte_order_mark(tmp_path):
     assert names == expected_names
     np.testing.assert_array_equal(network.edges.kind, expected.edges.kind)
     assert read(tmp_path, b"\xef\xbb\xbf" + json.dumps(VALID).encode())
-
-
-@pytest.mark.parametrize("name", ["two\nlines.json", "pipe.yaml"])
-def test_read_network_needs_a_regular_file(tmp_path, name):
-    os.mkfifo(tmp_path / "pipe.yaml")
-    with pytest.raises(
-        ValueError, match=r"^network\.path=.*: (there is no such|is a pipe)"
-    ) as error:
-        read_network(f"{tmp_path}/{name}", 3, 2)
-    assert str(error.value).isprintable()
-    for nothing in (None, ""):
-        with pytest.raises(ValueError, match=r"network\.path=.*: name the JSON or YAML file"):
-            read_network(nothing, 3, 2)
-
-
-@pytest.mark.parametrize(("limit", "name"), [("MAX_BYTES", "a.json"), ("MAX_YAML_BYTES", "a.yaml")])
-def test_read_network_reads_no_file_of_more_than_its_bytes(tmp_path, monkeypatch, limit, name):
-    text = json.dumps(VALID)
-    monkeypatch.setattr(network_file, limit, len(text))
-    assert read(tmp_path, text, name)
-    monkeypatch.setattr(network_file, limit, len(text) - 1)
-    message = f"has {len(text)} bytes, and {len(text) - 1} is the most"
-    assert refusal(write(tmp_path, text, name)).startswith(message)
 
 
 def test_read_network_holds_the_file_against_the_settings_before_it_builds(tmp_path, monkeypatch):

@@ -1,7 +1,6 @@
 """A trace file is read as it was written, or refused in one line that says what to do."""
 
 import io
-import os
 import struct
 import tracemalloc
 import warnings
@@ -103,13 +102,6 @@ def test_read_trace_reads_arrays_and_completes_them(tmp_path, given, wanted):
         np.testing.assert_array_equal(rows, expected, strict=True)
 
 
-def test_read_trace_takes_a_header_of_python_2_without_a_warning(tmp_path):
-    path = zipped(tmp_path, ("available", header(f"({R}L, {N}L)") + bytes(R * N)))
-    with warnings.catch_warnings():
-        warnings.simplefilter("error")
-        assert not read_trace(path, *RUN).available.any()
-
-
 @pytest.mark.parametrize(
     ("name", "text"),
     [
@@ -136,21 +128,6 @@ def test_to_arrays_are_read_back_bit_for_bit(tmp_path):
         np.testing.assert_array_equal(rows, read, strict=True)
 
 
-@pytest.mark.parametrize("name", ["a\nb", "a.csv", "pipe.npz", "pipe.csv", None, ""])
-def test_read_trace_needs_a_regular_file(tmp_path, name):
-    os.mkfifo(tmp_path / "pipe.npz")
-    os.mkfifo(tmp_path / "pipe.csv")
-    path = f"{tmp_path}/{name}" if name else name
-    with pytest.raises(ValueError, match=r"^network\.trace=") as caught:
-        read_trace(path, *RUN)
-    is_pipe = "pipe" in str(name)
-    words = (
-        "is a pipe or a device; " if is_pipe else "there is no such file; record one with run.sav"
-    )
-    assert words in str(caught.value)
-    assert str(caught.value).isprintable()
-
-
 class Loud:
     """Unpickling it would fail the test."""
 
@@ -163,18 +140,12 @@ LOWEST = np.iinfo(np.int64).min  # whose size is no number of 64 bits
 WRONG = [
     ({}, "has no arrays; save at least one of shadow_db, edge_load, available"),
     ({"avialable": 1}, f"array 'avialable' is unknown; did you mean available? {KNOWN}"),
-    ({"zzz": 1}, f"array 'zzz' is unknown; {KNOWN}"),
     # Axes.
     ({"available": HERE[0]}, "available has 1 axes, and needs to be [round, client]; save it as"),
-    ({"edge_load": 0.0}, "edge_load has 0 axes, and needs to be [round, edge node]; "),
-    (
-        {"shadow_db": np.zeros(R)},
-        "shadow_db has 1 axes, and needs to be [round, client] or [round,",
-    ),
+    ({"shadow_db": np.zeros(R)}, "shadow_db has 1 axes, and needs to be [round, client] or ["),
     ({"available": np.ones((R, 80))}, "available has 80 clients, and the run has 4; record one of"),
     ({"shadow_db": np.zeros((R, 1, E + 1))}, "shadow_db has 1 clients, and the run has 4; "),
     ({"shadow_db": np.zeros((R, N, E))}, "shadow_db has 2 links a client, and the run has 3; "),
-    ({"edge_load": np.zeros((R, 0))}, "edge_load has 0 edge nodes, and the run has 2; "),
     *(
         (GOOD | {name: array[: R - 1]}, f"{name} has 2 rounds, and train.rounds=3; record a longer")
         for name, array in GOOD.items()
@@ -185,7 +156,6 @@ WRONG = [
     (edited("edge_load", (1, 1), -10.1), "edge_load[1, 1] is -10.1, and needs to be a number from"),
     (edited("edge_load", (1, 1), LOWEST), "edge_load[1, 1] is -9223372036854775808, and needs to"),
     (edited("available", (2, 3), 2), "available[2, 3] is 2, and needs to be 0 or 1; correct the f"),
-    (edited("available", (2, 3), 0.5), "available[2, 3] is 0.5, and needs to be 0 or 1; correct"),
     # Types.
     ({"edge_load": np.zeros((R, E), bool)}, "edge_load has values of type 'bool', and needs num"),
     ({"shadow_db": np.zeros((R, N), complex)}, "shadow_db has values of type 'complex128', and ne"),
@@ -216,15 +186,10 @@ def test_read_trace_needs_a_zip_file(tmp_path, data):
     ("members", "message"),
     [
         ([("available", npy(HERE))] * 2, "has an array twice; save it once"),
-        ([("available", b"")], NO_NPZ),
         ([("available", b"\x93NUMPY")], NO_NPZ),
-        (
-            [("available", b"\x93NUMPY\x02\x00")],
-            "available is not of version 1.0 of the npy format;",
-        ),
+        ([("available", b"\x93NUMPY\x02\x00")], "available is not of version 1.0 of the npy f"),
         ([("available", header("(3, 4"))], NO_NPZ),
         ([("available", header("(" * 3000))], NO_NPZ),
-        ([("available", header((R, N), "'nonsense'"))], NO_NPZ),
         ([("available", header("(3L, 4L)") + bytes(5))], NO_NPZ),
         ([("available", header((2**40, N)) + bytes(R * N))], NO_NPZ),
         ([("available", header((-R, -N)) + bytes(R * N))], "available has -3 rounds"),
@@ -253,14 +218,6 @@ def test_read_trace_unpacks_no_more_than_its_bytes(tmp_path, monkeypatch):
     assert "would take 4194304" not in refusal(path, (400, 200, 10))  # such a run needs more
 
 
-@pytest.mark.parametrize("name", ["trace.npz", "trace.csv"])
-def test_read_trace_reads_no_file_of_more_than_its_bytes(tmp_path, monkeypatch, name):
-    monkeypatch.setattr(trace_file, "MAX_BYTES", 2**20)
-    monkeypatch.setattr(trace_file, "MAX_CSV_BYTES", 2**20)
-    line = refusal(written(tmp_path, bytes(2**20 + 1), name))
-    assert line == "has 1048577 bytes, and 1048576 is the most; name a smaller one"
-
-
 def test_read_trace_takes_no_more_memory_than_the_zip_directory_says(tmp_path):
     """The member would unpack to 16 MB where the directory of the file says 20 kB."""
     data = header((5000, N)) + bytes(5000 * N)
@@ -282,12 +239,9 @@ def test_read_trace_takes_no_more_memory_than_the_zip_directory_says(tmp_path):
         ("", "available has 0 rounds, and train.rounds=3; "),
         ("1,0,1,1\n" * 2, "available has 2 rounds, and train.rounds=3; "),
         ("1,0,1,1\n1,0,1\n", "available has 3 clients in line 2, and 4 in the first; "),
-        ("1,0,1,1,\n", "available is '' in line 1, column 5; write 1 for available, "),
-        ("\n1;0;1;1\n", "available is '1;0;1;1' in line 2, column 1; "),
         ("1,0,1\n" * 3, "available has 3 clients, and the run has 4; "),
         ("1,0,1,1\n1,0,,1\n", "available is '' in line 2, column 3; write 1 for available, "),
         ("a,b,c,d\n", "available is 'a' in line 1, column 1; write 1 for available, 0 for "),
-        ("1,0,1,1.0\n", "available is '1.0' in line 1, column 4; "),
         (b"\xff\xfe1,0", "is not UTF-8 text at byte 0; save it as such"),
     ],
 )
