@@ -57,11 +57,8 @@ def test_summarize_leaves_out_what_a_method_does_not_have():
 
 def test_rounds_per_second_weights_each_evaluation_by_its_rounds():
     # 10 rounds of 100 ms and 30 of 20 ms are 40 rounds in 1.6 s; the untimed 5 do not count.
-    records = [
-        make_record(10, **{"wall/round_ms": 100.0}),
-        without(make_record(15), "wall/"),
-        make_record(45, **{"wall/round_ms": 20.0}),
-    ]
+    times = [{"wall/round_ms": 100.0}, {}, {"wall/round_ms": 20.0}]
+    records = [{"round": at} | time for at, time in zip((10, 15, 45), times, strict=True)]
     assert rounds_per_second(records) == pytest.approx(40 / 1.6)
     assert rounds_per_second([]) is None
 
@@ -77,13 +74,11 @@ def write(folder, content):
     return file
 
 
+NUMBERS = st.none() | st.integers(-(2**63), 2**63) | st.floats(-1e100, 1e100)
+
+
 @settings(deadline=None, max_examples=30)
-@given(
-    st.lists(
-        st.dictionaries(KEYS, st.none() | st.integers(-(2**63), 2**63) | st.floats(-1e100, 1e100)),
-        max_size=5,
-    )
-)
+@given(st.lists(st.dictionaries(KEYS, NUMBERS), max_size=5))
 def test_read_metrics_gives_back_what_was_written(tmp_path_factory, drawn):
     lines = [{**record, "round": round} for round, record in enumerate(drawn)]
     text = "".join(
@@ -188,26 +183,20 @@ def test_read_revision_says_whether_tracked_files_differ(checkout, tmp_path, mon
 
 
 def test_read_revision_is_of_the_programs_own_checkout(checkout, tmp_path, monkeypatch):
-    """Not of one around it, nor of one that a hook of git names in the environment."""
-    mine = summary.read_revision()
-    (tmp_path / "other").mkdir()
-    call(tmp_path / "other", "init", "-q")
-    call(tmp_path / "other", "commit", "-q", "--allow-empty", "-m", "other")
-    monkeypatch.setenv("GIT_DIR", str(tmp_path / "other" / ".git"))
-    monkeypatch.setenv("GIT_WORK_TREE", str(tmp_path / "other"))
-    monkeypatch.setenv("GIT_INDEX_FILE", str(tmp_path / "other" / ".git" / "index"))
-    assert summary.read_revision() == mine
-    (checkout / "site-packages").mkdir()
-    monkeypatch.setattr(summary, "ROOT", checkout / "site-packages")
-    assert summary.read_revision() is None
-
-
-def test_read_revision_is_none_without_git_or_a_commit(checkout, tmp_path, monkeypatch):
-    empty = tmp_path / "empty"
-    empty.mkdir()
-    call(empty, "init", "-q")
+    """Not of one around it, nor of one that a hook of git names; without any, there is none."""
+    mine, other = summary.read_revision(), tmp_path / "other"
+    for folder in (other, checkout / "site-packages"):
+        folder.mkdir()
+    call(other, "init", "-q")
     with monkeypatch.context() as patch:
-        patch.setattr(summary, "ROOT", empty)
+        patch.setattr(summary, "ROOT", other)
+        assert summary.read_revision() is None  # it has no commit
+        patch.setattr(summary, "ROOT", checkout / "site-packages")
         assert summary.read_revision() is None
+    call(other, "commit", "-q", "--allow-empty", "-m", "other")
+    monkeypatch.setenv("GIT_DIR", str(other / ".git"))
+    monkeypatch.setenv("GIT_WORK_TREE", str(other))
+    monkeypatch.setenv("GIT_INDEX_FILE", str(other / ".git" / "index"))
+    assert summary.read_revision() == mine
     monkeypatch.setenv("PATH", str(tmp_path))
     assert summary.read_revision() is None
