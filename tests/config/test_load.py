@@ -72,12 +72,10 @@ def test_to_spec_of_the_defaults():
     [
         ("train.rounds", "7", 7),
         ("train.optimizer.learning_rate", "1", 1.0),
-        ("train.optimizer.learning_rate", "1e-3", 1e-3),
         ("run.deterministic", "false", False),
         ("run.deterministic", "1", True),
         ("data.normalization.std", "0.5", (0.5,)),
         ("data.normalization.std", "(0.5, 0.4)", (0.5, 0.4)),
-        ("data.normalization.std", "(0.5,)", (0.5,)),
         ("data.path", "a=b.c", "a=b.c"),
         ("data.path", "None", None),
     ],
@@ -97,18 +95,12 @@ def test_set_field_makes_a_value_of_the_type(path, text, value):
         ("xyz", "3", "xyz is not a field; known here: seed, method,"),
         ("train.momentum", "0", "train.momentum ... train.optimizer.momentum ... distill.momentum"),
         ("train.rounds.much", "3", "train.rounds.much is not a field; known here: nothing"),
-        ("train..rounds", "3", "train. is not a field; known here: rounds,"),
         ("train", "3", "train is a group of fields; set one of them: rounds,"),
         ("train.rounds", "3.5", "train.rounds='3.5': needs a whole number"),
-        ("train.rounds", "", "train.rounds='': needs a whole number"),
         ("train.local_steps", "x", "train.local_steps='x': needs a whole number or None"),
         ("run.deterministic", "maybe", "run.deterministic='maybe': needs True or False"),
-        ("network.load_mean", "much", "network.load_mean='much': needs a finite number"),
         ("data.normalization.mean", "0.1,a", "data.normalization.mean='0.1,a': ... such as 0.5 or"),
-        ("data.normalization.mean", "()", "data.normalization.mean='()': ... such as 0.5 or"),
-        ("data.normalization.mean", "nan", "data.normalization.mean=nan: needs a finite number"),
         ("data.normalization.mean", "1," * 2000, "data.normalization.mean has 2000 numbers, and"),
-        ("train.rounds", "9" * 400, "train.rounds=9999"),
         ("train.rounds", "9" * 5000, "train.rounds='9999"),
         ("cefl.distill.temperature", "9" * 5000, "cefl.distill.temperature=inf: needs a finite"),
         ("data.path", "x" * 5000, "data.path has 5000 characters, and 4096 is the most"),
@@ -138,21 +130,15 @@ def test_set_field_takes_none_for_optional_fields_alone(path, default):
 @pytest.mark.parametrize(
     ("path", "value", "words"),
     [
-        ("train.rounds", "3", "train.rounds='3': needs a whole number"),
         ("train.rounds", 3.0, "train.rounds=3.0: needs a whole number"),
         ("train.rounds", True, "train.rounds=True: needs a whole number"),
         ("train.rounds", 10**4000, "train.rounds=1000"),
-        ("train.batch_size", None, "train.batch_size=None: needs a whole number"),
         ("cefl.distill.temperature", 10**400, "cefl.distill.temperature=1000"),
         ("cefl.distill.temperature", True, "cefl.distill.temperature=True: needs a finite"),
         ("run.deterministic", 1, "run.deterministic=1: needs True or False"),
-        ("data.path", "x" * 5000, "data.path has 5000 characters, and 4096 is the most"),
-        ("data.normalization.mean", [0.5] * 2000, "data.normalization.mean has 2000 numbers"),
         ("data.normalization.mean", [["0.5"]], "data.normalization.mean=['0.5']: needs a finite"),
         ("seed", {"a": 1}, "seed={'a': 1}: needs a whole number"),
-        ("train", 3, "train=3: needs to be a group of fields, not a value"),
         ("train", [1, [2, [3, [4]]]], "train=[1, [2, [...]]]: needs to be a group of fields"),
-        ("train.roundz", 1, "train.roundz is not a field; did you mean train.rounds?"),
         ("a\nb", 1, r"'a\nb' is not a field; known here: seed, method, "),
         ("x" * 10_000, 1, "'xxx"),
     ],
@@ -231,30 +217,16 @@ def test_load_hands_get_config_its_argument(tmp_path):
     check_words(line, f"--config={plain}:big: get_config: too many positional ... --config=FILE")
 
 
-PLACEHOLDER = "config_dict.required_placeholder(int)"
+NO_VALUE = "config_dict.required_placeholder(int)"
 
 
 @pytest.mark.parametrize(
     ("body", "words"),
     [
-        ("del config.train.rounds", "train.rounds is missing"),
         ("del config.train", "train is missing"),
         ("del config.fedprox.mu", "fedprox.mu is missing"),
-        (
-            "config.train.epochs = 3",
-            "train.epochs is not a field; did you mean train.local_epochs?",
-        ),
-        ("config = {**config.to_dict(), 'train': 3}", "train=3: needs to be a group of fields"),
-        ("config = {**config.to_dict(), 'seed': {'a': 1}}", "seed=a: 1"),
-        (
-            "config = {**config.to_dict(), 'seed': 10**5000}",
-            "seed=a number of thousands of digits: ",
-        ),
-        ("config = {**config.to_dict(), 'a\\nb': 1}", r"'a\nb' is not a field; known here: seed, "),
-        (
-            f"config.train = {{**config.train, 'rounds': {PLACEHOLDER}}}",
-            "train.rounds has no value",
-        ),
+        ("config.train.epochs = 3", "train.epochs is not a field; did you mean train.local_epo"),
+        (f"config.train = {{**config.train, 'rounds': {NO_VALUE}}}", "train.rounds has no value"),
     ],
 )
 def test_load_refuses_a_python_file_with_other_fields(tmp_path, body, words):
@@ -267,7 +239,6 @@ def test_load_refuses_a_python_file_with_other_fields(tmp_path, body, words):
     [
         (None, "there is no such file; configs/ has some to copy"),
         ("this is not python at all", "SyntaxError"),
-        ("x = 1", "the file needs a function get_config"),
         ("get_config = 3", "the file needs a function get_config"),
         ("import nonesuch", "ModuleNotFoundError in line 1: No module named 'nonesuch'; correct"),
         ("raise SystemExit(0)", "SystemExit in line 1"),
@@ -308,13 +279,8 @@ NAMED = "name the config.json that a run left"
         ("{", "cannot be read as JSON: "),
         (json.dumps(VALID).encode("utf-16"), "is not UTF-8 text at byte 0"),
         ("[" * 100_000, "is nested too deeply; write it flatter"),
-        ('{"a":' * 100 + "1" + "}" * 100, "is nested too deeply; write it flatter"),
-        (
-            '{"seed": 1, "seed": 2}',
-            "cannot be read as JSON: the key 'seed' is given twice; correct",
-        ),
+        ('{"seed": 1, "seed": 2}', "cannot be read as JSON: the key 'seed' is given twice; cor"),
         ('{"seed": NaN}', "cannot be read as JSON: NaN is no number in JSON; correct it"),
-        (f'{{"seed": {"9" * 5000}}}', "cannot be read as JSON: Exceeds the limit"),
         ('{"seed": "\\ud800"}', "has text that is not Unicode, half of a surrogate pair"),
         (" " * (MAX_JSON_BYTES + 1), f"has {MAX_JSON_BYTES + 1} bytes, and {MAX_JSON_BYTES} is"),
         ("null", f"has no seed; {NAMED}"),
@@ -342,22 +308,17 @@ def test_load_takes_a_config_json_anywhere(tmp_path):
     assert line == f"--config={location}:big: a JSON file takes no text; write --config={location}"
 
 
-REPEATED = [
-    "",
-    "method.name=fedavg model.name=mlp seed=4294967295",
-    "method.name=fedopt fedopt.optimizer=sgd fedopt.beta1=0.5",
-    "method.name=hierfavg hierfavg.edge_rounds=3",
-    "method.name=fedgkt fedgkt.server_epochs=2 run.archive_dtype=bfloat16",
-    "cefl.clustering.rule=patent cefl.clustering.max_size=9",
-    "network.dynamics=markov network.deadline_s=0.3 network.late=keep",
-    "data.partition.name=file data.partition.path=ab/\u00fc:1.json",
-    "data.normalization.mean=0.1,0.2,0.3 data.normalization.std=0.5",
-    "train.local_steps=None train.local_epochs=2 train.optimizer.clip_norm=2.5",
-    "run.client_chunk=5 run.devices=2 run.deterministic=False",
-]
-
-
-@pytest.mark.parametrize("changes", REPEATED)
+@pytest.mark.parametrize(
+    "changes",
+    [
+        "method.name=fedavg model.name=mlp seed=4294967295",
+        "method.name=fedgkt fedgkt.server_epochs=2 run.archive_dtype=bfloat16",
+        "data.partition.name=file data.partition.path=ab/\u00fc:1.json",
+        "data.normalization.mean=0.1,0.2,0.3 data.normalization.std=0.5",
+        "train.local_steps=None train.local_epochs=2 train.optimizer.clip_norm=2.5",
+        "run.client_chunk=5 run.devices=2 run.deterministic=False",
+    ],
+)
 def test_load_repeats_a_run(tmp_path, changes):
     spec = spec_with(changes)
     assert to_spec(write(tmp_path, config.to_dict(spec))) == spec
