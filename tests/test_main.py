@@ -447,34 +447,20 @@ def test_main_changes_no_status_when_a_finished_run_cannot_be_shown(finished, mo
     assert contents(finished) == before
 
 
-def test_main_replaces_a_run_with_overwrite(finished, tmp_path, monkeypatch):
-    summary, timeline = (load(finished / f"{name}.json") for name in ("summary", "timeline"))
-    for name, content in contents(finished).items():
-        (tmp_path / name).write_bytes(content)
-    (tmp_path / "notes.txt").write_text("mine")
+def test_main_replaces_a_run_with_overwrite_and_says_why_it_failed(finished, tmp_path, monkeypatch):
+    folder = shutil.copytree(finished, tmp_path / "run")
+    (folder / "notes.txt").write_text("mine")
 
-    def fake_run(setup, workdir, display, meanwhile, **_):
-        workdir.append_metrics({"round": 2, "test/accuracy": 0.5})
-        workdir.write_summary(summary)
-        workdir.write_timeline(timeline)
-        return [{"round": 2, "test/accuracy": 0.5}], summary
-
-    monkeypatch.setattr(experiment, "run", fake_run)
-    run(*TINY, f"--workdir={tmp_path}", "--overwrite", "--config.seed=5")
-    assert load(tmp_path / "config.json")["seed"] == 5
-    assert (tmp_path / "metrics.jsonl").read_text().count("\n") == 1
-    assert (tmp_path / "partition.json").read_bytes() != (finished / "partition.json").read_bytes()
-    assert len(list(tmp_path.glob("events.out.tfevents.*"))) == 1
-    assert (tmp_path / "notes.txt").read_text() == "mine"
-
-
-def test_main_says_why_a_run_failed(tmp_path, monkeypatch):
     def fake_run(setup, workdir, display, meanwhile, **_):
         workdir.set_status("running", 1)
         raise RuntimeError("gone")
 
     monkeypatch.setattr(experiment, "run", fake_run)
     with pytest.raises(RuntimeError, match="gone"):
-        run(*TINY, f"--workdir={tmp_path / 'run'}")
-    status = load(tmp_path / "run" / "status.json")
-    assert status == {"state": "failed", "round": 1, "error": "RuntimeError: gone"}
+        run(*TINY, f"--workdir={folder}", "--overwrite", "--config.seed=5")
+    assert {*contents(folder)} == {"config.json", "partition.json", "status.json", "notes.txt"}
+    assert [*(folder / "checkpoints").iterdir()] == []
+    assert load(folder / "config.json")["seed"] == 5
+    assert (folder / "partition.json").read_bytes() != (finished / "partition.json").read_bytes()
+    failed = {"state": "failed", "round": 1, "error": "RuntimeError: gone"}
+    assert load(folder / "status.json") == failed

@@ -441,28 +441,16 @@ def test_run_loses_no_round_to_a_disk_that_is_full_for_a_while(setup, peace, tmp
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("first", "evaluated"), [(4, [2, 4, 6, 7]), (3, [2, 3, 5, 7])])
-def test_run_that_is_finished_can_be_made_longer(peace, tmp_path, setup, first, evaluated):
-    """Its state is that of one that was long from the start, wherever the first part ended."""
+def test_run_that_is_finished_can_be_made_longer(peace, tmp_path, setup):
+    """Its state is that of one that was long from the start, wherever its first part ended."""
     path = tmp_path / "run"
-    go(world.make_setup(CHANGES | {"train.rounds": first}), path)
+    go(world.make_setup(CHANGES | {"train.rounds": 3}), path)
     assert read(path / "status.json")["state"] == "finished"
     _, summary = go(setup, path)
-    assert summary["resumed_at"] == [first]
-    assert [record["round"] for record in records(path)] == evaluated
+    assert summary["resumed_at"] == [3]
+    assert [record["round"] for record in records(path)] == [2, 3, 5, 7]
     assert final(path) == final(peace)
-    assert is_same(path, peace) == (first == 4)
     assert read(path / "config.json")["train"]["rounds"] == 7
-
-
-@pytest.mark.slow
-def test_run_may_have_another_number_of_devices_on_the_way(setup, peace, tmp_path):
-    path = tmp_path / "run"
-    interrupt(setup, path, 1)
-    two = world.make_setup(CHANGES | {"run.devices": 2})
-    interrupt(two, path, 1)
-    go(setup, path)
-    assert is_same(path, peace)
 
 
 @pytest.mark.slow
