@@ -249,11 +249,7 @@ NO_CONFIG = {  # content of a file, and what is said of it
     ],
     "config.json": [
         ("{", "cannot be read as JSON: "),
-        (json.dumps(VALID).encode("utf-16"), "is not UTF-8 text at byte 0"),
-        ("[" * 100_000, "is nested too deeply; write it flatter"),
-        ('{"seed": 1, "seed": 2}', "cannot be read as JSON: the key 'seed' is given twice; cor"),
         ('{"seed": NaN}', "cannot be read as JSON: NaN is no number in JSON; correct it"),
-        ('{"seed": "\\ud800"}', "has text that is not Unicode, half of a surrogate pair"),
         (" " * (MAX_JSON_BYTES + 1), f"has {MAX_JSON_BYTES + 1} bytes, and {MAX_JSON_BYTES} is"),
         ("null", f"has no seed; {NAMED}"),
         ('{"seed": 1, "method": "name"}', f"has no method.name; {NAMED}"),
