@@ -7,7 +7,6 @@ import shutil
 import sys
 import threading
 from types import SimpleNamespace
-from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -34,32 +33,23 @@ A = "['a']"  # the name of a leaf of `small`
 FACTS = {"round": 7, "score": None, "of": {"a": [1, 2.5, "é"]}}
 
 
-class State(NamedTuple):
-    """A state with everything in it that a state could have."""
-
-    key: Any
-    model: Any
-    counts: Any
-    odd: Any
-
-
 def bits(patterns, kind):
-    return np.array(patterns, f"u{np.dtype(kind).itemsize}").view(kind)
+    return jnp.asarray(np.array(patterns, f"u{np.dtype(kind).itemsize}").view(kind))
 
 
 def make_state():
-    """Numbers that a way through text, or through fewer bits, would change."""
+    """All that a state could have: numbers that text, or fewer bits, would change, and names."""
     strange = [0, 0x80000000, 1, 0x807FFFFF, 0x7F800000, 0xFF800000, 0x7FC12345, 0xFFD54321]
     strange64 = [0x8000000000000000, 1, 0x7FF8000000ABCDEF, 0x3FF0000000000001]
     with jax.enable_x64(True):
-        return State(
-            key=jax.random.key(11),
-            model={
-                "weights": [jnp.asarray(bits(strange, np.float32)), jnp.ones((2, 1, 3))],
-                "half/way.up": jnp.asarray(bits([0x8000, 1, 0x7FC1, 0x3F81], ml_dtypes.bfloat16)),
-                "'quoted'": {"": jnp.float32(-0.0)},
-            },
-            counts=(
+        return {
+            "keys": [jax.random.key(11), jax.random.split(jax.random.key(5, impl="rbg"), (2, 3))],
+            "single": [bits(strange, np.float32), jnp.ones((2, 1, 3)), jnp.zeros((0, 4)), None],
+            "half/way.up": bits([0x8000, 1, 0x7FC1, 0x3F81], ml_dtypes.bfloat16),
+            "'quoted'": {"": jnp.float32(-0.0)},
+            "double": bits(strange64, np.float64),
+            "f8": jnp.asarray([1.5, -2], jnp.float8_e4m3fn),
+            "counts": (
                 jnp.asarray([2**53 + 1, -(2**62) - 1, 2**63 - 1]),
                 jnp.int64(2**53 + 1),
                 jnp.asarray([2**31 - 1, -(2**31)], jnp.int32),
@@ -67,14 +57,7 @@ def make_state():
                 jnp.asarray([[True], [False]]),
                 jnp.uint32(2**32 - 1),
             ),
-            odd={
-                "exact": jnp.asarray(bits(strange64, np.float64)),
-                "keys": jax.random.split(jax.random.key(5, impl="rbg"), (2, 3)),
-                "nothing": jnp.zeros((0, 4)),
-                "none": None,
-                "f8": jnp.asarray([1.5, -2], jnp.float8_e4m3fn),
-            },
-        )
+        }
 
 
 def is_key(leaf):
@@ -157,7 +140,7 @@ def test_restore_gives_every_bit_back(saved_state, num_devices):
     assert not any(leaf.weak_type for leaf in leaves if not is_key(leaf))
     assert not jax.config.jax_enable_x64
     step = jax.jit(lambda counts: (counts[2] + 1, counts[3] * 3), donate_argnums=0)
-    jax.block_until_ready(step(restored.counts))
+    jax.block_until_ready(step(restored["counts"]))
     assert {name: leaf.tobytes() for name, leaf in saved_state.leaves.items()} == before
     assert saved_state.facts == {"round": 1, "note": "é", "list": [None, 0.1]}
 
