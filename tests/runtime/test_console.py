@@ -112,7 +112,7 @@ def test_display_without_a_terminal_is_one_plain_line_an_evaluation(monkeypatch,
     ("loss", "round_ms", "texts"),
     [
         (math.nan, math.nan, ["train loss nan", "simulated 10 min  elapsed"]),
-        (None, None, ["train loss nan", "simulated 10 min  elapsed"]),
+        (None, math.inf, ["train loss nan", "simulated 10 min  elapsed"]),
         (1.3822527e27, 8.0, ["train loss 1.382e+27", "125 rounds/s"]),
     ],
 )

@@ -56,13 +56,13 @@ def test_run_survives_signals(tmp_path):
 
 
 def test_run_has_the_same_bits_on_any_number_of_devices(tmp_path):
-    """In one go on one device, and resumed on 2, 4 and 8; tests/methods has runs in one go."""
+    """In one go on one, and on 2 and then 8; tests/methods has runs in one go on 1, 2, 4 and 8."""
     clusters = {
         "train__clients_per_round": 8,
         "cefl__clustering__num_clusters": 8,
         "network__num_edges": 8,
     }
-    for devices in (2, 4, 8):
+    for devices in (2, 8):
         changed = clusters | {"train__rounds": devices}
         code, output = small.finish(small.start(tmp_path / "any", devices=devices, **changed))
         assert code == 0, output
