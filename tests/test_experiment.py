@@ -104,6 +104,10 @@ def test_make_record_has_the_keys_of_the_design(whole_run):
     assert record["train/loss"] == pytest.approx(float(chunk.metrics.train_loss[0]))
     assert all(isinstance(value, (int, float)) for value in record.values())
     assert isinstance(record["comm/client_up_bytes"], int)
+    for losses, mean in (([np.nan, 1, 2], 1.5), ([np.nan] * 3, np.nan)):  # nobody trained
+        metrics = chunk.metrics._replace(train_loss=np.array(losses, np.float32))
+        made = rounds.make_record(chunk._replace(metrics=metrics), 3, 21, 12.5)
+        assert made["train/loss"] == pytest.approx(mean, nan_ok=True)
 
 
 def test_run_learns_compiles_nothing_on_the_way_and_can_be_repeated(compiled):

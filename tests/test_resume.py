@@ -3,6 +3,7 @@
 import dataclasses
 import functools
 import json
+import math
 import shutil
 
 import jax
@@ -406,9 +407,13 @@ def test_run_that_failed_is_resumed(setup, peace, tmp_path):
         seen.append(1)
         return Fault(0, "split training", "halves") if len(seen) == 3 else None
 
+    def make_record(*args, real=rounds.make_record):
+        return real(*args) | ({"test/accuracy": math.nan} if len(seen) == 2 else {})
+
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(rounds, "find_fault", fault)
-        with pytest.raises(NotFinite):
+        patch.setattr(rounds, "make_record", make_record)
+        with pytest.raises(NotFinite, match=r"^round 5, split training: halves"):
             go(setup, path)
     assert read(path / "status.json")["state"] == "failed"
     assert (path / "checkpoints" / "000006.failed").is_dir()
