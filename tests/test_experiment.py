@@ -8,17 +8,12 @@ import numpy as np
 import pytest
 
 from cefl_jax import experiment, program, rounds
+from cefl_jax.runtime.summary import METRIC_KEYS
 from tests import world
 from tests.compare import assert_close
+from tests.runtime.examples import MORE_KEYS
 
 CHANGES = {"cefl.clustering.rule": "single", "train.rounds": 21, "run.eval_every": 10}
-KEYS = """
-round train/loss test/accuracy test/loss test/cloud_accuracy test/cloud_loss cluster/count
-cluster/kl_mean cluster/kl_max cluster/size_min cluster/size_max offload/cost clients/sampled
-clients/finished clients/counted clients/empty_rounds sim/time_s sim/energy_j
-comm/client_up_bytes comm/client_down_bytes comm/edge_cloud_bytes privacy/distance_correlation
-wall/round_ms
-"""
 
 
 class Listener:
@@ -105,10 +100,14 @@ def test_program_stops_in_the_chunk_where_the_run_ends(compiled, whole_run):
 def test_make_record_has_the_keys_of_the_design(whole_run):
     chunk = whole_run[2][2]
     record = rounds.make_record(chunk, 1, 21, 12.5)
-    assert set(record) == {*KEYS.split()}
+    assert set(record) == {*METRIC_KEYS, *MORE_KEYS}
     assert record["train/loss"] == pytest.approx(float(chunk.metrics.train_loss[0]))
     assert all(isinstance(value, (int, float)) for value in record.values())
     assert isinstance(record["comm/client_up_bytes"], int)
+    for losses, mean in (([np.nan, 1, 2], 1.5), ([np.nan] * 3, np.nan)):  # nobody trained
+        metrics = chunk.metrics._replace(train_loss=np.array(losses, np.float32))
+        made = rounds.make_record(chunk._replace(metrics=metrics), 3, 21, 12.5)
+        assert made["train/loss"] == pytest.approx(mean, nan_ok=True)
 
 
 def test_run_learns_compiles_nothing_on_the_way_and_can_be_repeated(compiled):

@@ -2,14 +2,12 @@
 
 import dataclasses
 import gzip
-import io
 import json
 import os
 import pathlib
-import platform
+import shutil
 import subprocess
 import sys
-import types
 
 import jax
 import numpy as np
@@ -26,6 +24,7 @@ from cefl_jax.runtime import cpu
 from cefl_jax.runtime.summary import METRIC_KEYS
 from cefl_jax.runtime.workdir import LOCK
 from tests.quick import OPTIONS
+from tests.runtime.examples import MORE_KEYS
 from tests.runtime.examples import timeless_records as metrics
 
 ROOT = pathlib.Path(__file__).parents[1]
@@ -57,14 +56,6 @@ FILES = {
     "map.png",
 }
 
-MORE_KEYS = (
-    "clients/sampled",
-    "clients/finished",
-    "clients/counted",
-    "clients/empty_rounds",
-    "privacy/distance_correlation",
-)
-
 NETWORK = """
 devices:
   camera: {flop_per_s: 2.0e+9, idle_w: 1, busy_w: 3, bandwidth_hz: 5.0e+6, transmit_w: 0.1}
@@ -83,6 +74,9 @@ EVERYTHING = (
     "--config.network.preset=file",
     "--config.network.deadline_s=0.15",
     "--config.network.late=keep",
+    "--config.network.dynamics=markov",
+    "--config.network.leave_probability=0.3",
+    "--config.run.save_trace=True",
     "--config.cefl.clustering.network_weight=0.5",
     "--config.cefl.distill.rule=none",  # to compile less
     "--config.cefl.distill.batch_size=64",
@@ -159,17 +153,11 @@ REFUSED = [  # arguments beside --config and --workdir, and the beginning of the
     ("--config.", "Unknown command line flag 'config.'"),
     ("--config.train.rounds", "train.rounds has no value; write --config.train.rounds=VALUE"),
     ("--config.train.rounds --overwrite", "train.rounds='--overwrite': needs a whole number"),
-    ("--config.train.rounds 0", "train.rounds=0: needs to be from 1 to"),
     ("--config.train.roundz=3", "train.roundz is not a field; did you mean train.rounds?"),
-    ("--config.train=3", "train is a group of fields; set one of them: rounds,"),
-    ("--config.model.cut=5", "model.cut=5: lenet5 has 5 blocks, so the cut is from 1 to 4"),
     ("--config.data.normalization.mean=0.1,0.2", "data.normalization.mean=(0.1, 0.2): 2 values"),
-    ("--config.train.clients_per_round=101", "train.clients_per_round=101: there are only 100"),
     ("--config.data.partition.min_size=101", "data.partition.num_clients is 100, but 10000"),
     ("--config.data.name=mnist", "data.path is not set, and mnist is not installed; set"),
-    ("--config.data.path=/nonesuch", "data.path='/nonesuch': not read with data.name="),
     ("--config=nonesuch.py", "--config=nonesuch.py: there is no such file"),
-    ("--config=", "--config=: there is no such file"),
     (f"{QUICKSTART}:big", f"{QUICKSTART}:big: get_config: too many positional arguments"),
     ("--workdir=", "--workdir is empty; name a folder"),
     ("--workdir=/nonesuch/deeper", "--workdir=/nonesuch/deeper: there is no folder /nonesuch"),
@@ -178,15 +166,6 @@ REFUSED = [  # arguments beside --config and --workdir, and the beginning of the
     ("--process=1", "--process=1: not read without --coordinator; pass that as well"),
     ("--coordinator=here", "--coordinator=here: needs to be HOST:PORT of the first process"),
     ("--config.network.preset=moon", "network.preset='moon' is unknown; known: cellular,"),
-    ("--config.cefl.compression.smashed=zip", "cefl.compression.smashed='zip' is unknown; known"),
-    (
-        "--config.network.preset=file --config.network.path=/nonesuch.yaml",
-        "network.path=/nonesuch.yaml: there is no such file; correct the name",
-    ),
-    (
-        "--config.network.dynamics=trace --config.network.trace=/nonesuch.npz",
-        "network.trace=/nonesuch.npz: there is no such file; record one with run.save_trace=True",
-    ),
 ]
 
 
@@ -210,19 +189,10 @@ def test_main_needs_two_flags(refused, tmp_path):
 PATHS = {  # what takes a path from a person, with what else is needed for it to be read
     "workdir": ("", "--workdir={}/deeper: there is no folder {}"),
     "config": ("", "--config={typed}: there is no such file"),
-    "config.data.path": ("--config.data.name=mnist", "data.path: there is no folder {} to read"),
-    "config.data.partition.path": (
-        "--config.data.partition.name=file",
-        "data.partition.path: {} there is no such file",
-    ),
-    "config.network.path": (
-        "--config.network.preset=file",
-        "network.path={}: there is no such file",
-    ),
-    "config.network.trace": (
-        "--config.network.dynamics=trace",
-        "network.trace={}: there is no such file",
-    ),
+    "config.data.path": ("data.name=mnist", "data.path: there is no folder {} to read"),
+    "config.data.partition.path": ("data.partition.name=file", "data.partition.path: {} there is"),
+    "config.network.path": ("network.preset=file", "network.path={}: there is no such file"),
+    "config.network.trace": ("network.dynamics=trace", "network.trace={}: there is no such file"),
 }
 
 
@@ -236,9 +206,22 @@ def test_main_puts_a_persons_home_in_every_path_and_leaves_one_of_nobody(
     typed = f"{home}absent{suffix}"
     others, words = PATHS[flag]
     given = f"--{flag}={typed}/deeper" if flag == "workdir" else f"--{flag}={typed}"
-    line = refused(*TINY, f"--workdir={tmp_path / 'run'}", *others.split(), given)
+    line = refused(
+        *TINY,
+        f"--workdir={tmp_path / 'run'}",
+        *(f"--config.{one}" for one in others.split()),
+        given,
+    )
     place = f"{tmp_path}/home/absent{suffix}" if home == "~/" else typed
     assert line.startswith(words.format(place, place, typed=typed))
+
+
+def test_begin_finds_a_config_and_a_workdir_in_a_persons_home(tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    shutil.copy(ROOT / "configs" / "quickstart.py", tmp_path / "mine.py")
+    _, workdir, _ = main.begin(main.parse(["main", *TINY, "--config=~/mine.py", "--workdir=~/run"]))
+    workdir.close()
+    assert workdir.path == tmp_path / "run"
 
 
 def test_every_setting_that_is_a_path_is_among_them():
@@ -247,47 +230,20 @@ def test_every_setting_that_is_a_path_is_among_them():
     assert {f"config.{name}" for name in paths} == {*PATHS} - {"workdir", "config"}
 
 
-def test_begin_finds_a_config_and_a_workdir_in_a_persons_home(tmp_path, monkeypatch):
-    monkeypatch.setenv("HOME", str(tmp_path))
-    (tmp_path / "mine.py").write_text((ROOT / "configs" / "quickstart.py").read_text())
-    with flagsaver.flagsaver():
-        arguments = main.parse(["main", *TINY, "--config=~/mine.py", "--workdir=~/run"])
-        _, workdir, _ = main.begin(arguments)
-    with workdir:
-        assert workdir.path == tmp_path / "run"
-    assert (tmp_path / "run").is_dir()
-
-
 def network_with(old, new):
     """A file that describes the network of TINY, one thing in it changed."""
     assert old in NETWORK
     return NETWORK.replace(old, new).encode()
 
 
-def trace_of(available):
-    """A trace of who is available, as a file."""
-    stream = io.BytesIO()
-    np.savez(stream, available=available)
-    return stream.getvalue()
-
-
 PARTITION_FILE = "--config.data.partition.name=file --config.data.partition.path={}/partition.json"
 IDX_FILES = "--config.data.name=fashion_mnist --config.data.path={}"
 IDX_FILE = "train-images-idx3-ubyte.gz"
 NETWORK_FILE = "--config.network.preset=file --config.network.path={}/network.yaml"
-TRACE_FILE = "--config.network.dynamics=trace --config.network.trace={}/trace.npz"
+TRACE_FILE = "--config.network.dynamics=trace --config.network.trace={}/trace.csv"
 BAD_FILES = [  # name and content of a file, settings that name it, and words of the line
     ("partition.json", b"[[0, 1], [1, 2]]", PARTITION_FILE, "gives example 1 twice, to clients 0"),
-    ("partition.json", b"[[0], [10000]]", PARTITION_FILE, "client 1 example 10000, but there are"),
-    ("partition.json", b"[[0, 1], []]", PARTITION_FILE, "has no examples for client 1"),
-    ("partition.json", b"[[0, 1]", PARTITION_FILE, "cannot be read as JSON"),
-    (
-        "partition.json",
-        b"[[0], [2]]",
-        PARTITION_FILE,
-        "lists 2 clients; set it to 2, or to its default 100",
-    ),
-    ("absent", b"", PARTITION_FILE, "there is no such file"),
+    ("partition.json", b"[[0], [2]]", PARTITION_FILE, "lists 2 clients; set it to 2, or to its"),
     (IDX_FILE, gzip.compress(b"\0" * 100)[:-9], IDX_FILES, "train-images-idx3-ubyte"),
     (
         "network.yaml",
@@ -307,9 +263,7 @@ BAD_FILES = [  # name and content of a file, settings that name it, and words of
         NETWORK_FILE,
         "network.num_edges=2: network.path={}/network.yaml describes 1 edge nodes; set it to 1",
     ),
-    ("trace.npz", trace_of(np.ones((1, 10))), TRACE_FILE, "available has 1 rounds"),
-    ("trace.npz", trace_of(np.ones((3, 9))), TRACE_FILE, "available has 9 clients"),
-    ("trace.npz", trace_of(np.full((2, 10), 2)), TRACE_FILE, "available[0, 0] is 2"),
+    ("trace.csv", b"1,1,1,1,1,1,1,1,1,1\n", TRACE_FILE, "available has 1 rounds"),
 ]
 
 
@@ -323,34 +277,12 @@ def test_main_refuses_a_bad_file_by_its_name(refused, tmp_path, name, content, s
 
 
 def test_parse_takes_fields_in_any_order_and_the_last_one_counts(tmp_path):
-    settings = main.parse(
-        [
-            "main",
-            "--config.train.rounds=5",
-            *TINY,
-            f"--workdir={tmp_path / 'run'}",
-            "-config.seed",
-            "3",
-            "--config.run.deterministic",
-            "false",
-            "--config.train.rounds=7",
-        ]
-    )
-    spec = main.check(settings).spec
+    others = ("-config.seed", "3", "--config.run.deterministic", "false", "--config.train.rounds=7")
+    given = ("--config.train.rounds=5", *TINY, f"--workdir={tmp_path / 'run'}", *others)
+    spec = main.check(main.parse(["main", *given])).spec
     assert (spec.train.rounds, spec.seed, spec.run.deterministic) == (7, 3, False)
     assert spec.cefl.distill.temperature_cloud is None
     assert not (tmp_path / "run").exists()
-
-
-def test_check_warns_a_process_that_uses_jax_already(tmp_path, monkeypatch, capsys):
-    """As a notebook; a CPU that was not made ready."""
-    jax.devices()
-    monkeypatch.setenv("XLA_FLAGS", "")
-    monkeypatch.setattr(platform, "machine", lambda: "x86_64")
-    main.check(main.parse(["main", *TINY, f"--workdir={tmp_path / 'run'}"]))
-    shown = capsys.readouterr()
-    assert shown.err.startswith("warning: JAX is in use in this process already: a run has not")
-    assert shown.err.count("\n") == 1
 
 
 def test_parse_keeps_verbosity_a_flag(tmp_path):
@@ -421,34 +353,16 @@ def test_files_of_a_run_repeat_it(finished, tmp_path):
     assert setup.hashes()["partition_sha256"] == partition.sha256(parts)
 
 
-def conduct(*options):
-    """A run with everything on, without what takes long to compile."""
-    with pytest.MonkeyPatch.context() as patch:
-        quickly = compiler.compile_lowered
-        patch.setattr(compiler, "compile_lowered", lambda one, *_: quickly(one, OPTIONS))
-        patch.setattr(rounds, "warn_of_deadline", lambda *_: None)
-        run(*TINY, *EVERYTHING, *options)
-
-
-@pytest.fixture(scope="module")
-def recorded(tmp_path_factory):
-    """The folder of a run on a network that moves, and the file of what it is made of."""
-    folder = tmp_path_factory.mktemp("moving")
-    (folder / "network.yaml").write_text(NETWORK)
-    conduct(
-        f"--config.network.path={folder / 'network.yaml'}",
-        "--config.network.dynamics=markov",
-        "--config.network.leave_probability=0.3",
-        "--config.run.save_trace=True",
-        f"--workdir={folder / 'run'}",
-    )
-    return folder / "run", folder / "network.yaml"
-
-
 @pytest.mark.slow
-def test_main_with_everything_on(recorded):
+def test_main_with_everything_on(tmp_path, monkeypatch):
     """It ends, with every file and every metric known; what the options do can be seen in them."""
-    workdir, _ = recorded
+    quickly = compiler.compile_lowered
+    monkeypatch.setattr(compiler, "compile_lowered", lambda one, *_: quickly(one, OPTIONS))
+    monkeypatch.setattr(rounds, "warn_of_deadline", lambda *_: None)
+    workdir = tmp_path / "run"
+    (tmp_path / "network.yaml").write_text(NETWORK)
+    network_file = f"--config.network.path={tmp_path / 'network.yaml'}"
+    run(*TINY, *EVERYTHING, network_file, f"--workdir={workdir}")
     names = {name for name in contents(workdir) if not name.startswith("events.")}
     assert names == FILES | {"network_trace.npz"}
     assert load(workdir / "status.json")["state"] == "finished"
@@ -477,46 +391,24 @@ def test_main_with_everything_on(recorded):
     assert network["bytes"]["client_down"]["cut_gradient"] == values // 10 * 5  # 20, with an index
 
 
-@pytest.mark.slow
-def test_main_replays_a_recorded_network(recorded, tmp_path):
-    """As a person does it; test_devices.py looks at every bit of the state."""
-    original, network = recorded
-    conduct(
-        f"--config.network.path={network}",
-        "--config.network.dynamics=trace",
-        f"--config.network.trace={original / 'network_trace.npz'}",
-        f"--workdir={tmp_path / 'run'}",
-    )
-    assert metrics(original) == metrics(tmp_path / "run")
-    assert load(original / "timeline.json") == load(tmp_path / "run" / "timeline.json")
-    assert "network_trace.npz" not in contents(tmp_path / "run")
-
-
 @pytest.mark.parametrize(("text", "calls"), [("True", 1), ("False", 0)])
-def test_main_keeps_compiled_programs_unless_switched_off(tmp_path, monkeypatch, text, calls):
+def test_main_keeps_compiled_programs_unless_switched_off(
+    tmp_path, monkeypatch, capsys, text, calls
+):
+    """And goes on where they cannot be kept, or where JAX is in use already, with one line each."""
     called = []
-    monkeypatch.setattr(cpu, "use_compile_cache", lambda warn: called.append("keep"))
+
+    def use_compile_cache(warn):
+        called.append("keep")
+        warn("no folder")
+
+    monkeypatch.setattr(cpu, "set_up", lambda devices, warn, deterministic: warn("JAX is in use"))
+    monkeypatch.setattr(cpu, "use_compile_cache", use_compile_cache)
     monkeypatch.setattr(experiment, "conduct", lambda *_: called.append("conduct"))
     run(*TINY, f"--workdir={tmp_path / 'run'}", f"--config.run.compile_cache={text}")
     assert called == ["keep"] * calls + ["conduct"]
-
-
-def test_main_goes_on_where_no_program_can_be_kept(tmp_path, monkeypatch, capsys):
-    def cache_folder():
-        raise PermissionError(13, "Permission denied", "/nonesuch")
-
-    conducted = []
-    values = {"jax_compilation_cache_dir": None, "jax_num_cpu_devices": 8}
-    settings = types.SimpleNamespace(values=values)
-    monkeypatch.setattr(cpu, "jax", types.SimpleNamespace(config=settings))
-    monkeypatch.setattr(cpu, "cache_folder", cache_folder)
-    monkeypatch.setattr(experiment, "conduct", lambda *_: conducted.append("conduct"))
-    run(*TINY, f"--workdir={tmp_path / 'run'}")
-    shown = capsys.readouterr()
-    assert conducted == ["conduct"]
-    assert shown.err.startswith("warning: compiled programs cannot be kept for later runs: ")
-    assert "/nonesuch" in shown.err
-    assert shown.err.count("\n") == 1
+    warned = ["warning: JAX is in use", *["warning: no folder"] * calls]
+    assert capsys.readouterr().err.splitlines() == warned
 
 
 def test_main_refuses_a_second_run_in_the_folder(finished, refused):
@@ -555,38 +447,20 @@ def test_main_changes_no_status_when_a_finished_run_cannot_be_shown(finished, mo
     assert contents(finished) == before
 
 
-def test_main_replaces_a_run_with_overwrite(finished, tmp_path, monkeypatch):
-    summary, timeline = (load(finished / f"{name}.json") for name in ("summary", "timeline"))
-    for name, content in contents(finished).items():
-        (tmp_path / name).write_bytes(content)
-    (tmp_path / "notes.txt").write_text("mine")
+def test_main_replaces_a_run_with_overwrite_and_says_why_it_failed(finished, tmp_path, monkeypatch):
+    folder = shutil.copytree(finished, tmp_path / "run")
+    (folder / "notes.txt").write_text("mine")
 
-    def fake_run(setup, workdir, display, meanwhile, **_):
-        workdir.append_metrics({"round": 2, "test/accuracy": 0.5})
-        workdir.write_summary(summary)
-        workdir.write_timeline(timeline)
-        return [{"round": 2, "test/accuracy": 0.5}], summary
-
-    monkeypatch.setattr(experiment, "run", fake_run)
-    run(*TINY, f"--workdir={tmp_path}", "--overwrite", "--config.seed=5")
-    assert load(tmp_path / "config.json")["seed"] == 5
-    assert (tmp_path / "metrics.jsonl").read_text().count("\n") == 1
-    assert (tmp_path / "partition.json").read_bytes() != (finished / "partition.json").read_bytes()
-    assert len(list(tmp_path.glob("events.out.tfevents.*"))) == 1
-    assert (tmp_path / "notes.txt").read_text() == "mine"
-
-
-@pytest.mark.parametrize("error", [RuntimeError("the device went away"), KeyboardInterrupt()])
-def test_main_says_why_a_run_failed(tmp_path, monkeypatch, error):
     def fake_run(setup, workdir, display, meanwhile, **_):
         workdir.set_status("running", 1)
-        raise error
+        raise RuntimeError("gone")
 
     monkeypatch.setattr(experiment, "run", fake_run)
-    with pytest.raises(type(error)):
-        run(*TINY, f"--workdir={tmp_path / 'run'}")
-    status = load(tmp_path / "run" / "status.json")
-    assert status["round"] == 1
-    assert status["error"].startswith(type(error).__name__)
-    assert str(error) in status["error"]
-    assert status["state"] == "failed"
+    with pytest.raises(RuntimeError, match="gone"):
+        run(*TINY, f"--workdir={folder}", "--overwrite", "--config.seed=5")
+    assert {*contents(folder)} == {"config.json", "partition.json", "status.json", "notes.txt"}
+    assert [*(folder / "checkpoints").iterdir()] == []
+    assert load(folder / "config.json")["seed"] == 5
+    assert (folder / "partition.json").read_bytes() != (finished / "partition.json").read_bytes()
+    failed = {"state": "failed", "round": 1, "error": "RuntimeError: gone"}
+    assert load(folder / "status.json") == failed

@@ -11,7 +11,6 @@ from cefl_jax.config.fields import (
     choices,
     defaults,
     find_unread,
-    flatten,
     without_unread,
 )
 from cefl_jax.config.validate import MAX_NAMED, check_combinations, check_unread
@@ -22,7 +21,8 @@ from tests.config.refusals import refusal
 
 CHOICES, DEFAULTS = choices(), defaults()
 READ_WITH = {path: field.clauses for path, field in all_fields().items()}
-AT_THE_CUT = ("cefl.compression.", "cefl.privacy.", "model.cut")
+PROBE = "cefl.privacy.probe_size"
+AT_THE_CUT = ("cefl.compression.", "cefl.privacy.noise_std", PROBE, "model.cut")
 WITH_CLIENTS = ("run.on_nonfinite", "run.client_chunk")
 LATE = ("network.deadline_s", "network.late")
 ALONE = (*WITH_CLIENTS, *LATE)
@@ -38,12 +38,7 @@ OF_METHOD = {  # what a method reads of the settings that not every method reads
     "hierfavg": ("hierfavg.", *WITH_CLIENTS),
     "splitfed_v1": (*AT_THE_CUT, *ALONE),
     "splitfed_v2": (*AT_THE_CUT, "run.on_nonfinite", *LATE),
-    "sequential_split": (
-        "cefl.privacy.probe_size",
-        "model.cut",
-        "run.on_nonfinite",
-        "network.late",
-    ),
+    "sequential_split": (PROBE, "model.cut", "run.on_nonfinite", "network.late"),
     "fedgkt": ("fedgkt.", *TAUGHT, *WITH_CLIENTS),
 }
 OWN = tuple(f"{name}." for name, info in METHODS.items() if info.settings)
@@ -57,25 +52,17 @@ UNREAD = [  # what decides, and what is not read with it
     (f"{PARTITION}='shards'", ["data.partition.alpha", "data.partition.min_size"]),
     (f"{PARTITION}='file'", ["data.partition.alpha"]),
     (f"{PARTITION}='dirichlet'", ["data.partition.labels_per_client", "data.partition.path"]),
-    (f"{PARTITION}='quantity_skew'", ["data.partition.labels_per_client"]),
     ("data.name='fashion_mnist_12k'", ["data.path"]),
-    ("data.name='digits'", ["data.path"]),
     (f"{RULE}='balanced'", ["cefl.clustering.min_size", "cefl.clustering.max_size"]),
     (f"{RULE}='astraea'", ["cefl.clustering.min_size", "cefl.clustering.network_weight"]),
     (f"{RULE}='random'", ["cefl.clustering.max_size", "cefl.clustering.network_weight"]),
     (f"{RULE}='single'", ["cefl.clustering.num_clusters", "cefl.clustering.network_weight"]),
-    (f"{RULE}='singleton'", ["cefl.clustering.num_clusters", "cefl.clustering.network_weight"]),
     (f"{RULE}='patent'", ["cefl.clustering.network_weight"]),
     (f"{CUT}.smashed='none' and {CUT}.gradient='none'", [f"{CUT}.topk_share"]),
-    (f"{CUT}.smashed='int8' and {CUT}.gradient='none'", [f"{CUT}.topk_share"]),
     ("cefl.distill.rule='none'", [*DISTILL, "run.archive_dtype", "run.distill_parts"]),
     ("cefl.distill.rule='hard_labels'", [*CLOUD, *EDGE, "cefl.distill.temperature"]),
     ("cefl.distill.rule='cloud_to_edge'", CLOUD),
     ("cefl.distill.rule='edge_to_cloud'", EDGE),
-    (
-        "cefl.distill.rule='edge_to_cloud' and cefl.distill.temperature_cloud=1.5",
-        ["cefl.distill.temperature"],
-    ),
     ("cefl.distill.cloud_hard_labels=False", ["cefl.distill.lambda_cloud"]),
     ("fedopt.optimizer='adagrad'", ["fedopt.beta1", "fedopt.beta2"]),
     ("fedopt.optimizer='sgd'", ["fedopt.beta2", "fedopt.tau"]),
@@ -93,7 +80,6 @@ READ = [  # what decides, and what is read with it
     ({PARTITION: "extended_dirichlet"}, "data.partition.alpha"),
     ({PARTITION: "shards"}, "data.partition.labels_per_client"),
     ({PARTITION: "quantity_skew"}, "data.partition.min_size"),
-    ({PARTITION: "iid"}, "data.partition.num_clients"),
     ({"data.name": "mnist"}, "data.path"),
     ({RULE: "patent"}, "cefl.clustering.min_size"),
     ({RULE: "astraea"}, "cefl.clustering.max_size"),
@@ -106,28 +92,27 @@ READ = [  # what decides, and what is read with it
     ({"method.name": "fedopt", "fedopt.optimizer": "sgd"}, "fedopt.beta1"),
     ({"method.name": "fedopt", "fedopt.optimizer": "adagrad"}, "fedopt.tau"),
     ({"network.dynamics": "trace"}, "network.late"),
-    ({"network.dynamics": "markov"}, "network.load_mean"),
     ({"method.name": "sequential_split", "network.dynamics": "markov"}, "network.late"),
-    ({"network.deadline_s": 0.5}, "network.late"),
-    ({"method.name": "fedgkt"}, "model.cut"),
-    ({"method.name": "fedgkt"}, "run.distill_parts"),
 ]
 
 
 def another(path):
     """A value of the kind of a field's default; the default itself where there is but one."""
-    default = DEFAULTS[path]
     if path in CHOICES:
-        return next((choice for choice in CHOICES[path] if choice != default), default)
-    if isinstance(default, bool):
-        return not default
-    if isinstance(default, float):
-        return default / 2 or 0.5
-    if isinstance(default, tuple):
-        return (0.25,)
-    if default is None and path.endswith((".path", ".trace")):
-        return "somewhere"
-    return (default or 0) + 1
+        return next(
+            (choice for choice in CHOICES[path] if choice != DEFAULTS[path]), CHOICES[path][0]
+        )
+    match DEFAULTS[path]:
+        case bool(default):
+            return not default
+        case float(default):
+            return default / 2 or 0.5
+        case tuple():
+            return (0.25,)
+        case None if path.endswith((".path", ".trace")):
+            return "somewhere"
+        case default:
+            return (default or 0) + 1
 
 
 def spec_of(changes):
@@ -142,15 +127,6 @@ def choices_for(path):
         for clause in READ_WITH[path]
         for chooser, values in itertools.islice(clause.items(), 1)
     }
-
-
-def other_than(values, path):
-    """A value of a field that is none of some."""
-    if values is A_VALUE:
-        return None
-    if values == (None,):
-        return 1.5
-    return next(value for value in CHOICES.get(path, (False,)) if value not in values)
 
 
 def test_all_fields_stand_after_those_that_their_clauses_name():
@@ -216,15 +192,6 @@ def test_check_unread_takes_what_other_settings_read(others, path):
     check_unread(spec_of(others | {path: another(path)}))
 
 
-@pytest.mark.parametrize("path", [path for path, clauses in READ_WITH.items() if clauses])
-def test_find_unread_where_one_clause_does_not_hold(path):
-    read = choices_for(path) | {path: another(path)}
-    check_unread(spec_of(read))
-    for clause in READ_WITH[path]:
-        broken = {chooser: other_than(values, chooser) for chooser, values in clause.items()}
-        assert path in find_unread(flatten(spec_of(read | broken)))
-
-
 @pytest.mark.parametrize(
     ("changes", "line"),
     [
@@ -239,12 +206,6 @@ def test_find_unread_where_one_clause_does_not_hold(path):
             "network.late='keep': not read with network.dynamics='static' and "
             "network.deadline_s=None; set network.dynamics to 'markov' or 'trace', or "
             "network.deadline_s to a value, or network.late to 'drop'",
-        ),
-        (
-            {"cefl.clustering.rule": "single", "cefl.clustering.num_clusters": 8},
-            "cefl.clustering.num_clusters=8: not read with cefl.clustering.rule='single'; set that "
-            "to 'patent' or 'balanced' or 'astraea' or 'random', or cefl.clustering.num_clusters "
-            "to 4",
         ),
     ],
 )

@@ -1,7 +1,6 @@
 """Config files, texts and values of any kind are settings, or are refused in one line."""
 
 import dataclasses
-import functools
 import json
 import os
 import pickle
@@ -72,12 +71,10 @@ def test_to_spec_of_the_defaults():
     [
         ("train.rounds", "7", 7),
         ("train.optimizer.learning_rate", "1", 1.0),
-        ("train.optimizer.learning_rate", "1e-3", 1e-3),
         ("run.deterministic", "false", False),
         ("run.deterministic", "1", True),
         ("data.normalization.std", "0.5", (0.5,)),
         ("data.normalization.std", "(0.5, 0.4)", (0.5, 0.4)),
-        ("data.normalization.std", "(0.5,)", (0.5,)),
         ("data.path", "a=b.c", "a=b.c"),
         ("data.path", "None", None),
     ],
@@ -97,18 +94,14 @@ def test_set_field_makes_a_value_of_the_type(path, text, value):
         ("xyz", "3", "xyz is not a field; known here: seed, method,"),
         ("train.momentum", "0", "train.momentum ... train.optimizer.momentum ... distill.momentum"),
         ("train.rounds.much", "3", "train.rounds.much is not a field; known here: nothing"),
-        ("train..rounds", "3", "train. is not a field; known here: rounds,"),
         ("train", "3", "train is a group of fields; set one of them: rounds,"),
         ("train.rounds", "3.5", "train.rounds='3.5': needs a whole number"),
-        ("train.rounds", "", "train.rounds='': needs a whole number"),
         ("train.local_steps", "x", "train.local_steps='x': needs a whole number or None"),
         ("run.deterministic", "maybe", "run.deterministic='maybe': needs True or False"),
-        ("network.load_mean", "much", "network.load_mean='much': needs a finite number"),
         ("data.normalization.mean", "0.1,a", "data.normalization.mean='0.1,a': ... such as 0.5 or"),
-        ("data.normalization.mean", "()", "data.normalization.mean='()': ... such as 0.5 or"),
         ("data.normalization.mean", "nan", "data.normalization.mean=nan: needs a finite number"),
+        ("data.normalization.mean", "-1e39", "data.normalization.mean=-1e+39: needs a finite"),
         ("data.normalization.mean", "1," * 2000, "data.normalization.mean has 2000 numbers, and"),
-        ("train.rounds", "9" * 400, "train.rounds=9999"),
         ("train.rounds", "9" * 5000, "train.rounds='9999"),
         ("cefl.distill.temperature", "9" * 5000, "cefl.distill.temperature=inf: needs a finite"),
         ("data.path", "x" * 5000, "data.path has 5000 characters, and 4096 is the most"),
@@ -138,21 +131,15 @@ def test_set_field_takes_none_for_optional_fields_alone(path, default):
 @pytest.mark.parametrize(
     ("path", "value", "words"),
     [
-        ("train.rounds", "3", "train.rounds='3': needs a whole number"),
         ("train.rounds", 3.0, "train.rounds=3.0: needs a whole number"),
         ("train.rounds", True, "train.rounds=True: needs a whole number"),
         ("train.rounds", 10**4000, "train.rounds=1000"),
-        ("train.batch_size", None, "train.batch_size=None: needs a whole number"),
         ("cefl.distill.temperature", 10**400, "cefl.distill.temperature=1000"),
         ("cefl.distill.temperature", True, "cefl.distill.temperature=True: needs a finite"),
         ("run.deterministic", 1, "run.deterministic=1: needs True or False"),
-        ("data.path", "x" * 5000, "data.path has 5000 characters, and 4096 is the most"),
-        ("data.normalization.mean", [0.5] * 2000, "data.normalization.mean has 2000 numbers"),
         ("data.normalization.mean", [["0.5"]], "data.normalization.mean=['0.5']: needs a finite"),
         ("seed", {"a": 1}, "seed={'a': 1}: needs a whole number"),
-        ("train", 3, "train=3: needs to be a group of fields, not a value"),
         ("train", [1, [2, [3, [4]]]], "train=[1, [2, [...]]]: needs to be a group of fields"),
-        ("train.roundz", 1, "train.roundz is not a field; did you mean train.rounds?"),
         ("a\nb", 1, r"'a\nb' is not a field; known here: seed, method, "),
         ("x" * 10_000, 1, "'xxx"),
     ],
@@ -231,43 +218,27 @@ def test_load_hands_get_config_its_argument(tmp_path):
     check_words(line, f"--config={plain}:big: get_config: too many positional ... --config=FILE")
 
 
-PLACEHOLDER = "config_dict.required_placeholder(int)"
-
-
 @pytest.mark.parametrize(
     ("body", "words"),
     [
-        ("del config.train.rounds", "train.rounds is missing"),
         ("del config.train", "train is missing"),
         ("del config.fedprox.mu", "fedprox.mu is missing"),
-        (
-            "config.train.epochs = 3",
-            "train.epochs is not a field; did you mean train.local_epochs?",
-        ),
-        ("config = {**config.to_dict(), 'train': 3}", "train=3: needs to be a group of fields"),
-        ("config = {**config.to_dict(), 'seed': {'a': 1}}", "seed=a: 1"),
-        (
-            "config = {**config.to_dict(), 'seed': 10**5000}",
-            "seed=a number of thousands of digits: ",
-        ),
-        ("config = {**config.to_dict(), 'a\\nb': 1}", r"'a\nb' is not a field; known here: seed, "),
-        (
-            f"config.train = {{**config.train, 'rounds': {PLACEHOLDER}}}",
-            "train.rounds has no value",
-        ),
+        ("config.train.epochs = 3", "train.epochs is not a field; did you mean train.local_epo"),
     ],
 )
 def test_load_refuses_a_python_file_with_other_fields(tmp_path, body, words):
-    location = write_python(tmp_path, body)
-    check_words(refusal(to_spec, location), words)
+    check_words(refusal(config.load, write_python(tmp_path, body)), words)
 
 
-@pytest.mark.parametrize(
-    ("content", "words"),
-    [
-        (None, "there is no such file; configs/ has some to copy"),
+def test_to_spec_refuses_a_python_file_that_leaves_out_a_value(tmp_path):
+    body = "config.train = {**config.train, 'rounds': config_dict.required_placeholder(int)}"
+    assert refusal(to_spec, write_python(tmp_path, body)).startswith("train.rounds has no value (")
+
+
+NAMED = "name the config.json that a run left"
+NO_CONFIG = {  # content of a file, and what is said of it
+    "made.py": [
         ("this is not python at all", "SyntaxError"),
-        ("x = 1", "the file needs a function get_config"),
         ("get_config = 3", "the file needs a function get_config"),
         ("import nonesuch", "ModuleNotFoundError in line 1: No module named 'nonesuch'; correct"),
         ("raise SystemExit(0)", "SystemExit in line 1"),
@@ -278,10 +249,25 @@ def test_load_refuses_a_python_file_with_other_fields(tmp_path, body, words):
         ("raise ValueError('a\\nb')", "ValueError in line 1: a?b; correct"),
         (b"\x00\xff", ""),
     ],
+    "config.json": [
+        ("{", "cannot be read as JSON: "),
+        ('{"seed": NaN}', "cannot be read as JSON: NaN is no number in JSON; correct it"),
+        (" " * (MAX_JSON_BYTES + 1), f"has {MAX_JSON_BYTES + 1} bytes, and {MAX_JSON_BYTES} is"),
+        ("null", f"has no seed; {NAMED}"),
+        ('{"seed": 1, "method": "name"}', f"has no method.name; {NAMED}"),
+        *((with_field(path, ...), f"has no {path}; {NAMED}") for path in NAMING),
+        (json.dumps(with_field("seed", 0.5)).replace("0.5", "1e999"), "seed=inf: needs a whole"),
+    ],
+}
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "words"),
+    [(name, content, words) for name, rows in NO_CONFIG.items() for content, words in rows],
 )
-def test_load_refuses_a_python_file_that_makes_no_config(tmp_path, content, words):
-    path = str(tmp_path / "made.py") if content is None else write(tmp_path, content, "made.py")
-    check_words(refusal(config.load, path), f"--config={path}: {words}")
+def test_load_refuses_what_makes_no_config(tmp_path, name, content, words):
+    location = write(tmp_path, content, name)
+    check_words(refusal(config.load, location), f"--config={location}: {words}")
 
 
 def test_load_refuses_what_is_no_regular_file(tmp_path):
@@ -294,70 +280,32 @@ def test_load_refuses_what_is_no_regular_file(tmp_path):
         "pipe.py": "is a pipe or a device; name a regular file",
         "pipe.json": "is a pipe or a device; name a regular file",
         "absent.json": "there is no such file; name the config.json of a run",
+        "absent.py": "there is no such file; configs/ has some to copy",
     }.items():
         location = str(tmp_path / name)
-        assert refusal(config.load, location) == f"--config={location}: {words}"
-
-
-NAMED = "name the config.json that a run left"
-
-
-@pytest.mark.parametrize(
-    ("content", "words"),
-    [
-        ("{", "cannot be read as JSON: "),
-        (json.dumps(VALID).encode("utf-16"), "is not UTF-8 text at byte 0"),
-        ("[" * 100_000, "is nested too deeply; write it flatter"),
-        ('{"a":' * 100 + "1" + "}" * 100, "is nested too deeply; write it flatter"),
-        (
-            '{"seed": 1, "seed": 2}',
-            "cannot be read as JSON: the key 'seed' is given twice; correct",
-        ),
-        ('{"seed": NaN}', "cannot be read as JSON: NaN is no number in JSON; correct it"),
-        (f'{{"seed": {"9" * 5000}}}', "cannot be read as JSON: Exceeds the limit"),
-        ('{"seed": "\\ud800"}', "has text that is not Unicode, half of a surrogate pair"),
-        (" " * (MAX_JSON_BYTES + 1), f"has {MAX_JSON_BYTES + 1} bytes, and {MAX_JSON_BYTES} is"),
-        ("null", f"has no seed; {NAMED}"),
-        ('{"seed": 1, "method": "name"}', f"has no method.name; {NAMED}"),
-        *((with_field(path, ...), f"has no {path}; {NAMED}") for path in NAMING),
-        (
-            json.dumps(with_field("fedprox.mu", 0.123)).replace("0.123", "1e999"),
-            "fedprox.mu=inf: n",
-        ),
-    ],
-)
-def test_load_refuses_what_is_no_config_json(tmp_path, content, words):
-    location = write(tmp_path, content)
-    check_words(refusal(config.load, location), f"--config={location}: {words}")
+        check_words(refusal(config.load, location), f"--config={location}: {words}")
 
 
 def test_load_takes_a_config_json_anywhere(tmp_path):
     for folder, name in (("a:b", "config.json"), ("CAPITALS", "x.JSON"), ("a b", "config.json")):
         (tmp_path / folder).mkdir()
-        location = write(tmp_path / folder, with_field("data.path", "a\nb"), name)
-        assert config.load(location).to_dict() == with_field("data.path", None) | {
-            "data": VALID["data"]
-        }
+        location = write(tmp_path / folder, with_field("seed", 7), name)
+        assert config.load(location).seed == 7
     line = refusal(config.load, f"{location}:big")
     assert line == f"--config={location}:big: a JSON file takes no text; write --config={location}"
 
 
-REPEATED = [
-    "",
-    "method.name=fedavg model.name=mlp seed=4294967295",
-    "method.name=fedopt fedopt.optimizer=sgd fedopt.beta1=0.5",
-    "method.name=hierfavg hierfavg.edge_rounds=3",
-    "method.name=fedgkt fedgkt.server_epochs=2 run.archive_dtype=bfloat16",
-    "cefl.clustering.rule=patent cefl.clustering.max_size=9",
-    "network.dynamics=markov network.deadline_s=0.3 network.late=keep",
-    "data.partition.name=file data.partition.path=ab/\u00fc:1.json",
-    "data.normalization.mean=0.1,0.2,0.3 data.normalization.std=0.5",
-    "train.local_steps=None train.local_epochs=2 train.optimizer.clip_norm=2.5",
-    "run.client_chunk=5 run.devices=2 run.deterministic=False",
-]
-
-
-@pytest.mark.parametrize("changes", REPEATED)
+@pytest.mark.parametrize(
+    "changes",
+    [
+        "method.name=fedavg model.name=mlp seed=4294967295",
+        "method.name=fedgkt fedgkt.server_epochs=2 run.archive_dtype=bfloat16",
+        "data.partition.name=file data.partition.path=ab/\u00fc:1.json",
+        "data.normalization.mean=0.1,0.2,0.3 data.normalization.std=0.5",
+        "train.local_steps=None train.local_epochs=2 train.optimizer.clip_norm=2.5",
+        "run.client_chunk=5 run.devices=2 run.deterministic=False",
+    ],
+)
 def test_load_repeats_a_run(tmp_path, changes):
     spec = spec_with(changes)
     assert to_spec(write(tmp_path, config.to_dict(spec))) == spec
@@ -379,24 +327,13 @@ def test_load_leaves_automatic_what_was_chosen_and_not_read(tmp_path, method):
     assert (run.client_chunk, run.devices, run.distill_parts) == (chunk, 1, None)
 
 
-@pytest.mark.parametrize(
-    ("chooser", "value", "unread", "noted"),
-    [
-        ("method.name", "fedavg", "model.cut", 3),
-        ("data.partition.name", "iid", "data.partition.alpha", 0.1),
-        ("cefl.distill.rule", "none", "cefl.distill.epochs", 5),
-    ],
-)
-def test_load_drops_what_an_earlier_version_noted_and_nothing_reads(
-    tmp_path, chooser, value, unread, noted
-):
-    made = with_field(chooser, value)
-    *groups, name = unread.split(".")
-    functools.reduce(dict.__getitem__, groups, made)[name] = noted
+def test_load_drops_what_an_earlier_version_noted_and_nothing_reads(tmp_path):
+    made = with_field("method.name", "fedavg")
+    made["model"]["cut"] = 3
     loaded = config.load(write(tmp_path, made))
-    assert flatten(config.to_spec(loaded)) == DEFAULTS | {chooser: value}
-    config.set_field(loaded, unread, str(noted))
-    assert refusal(config.to_spec, loaded).startswith(f"{unread}={noted}: not read with ")
+    assert flatten(config.to_spec(loaded)) == DEFAULTS | {"method.name": "fedavg"}
+    config.set_field(loaded, "model.cut", "3")
+    assert refusal(config.to_spec, loaded).startswith("model.cut=3: not read with ")
 
 
 words = st.text(st.characters(codec="utf-8"), max_size=20)

@@ -6,7 +6,8 @@ import re
 from cefl_jax import config
 from cefl_jax.config.fields import choices, defaults
 from tests.docs.pages import PAGES, ROOT, each, read_blocks, read_prose
-from tests.test_main import FILES, METRIC_KEYS, MORE_KEYS
+from tests.runtime.examples import MORE_KEYS
+from tests.test_main import FILES, METRIC_KEYS
 
 LEFT = FILES | {"network_trace.npz", "checkpoints/", ".lock", "report.html", "report_files/"}
 """What runs and reports leave."""

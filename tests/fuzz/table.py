@@ -1,6 +1,5 @@
 """The readers by name, with valid inputs to start from and the tokens of their languages."""
 
-import dataclasses
 import functools
 import gzip
 import hashlib
@@ -13,7 +12,7 @@ import duckdb
 import numpy as np
 import yaml
 
-from cefl_jax.methods import default_spec
+from cefl_jax.config.fields import defaults
 from cefl_jax.reports import metrics
 from tests.data.examples import idx_bytes
 from tests.fuzz import readers
@@ -32,13 +31,6 @@ class Reader(NamedTuple):
     tokens: list  # of the inputs' language
     share: float = 1.0  # of all inputs, for slow ones less
     change: Callable | None = None  # (input, random.Random): another, or None
-
-
-def fields(group, prefix=""):
-    """Dotted paths of all fields of a group of settings."""
-    for item in dataclasses.fields(group):
-        inner = dataclasses.is_dataclass(item.default)
-        yield from fields(item.default, f"{prefix}{item.name}.") if inner else [prefix + item.name]
 
 
 def npy(array):
@@ -111,12 +103,11 @@ OVERRIDES = [
     b"method.name=fedavg\ntrain.optimizer.learning_rate=1e-3",
     b"network.dynamics=markov\nnetwork.deadline_s=0.5\nnetwork.late=keep",
 ]
-PATHS = words(" ".join(fields(default_spec())))
+PATHS = words(" ".join(defaults()))
 VALUES = words("= None True false 1 0 -1 0.5 (0.5,0.4) 1e999 nan 1_0 \u0661 file trace markov \0")
 VALUES += [b"9" * 400, b"9" * 4400]
-OLD_CONFIG = json.dumps(
-    {"seed": 1, "method": {"name": "fedavg"}, "data": {"name": "digits"}, "model": {"name": "mlp"}}
-).encode()
+OLD = {"method": {"name": "fedavg"}, "data": {"name": "digits"}, "model": {"name": "mlp"}}
+CONFIGS = [CONFIG, json.dumps({"seed": 1} | OLD).encode()]
 PARTITIONS = [b"[[0,1],[2]]", b" [[4, 2],\n [7]] ", b"[[9]]", b'{"0":[0,1],"7":[9]}']
 TABLES = [b"1,0,1,1\n0,0,0,0\n1,1,1,1\n", b"1, 0,1 ,1\r\n0,0,0,0\r\n\n1,1,1,1\r\n0,0,0,1"]
 ARRAY = idx_bytes(np.arange(24, dtype=np.uint8).reshape(2, 3, 4))
@@ -159,13 +150,7 @@ def make_readers():
     one, two, three = map(metrics_text, (1, 2, 3))
     table = {
         "overrides": (readers.read_overrides, OVERRIDES, [*VALUES, *PATHS], 0.5, set_fields),
-        "config_json": (
-            readers.read_config_json,
-            [CONFIG, OLD_CONFIG],
-            [*JSON, *PATHS],
-            0.5,
-            change,
-        ),
+        "config_json": (readers.read_config_json, CONFIGS, [*JSON, *PATHS], 0.5, change),
         "partition": (readers.read_partition, PARTITIONS, JSON, 1.0, change),
         "network_json": (read_json, jsons, [*JSON, *NETWORK_WORDS], 1.0, change),
         "network_yaml": (read_yaml, both, [*YAML, *NETWORK_WORDS], 0.4, change),

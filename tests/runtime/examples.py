@@ -9,6 +9,15 @@ from cefl_jax.config.fields import choices
 from cefl_jax.runtime.workdir import LOCK
 
 METHODS = choices()["method.name"]
+MORE_KEYS = (
+    "clients/sampled",
+    "clients/finished",
+    "clients/counted",
+    "clients/empty_rounds",
+    "privacy/distance_correlation",
+)
+"""Keys of `cefl` after METRIC_KEYS, in their order."""
+
 OF_METHODS = {  # beginning of keys: the methods that have them; others all have
     "test/cloud_": ("cefl",),
     "test/client_": ("fedgkt",),

@@ -57,11 +57,8 @@ def test_summarize_leaves_out_what_a_method_does_not_have():
 
 def test_rounds_per_second_weights_each_evaluation_by_its_rounds():
     # 10 rounds of 100 ms and 30 of 20 ms are 40 rounds in 1.6 s; the untimed 5 do not count.
-    records = [
-        make_record(10, **{"wall/round_ms": 100.0}),
-        without(make_record(15), "wall/"),
-        make_record(45, **{"wall/round_ms": 20.0}),
-    ]
+    times = [{"wall/round_ms": 100.0}, {}, {"wall/round_ms": 20.0}]
+    records = [{"round": at} | time for at, time in zip((10, 15, 45), times, strict=True)]
     assert rounds_per_second(records) == pytest.approx(40 / 1.6)
     assert rounds_per_second([]) is None
 
@@ -73,17 +70,15 @@ KEYS = st.sampled_from(["test/accuracy", "train/loss", "x"]) | st.text(
 
 def write(folder, content):
     file = folder / "metrics.jsonl"
-    file.write_bytes(content if isinstance(content, bytes) else content.encode())
+    file.write_text(content, encoding="utf-8")
     return file
 
 
+NUMBERS = st.none() | st.integers(-(2**63), 2**63) | st.floats(-1e100, 1e100)
+
+
 @settings(deadline=None, max_examples=30)
-@given(
-    st.lists(
-        st.dictionaries(KEYS, st.none() | st.integers(-(2**63), 2**63) | st.floats(-1e100, 1e100)),
-        max_size=5,
-    )
-)
+@given(st.lists(st.dictionaries(KEYS, NUMBERS), max_size=5))
 def test_read_metrics_gives_back_what_was_written(tmp_path_factory, drawn):
     lines = [{**record, "round": round} for round, record in enumerate(drawn)]
     text = "".join(
@@ -103,25 +98,18 @@ def test_read_metrics_leaves_out_a_line_that_was_cut_off(tmp_path):
     ("line", "said"),
     [
         ("", "cannot be read as JSON"),
-        ("{", "cannot be read as JSON"),
-        ("[" * 100_000, "is nested too deeply"),
-        (b"\xff", "is not UTF-8 text at byte 0"),
-        ('{"round": 2, "round": 3}', "cannot be read as JSON: the key 'round' is given twice"),
         ('{"round": 2, "x": NaN}', "cannot be read as JSON: NaN is no number"),
         ("7", "is 7; it must be an object with its round"),
         ("{}", "is {}; it must be an object with its round"),
         ('{"round": true}', "is {'round': True}; it must be"),
         ('{"round": 2.0}', "is {'round': 2.0}; it must be"),
-        ('{"round": 2, "x": "1"}', "has 'x': '1'; it must be a finite number or null"),
         ('{"round": 2, "x": true}', "has 'x': True; it must be"),
         ('{"round": 2, "x": 1e999}', "has 'x': inf; it must be"),
         (f'{{"round": 2, "x": {"9" * 4000}}}', "has 'x': 9999"),
-        (f'{{"round": 2, "x": {"9" * 5000}}}', "cannot be read as JSON: Exceeds the limit"),
     ],
 )
 def test_read_metrics_refuses_a_line_that_is_no_record(tmp_path, line, said):
-    line = line if isinstance(line, bytes) else line.encode()
-    file = write(tmp_path, b'{"round": 1}\n' + line + b"\n")
+    file = write(tmp_path, f'{{"round": 1}}\n{line}\n')
     with pytest.raises(ValueError, match="line 2") as refusal:
         read_metrics(file)
     assert str(refusal.value).startswith(f"{file}: line 2 {said}")
@@ -188,26 +176,20 @@ def test_read_revision_says_whether_tracked_files_differ(checkout, tmp_path, mon
 
 
 def test_read_revision_is_of_the_programs_own_checkout(checkout, tmp_path, monkeypatch):
-    """Not of one around it, nor of one that a hook of git names in the environment."""
-    mine = summary.read_revision()
-    (tmp_path / "other").mkdir()
-    call(tmp_path / "other", "init", "-q")
-    call(tmp_path / "other", "commit", "-q", "--allow-empty", "-m", "other")
-    monkeypatch.setenv("GIT_DIR", str(tmp_path / "other" / ".git"))
-    monkeypatch.setenv("GIT_WORK_TREE", str(tmp_path / "other"))
-    monkeypatch.setenv("GIT_INDEX_FILE", str(tmp_path / "other" / ".git" / "index"))
-    assert summary.read_revision() == mine
-    (checkout / "site-packages").mkdir()
-    monkeypatch.setattr(summary, "ROOT", checkout / "site-packages")
-    assert summary.read_revision() is None
-
-
-def test_read_revision_is_none_without_git_or_a_commit(checkout, tmp_path, monkeypatch):
-    empty = tmp_path / "empty"
-    empty.mkdir()
-    call(empty, "init", "-q")
+    """Not of one around it, nor of one that a hook of git names; without any, there is none."""
+    mine, other = summary.read_revision(), tmp_path / "other"
+    for folder in (other, checkout / "site-packages"):
+        folder.mkdir()
+    call(other, "init", "-q")
     with monkeypatch.context() as patch:
-        patch.setattr(summary, "ROOT", empty)
+        patch.setattr(summary, "ROOT", other)
+        assert summary.read_revision() is None  # it has no commit
+        patch.setattr(summary, "ROOT", checkout / "site-packages")
         assert summary.read_revision() is None
+    call(other, "commit", "-q", "--allow-empty", "-m", "other")
+    monkeypatch.setenv("GIT_DIR", str(other / ".git"))
+    monkeypatch.setenv("GIT_WORK_TREE", str(other))
+    monkeypatch.setenv("GIT_INDEX_FILE", str(other / ".git" / "index"))
+    assert summary.read_revision() == mine
     monkeypatch.setenv("PATH", str(tmp_path))
     assert summary.read_revision() is None

@@ -11,6 +11,7 @@ import tempfile
 from tests.runtime.examples import timeless_records
 
 ROOT = pathlib.Path(__file__).parents[2]
+QUICKSTART = f"--config={ROOT / 'configs' / 'quickstart.py'}"
 SETTINGS = {
     "model.name": "mlp",
     "data.partition.num_clients": 10,
@@ -48,8 +49,7 @@ def start(workdir, *flags, devices=None, **changes):
       **changes: fields that differ from `SETTINGS`, with two underscores for a dot.
     """
     settings = SETTINGS | {name.replace("__", "."): value for name, value in changes.items()}
-    command = [sys.executable, "-m", "cefl_jax.main", f"--workdir={workdir}", *flags]
-    command += [f"--config={ROOT / 'configs' / 'quickstart.py'}"]
+    command = [sys.executable, "-m", "cefl_jax.main", f"--workdir={workdir}", QUICKSTART, *flags]
     command += [f"--config.{field}={value}" for field, value in settings.items()]
     environment = os.environ | ({"JAX_NUM_CPU_DEVICES": str(devices)} if devices else {})
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}

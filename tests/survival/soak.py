@@ -41,8 +41,7 @@ def main():
     """Runs, and says what was seen."""
     options = small.parse(__doc__, rounds=2000)
     workdir, log = options.workdir / "soak", options.workdir / "soak.log"
-    command = [sys.executable, "-m", "cefl_jax.main", f"--workdir={workdir}"]
-    command += [f"--config={small.ROOT / 'configs' / 'quickstart.py'}"]
+    command = [sys.executable, "-m", "cefl_jax.main", f"--workdir={workdir}", small.QUICKSTART]
     command += [f"--config.train.rounds={options.rounds}"]
     seen, environment = [], os.environ | {"JAX_LOG_COMPILES": "1"}
     with open(log, "w") as output:

@@ -56,24 +56,19 @@ def test_run_survives_signals(tmp_path):
 
 
 def test_run_has_the_same_bits_on_any_number_of_devices(tmp_path):
-    """1, 2, 4 and 8 devices; and a run that is on another number each time it is resumed."""
+    """In one go on one, and on 2 and then 8; tests/methods has runs in one go on 1, 2, 4 and 8."""
     clusters = {
         "train__clients_per_round": 8,
         "cefl__clustering__num_clusters": 8,
         "network__num_edges": 8,
-        "train__rounds": 12,
     }
-    results = []
-    for devices in (1, 2, 4, 8):
-        workdir = tmp_path / f"on{devices}"
-        code, output = small.finish(small.start(workdir, devices=devices, **clusters))
+    for devices in (2, 8):
+        changed = clusters | {"train__rounds": devices}
+        code, output = small.finish(small.start(tmp_path / "any", devices=devices, **changed))
         assert code == 0, output
         assert f"run.devices={devices} " in output
-        results.append(small.result(workdir))
-        changed = clusters | {"train__rounds": 3 * len(results)}
-        together = small.run(tmp_path / "any", devices=devices, **changed)
-    assert all(result == results[0] for result in results)
-    assert together == results[0]
+    alone = small.run(tmp_path / "alone", devices=1, **clusters, train__rounds=8)
+    assert small.result(tmp_path / "any") == alone
 
 
 def test_run_of_two_processes_is_that_of_one(tmp_path):
