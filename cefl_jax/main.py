@@ -13,7 +13,7 @@ from absl import app, flags, logging
 from cefl_jax import build, config, experiment
 from cefl_jax.config.resume import check as check_resume
 from cefl_jax.config.resume import keep_choices
-from cefl_jax.runtime import cpu, distributed, nonfinite, preemption
+from cefl_jax.runtime import console, cpu, distributed, nonfinite, preemption
 from cefl_jax.runtime.checkpoint import Checkpoint
 from cefl_jax.runtime.workdir import Workdir, check_workdir, read_config
 from cefl_jax.safe_read import expand_user
@@ -167,5 +167,5 @@ def _split(argv):
 
 
 if __name__ == "__main__":
-    preemption.ignore_write_errors()
+    console.ignore_write_errors()
     app.run(main, flags_parser=parse)

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from cefl_jax.reports import check_libraries
-from cefl_jax.runtime import preemption
+from cefl_jax.runtime import console
 from cefl_jax.safe_read import expand_user
 
 LIBRARIES = ("altair", "duckdb", "jinja2", "vl_convert")
@@ -129,5 +129,5 @@ def _accuracy(text):
 
 
 if __name__ == "__main__":
-    preemption.ignore_write_errors()
+    console.ignore_write_errors()
     main()

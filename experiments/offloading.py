@@ -23,7 +23,7 @@ import numpy as np
 
 from cefl_jax import build, compiler, config, program
 from cefl_jax.reports.formats import to_markdown
-from cefl_jax.runtime import preemption
+from cefl_jax.runtime import console
 from experiments import tables
 from experiments.runs import Quiet, make_parser
 
@@ -164,7 +164,7 @@ def trade(scale, seeds):
 
 def main():
     """Trains, pays, and writes tables and pictures into the workdir."""
-    preemption.ignore_write_errors()
+    console.ignore_write_errors()
     options = make_parser(__doc__, SCALES).parse_args()
     seeds = options.seeds or SEEDS[options.scale]
     folder = pathlib.Path(options.workdir) / options.scale

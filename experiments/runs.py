@@ -20,7 +20,7 @@ from cefl_jax.reports import check_libraries, formats, tables
 from cefl_jax.reports.formats import PERCENT, Column, Table
 from cefl_jax.reports.groups import Group, Section
 from cefl_jax.reports.runs import read_runs
-from cefl_jax.runtime import cpu, preemption
+from cefl_jax.runtime import console, cpu, preemption
 from cefl_jax.safe_read import InputFileError, expand_user, read_json
 from cefl_jax.specs import DataSpec
 
@@ -245,7 +245,7 @@ def main(of, doc, tabulate=tabulate, parents=()):
       tabulate: from groups of runs, Experiment and scale to Markdown.
       parents: as of `parse`.
     """
-    preemption.ignore_write_errors()
+    console.ignore_write_errors()
     options = parse(of, doc, parents)
     cpu.set_up()
     cpu.use_compile_cache()

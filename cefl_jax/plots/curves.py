@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 from matplotlib.figure import Figure
 
-from cefl_jax.runtime import console
+from cefl_jax.runtime import units
 from cefl_jax.types import AnyArray
 
 DPI = 150
@@ -48,7 +48,7 @@ def draw_learning_curve(
     time_s = _values(records, "sim/time_s")
     panels = [(round, "round")]
     if np.isfinite(time_s).any():
-        name, length_s = console.time_unit(np.nanmax(time_s))
+        name, length_s = units.time_unit(np.nanmax(time_s))
         panels.append((time_s / length_s, f"simulated time ({name})"))
     has_cloud = any("test/cloud_accuracy" in record for record in records)
     curves = [

@@ -14,7 +14,7 @@ from matplotlib.patheffects import withStroke
 
 from cefl_jax.plots.curves import DPI, GREY, LABEL_COLOURS, _plain
 from cefl_jax.plots.timeline import ACTIVITIES
-from cefl_jax.runtime import console
+from cefl_jax.runtime import units
 
 HUES = ("#0072B2", "#D55E00", "#F0B323", "#DADADA", "#009E73", "#CC79A7")
 COLOURS = dict(zip(ACTIVITIES, HUES, strict=True))
@@ -66,7 +66,7 @@ def draw_gantt(timeline: dict[str, Any]) -> Figure:
     figure.suptitle(summary(timeline), fontsize=11)
     axes = figure.add_subplot()
     end_s, deadline_s = _end(timeline, rows), timeline["deadline_s"]
-    unit, unit_s = console.time_unit(end_s)
+    unit, unit_s = units.time_unit(end_s)
     end_s = end_s or unit_s
     axes.set_xlim(0.0, end_s / unit_s)
     axes.set_ylim(total, 0.0)
@@ -92,7 +92,7 @@ def summary(timeline: dict[str, Any]) -> str:
     clients = timeline["clients"]
     dropped = sum(not client["finished"] for client in clients)
     return (
-        f"Round {timeline['round']}: {console.format_time(timeline['round_s'])}, "
+        f"Round {timeline['round']}: {units.format_time(timeline['round_s'])}, "
         f"{len(clients)} client{'' if len(clients) == 1 else 's'}"
         + (f", {dropped} dropped out" if dropped else "")
     )
@@ -185,7 +185,7 @@ def _draw_legend(figure, rows, left, deadline_s, end_s):
         handles.append(Line2D([], [], **CROSS, label="dropped out"))
     if deadline_s is not None:
         later = ", after the end" if deadline_s > end_s else ""
-        text = f"deadline ({console.format_time(deadline_s)}{later})"
+        text = f"deadline ({units.format_time(deadline_s)}{later})"
         handles.append(Line2D([], [], **DEADLINE, label=text))
     if handles:
         place = {"loc": "outside lower center", "ncols": len(handles)}

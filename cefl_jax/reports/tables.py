@@ -11,7 +11,7 @@ from scipy import stats
 from cefl_jax.reports.formats import PERCENT, Column, Estimate, Table, Unit
 from cefl_jax.reports.groups import Section
 from cefl_jax.reports.runs import ALL_BYTES, Run
-from cefl_jax.runtime import console
+from cefl_jax.runtime import units
 
 ACCURACY = "test/accuracy"
 CLOUD_ACCURACY = "test/cloud_accuracy"
@@ -40,9 +40,9 @@ NAMES = {
 
 AXES: dict[str, tuple[str, str, tuple]] = {
     "round": ("rounds", "rounds", ()),
-    "sim/time_s": ("time_s", "simulated time", console.TIME_UNITS),
-    "sim/energy_j": ("energy_j", "energy", console.ENERGY_UNITS),
-    ALL_BYTES: ("bytes", "bytes", console.BYTE_UNITS),
+    "sim/time_s": ("time_s", "simulated time", units.TIME_UNITS),
+    "sim/energy_j": ("energy_j", "energy", units.ENERGY_UNITS),
+    ALL_BYTES: ("bytes", "bytes", units.BYTE_UNITS),
 }
 """What is spent until the target: key in files, title, and its units, small to large."""
 

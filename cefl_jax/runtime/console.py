@@ -6,7 +6,9 @@ does not have is not shown; one that is not finite is shown as nan.
 
 import datetime
 import functools
+import io
 import math
+import os
 import sys
 import time
 from collections.abc import Mapping, Sequence
@@ -20,52 +22,10 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
+from cefl_jax.runtime.units import format_bytes, format_energy, format_number, format_time
 from cefl_jax.specs import RunSpec
 
-TIME_UNITS = (("s", 1.0), ("min", 60.0), ("h", 3600.0), ("days", 86400.0))
-BYTE_UNITS = (("B", 1.0), ("kB", 1e3), ("MB", 1e6), ("GB", 1e9), ("TB", 1e12))
-ENERGY_UNITS = (("mJ", 1e-3), ("J", 1.0), ("kJ", 1e3), ("MJ", 1e6), ("GJ", 1e9))
-MAX_PLAIN = 999_999.5  # numbers from here on have an exponent
 TAIL = 10  # evaluations whose mean is shown
-
-
-def format_number(value: float, digits: int = 3) -> str:
-    """Returns a number as text with so many significant digits, or all before the point.
-
-    From a million on, and below 0.0001, it has an exponent: 2.303, 12,346, 1.23e+06, 4e-05. What
-    is not finite is nan, inf or -inf.
-    """
-    whole = 10.0**digits - 0.5 <= abs(value) < MAX_PLAIN  # "g" would give it an exponent
-    return f"{value:,.0f}" if whole else f"{value:,.{digits}g}"
-
-
-def time_unit(time_s: float) -> tuple[str, float]:
-    """Returns name and length (s) of the largest unit that fits at least twice, else the second."""
-    fitting = [unit for unit in TIME_UNITS if time_s >= 2.0 * unit[1]]
-    return fitting[-1] if fitting else TIME_UNITS[0]
-
-
-def format_time(time_s: float) -> str:
-    """Returns the seconds as text, such as 3.4 h."""
-    name, length_s = time_unit(time_s)
-    return f"{format_number(time_s / length_s)} {name}"
-
-
-def format_bytes(num_bytes: float) -> str:
-    """Returns the bytes as text, such as 12.5 MB; a MB is 10^6 bytes."""
-    return _in_largest(num_bytes, BYTE_UNITS)
-
-
-def format_energy(energy_j: float) -> str:
-    """Returns the joules as text, such as 1.25 kJ."""
-    return _in_largest(energy_j, ENERGY_UNITS)
-
-
-def _in_largest(value, units):
-    fitting = [unit for unit in units if value >= unit[1]]
-    name, size = fitting[-1] if fitting else units[0]
-    return f"{format_number(value / size)} {name}"
-
 
 _format_share = "{:.1%}".format
 READINGS = {
@@ -307,3 +267,44 @@ def _number(value):
 def _standard_output():
     # Forced, because rich would follow FORCE_COLOR into a pipe or a file.
     return Console(force_terminal=sys.stdout.isatty())
+
+
+def ignore_write_errors() -> None:
+    """Replaces `sys.stdout` and `sys.stderr` by streams that drop what they cannot write.
+
+    Dropped without an error, also when the process exits, is what is written:
+
+    - to a pipe whose reader has gone, or that is full and must not be waited for;
+    - to a terminal that has been closed, and to a file on a full disk;
+    - to a stream that was closed when the process started.
+
+    A character that the stream's encoding lacks is written as its escape. Lines are written at
+    once. Streams that are not the interpreter's own, as in a notebook, stay as they are.
+    """
+    for number in range(3):
+        try:
+            os.fstat(number)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)  # gets this number, which a file of the run would get
+    for number, name in ((1, "stdout"), (2, "stderr")):
+        stream = getattr(sys, name)
+        if stream is getattr(sys, f"__{name}__"):
+            encoding = stream.encoding if stream else "utf-8"
+            setattr(sys, name, open_lenient(number, encoding))
+
+
+def open_lenient(number: int, encoding: str) -> io.TextIOWrapper:
+    """Opens a file descriptor, which stays open, as a text stream that raises no OSError."""
+    buffer = io.BufferedWriter(_Lenient(number, "w", closefd=False))
+    return io.TextIOWrapper(buffer, encoding, errors="backslashreplace", line_buffering=True)
+
+
+class _Lenient(io.FileIO):
+    """A file that says it has written what it could not write."""
+
+    def write(self, data):
+        try:
+            written = super().write(data)
+        except OSError:
+            written = None
+        return len(data) if written is None else written  # None: it would have to wait

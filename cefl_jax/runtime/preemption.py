@@ -1,11 +1,10 @@
-"""Signals that ask a run to leave, after it has saved; and output that nobody reads any more.
+"""Signals that ask a run to leave, after it has saved.
 
 Python runs a signal's handler between two of its own instructions, of which a compiled call has
 none. The system's handler wakes a thread of its own at once.
 """
 
 import contextlib
-import io
 import os
 import signal
 import socket
@@ -125,47 +124,6 @@ class PreemptionGuard:
             self._say,
             f"{self.asked}: left before the next round; the same command goes on",
         )
-
-
-def ignore_write_errors() -> None:
-    """Replaces `sys.stdout` and `sys.stderr` by streams that drop what they cannot write.
-
-    Dropped without an error, also when the process exits, is what is written:
-
-    - to a pipe whose reader has gone, or that is full and must not be waited for;
-    - to a terminal that has been closed, and to a file on a full disk;
-    - to a stream that was closed when the process started.
-
-    A character that the stream's encoding lacks is written as its escape. Lines are written at
-    once. Streams that are not the interpreter's own, as in a notebook, stay as they are.
-    """
-    for number in range(3):
-        try:
-            os.fstat(number)
-        except OSError:
-            os.open(os.devnull, os.O_RDWR)  # gets this number, which a file of the run would get
-    for number, name in ((1, "stdout"), (2, "stderr")):
-        stream = getattr(sys, name)
-        if stream is getattr(sys, f"__{name}__"):
-            encoding = stream.encoding if stream else "utf-8"
-            setattr(sys, name, open_lenient(number, encoding))
-
-
-def open_lenient(number: int, encoding: str) -> io.TextIOWrapper:
-    """Opens a file descriptor, which stays open, as a text stream that raises no OSError."""
-    buffer = io.BufferedWriter(_Lenient(number, "w", closefd=False))
-    return io.TextIOWrapper(buffer, encoding, errors="backslashreplace", line_buffering=True)
-
-
-class _Lenient(io.FileIO):
-    """A file that says it has written what it could not write."""
-
-    def write(self, data):
-        try:
-            written = super().write(data)
-        except OSError:
-            written = None
-        return len(data) if written is None else written  # None: it would have to wait
 
 
 def _say(line):

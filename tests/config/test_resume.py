@@ -44,6 +44,11 @@ CEFL = {
             {"run.devices": 2, "run.deterministic": False},
             "run.devices (1 there, 2 here)",
         ),
+        (
+            {"run.devices": 1, "run.layout": "flat"},
+            {"run.devices": 2, "run.layout": "flat"},
+            "run.devices (1 there, 2 here)",
+        ),
     ],
 )
 def test_check_names_what_decides_and_not_what_follows_from_it(earlier, now, named):
@@ -69,7 +74,8 @@ def test_check_names_the_first_few_of_many():
 def test_keep_choices_where_they_are_read(method, kept):
     chosen = config.default_config()
     chosen.method.name = method
-    earlier = settings({"method.name": method, "run.client_chunk": 3, "run.distill_parts": 2})
-    resume.keep_choices(chosen, earlier)
+    earlier = {"run.layout": "flat", "run.client_chunk": 3, "run.distill_parts": 2}
+    resume.keep_choices(chosen, settings({"method.name": method} | earlier))
     run = config.to_spec(chosen).run
     assert (run.client_chunk, run.distill_parts) == kept
+    assert run.layout == "flat"

@@ -12,8 +12,9 @@ import time
 
 import pytest
 
-from cefl_jax.runtime import preemption
-from cefl_jax.runtime.preemption import ASK, PreemptionGuard, open_lenient
+from cefl_jax.runtime import console, preemption
+from cefl_jax.runtime.console import open_lenient
+from cefl_jax.runtime.preemption import ASK, PreemptionGuard
 
 ROOT = pathlib.Path(__file__).parents[2]
 BEFORE = """
@@ -90,7 +91,7 @@ with PreemptionGuard() as watch:
 """
 SPEAK = """
 import os, sys
-from cefl_jax.runtime.preemption import ignore_write_errors
+from cefl_jax.runtime.console import ignore_write_errors
 
 ignore_write_errors()
 taken = os.open(os.devnull, os.O_RDONLY)
@@ -340,7 +341,7 @@ def test_open_lenient_escapes_what_the_encoding_lacks(tmp_path):
 @pytest.mark.usefixtures("capsys")
 def test_ignore_write_errors_keeps_streams_that_are_not_the_interpreters():
     before = sys.stdout, sys.stderr
-    preemption.ignore_write_errors()
+    console.ignore_write_errors()
     assert (sys.stdout, sys.stderr) == before
 
 
