@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from rich.console import Console
 
-from cefl_jax.runtime import console as shown
+from cefl_jax.runtime import console, units
 from cefl_jax.runtime.console import Display, print_summary
 from cefl_jax.runtime.summary import summarize
 from tests.runtime.examples import make_record, make_records, without
@@ -39,10 +39,10 @@ FACTS = {"wall_s": 125.0, "compile_s": 5.0, "device_kind": "cpu", "device_count"
     ],
 )
 def test_format_number_has_significant_digits_and_an_exponent_where_large(value, digits, text):
-    assert shown.format_number(value, digits) == text
+    assert units.format_number(value, digits) == text
 
 
-TIME, BYTES, ENERGY = FORMS = [shown.format_time, shown.format_bytes, shown.format_energy]
+TIME, BYTES, ENERGY = FORMS = [units.format_time, units.format_bytes, units.format_energy]
 
 
 def test_format_has_the_unit_that_a_person_would_choose():
@@ -56,7 +56,7 @@ def test_format_has_the_unit_that_a_person_would_choose():
 def test_format_gives_the_value_back_to_three_digits_in_few_characters(value, form):
     number, unit = re.fullmatch(r"([\d,.]+(?:e\+\d+)?) (\w+)", form(value)).groups()
     assert len(number) <= len("1.23e+38")
-    sizes = dict(shown.TIME_UNITS + shown.BYTE_UNITS + shown.ENERGY_UNITS)
+    sizes = dict(units.TIME_UNITS + units.BYTE_UNITS + units.ENERGY_UNITS)
     assert float(number.replace(",", "")) * sizes[unit] == pytest.approx(value, rel=0.0051)
 
 
@@ -64,7 +64,7 @@ def test_format_gives_the_value_back_to_three_digits_in_few_characters(value, fo
 def clock(monkeypatch):
     """A clock that only the test moves."""
     clock = types.SimpleNamespace(now=1000.0)
-    monkeypatch.setattr(shown.time, "monotonic", lambda: clock.now)
+    monkeypatch.setattr(console.time, "monotonic", lambda: clock.now)
     return clock
 
 
