@@ -10,7 +10,7 @@ from cefl_jax import build, program
 from tests import world
 from tests.compare import assert_close
 from tests.methods.test_skip_client import HIGH, STEEP, Fragile, broken_data
-from tests.quick import once_jit
+from tests.quick import quick_jit
 
 ROUNDS = 3
 MOVING = {"network.dynamics": "markov", "network.leave_probability": 0.3, "network.late": "keep"}
@@ -63,7 +63,7 @@ def test_flat_equals_loop_after_three_rounds(changes):
     for layout in ("loop", "flat"):
         setup = world.make_setup(MOVING | changes | {"run.layout": layout}, side=side)
         assert setup.spec.run.layout == layout
-        state, metrics = world.run_rounds(setup, ROUNDS, once_jit)
+        state, metrics = world.run_rounds(setup, ROUNDS, quick_jit)
         ends.append(jax.device_get((plain(state), metrics)))
     near = {"train.optimizer.name", "cefl.compression.smashed"} & set(changes)
     assert_close(ends[1], ends[0], 1e-3 if near else 1e-5)
@@ -80,7 +80,7 @@ def test_flat_leaves_out_the_clients_that_loop_leaves_out(devices):
         data, model = setup.data._replace(images=images), Fragile(**vars(setup.model))
         setup = setup._replace(data=data, model=model)
         start, step = program.make_round(setup)
-        programs.append((setup, start(jax.random.key(0), data, setup.network), once_jit(step)))
+        programs.append((setup, start(jax.random.key(0), data, setup.network), quick_jit(step)))
     setup, skipped = programs[0][0], []
     plan = world.row_of(world.decide_rounds(setup)[0], 0).plan
     for pixel in (None, np.nan, STEEP, HIGH):
@@ -105,7 +105,7 @@ def test_flat_on_three_devices_equals_one(method):
         changes = MOVING | SKIPS | {"method.name": method, "run.devices": devices}
         setup = world.make_setup(changes | {"run.layout": "flat"})
         assert setup.mesh.size == devices
-        state, metrics = world.run_rounds(setup, ROUNDS, once_jit)
+        state, metrics = world.run_rounds(setup, ROUNDS, quick_jit)
         ends.append(jax.device_get((plain(state), metrics)))
     assert_close(ends[1], ends[0])
 
@@ -149,9 +149,9 @@ def test_a_stack_of_runs_equals_each_run_alone():
     own = {name: getattr(data, name) for name in ("members", "offsets", "label_counts")}
     stacked = hparams, inputs[0][1]._replace(**own), network
     axes = program.STACK_AXES
-    states = once_jit(jax.vmap(start, in_axes=(0, *axes[1:])))(jnp.stack(keys), *stacked[1:])
-    advance = once_jit(jax.vmap(step, in_axes=(0, *axes)))
-    alone = once_jit(step)
+    states = quick_jit(jax.vmap(start, in_axes=(0, *axes[1:])))(jnp.stack(keys), *stacked[1:])
+    advance = quick_jit(jax.vmap(step, in_axes=(0, *axes)))
+    alone = quick_jit(step)
     for _ in range(ROUNDS):
         states, metrics = advance(states, *stacked)
     for i, (key, arrays) in enumerate(zip(keys, inputs, strict=True)):
