@@ -87,7 +87,7 @@ class EdgeMesh:
             results = gather_items(results, num_items)
         elif self.size > 1:
             # -0.0 changes no number, 0.0 does.
-            results = _fill_past(results, own_items(num_items, self.size), num_items, -0.0)
+            results = _fill_past(results, own_items(num_items), num_items, -0.0)
         summed = jax.tree.map(lambda x: sum(x[1:], x[0]), results)
         return summed if in_order or self.size == 1 else total(summed)
 
@@ -127,19 +127,20 @@ def make_mesh(num_devices: int, deterministic: bool = True, flat: bool = False) 
     return EdgeMesh(mesh, deterministic and not flat, flat)
 
 
-def own_items(num_items: int, num_devices: int) -> Int32[Array, "L"]:
-    """The items of this device, i32[ceil(num_items / D)], with numbers past the last as padding."""
-    return jax.lax.axis_index(AXIS) + num_devices * jnp.arange(-(-num_items // num_devices))
-
-
 def num_devices() -> int:
     """Returns the number of devices D, static; inside `EdgeMesh.spread`."""
     return jax.lax.axis_size(AXIS)
 
 
+def own_items(num_items: int) -> Int32[Array, "L"]:
+    """Returns the items of this device, i32[ceil(num_items / D)]; past the last, larger numbers."""
+    count = num_devices()
+    return jax.lax.axis_index(AXIS) + count * jnp.arange(-(-num_items // count))
+
+
 def local_items(num_items: int) -> Int32[Array, "L"]:
     """Returns the `own_items` of this device, `num_items` in place of those past the last."""
-    return jnp.minimum(own_items(num_items, num_devices()), num_items)
+    return jnp.minimum(own_items(num_items), num_items)
 
 
 def first_alone(items: Int32[Array, "..."], num_items: int) -> Int32[Array, "..."]:
@@ -160,7 +161,7 @@ def local_map(f: Callable, num_items: int, flat: bool = False) -> PyTree:
       past the last item.
     """
     if flat:
-        own = own_items(num_items, jax.lax.axis_size(AXIS))
+        own = own_items(num_items)
         if own.size == 1:
             results = jax.tree.map(lambda x: x[None], f(own[0]))
         else:
@@ -202,7 +203,7 @@ def local_loop(f: Callable, end: int | Int32[Array, ""], carry: PyTree) -> PyTre
 
     def one(at):
         i, carry = at
-        return i + jax.lax.axis_size(AXIS), f(i, carry)
+        return i + num_devices(), f(i, carry)
 
     return jax.lax.while_loop(lambda at: at[0] < end, one, (jax.lax.axis_index(AXIS), carry))[1]
 
@@ -217,10 +218,9 @@ def set_item(results: PyTree, i: Int32[Array, ""], result: PyTree) -> PyTree:
 
 def take_local(rows: PyTree, num_items: int) -> PyTree:
     """This device's rows `[ceil(num_items / D), ...]` of leaves `[num_items, ...]`; then zero."""
-    num_devices = jax.lax.axis_size(AXIS)
-    if num_devices == 1:  # or they are copied for nothing
+    if num_devices() == 1:  # or they are copied for nothing
         return rows
-    own = own_items(num_items, num_devices)
+    own = own_items(num_items)
     return jax.tree.map(lambda x: x.at[own].get(mode="fill", fill_value=0), rows)
 
 
@@ -231,7 +231,7 @@ def gather_items(results: PyTree, num_items: int) -> PyTree:
         leaf = jax.lax.all_gather(leaf, AXIS, axis=1)  # [L, D, ...]
         return leaf.reshape(-1, *leaf.shape[2:])[:num_items]
 
-    if jax.lax.axis_size(AXIS) > 1:  # or they are copied for nothing
+    if num_devices() > 1:  # or they are copied for nothing
         results = jax.tree.map(gather, results)
     # The barrier: or a sum over the items is merged with the gathering, and its order with D.
     return jax.lax.optimization_barrier(results)
@@ -242,7 +242,7 @@ def psum_rows(rows: PyTree) -> PyTree:
 
     Bits are added as integers, so that every value arrives as it was.
     """
-    if jax.lax.axis_size(AXIS) == 1:  # or they are copied for nothing
+    if num_devices() == 1:  # or they are copied for nothing
         return rows
 
     def merge(leaf):
