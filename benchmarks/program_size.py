@@ -7,15 +7,15 @@ Prints a table with a row for each case, which changes some fields of the config
 trace and lower and to compile, on one device. `--files` prints besides how many of the equations
 come from which file of the package. Start-up follows these numbers.
 
-Seen with jaxlib 0.10.2 on a busy machine, whose CPU seconds vary by a tenth:
+Seen with jaxlib 0.10.2 on two idle cores, whose CPU seconds vary by a tenth:
 
 | program | equations | StableHLO, characters | trace + lower, CPU s | compile, CPU s |
 | --- | ---: | ---: | ---: | ---: |
-| as configured | 5,556 | 1,118,507 | 2.7 | 20.6 |
-| without distillation | 3,541 | 723,669 | 1.7 | 10.1 |
-| MLP | 3,759 | 761,969 | 1.8 | 9.4 |
-| LeNet-5, FedAvg | 2,689 | 542,355 | 1.3 | 7.0 |
-| MLP, FedAvg | 1,983 | 402,735 | 0.8 | 3.4 |
+| as configured | 5,575 | 1,121,454 | 2.3 | 17.4 |
+| without distillation | 3,558 | 726,315 | 1.4 | 8.2 |
+| MLP | 3,778 | 764,915 | 1.5 | 8.2 |
+| LeNet-5, FedAvg | 2,663 | 529,811 | 1.2 | 6.1 |
+| MLP, FedAvg | 1,957 | 390,177 | 0.9 | 3.6 |
 """
 
 import argparse
