@@ -25,7 +25,7 @@ def make_round(setup, jit=compiler.jit):
       The state; a function from state and the other arguments to state and mean loss; and these
       arguments, on the device.
     """
-    inputs = program.put_inputs(setup)
+    inputs = program.put_inputs([setup])
     start, step = program.make_round(setup)
 
     def step_and_loss(*arguments):

@@ -49,7 +49,7 @@ def measure_program(spec, compiles):
     """Returns the cells of a row, and the Counter of equations by file."""
     jax.clear_caches()
     setup = build.prepare(spec)
-    inputs = program.put_inputs(setup)
+    inputs = program.put_inputs([setup])
     start, advance = program.make_program(setup)
     first = jax.jit(start).trace(jax.random.key(0), *inputs[1:])
     state = jax.tree.unflatten(jax.tree.structure(first.out_info), first.jaxpr.out_avals)

@@ -13,11 +13,12 @@ import statistics
 import tempfile
 import time
 
+from experiments.runs import Quiet
+
 from benchmarks.settings import make_parser, write_json
 from benchmarks.timing import environment
 from cefl_jax import build, config, experiment, program
 from cefl_jax.runtime import cpu
-from experiments.runs import Quiet
 
 WAYS = {  # rounds between saves, None for never; whether the next rounds are computed meanwhile
     "at the end only": (None, True),
@@ -34,11 +35,11 @@ def prepare(location, rounds):
     settings = config.load(location)
     settings.train.rounds, settings.run.eval_every = rounds, 1
     setup = build.prepare(config.to_spec(settings))
-    inputs = program.put_inputs(setup)
-    start, advance = program.compile_both(setup, inputs, experiment.do_nothing)
+    inputs = program.put_inputs([setup])
+    start, advance = program.compile_both([setup], inputs, experiment.do_nothing)
 
     def compiled(*_):
-        return program.begin(setup, start, inputs), advance, inputs, 0.0
+        return program.begin([setup], start, inputs), advance, inputs, 0.0
 
     return setup, compiled
 

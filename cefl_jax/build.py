@@ -3,6 +3,7 @@
 import dataclasses
 import functools
 import math
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
@@ -24,7 +25,7 @@ from cefl_jax.models.split import SplitModel, make_model, with_head
 from cefl_jax.network.sources import presets, trace_file
 from cefl_jax.network.topology import Network
 from cefl_jax.safe_read import InputFileError, one_line
-from cefl_jax.specs import DataSpec, PartitionSpec, Spec
+from cefl_jax.specs import DataSpec, PartitionSpec, RunSpec, Spec
 from cefl_jax.stages.clustering import count_clusters
 from cefl_jax.stages.round_plan import static_bounds
 from cefl_jax.stages.round_planner import RoundPlanner
@@ -55,20 +56,26 @@ class Setup(NamedTuple):
         }
 
 
-def prepare(spec: Spec) -> Setup:
+def prepare(
+    spec: Spec,
+    mesh: parallel.EdgeMesh | None = None,
+    load: Callable[[str, str | None], Dataset] = sources.load,
+) -> Setup:
     """Loads and checks everything that a run needs, before anything is compiled or written.
 
     Args:
       spec: Spec.
+      mesh: EdgeMesh; by default the one that the settings choose.
+      load: in place of `sources.load`, such as one that keeps what it has loaded.
     Returns:
       Setup, its settings resolved.
     Raises:
       ValueError: one line that names the field, its value and the remedy.
     """
-    dataset = sources.load(spec.data.name, spec.data.path)
+    dataset = load(spec.data.name, spec.data.path)
     dataset = sources.hold_out(dataset, spec.data.validation_share, spec.seed)
     parts = make_partition(spec, dataset.train_labels)
-    return make_setup(spec, dataset, parts)
+    return make_setup(spec, dataset, parts, mesh)
 
 
 def build(spec: Spec, dataset: Any, parts: Any) -> Setup:
@@ -99,13 +106,19 @@ def build(spec: Spec, dataset: Any, parts: Any) -> Setup:
     return make_setup(dataclasses.replace(spec, data=data), dataset, parts)
 
 
-def make_setup(spec: Spec, dataset: Dataset, parts: list[Int[np.ndarray, "_"]]) -> Setup:
+def make_setup(
+    spec: Spec,
+    dataset: Dataset,
+    parts: list[Int[np.ndarray, "_"]],
+    mesh: parallel.EdgeMesh | None = None,
+) -> Setup:
     """Makes the Setup of a run on data that have been checked, and that its settings describe.
 
     Args:
       spec: Spec.
       dataset: Dataset.
       parts: example indices of each client, none empty; clients may share examples.
+      mesh: EdgeMesh; by default the one that the settings choose.
     Returns:
       Setup, its settings resolved.
     Raises:
@@ -115,13 +128,7 @@ def make_setup(spec: Spec, dataset: Dataset, parts: list[Int[np.ndarray, "_"]]) 
     effective = effective_spec(spec, info)
     config.check_population(spec, len(parts))
     config.check_channels(spec, sample_shape[-1])
-    flat = choose_layout(spec.run.layout) == "flat"
-    most_items = count_most_items(effective, info.traits, flat)
-    mesh = parallel.make_mesh(
-        spec.run.devices or parallel.choose_num_devices(most_items),
-        spec.run.deterministic,
-        flat,
-    )
+    mesh = mesh or choose_mesh(spec.run, effective, info.traits)
     lowering = functools.partial(conv_block, platform=mesh.platform)
     model = make_model(
         spec.model, sample_shape, dataset.num_classes, lowering, spec.run.compute_dtype
@@ -256,6 +263,14 @@ def resolve(spec: Spec, mesh: parallel.EdgeMesh, num_clients: int) -> Spec:
             spec.run, devices=mesh.size, layout="flat" if mesh.flat else "loop", **run
         ),
     )
+
+
+def choose_mesh(run: RunSpec, effective: Spec, traits: MethodTraits) -> parallel.EdgeMesh:
+    """Returns the EdgeMesh that the settings name, or leave to what there is to share."""
+    flat = choose_layout(run.layout) == "flat"
+    most_items = count_most_items(effective, traits, flat)
+    num_devices = run.devices or parallel.choose_num_devices(most_items)
+    return parallel.make_mesh(num_devices, run.deterministic, flat)
 
 
 def count_most_items(effective: Spec, traits: MethodTraits, flat: bool = False) -> int:

@@ -15,13 +15,15 @@ from cefl_jax.config import resume
 from cefl_jax.data import partition
 from cefl_jax.network import dynamics
 from cefl_jax.network.sources import trace_file
-from cefl_jax.program import compile_program
+from cefl_jax.program import compile_program, warn_of_deadline
 from cefl_jax.rounds import Rounds
 from cefl_jax.runtime import distributed
 from cefl_jax.runtime.checkpoint import Checkpoint
 from cefl_jax.runtime.console import Display, print_choices, print_summary, print_work
 from cefl_jax.runtime.preemption import PreemptionGuard
 from cefl_jax.runtime.workdir import ReadOnlyWorkdir, Workdir, open_workdir
+from cefl_jax.specs import Spec
+from cefl_jax.stack import Stack
 from cefl_jax.types import Purpose, purpose_key
 
 REFUSED = -1  # in place of a round
@@ -117,7 +119,7 @@ def conduct(
     """
     spec, watch = setup.spec, watch or PreemptionGuard()
     done = past.round if past else 0
-    title = f"{spec.method.name}: {spec.model.name} on {spec.data.name}"
+    title = title_of(spec)
     leave = lambda: workdir.set_status("preempted", done, watch.asked)  # noqa: E731
     if done == spec.train.rounds and workdir.is_finished():
         with contextlib.closing(workdir):  # not `with workdir`: to show it changes no status
@@ -125,11 +127,7 @@ def conduct(
         return
     with workdir:
         with watch.exit_immediately(leave):
-            workdir.write_config(config.to_dict(spec))
-            workdir.write_partition(partition.to_json(setup.partition))
-            workdir.set_status("running", done)
-            if spec.run.save_trace:
-                workdir.write_trace(record_trace(setup))
+            write_start(setup, workdir, done)
         print_work(setup.planner.work)
         print_choices(spec.run, setup.mesh.platform, build.archive_bytes(setup))
         with Display(spec.train.rounds, title) as display:
@@ -141,6 +139,20 @@ def conduct(
             draw_end(records, workdir.path, title)
         workdir.set_status("finished", spec.train.rounds)
     print_summary(summary, records, workdir.path)
+
+
+def title_of(spec: Spec) -> str:
+    """Returns the title of a run's display and pictures."""
+    return f"{spec.method.name}: {spec.model.name} on {spec.data.name}"
+
+
+def write_start(setup: Setup, workdir: Workdir, done: int) -> None:
+    """Writes what is known of a run before its first round, or before it goes on."""
+    workdir.write_config(config.to_dict(setup.spec))
+    workdir.write_partition(partition.to_json(setup.partition))
+    workdir.set_status("running", done)
+    if setup.spec.run.save_trace:
+        workdir.write_trace(record_trace(setup))
 
 
 def show_finished(workdir: Workdir) -> None:
@@ -207,14 +219,22 @@ def run(
     Raises:
       Preempted, NotFinite: as `conduct`.
     """
-    rounds = Rounds(setup, workdir, display, past, watch or PreemptionGuard())
-    if rounds.done == setup.spec.train.rounds:
+    watch, rounds = watch or PreemptionGuard(), Rounds(setup, workdir, display, past)
+    if rounds.over:
         return rounds.records, workdir.read_summary()
-    rounds.compile(compile or compile_program, meanwhile)
-    while rounds.done < setup.spec.train.rounds:
-        rounds.advance()
-        rounds.pause()
-    return rounds.records, rounds.finish()
+    leave = lambda: workdir.set_status("preempted", rounds.done, f"{watch.asked}, before a round")  # noqa: E731
+    with watch.exit_immediately(leave):
+        made = (compile or compile_program)(setup, display, meanwhile)
+    stack = Stack([setup], made, [past])
+    rounds.compiled(stack.compile_s)
+    if not past:
+        warn_of_deadline(setup, *stack.first, display)
+    leaves = functools.partial(stack.leaves, 0)
+    while not rounds.over:
+        seconds = stack.advance()
+        rounds.record(stack.chunk(0), leaves, seconds)
+        rounds.pause(leaves, watch)
+    return rounds.records, rounds.finish(leaves)
 
 
 def record_trace(setup: Setup) -> dict[str, np.ndarray]:

@@ -4,9 +4,7 @@ python -m cefl_jax.main --config=configs/quickstart.py [--config.FIELD=VALUE ...
 """
 
 import os
-import re
 import sys
-from typing import NoReturn
 
 from absl import app, flags, logging
 
@@ -15,6 +13,7 @@ from cefl_jax.config.resume import check as check_resume
 from cefl_jax.config.resume import keep_choices
 from cefl_jax.runtime import console, cpu, distributed, nonfinite, preemption
 from cefl_jax.runtime.checkpoint import Checkpoint
+from cefl_jax.runtime.command_line import refuse, split_settings, warn
 from cefl_jax.runtime.workdir import Workdir, check_workdir, read_config
 from cefl_jax.safe_read import expand_user
 
@@ -130,40 +129,14 @@ def parse(argv: list[str]) -> list[tuple[str, str]]:
       The path and the text of every `--config.PATH=TEXT`, or `--config.PATH TEXT`, in order.
     """
     try:
-        rest, settings = _split(argv)
+        rest, settings = split_settings(argv)
         logging.set_verbosity(logging.WARNING)  # or jax tells which accelerators are not there
         _, *others = flags.FLAGS(rest)
         if others:
             raise config.SettingError(f"{others[0]!r} is not a flag; {HELP}")
         return settings
-    except (flags.Error, config.SettingError) as error:
+    except (flags.Error, ValueError) as error:
         refuse(error)
-
-
-def refuse(error: object, status: int = 2) -> NoReturn:
-    """Ends the program with one line on standard error and an exit status."""
-    print("error:", re.sub(r"\s+", " ", str(error)), file=sys.stderr)
-    sys.exit(status)
-
-
-def warn(line: str) -> None:
-    """Says one line on standard error, and goes on."""
-    print("warning:", line, file=sys.stderr)
-
-
-def _split(argv):
-    """A command line without its `--config.PATH=TEXT`, and these as pairs."""
-    rest, settings, arguments = [], [], iter(argv)
-    for argument in arguments:
-        match = re.fullmatch(r"--?config\.([^=]+)(?:=(.*))?", argument, re.DOTALL)
-        if not match:
-            rest.append(argument)
-            continue
-        path, text = match[1], next(arguments, None) if match[2] is None else match[2]
-        if text is None:
-            raise config.SettingError(f"{path} has no value; write --config.{path}=VALUE")
-        settings.append((path, text))
-    return rest, settings
 
 
 if __name__ == "__main__":

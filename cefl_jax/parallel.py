@@ -1,7 +1,8 @@
 """The mesh, and the one place that maps work over devices.
 
 Work items (clusters, batches) are dealt to the devices of the mesh axis `edge` in turn: item i to
-device i % D. Everything else is computed alike on every device.
+device i % D. Everything else is computed alike on every device. A stack of runs is split over the
+mesh axis `run`, where it has one: runs know nothing of one another.
 """
 
 import dataclasses
@@ -14,6 +15,7 @@ from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 from jaxtyping import Array, Int32, PyTree
 
 AXIS = "edge"
+RUNS = "run"
 TOGETHER = 2**15  # values of an array from which on it is sent by itself
 
 
@@ -37,8 +39,13 @@ class EdgeMesh:
 
     @property
     def size(self) -> int:
-        """The number of devices D."""
-        return self.mesh.size
+        """The number of devices D of a run."""
+        return self.mesh.shape[AXIS]
+
+    @property
+    def stacked(self) -> bool:
+        """Whether the runs of a stack are spread over it."""
+        return RUNS in self.mesh.axis_names
 
     @property
     def platform(self) -> str:
@@ -50,8 +57,18 @@ class EdgeMesh:
         """The sharding of a value that every device holds whole."""
         return NamedSharding(self.mesh, PartitionSpec())
 
+    @property
+    def by_run(self) -> NamedSharding:
+        """The sharding of a value whose first axis is that of the runs of a stack."""
+        return NamedSharding(self.mesh, PartitionSpec(RUNS))
+
     def spread(self, f: Callable) -> Callable:
-        """`f`, run once per device on arguments that every device holds, results alike on all."""
+        """`f`, run once per device on arguments that every device holds, results alike on all.
+
+        Within a program of a stack, which runs once per device as it is, that is `f` itself.
+        """
+        if AXIS in jax.sharding.get_abstract_mesh().manual_axes:
+            return f
         whole = PartitionSpec()
         return jax.shard_map(f, mesh=self.mesh, in_specs=whole, out_specs=whole, check_vma=False)
 
@@ -125,6 +142,23 @@ def make_mesh(num_devices: int, deterministic: bool = True, flat: bool = False) 
         (num_devices,), (AXIS,), devices=devices[:num_devices], axis_types=(AxisType.Auto,)
     )
     return EdgeMesh(mesh, deterministic and not flat, flat)
+
+
+def make_stack_mesh(num_devices: int = 1) -> EdgeMesh:
+    """Returns an EdgeMesh of all devices for a stack of runs, `num_devices` D for each run.
+
+    Raises:
+      ValueError: when that does not divide the number of devices.
+    """
+    devices = jax.devices()
+    if len(devices) % num_devices:
+        raise ValueError(
+            f"run.devices={num_devices}: the {len(devices)} {devices[0].platform} device(s) of a "
+            "stack of runs cannot be dealt in equal parts; set it to a number that divides them"
+        )
+    shape = len(devices) // num_devices, num_devices
+    mesh = jax.make_mesh(shape, (RUNS, AXIS), axis_types=(AxisType.Auto,) * 2)
+    return EdgeMesh(mesh, deterministic=False, flat=True)
 
 
 def num_devices() -> int:

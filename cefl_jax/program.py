@@ -2,7 +2,7 @@
 
 import functools
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent import futures
 from typing import Any, NamedTuple, TypeAlias
 
@@ -14,6 +14,7 @@ from jaxtyping import Array, Float32, Int32
 
 from cefl_jax import compiler
 from cefl_jax.build import Setup
+from cefl_jax.config import fields
 from cefl_jax.data.federated import FederatedData
 from cefl_jax.methods import METHODS
 from cefl_jax.methods.base import Method, MethodContext
@@ -32,6 +33,15 @@ OF_RUN = {"members": 0, "offsets": 0, "label_counts": 0}  # of FederatedData
 STACK_AXES: Any = 0, FederatedData(*map(OF_RUN.get, FederatedData._fields)), 0  # type: ignore
 """Axes of Inputs under `jax.vmap` over runs: all but the samples may differ from run to run."""
 
+TRACED = {  # fields of HParams, and the settings whose values they are
+    "learning_rate": "train.optimizer.learning_rate",
+    "distill_learning_rate": "cefl.distill.learning_rate",
+    "lambda_edge": "cefl.distill.lambda_edge",
+    "lambda_cloud": "cefl.distill.lambda_cloud",
+    "temperature": "cefl.distill.temperature",
+    "temperature_cloud": "cefl.distill.temperature_cloud",
+}
+
 
 class Chunk(NamedTuple):
     """What comes back to the host from one compiled call."""
@@ -45,20 +55,13 @@ class Chunk(NamedTuple):
 
 def make_hparams(spec: Spec) -> HParams:
     """Returns the scalars that the compiled program takes as arguments."""
-    distill = spec.cefl.distill
-    values = (
-        spec.train.optimizer.learning_rate,
-        distill.learning_rate,
-        distill.lambda_edge,
-        distill.lambda_cloud,
-        distill.temperature,
-        distill.temperature if distill.temperature_cloud is None else distill.temperature_cloud,
-    )
-    own = {
-        name: jnp.float32(getattr(getattr(spec, spec.method.name), name))
-        for name in METHODS[spec.method.name].traced
-    }
-    return HParams._make((*map(jnp.float32, values), own))
+    flat = fields.flatten(spec)
+    values = {name: flat[path] for name, path in TRACED.items()}
+    if values["temperature_cloud"] is None:
+        values["temperature_cloud"] = values["temperature"]
+    method = spec.method.name
+    own = {name: jnp.float32(flat[f"{method}.{name}"]) for name in METHODS[method].traced}
+    return HParams(own=own, **{name: jnp.float32(value) for name, value in values.items()})
 
 
 def make_round(setup: Setup) -> tuple[Callable, Callable]:
@@ -154,7 +157,9 @@ def make_program(setup: Setup) -> tuple[Callable, Callable]:
 
     Returns:
       `start(key, data, network) -> state`, and `advance(state, hparams, data, network) ->
-      (state, Chunk)`, which does `eval_every` rounds (fewer where the run ends) and evaluates.
+      (state, Chunk)`, which does `eval_every` rounds (fewer where the run ends) and evaluates. On a
+      mesh for stacks both take and return those of R runs, with R first in every axis but those of
+      samples; R is a multiple of the devices along the mesh axis `run`.
     """
     rounds = setup.spec.train.rounds
     length = min(setup.spec.run.eval_every, rounds)
@@ -190,7 +195,28 @@ def make_program(setup: Setup) -> tuple[Callable, Callable]:
             measures = method.measures(state)
         return state, Chunk(metrics, scores, measures, round_trace, state.ledger)
 
+    if setup.mesh.stacked:
+        return tuple(
+            _over_runs(setup.mesh, f, axes)
+            for f, axes in ((start, (0, *STACK_AXES[1:])), (advance, (0, *STACK_AXES)))
+        )
     return start, advance
+
+
+def _over_runs(mesh, f, axes):
+    """`f` of a run as one of a stack, spread over the devices; each computes its runs alone."""
+    specs = jax.tree.map(
+        lambda axis: mesh.everywhere.spec if axis is None else mesh.by_run.spec,
+        axes,
+        is_leaf=lambda axis: axis is None,
+    )
+    return jax.shard_map(
+        jax.vmap(f, axes),
+        mesh=mesh.mesh,
+        in_specs=specs,
+        out_specs=mesh.by_run.spec,
+        check_vma=False,
+    )
 
 
 def first_round(
@@ -230,42 +256,68 @@ def compile_program(
     """
     began = time.monotonic()
     display.note("compiling the round ...")
-    inputs = put_inputs(setup)
-    start, advance = compile_both(setup, inputs, meanwhile)
-    return begin(setup, start, inputs), advance, inputs, time.monotonic() - began
+    inputs = put_inputs([setup])
+    start, advance = compile_both([setup], inputs, meanwhile)
+    return begin([setup], start, inputs), advance, inputs, time.monotonic() - began
 
 
-def put_inputs(setup: Setup) -> Inputs:
-    """Returns what the compiled program takes besides the state, on every device."""
-    arrays = make_hparams(setup.spec), setup.data, setup.network
-    return jax.device_put(arrays, setup.mesh.everywhere)
+def put_inputs(setups: Sequence[Setup]) -> Inputs:
+    """Returns what the compiled program takes besides the state, on the devices.
+
+    Args:
+      setups: one; or, with a mesh for stacks, those of its runs, of the same samples and shapes.
+    """
+    arrays = [(make_hparams(setup.spec), setup.data, setup.network) for setup in setups]
+    mesh = setups[0].mesh
+    if not mesh.stacked:
+        return jax.device_put(arrays[0], mesh.everywhere)
+
+    def put(axis, *trees):
+        if axis is None:
+            return jax.device_put(trees[0], mesh.everywhere)
+        return jax.device_put(jax.tree.map(lambda *leaves: np.stack(leaves), *trees), mesh.by_run)
+
+    return jax.tree.map(put, STACK_AXES, *arrays, is_leaf=lambda axis: axis is None)
 
 
-def begin(setup: Setup, start: jax.stages.Compiled, inputs: Inputs) -> Any:
-    """Returns the first state of a run, by its compiled `start`."""
-    return start(jax.random.key(setup.spec.seed), *inputs[1:])
+def begin(setups: Sequence[Setup], start: jax.stages.Compiled, inputs: Inputs) -> Any:
+    """Returns the first state of a run, or of a stack, by the compiled `start`."""
+    return start(_make_keys(setups), *inputs[1:])
+
+
+def _make_keys(setups):
+    """The key of a run, or the keys of a stack's by run."""
+    keys = [jax.random.key(setup.spec.seed) for setup in setups]
+    mesh = setups[0].mesh
+    if not mesh.stacked:
+        return keys[0]
+    data = np.stack([jax.random.key_data(key) for key in keys])  # a key itself stays on one process
+    return jax.random.wrap_key_data(jax.device_put(data, mesh.by_run))
 
 
 def compile_both(
-    setup: Setup, inputs: Inputs, meanwhile: Callable[[], object] = lambda: None
+    setups: Sequence[Setup], inputs: Inputs, meanwhile: Callable[[], object] = lambda: None
 ) -> tuple[jax.stages.Compiled, jax.stages.Compiled]:
-    """Returns the compiled `start` and `advance` of a run, side by side; for any seed.
+    """Returns the compiled `start` and `advance` of a run or a stack, side by side; for any seeds.
 
     Args:
-      setup: Setup.
+      setups: as of `put_inputs`.
       inputs: from `put_inputs`.
       meanwhile: called once, while the compiler is at work.
     """
-    start, advance = make_program(setup)
-    everywhere = setup.mesh.everywhere
+    start, advance = make_program(setups[0])
+    mesh = setups[0].mesh
+    of_state = mesh.by_run if mesh.stacked else mesh.everywhere
     with futures.ThreadPoolExecutor() as threads:
-        key = jax.random.key(setup.spec.seed)
-        traced = jax.jit(start, out_shardings=everywhere).trace(key, *inputs[1:])
+        traced = jax.jit(start, out_shardings=of_state).trace(_make_keys(setups), *inputs[1:])
         starting = threads.submit(compiler.compile_lowered, traced.lower(), compiler.FOR_CPU_ONCE)
         # Not as ShapeDtypeStruct, whose 64 bits would become 32.
         shapes = jax.tree.unflatten(jax.tree.structure(traced.out_info), traced.jaxpr.out_avals)
         jitted = jax.jit(
-            advance, donate_argnums=0, in_shardings=everywhere, out_shardings=everywhere
+            advance,
+            donate_argnums=0,
+            in_shardings=(of_state, *jax.tree.map(lambda x: x.sharding, inputs)),
+            out_shardings=(of_state, mesh.everywhere),
         )
         compiling = threads.submit(compiler.compile_lowered, jitted.lower(shapes, *inputs))
         meanwhile()

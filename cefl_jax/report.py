@@ -9,14 +9,13 @@ Markdown and LaTeX and the figures as PDF go into a folder beside it, such as re
 import argparse
 import collections
 import os
-import re
-import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
 from cefl_jax.reports import check_libraries
 from cefl_jax.runtime import console
+from cefl_jax.runtime.command_line import Parser, refuse
 from cefl_jax.safe_read import expand_user
 
 LIBRARIES = ("altair", "duckdb", "jinja2", "vl_convert")
@@ -46,7 +45,7 @@ def main(arguments: list[str] | None = None) -> None:
 
 def parse(arguments: list[str] | None) -> argparse.Namespace:
     """Returns the options of a command line."""
-    parser = _Parser(
+    parser = Parser(
         prog="python -m cefl_jax.report",
         allow_abbrev=False,
         description=str(__doc__).splitlines()[0],
@@ -101,19 +100,6 @@ def say(found: Sequence[Any], left_out: Sequence[Any], written: Sequence[Path]) 
     page, *others = written
     print(f"written: {page}")
     print(f"written: {len(others)} tables and figures in {others[0].parent}")
-
-
-class _Parser(argparse.ArgumentParser):
-    """A parser that refuses in one line, as this command does."""
-
-    def error(self, message):
-        refuse(message)
-
-
-def refuse(error: object) -> NoReturn:
-    """Ends the program with one line on standard error and exit status 2."""
-    print("error:", re.sub(r"\s+", " ", str(error)), file=sys.stderr)
-    sys.exit(2)
 
 
 def _accuracy(text):

@@ -1,9 +1,9 @@
-"""The rounds of one run as the host sees them: by the chunk computed, written down and saved."""
+"""The rounds of one run as the host sees them: by the chunk written down and saved."""
 
 import math
 import time
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, TypeAlias
 
 import jax
 import numpy as np
@@ -13,28 +13,27 @@ from cefl_jax.network.ledger import Ledger
 from cefl_jax.network.messages import LINKS, MESSAGES
 from cefl_jax.network.schedule import PHASES
 from cefl_jax.plots.timeline import describe_round
-from cefl_jax.program import warn_of_deadline
+from cefl_jax.program import Chunk
 from cefl_jax.runtime import distributed
-from cefl_jax.runtime.checkpoint import flatten, restore
 from cefl_jax.runtime.nonfinite import NotFinite, find_fault
 from cefl_jax.runtime.preemption import Preempted
 from cefl_jax.runtime.summary import summarize
 
+Leaves: TypeAlias = Callable[[], dict[str, np.ndarray]]
+
 
 class Rounds:
-    """A run between its first round, or a checkpoint, and its last.
+    """The files of a run between its first round, or a checkpoint, and its last.
 
     Args:
       setup: Setup.
       workdir: workdir.Workdir.
       display: console.Display.
       past: Checkpoint from which it goes on, or None.
-      watch: preemption.PreemptionGuard.
     """
 
-    def __init__(self, setup, workdir, display, past, watch):
+    def __init__(self, setup, workdir, display, past):
         self.setup, self.workdir, self.display = setup, workdir, display
-        self.watch, self.past = watch, past
         self.done = self.saved = past.round if past else 0
         self.records = workdir.read_metrics() if past else []
         self.facts: dict[str, Any] = {"wall_s": 0.0, "compile_s": 0.0, "resumed_at": []}
@@ -44,64 +43,66 @@ class Rounds:
         self.hashes = setup.hashes()
         self.began = time.monotonic()
 
-    def compile(self, compile: Callable, meanwhile: Callable[[], object]) -> None:
-        """Compiles, and puts the state on the devices; a signal ends it at once."""
-        with self.watch.exit_immediately(self._leave):
-            compiled = compile(self.setup, self.display, meanwhile)
-        self.state, self._advance, self.inputs, compile_s = compiled
-        self.facts["compile_s"] += compile_s
-        if self.past:
-            self.state = restore(self.past, self.state, self.setup.mesh.everywhere)
-            self.past = None
+    @property
+    def over(self) -> bool:
+        """Whether the last round is done."""
+        return self.done == self.setup.spec.train.rounds
+
+    def compiled(self, seconds: float) -> None:
+        """Notes the seconds of compilation."""
+        self.facts["compile_s"] += seconds
+        if self.done:
             self.display.note(f"going on after round {self.done}")
-        else:
-            warn_of_deadline(self.setup, self.state, self.inputs, self.display)
 
-    def advance(self) -> None:
-        """Computes and writes down one chunk of rounds.
+    def record(self, chunk: Chunk, leaves: Leaves, seconds: float) -> None:
+        """Writes down one chunk of rounds.
 
+        Args:
+          chunk: program.Chunk, on the host.
+          leaves: returns those of the state after it, as `checkpoint.flatten`.
+          seconds: that it took.
         Raises:
           NotFinite: when a loss or a parameter was not; the state is in `checkpoints/` to look at.
         """
-        spec, tick = self.setup.spec, time.monotonic()
-        self.state, chunk = self._advance(self.state, *self.inputs)
-        self.chunk = jax.device_get(chunk)
+        spec = self.setup.spec
         rounds = min(spec.run.eval_every, spec.train.rounds - self.done)
-        self.done += rounds
-        wall_ms = 1000.0 * (time.monotonic() - tick) / rounds
-        record = make_record(self.chunk, rounds, self.done, wall_ms)
+        self.done, self.chunk = self.done + rounds, chunk
+        record = make_record(chunk, rounds, self.done, 1000.0 * seconds / rounds)
         self.records.append(record)
         self.workdir.append_metrics(record)
         self.workdir.set_status("running", self.done)
         self.display.update(record)
-        fault = find_fault(self.chunk.metrics.finite, self.chunk.scores, rounds)
+        fault = find_fault(chunk.metrics.finite, chunk.scores, rounds)
         if fault is not None:
-            self.workdir.checkpoints.keep_failed(self.done, flatten(self.state), self._facts())
+            self.workdir.checkpoints.keep_failed(self.done, leaves(), self._facts())
             raise NotFinite(fault, self.done - rounds)
 
-    def pause(self) -> None:
+    def pause(self, leaves: Leaves, watch: Any) -> None:
         """Between two chunks: saves when it is time, and leaves when a signal has asked for it.
 
+        Args:
+          leaves: as of `record`.
+          watch: preemption.PreemptionGuard, or what does as it does.
         Raises:
           Preempted: after the state was saved; on all processes after the same round.
         """
-        if self.done == self.setup.spec.train.rounds:
+        if self.over:
             return
-        every, asked = self.setup.spec.run.checkpoint_every, distributed.any_of(self.watch.asked)
+        every, asked = self.setup.spec.run.checkpoint_every, distributed.any_of(watch.asked)
         if asked or (every and self.done // every > self.saved // every):
-            self.save()
+            self.save(leaves)
         if asked:
             self.workdir.checkpoints.wait()
-            signal = self.watch.asked or "a signal to another process"
+            signal = watch.asked or "a signal to another process"
             raise Preempted(f"{signal}, after round {self.done}")
 
-    def save(self) -> None:
+    def save(self, leaves: Leaves) -> None:
         """Saves the state and all that is needed to go on from it."""
-        self.workdir.save(self.done, flatten(self.state), self._facts())
+        self.workdir.save(self.done, leaves(), self._facts())
         self.saved = self.done
 
-    def finish(self) -> dict[str, Any]:
-        """Writes what the run came to, then the last checkpoint; the summary."""
+    def finish(self, leaves: Leaves) -> dict[str, Any]:
+        """Writes the summary, which it returns, and the last round; then the last checkpoint."""
         setup = self.setup
         devices = setup.mesh.mesh.devices.flat
         facts = self._facts()
@@ -127,7 +128,7 @@ class Rounds:
                 deadline_s,
             )
             self.workdir.write_timeline(timeline)
-        self.save()
+        self.save(leaves)
         self.workdir.checkpoints.wait()
         return summary
 
@@ -141,9 +142,6 @@ class Rounds:
             "score": score if math.isfinite(score) else None,
             "wall_s": self.facts["wall_s"] + time.monotonic() - self.began,
         }
-
-    def _leave(self):
-        self.workdir.set_status("preempted", self.done, f"{self.watch.asked}, before a round")
 
 
 def make_record(chunk: Any, rounds: int, done: int, wall_ms: float) -> dict[str, float]:

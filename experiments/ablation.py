@@ -1,12 +1,13 @@
 """Which part of `cefl` earns its keep? Each cell differs from the defaults by one flag.
 
-    python -m experiments.ablation --workdir=ablation_results [--scale=smoke]
+    python -m cefl_jax.sweep --experiment=experiments/ablation.py --workdir=DIR
 
 Claim under test: clustering by data, matching by cost and mutual distillation each improve
 accuracy, or time, energy or bytes to 80%, on Fashion-MNIST with Dirichlet(0.1) in the `device_zoo`.
 """
 
-from experiments import runs
+from cefl_jax.sweeps import Sweep
+from experiments import common
 
 FLAGS = {
     "cefl.clustering.rule": ("patent", "astraea", "random", "single"),
@@ -21,9 +22,8 @@ FLAGS = {
     "cefl.compression.gradient": ("int8",),
     "model.cut": (2, 3),
 }
-EXPERIMENT = runs.Experiment(
-    name="ablation",
-    common=runs.SKEWED,
+EXPERIMENT = Sweep(
+    common=common.SKEWED,
     cells={"defaults": {}}
     | {
         f"{path.rpartition('.')[2] if path == 'model.cut' else path.removeprefix('cefl.')}={value}": {
@@ -32,12 +32,8 @@ EXPERIMENT = runs.Experiment(
         for path, values in FLAGS.items()
         for value in values
     },
-    scales=runs.SCALES,
-    seeds=runs.SEEDS | {"cpu": 1},
-    target=runs.TARGET,
+    scales=common.SCALES,
+    seeds=common.SEEDS | {"cpu": 1},
+    target=common.TARGET,
     more={"cluster/kl_mean": "KL of clusters (nats)"},
 )
-
-
-if __name__ == "__main__":
-    runs.main(EXPERIMENT, __doc__)

@@ -1,19 +1,19 @@
 """Should distillation's optimizers start anew each round? Small and skewed rounds, on the test set.
 
-    python -m experiments.distillation_restart --workdir=distillation_restart_results
+    python -m cefl_jax.sweep --experiment=experiments/distillation_restart.py --workdir=DIR
 
 Claim under test: a momentum that is kept while the weights under it are replaced by new averages
 pushes every round towards the last round's labels. `fashion_mnist_12k`, Dirichlet(0.05), 5 of 100
 clients a round in 2 clusters, `device_zoo`.
 """
 
-from experiments import runs
+from cefl_jax.sweeps import Sweep
+from experiments import common
 
 PERSIST = {"cefl.distill.optimizer_state": "persist"}
 HARD = {"cefl.distill.rule": "hard_labels"}
-EXPERIMENT = runs.Experiment(
-    name="distillation_restart",
-    common=runs.SKEWED
+EXPERIMENT = Sweep(
+    common=common.SKEWED
     | {
         "data.name": "fashion_mnist_12k",
         "data.partition.alpha": 0.05,
@@ -32,7 +32,3 @@ EXPERIMENT = runs.Experiment(
     target={"smoke": 0.2, "cpu": 0.65},
     tail=15,
 )
-
-
-if __name__ == "__main__":
-    runs.main(EXPERIMENT, __doc__)

@@ -1,6 +1,6 @@
 """Which method learns most in equal rounds, and which reaches 80% soonest and cheapest?
 
-    python -m experiments.main_comparison --workdir=main_comparison_results [--scale=smoke]
+    python -m cefl_jax.sweep --experiment=experiments/main_comparison.py --workdir=DIR
 
 Claim under test: clusters that resemble the whole, matched edge servers and a cloud model that
 teaches (`cefl`) beat the methods that a researcher would use instead, on Fashion-MNIST over 100
@@ -11,7 +11,8 @@ a teacher, and decides whether a gain is distillation's; `cefl, no distillation`
 is the upper reference.
 """
 
-from experiments import runs
+from cefl_jax.sweeps import Sweep
+from experiments import common
 
 METHODS = {
     "cefl": {},
@@ -29,19 +30,14 @@ METHODS = {
     "fedgkt": {"method.name": "fedgkt"},
     "centralized": {"method.name": "centralized"},
 }
-EXPERIMENT = runs.Experiment(
-    name="main_comparison",
-    common=runs.SKEWED,
+EXPERIMENT = Sweep(
+    common=common.SKEWED,
     cells={
         f"{name}, {alpha}": {**change, "data.partition.alpha": alpha}
         for alpha in (0.1, 0.5)
         for name, change in METHODS.items()
     },
-    scales=runs.SCALES,
-    seeds=runs.SEEDS,
-    target=runs.TARGET,
+    scales=common.SCALES,
+    seeds=common.SEEDS,
+    target=common.TARGET,
 )
-
-
-if __name__ == "__main__":
-    runs.main(EXPERIMENT, __doc__)

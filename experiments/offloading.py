@@ -1,6 +1,6 @@
 """Which offload rule, and which clustering, reaches 80% test accuracy soonest, and at what cost?
 
-    python -m experiments.offloading --workdir=offloading_results [--scale=smoke]
+    python -m cefl_jax.sweep --experiment=experiments/offloading.py --workdir=DIR
 
 Claims under test, on Fashion-MNIST with Dirichlet(0.1) over 100 clients, in the `device_zoo` with
 fading links, busy edge nodes and clients that come and go:
@@ -11,11 +11,9 @@ fading links, busy edge nodes and clients that come and go:
 Without a deadline a placement changes when things happen and never what is learned. So each
 clustering is trained once for each seed, and every offload rule pays for the same rounds; a test
 holds that against whole runs. Rounds are counted until the first evaluation at or above the target.
-Finished trainings are kept in the workdir and not repeated.
 """
 
 import json
-import pathlib
 
 import jax
 import jax.numpy as jnp
@@ -23,9 +21,9 @@ import numpy as np
 
 from cefl_jax import build, compiler, config, program
 from cefl_jax.reports.formats import to_markdown
-from cefl_jax.runtime import console
+from cefl_jax.reports.tables import ACCURACY
+from cefl_jax.sweeps import Sweep
 from experiments import tables
-from experiments.runs import Quiet, make_parser
 
 CLUSTERINGS = {
     "patent": {"cefl.clustering.rule": "patent"},
@@ -57,8 +55,13 @@ SCALES = {
     "smoke": {"data.name": "fashion_mnist_12k", "train.rounds": 8, "train.local_steps": 5},
     "cpu": {"data.name": "fashion_mnist", "train.rounds": 80},
 }
-TARGETS = {"smoke": 0.6, "cpu": 0.8}
-SEEDS = {"smoke": 2, "cpu": 5}
+EXPERIMENT = Sweep(
+    common=COMMON,
+    cells=CLUSTERINGS,
+    scales=SCALES,
+    seeds={"smoke": 2, "cpu": 5},
+    target={"smoke": 0.6, "cpu": 0.8},
+)
 
 
 def make_spec(scale, seed, *changes):
@@ -71,17 +74,10 @@ def make_setup(scale, seed, *changes):
     return build.prepare(make_spec(scale, seed, *changes))
 
 
-def rounds_to_target(setup, target, title):
-    """Rounds until the first evaluation at or above the target, or None; and all accuracies."""
-    state, advance, inputs, _ = program.compile_program(setup, Quiet(title))
-    rounds, every = setup.spec.train.rounds, setup.spec.run.eval_every
-    accuracies = {}
-    for done in range(every, rounds + every, every):
-        state, chunk = advance(state, *inputs)
-        accuracies[min(done, rounds)] = float(chunk.scores[""].accuracy)
-        if accuracies[min(done, rounds)] >= target:
-            return min(done, rounds), accuracies
-    return None, accuracies
+def rounds_to_target(run, target):
+    """Rounds until the first evaluation at or above the target, or None."""
+    reached = run.metrics["round"][run.metrics[ACCURACY] >= target]
+    return int(reached[0]) if reached.size else None
 
 
 def pay(setups):
@@ -107,30 +103,6 @@ def pay(setups):
         "edge_cloud_bytes": sent[..., 2:].sum(-1),
         "kl_mean": clusters.kl_mean,
     }
-
-
-def train_all(folder, scale, seeds):
-    """{clustering: [rounds to the target of each seed]}.
-
-    What the folder has of the same settings is not repeated; delete it when the code has changed.
-    """
-    reached = {}
-    for name, change in CLUSTERINGS.items():
-        reached[name] = []
-        for seed in range(seeds):
-            file = folder / f"{name.replace(' ', '_')}-{seed}.json"
-            settings = config.to_dict(make_spec(scale, seed, change))
-            known = json.loads(file.read_text()) if file.exists() else {}
-            if known.get("config") != json.loads(json.dumps(settings)):
-                setup = build.prepare(config.to_spec(settings))
-                found, curve = rounds_to_target(setup, TARGETS[scale], f"{name}, seed {seed}")
-                known = {"rounds": found, "accuracy": curve, "config": settings}
-                temporary = file.with_suffix(".tmp")
-                temporary.write_text(json.dumps(known) + "\n")
-                temporary.replace(file)
-            reached[name].append(known["rounds"])
-            print(f"{name}, seed {seed}: rounds to target {reached[name][-1]}", flush=True)
-    return reached
 
 
 def pay_all(scale, reached):
@@ -162,30 +134,18 @@ def trade(scale, seeds):
     return kl, seconds
 
 
-def main():
-    """Trains, pays, and writes tables and pictures into the workdir."""
-    console.ignore_write_errors()
-    options = make_parser(__doc__, SCALES).parse_args()
-    seeds = options.seeds or SEEDS[options.scale]
-    folder = pathlib.Path(options.workdir) / options.scale
-    folder.mkdir(parents=True, exist_ok=True)
-    jax.config.update("jax_compilation_cache_dir", str(folder.absolute() / "jax_cache"))
-    reached = train_all(folder, options.scale, seeds)
-    paid = pay_all(options.scale, reached)
+def tabulate(groups, sweep, scale):
+    """Tables of what was paid until the target, and of the frontier; pictures beside the runs."""
+    folder, target = groups[0].runs[0].folder.parent, sweep.target[scale]
+    reached = {
+        group.label: [rounds_to_target(run, target) for run in group.runs] for group in groups
+    }
+    paid = pay_all(scale, reached)
     (folder / "paid.json").write_text(
         json.dumps({" / ".join(cell): costs for cell, costs in paid.items()}, indent=1) + "\n"
     )
-    made = tables.costs_to_target(paid, reached, TARGETS[options.scale]), tables.ratios(paid)
-    text = "\n".join(map(to_markdown, made))
-    (folder / "offloading.md").write_text(text)
-    print(text)
+    kl, seconds = trade(scale, max(map(len, reached.values())))
     tables.draw_costs(folder / "offloading.png", paid)
-    kl, seconds = trade(options.scale, seeds)
-    text = to_markdown(tables.frontier(WEIGHTS, kl, seconds))
-    (folder / "frontier.md").write_text(text)
-    print(text)
     tables.draw_frontier(folder / "frontier.png", WEIGHTS, kl, seconds)
-
-
-if __name__ == "__main__":
-    main()
+    made = tables.costs_to_target(paid, reached, target), tables.ratios(paid)
+    return "\n".join(map(to_markdown, (*made, tables.frontier(WEIGHTS, kl, seconds))))

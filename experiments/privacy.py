@@ -1,12 +1,13 @@
 """What does hiding the images cost?
 
-    python -m experiments.privacy --workdir=privacy_results [--scale=smoke]
+    python -m cefl_jax.sweep --experiment=experiments/privacy.py --workdir=DIR
 
 Claim under test: noise on the smashed data lowers what it tells of the images (distance
 correlation), at the price of accuracy, and so do compression and a later cut, more cheaply.
 """
 
-from experiments import runs
+from cefl_jax.sweeps import Sweep
+from experiments import common
 
 CELLS = {
     **{f"noise {std:g}": {"cefl.privacy.noise_std": std} for std in (0.0, 0.1, 0.3, 1.0, 3.0)},
@@ -15,17 +16,12 @@ CELLS = {
     "cut 2": {"model.cut": 2},
     "cut 2, noise 1": {"model.cut": 2, "cefl.privacy.noise_std": 1.0},
 }
-EXPERIMENT = runs.Experiment(
-    name="privacy",
-    common=runs.SKEWED,
+EXPERIMENT = Sweep(
+    common=common.SKEWED,
     cells=CELLS,
-    scales=runs.SCALES,
-    seeds=runs.SEEDS,
-    target=runs.TARGET,
+    scales=common.SCALES,
+    seeds=common.SEEDS,
+    target=common.TARGET,
     more={"privacy/distance_correlation": "distance correlation"},
     of_scale={"smoke": ["noise 0", "noise 1", "cut 2"]},
 )
-
-
-if __name__ == "__main__":
-    runs.main(EXPERIMENT, __doc__)

@@ -1,6 +1,6 @@
 """Do FedAvg, FedProx and SCAFFOLD here reach what Flower's baseline of NIID-Bench reports?
 
-    python -m experiments.reproduce_niid_bench --workdir=niid_bench_results [--scale=full]
+    python -m cefl_jax.sweep --experiment=experiments/reproduce_niid_bench.py --workdir=DIR
 
 Claim under test (NIID-Bench: Li et al., Federated learning on non-IID data silos, ICDE 2022; the
 values are those of Flower's baseline): Fashion-MNIST, 10 clients, all in each round, 50 rounds of
@@ -11,7 +11,7 @@ their spread. Scale `cpu` is one seed of FedAvg.
 """
 
 from cefl_jax.reports.tables import ACCURACY
-from experiments import runs
+from cefl_jax.sweeps import Sweep, table
 
 PUBLISHED = {"iid": (89.23, 0.45), "dirichlet 0.5": (88.09, 0.29), "3 labels": (82.43, 1.52)}
 PARTITIONS = {
@@ -24,8 +24,7 @@ PARTITIONS = {
     },
 }
 ALL = {"data.name": "fashion_mnist", "train.rounds": 50, "train.local_epochs": 10}
-EXPERIMENT = runs.Experiment(
-    name="reproduce_niid_bench",
+EXPERIMENT = Sweep(
     common={
         "data.partition.num_clients": 10,
         "data.normalization.mean": (0.0,),
@@ -56,7 +55,7 @@ EXPERIMENT = runs.Experiment(
 
 def tabulate(groups, of, scale):
     """The table, and the best accuracies beside the published ones."""
-    return runs.tabulate_beside_published(
+    return table.tabulate_beside_published(
         groups,
         of,
         scale,
@@ -64,7 +63,3 @@ def tabulate(groups, of, scale):
         take=lambda run: run.metrics[ACCURACY].max(),
         published=lambda cell: PUBLISHED[cell.partition(", ")[2]],
     )
-
-
-if __name__ == "__main__":
-    runs.main(EXPERIMENT, __doc__, tabulate)

@@ -1,7 +1,7 @@
 """Do federated averaging and sequential training here reach published accuracies?
 
-    python -m experiments.reproduce_sequential_fl --workdir=sequential_fl_results \
-        [--partition=fashion_mnist_500_clients_2_labels.json]
+    python -m cefl_jax.sweep --experiment=experiments/reproduce_sequential_fl.py --workdir=DIR \
+        --config.data.partition.path=fashion_mnist_500_clients_2_labels.json
 
 Claim under test, from the public logs of Li & Lyu, Convergence analysis of sequential federated
 learning on heterogeneous data, NeurIPS 2023: Fashion-MNIST, LeNet-5, a published partition of 500
@@ -17,10 +17,8 @@ sequential training but that a client may be drawn again within ten. There each 
 itself.
 """
 
-import argparse
-
 from cefl_jax.reports.tables import ACCURACY, final
-from experiments import runs
+from cefl_jax.sweeps import Sweep, table
 
 PUBLISHED = {"fedavg": (85.59, 0.04), "sequential_split": (86.28, 0.49)}
 FEDAVG = {"train.optimizer.learning_rate": 0.1, "train.optimizer.clip_norm": 10.0}
@@ -31,47 +29,41 @@ STAGES = {
     "cefl.offload.edge_capacity": 3,
 }
 LENGTHS = {"smoke": 100, "cpu": 1000, "full": 1000}
-
-
-def make(partition):
-    """The Experiment on a partition's file."""
-    return runs.Experiment(
-        name="reproduce_sequential_fl",
-        common={
-            "data.name": "fashion_mnist",
-            "data.partition.name": "file",
-            "data.partition.path": partition,
-            "data.normalization.mean": (0.2860,),
-            "data.normalization.std": (0.3530,),
-            "train.clients_per_round": 10,
-            "train.local_steps": 5,
-            "train.batch_size": 20,
-            "train.optimizer.weight_decay": 1e-4,
-            "run.eval_every": 1,
+EXPERIMENT = Sweep(
+    common={
+        "data.name": "fashion_mnist",
+        "data.partition.name": "file",
+        "data.normalization.mean": (0.2860,),
+        "data.normalization.std": (0.3530,),
+        "train.clients_per_round": 10,
+        "train.local_steps": 5,
+        "train.batch_size": 20,
+        "train.optimizer.weight_decay": 1e-4,
+        "run.eval_every": 1,
+    },
+    cells={
+        "fedavg": {"method.name": "fedavg", **FEDAVG},
+        "sequential_split": {"method.name": "sequential_split", **SEQUENTIAL},
+        "fedavg by cefl": {"cefl.clustering.rule": "singleton", **STAGES, **FEDAVG},
+        "sequential by cefl": {
+            "cefl.clustering.rule": "single",
+            "train.clients_per_round": 1,
+            "run.eval_every": 10,
+            **STAGES,
+            **SEQUENTIAL,
         },
-        cells={
-            "fedavg": {"method.name": "fedavg", **FEDAVG},
-            "sequential_split": {"method.name": "sequential_split", **SEQUENTIAL},
-            "fedavg by cefl": {"cefl.clustering.rule": "singleton", **STAGES, **FEDAVG},
-            "sequential by cefl": {
-                "cefl.clustering.rule": "single",
-                "train.clients_per_round": 1,
-                "run.eval_every": 10,
-                **STAGES,
-                **SEQUENTIAL,
-            },
-        },
-        scales={scale: {"train.rounds": rounds} for scale, rounds in LENGTHS.items()},
-        seeds={"smoke": 1, "cpu": 3, "full": 3},
-        target={"smoke": 0.6, "cpu": 0.8, "full": 0.8},
-        tail=100,
-        stretch={"sequential by cefl": 10},
-    )
+    },
+    scales={scale: {"train.rounds": rounds} for scale, rounds in LENGTHS.items()},
+    seeds={"smoke": 1, "cpu": 3, "full": 3},
+    target={"smoke": 0.6, "cpu": 0.8, "full": 0.8},
+    tail=100,
+    stretch={"sequential by cefl": 10},
+)
 
 
 def tabulate(groups, of, scale):
     """The table, with the published value beside each."""
-    return runs.tabulate_beside_published(
+    return table.tabulate_beside_published(
         groups,
         of,
         scale,
@@ -79,16 +71,3 @@ def tabulate(groups, of, scale):
         take=lambda run: final(run, ACCURACY, of.tail),
         published=lambda cell: PUBLISHED["fedavg" if "fedavg" in cell else "sequential_split"],
     )
-
-
-def main():
-    """Runs on the partition's file that the command line names."""
-    parser = argparse.ArgumentParser(add_help=False)
-    partition = parser.add_argument("--partition", help="JSON file of the published partition")
-    options, _ = parser.parse_known_args()
-    partition.required = True  # not before: `--help` needs none
-    runs.main(make(options.partition), __doc__, tabulate, parents=[parser])
-
-
-if __name__ == "__main__":
-    main()

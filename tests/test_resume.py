@@ -81,14 +81,14 @@ def quickly(setup, display, meanwhile=lambda: None):
         jit = functools.partial(quick_jit, out_shardings=everywhere)
         PROGRAMS[key] = jit(start), jit(advance, donate_argnums=0, in_shardings=everywhere)
     start, advance = PROGRAMS[key]
-    inputs = program.put_inputs(setup)
+    inputs = program.put_inputs([setup])
     return start(jax.random.key(setup.spec.seed), *inputs[1:]), advance, inputs, 0.25
 
 
 @pytest.fixture(autouse=True, scope="module")
 def _no_compilation_for_a_warning():
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(rounds, "warn_of_deadline", lambda *_: None)
+        patch.setattr(experiment, "warn_of_deadline", lambda *_: None)
         yield
 
 
@@ -116,10 +116,10 @@ def interrupt(setup, path, chunks):
 def kill(setup, path, chunks):
     """A run that ends after so many chunks, without a chance to save or to say so."""
 
-    def advance(self, real=rounds.Rounds.advance):
+    def record(self, *args, real=rounds.Rounds.record):
         if len(self.records) - self.before == chunks:
             raise Killed
-        real(self)
+        real(self, *args)
 
     def begin(self, *args, real=rounds.Rounds.__init__):
         real(self, *args)
@@ -127,7 +127,7 @@ def kill(setup, path, chunks):
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(rounds.Rounds, "__init__", begin)
-        patch.setattr(rounds.Rounds, "advance", advance)
+        patch.setattr(rounds.Rounds, "record", record)
         with pytest.raises(Killed):
             go(setup, path)
     status = read(path / "status.json") | {"state": "running", "error": None}

@@ -78,7 +78,7 @@ def run_rounds(setup, rounds, jit=quick_jit):
 
 def compile_round(setup, jit=quick_jit):
     """The first state, the jitted round, and its other arguments."""
-    arrays = program.put_inputs(setup)
+    arrays = program.put_inputs([setup])
     start, step = program.make_round(setup)
     start = jit(start, out_shardings=setup.mesh.everywhere)
     return start(jax.random.key(setup.spec.seed), *arrays[1:]), jit(step), arrays
@@ -116,7 +116,7 @@ def make_trace(setup, available, shadow_db=0.0, edge_load=0.0):
 def run_whole(setup, jit=quick_jit):
     """The state and the Chunk of every evaluation of a run, as NumPy arrays, its key as bits."""
     start, advance = program.make_program(setup)
-    everywhere, arrays = setup.mesh.everywhere, program.put_inputs(setup)
+    everywhere, arrays = setup.mesh.everywhere, program.put_inputs([setup])
     state = jit(start, out_shardings=everywhere)(jax.random.key(setup.spec.seed), *arrays[1:])
     advance, outcomes = jit(advance, out_shardings=everywhere), []
     for _ in range(-(-setup.spec.train.rounds // setup.spec.run.eval_every)):

@@ -82,9 +82,23 @@ def has_field(nested: Any, path: str) -> bool:
     return True
 
 
-def wrong_file(location: str, what: object) -> SettingError:
-    """SettingError of one line about a config file."""
-    return SettingError(one_line(f"--config={location}: {what}"))
+def run_definition(file: str) -> dict[str, Any]:
+    """Returns what a Python file defines, that of a sweep.
+
+    Raises:
+      SettingError: for a file that is missing or fails.
+    """
+    file = expand_user(file)
+    _check_file(file, file, math.inf, "--experiment", "experiments/ has some to copy")
+    try:
+        return runpy.run_path(file)
+    except (Exception, SystemExit) as error:  # a person's code may raise whatever there is
+        raise wrong_file(file, _reason(error, file), "--experiment") from error
+
+
+def wrong_file(location: str, what: object, flag: str = "--config") -> SettingError:
+    """SettingError of one line about a file that a flag names."""
+    return SettingError(one_line(f"{flag}={location}: {what}"))
 
 
 def _split(location):
@@ -96,19 +110,22 @@ def _split(location):
     return path, arguments
 
 
-def _check_file(location, path, most_bytes):
-    """Refuses what is no file to read a config from, a folder with what to add to it."""
+def _check_file(location, path, most_bytes, flag="--config", remedy="configs/ has some to copy"):
+    """Refuses what is no file to read settings from, a folder with what to add to it."""
     try:
         if path and Path(path).is_dir():
-            raise InputFileError("is a folder; to repeat the run in it, add /config.json")
+            more = "to repeat the run in it, add /config.json"
+            raise InputFileError(
+                f"is a folder; {more if flag == '--config' else 'name a file in it'}"
+            )
         if not path:
             raise MissingError
         check_file(path, most_bytes)
     except MissingError as error:
-        remedy = "name the config.json of a run" if is_json(path) else "configs/ has some to copy"
-        raise wrong_file(location, f"there is no such file; {remedy}") from error
+        remedy = "name the config.json of a run" if is_json(path) else remedy
+        raise wrong_file(location, f"there is no such file; {remedy}", flag) from error
     except InputFileError as error:
-        raise wrong_file(location, error) from error
+        raise wrong_file(location, error, flag) from error
 
 
 def _check_call(get_config, arguments):

@@ -20,6 +20,7 @@ from typing import Any, NamedTuple
 
 import jax
 import numpy as np
+from jax.experimental import multihost_utils
 from jaxtyping import PyTree
 
 from cefl_jax.safe_read import InputFileError, one_line, read_bytes
@@ -344,8 +345,15 @@ def flatten(state: PyTree) -> dict[str, np.ndarray]:
     for path, leaf in jax.tree_util.tree_leaves_with_path(state):
         data = _data(leaf)
         if data.size:
-            leaves[jax.tree_util.keystr(path)] = np.array(jax.device_get(data))
+            leaves[jax.tree_util.keystr(path)] = np.array(_fetch(data))
     return leaves
+
+
+def _fetch(data):
+    """An array on the host, of which every process has a part where not each has all."""
+    if isinstance(data, jax.Array) and not (data.is_fully_replicated or data.is_fully_addressable):
+        return multihost_utils.process_allgather(data, tiled=True)
+    return jax.device_get(data)
 
 
 def restore(checkpoint: Checkpoint, state: PyTree, sharding: jax.sharding.Sharding) -> PyTree:

@@ -92,7 +92,7 @@ class Display:
         """Shows an evaluation: metrics with `round`."""
         self._record, self._note = record, ""
         self._updated = time.monotonic()
-        self._refresh("  ".join([self._round(), *_readings(record), *self._clocks()]))
+        self._refresh("  ".join([self._round(), *format_readings(record), *self._clocks()]))
 
     def _refresh(self, line):
         if self._live is not None:
@@ -111,7 +111,7 @@ class Display:
         row.add_column(ratio=1)
         row.add_column(no_wrap=True)
         row.add_row(self._round(), bar, "  ".join(self._clocks()))
-        below = self._note or "  ".join(_readings(self._record))
+        below = self._note or "  ".join(format_readings(self._record))
         return Group(Text(self._title, style="bold"), row, Text(below, style="cyan"))
 
     def _round(self):
@@ -120,14 +120,14 @@ class Display:
 
     def _clocks(self):
         now = time.monotonic()
-        elapsed = f"elapsed {_clock(now - self._started)}"
+        elapsed = f"elapsed {format_clock(now - self._started)}"
         round_ms = _number(self._record.get("wall/round_ms"))
         if not 0.0 < round_ms < math.inf:
             return [elapsed]
         left_s = (self._num_rounds - self._record["round"]) * round_ms / 1000.0
         left_s = max(left_s - (now - self._updated), 0.0)
         speed = f"{format_number(1000.0 / round_ms)} rounds/s"
-        return [speed, elapsed, f"remaining {_clock(left_s)}"]
+        return [speed, elapsed, f"remaining {format_clock(left_s)}"]
 
 
 def print_work(work: Any) -> None:
@@ -242,7 +242,8 @@ def _table(title, show_header=True):
     )
 
 
-def _readings(record):
+def format_readings(record: Mapping[str, float | None]) -> list[str]:
+    """Returns what is shown of an evaluation, as texts."""
     return [
         f"{label} {_text(form, record[key])}"
         for key, (label, form) in READINGS.items()
@@ -250,7 +251,8 @@ def _readings(record):
     ]
 
 
-def _clock(time_s):
+def format_clock(time_s: float) -> str:
+    """Returns seconds as h:mm:ss."""
     return str(datetime.timedelta(seconds=int(time_s)))
 
 

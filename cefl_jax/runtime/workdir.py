@@ -39,6 +39,11 @@ CHECKPOINTS = "checkpoints"
 LOCK = ".lock"
 MAX_BYTES = 2**20  # of config.json, status.json and summary.json
 STATES = ("running", "finished", "preempted", "failed")
+ENDED = ("finished", "failed")
+
+
+class FolderInUse(ValueError):
+    """Another process has the folder of a run."""
 
 
 def check_workdir(
@@ -95,6 +100,24 @@ def read_config(path: str | Path) -> dict[str, Any] | None:
     return _read_group(Path(path) / "config.json")
 
 
+def read_status(path: str | Path) -> tuple[str | None, int, str | None]:
+    """Returns state, rounds and error in the `status.json` of a folder.
+
+    What is missing, or is not as a run writes it, is None, 0 and None.
+    """
+    try:
+        status = read_json(Path(path) / "status.json", MAX_BYTES)
+    except InputFileError:
+        return None, 0, None
+    status = status if isinstance(status, dict) else {}
+    state, rounds, error = (status.get(name) for name in ("state", "round", "error"))
+    return (
+        state if state in STATES else None,
+        rounds if type(rounds) is int else 0,
+        error if isinstance(error, str) else None,
+    )
+
+
 def _read_group(file):
     """The group of values in a JSON file; None where there is no such file."""
     try:
@@ -114,7 +137,7 @@ def lock_folder(path: Path) -> filelock.BaseFileLock:
     try:
         lock.acquire(timeout=0)
     except filelock.Timeout as error:
-        raise ValueError(
+        raise FolderInUse(
             f"--workdir={path} is in use by another process; wait for it or choose another folder"
         ) from error
     except (OSError, NotImplementedError) as error:
@@ -354,16 +377,10 @@ class Workdir:
 
     def is_finished(self) -> bool:
         """Returns whether the folder says of its run that it is finished."""
-        with contextlib.suppress(ValueError):
-            return (_read_group(self.path / "status.json") or {}).get("state") == "finished"
-        return False
+        return read_status(self.path)[0] == "finished"
 
     def _put(self, name, content):
-        """Writes a file of a few bytes, whole or not at all."""
-        temporary = self.path / f".{name}.tmp"
-        with _named(temporary):
-            temporary.write_bytes(content)
-            os.replace(temporary, self.path / name)
+        write_whole(self.path / name, content)
 
 
 class ReadOnlyWorkdir(Workdir):
@@ -377,6 +394,14 @@ class ReadOnlyWorkdir(Workdir):
 
     def _put(self, name, content):
         """Nothing."""
+
+
+def write_whole(file: Path, content: bytes) -> None:
+    """Writes a file of a few bytes, whole or not at all."""
+    temporary = file.with_name(f".{file.name}.tmp")
+    with _named(temporary):
+        temporary.write_bytes(content)
+        os.replace(temporary, file)
 
 
 def _json(value, indent=None):

@@ -104,7 +104,7 @@ def trace_rounds(setup):
     def run(key, hparams, data, network):
         return advance(start(key, data, network), hparams, data, network)
 
-    jax.eval_shape(run, jax.random.key(setup.spec.seed), *program.put_inputs(setup))
+    jax.eval_shape(run, jax.random.key(setup.spec.seed), *program.put_inputs([setup]))
 
 
 def check_options(name, options):

@@ -61,7 +61,7 @@ def outcome(name, devices, deterministic=True):
     side = 16 if "convolutions" in name else 8
     setup = world.make_setup(changes, side=side, num_test=1_700)
     start, advance = program.make_program(setup)
-    everywhere, arrays = setup.mesh.everywhere, program.put_inputs(setup)
+    everywhere, arrays = setup.mesh.everywhere, program.put_inputs([setup])
     state = once_jit(start, out_shardings=everywhere)(jax.random.key(0), *arrays[1:])
     jit = run_jit if name.startswith("cefl") else once_jit
     state, chunk = jit(advance, out_shardings=everywhere)(state, *arrays)

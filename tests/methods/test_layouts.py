@@ -115,7 +115,7 @@ def test_flat_training_and_evaluation_have_loops_of_known_length(method):
     """A loop whose end the data decide asks the host in each of its passes, on a GPU."""
     setup = world.make_setup({"run.layout": "flat", "method.name": method})
     start, advance = program.make_program(setup)
-    arrays = program.put_inputs(setup)
+    arrays = program.put_inputs([setup])
     state = start(jax.random.key(0), *arrays[1:])
     stages = list(loops_of(jax.make_jaxpr(advance)(state, *arrays).jaxpr))
     assert not {"training", "aggregation", "evaluation"} & set("/".join(stages).split("/"))
@@ -142,7 +142,7 @@ def test_a_stack_of_runs_equals_each_run_alone():
         )
         sizes = np.roll([3, 17, 8, 25, 9, 12, 30, 5, 20, 11, 20], seed)
         setups.append(build.build(spec, dataset, world.make_parts(sizes, seed=seed)))
-    inputs = [program.put_inputs(setup) for setup in setups]
+    inputs = [program.put_inputs([setup]) for setup in setups]
     keys = [jax.random.key(setup.spec.seed) for setup in setups]
     start, step = program.make_round(setups[0])
     hparams, data, network = jax.tree.map(lambda *leaves: jnp.stack(leaves), *inputs)

@@ -65,7 +65,7 @@ def test_make_round_names_a_round_that_returns_anything_else(monkeypatch, change
     monkeypatch.setitem(METHODS, "mine", MethodInfo(make_wrong(change), WHOLE))
     setup = world.make_setup(MINE)
     start, step = program.make_round(setup)
-    arrays = program.put_inputs(setup)
+    arrays = program.put_inputs([setup])
     traced = jax.jit(start).trace(jax.random.key(0), *arrays[1:])  # not as eval_shape: 64 bits
     state = jax.tree.unflatten(jax.tree.structure(traced.out_info), traced.jaxpr.out_avals)
     with pytest.raises(TypeError) as caught:

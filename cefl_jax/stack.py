@@ -1,0 +1,159 @@
+"""Runs whose program is the same: one after another with one compilation, or side by side."""
+
+import dataclasses
+import os
+import time
+from collections.abc import Callable, Hashable, Sequence
+from typing import Any
+
+import jax
+import numpy as np
+
+from cefl_jax import program
+from cefl_jax.build import Setup
+from cefl_jax.methods import METHODS
+from cefl_jax.runtime.checkpoint import Checkpoint, flatten, restore
+from cefl_jax.specs import DataSpec, Spec
+from cefl_jax.stages.round_plan import StaticBounds
+
+PUT_IN = ("network.preset", "network.path", "network.trace")
+"""Settings of which the program knows the arrays that they make, and nothing else."""
+
+
+class Stack:
+    """One run, or several side by side, on the devices.
+
+    Args:
+      setups: of the runs; all of one `stack_key`, and with a mesh for stacks if there are several.
+      made: from `program.compile_program` or from a `Compiler`.
+      pasts: the Checkpoint from which each goes on, or None.
+    """
+
+    def __init__(self, setups, made, pasts):
+        self._stacked = setups[0].mesh.stacked
+        self._state, self._advance, self._inputs, self.compile_s = made
+        self._state = self._resume(setups[0].mesh, pasts)
+        self._leaves = None
+
+    @property
+    def first(self) -> tuple[Any, Any]:
+        """The state and the inputs of a run that is alone."""
+        return self._state, self._inputs
+
+    def advance(self) -> float:
+        """Computes one chunk of rounds of every run; returns the seconds that it took."""
+        began, self._leaves = time.monotonic(), None
+        self._state, chunk = self._advance(self._state, *self._inputs)
+        self._chunk = jax.device_get(chunk)
+        return time.monotonic() - began
+
+    def chunk(self, run: int) -> Any:
+        """Returns the program.Chunk of a run, on the host."""
+        return jax.tree.map(lambda x: x[run], self._chunk) if self._stacked else self._chunk
+
+    def leaves(self, run: int) -> dict[str, np.ndarray]:
+        """Returns the leaves of a run's state, as `checkpoint.flatten`; all are copied once."""
+        if self._leaves is None:
+            self._leaves = flatten(self._state)
+        if not self._stacked:
+            return self._leaves
+        return {path: leaf[run] for path, leaf in self._leaves.items()}
+
+    def _resume(self, mesh, pasts):
+        """The state in which runs that have a checkpoint go on from there."""
+        if not any(pasts):
+            return self._state
+        if not self._stacked:
+            return restore(pasts[0], self._state, mesh.everywhere)
+        fresh = flatten(self._state)
+        rows = [
+            past.leaves if past else {path: leaf[run] for path, leaf in fresh.items()}
+            for run, past in enumerate(pasts)
+        ]
+        saved = {path: np.stack([row[path] for row in rows]) for path in rows[0]}
+        return restore(Checkpoint(0, saved, {}), self._state, mesh.by_run)
+
+
+def neutral(spec: Spec) -> Spec:
+    """Returns the settings without what a program takes in: equal where it may be the same.
+
+    The seed, the data, the network's arrays, and the settings in `program.TRACED` and in
+    `MethodInfo.traced` are left out.
+    """
+    method = spec.method.name
+    own = (f"{method}.{name}" for name in METHODS[method].traced)
+    put_in = dict.fromkeys((*program.TRACED.values(), *own, *PUT_IN))
+    return dataclasses.replace(spec.replace(put_in), seed=0, data=DataSpec())
+
+
+def stack_key(setup: Setup) -> Hashable:
+    """Returns what is equal where runs can be side by side: samples, shapes and `neutral`."""
+    data = setup.data
+    shapes = jax.tree.map(lambda x: (x.shape, x.dtype.name), (data, setup.network))
+    samples = data.sha256(), data.mean.tobytes(), data.std.tobytes()
+    size = setup.planner.work, len(setup.device_names), str(shapes)
+    return neutral(setup.spec), *size, *samples
+
+
+def pad(setups: Sequence[Setup], width: int) -> list[Setup]:
+    """Returns the first so many setups of a stack; the last stands for those that are missing."""
+    held = list(setups[:width])
+    return held + held[-1:] * (width - len(held))
+
+
+def join(setups: Sequence[Setup]) -> list[Setup]:
+    """Returns the setups of a stack's runs, each with the largest of their static bounds."""
+    every = zip(*(setup.planner.bounds for setup in setups), strict=True)
+    bounds = StaticBounds(*map(max, every))
+    return [
+        setup._replace(planner=dataclasses.replace(setup.planner, bounds=bounds))
+        for setup in setups
+    ]
+
+
+class Compiler:
+    """Compiles as `program.compile_program`, but of runs whose program is the same only once."""
+
+    def __init__(self) -> None:
+        self._known: dict[Hashable, tuple[Any, Any]] = {}
+
+    def __call__(
+        self,
+        setups: Sequence[Setup],
+        display: Any,
+        meanwhile: Callable[[], object] = lambda: None,
+    ) -> tuple[Any, Any, program.Inputs, float]:
+        """Returns what `compile_program` returns, of one run or of a stack."""
+        began = time.monotonic()
+        inputs = program.put_inputs(setups)
+        start, advance = self._compiled(setups, inputs, display, meanwhile)
+        return program.begin(setups, start, inputs), advance, inputs, time.monotonic() - began
+
+    def bytes(self, setups: Sequence[Setup], display: Any) -> int:
+        """Returns the bytes that the program of a stack needs on each device; it is compiled."""
+        _, advance = self._compiled(setups, program.put_inputs(setups), display, lambda: None)
+        return count_bytes(advance)
+
+    def _compiled(self, setups, inputs, display, meanwhile):
+        mesh = setups[0].mesh
+        key = stack_key(setups[0]), setups[0].planner.bounds, mesh, len(setups)
+        if key not in self._known:
+            many = f" of {len(setups)} runs side by side" if len(setups) > 1 else ""
+            display.note(f"compiling the round{many} ...")
+            self._known[key] = program.compile_both(setups, inputs, meanwhile)
+        return self._known[key]
+
+
+def count_bytes(compiled: jax.stages.Compiled) -> int:
+    """Returns the bytes that a compiled program needs on each device at once."""
+    used: Any = compiled.memory_analysis()
+    held = used.argument_size_in_bytes + used.output_size_in_bytes + used.temp_size_in_bytes
+    return held - used.alias_size_in_bytes
+
+
+def device_bytes(device: jax.Device) -> int:
+    """Returns the bytes of memory that a program may have on a device: of a CPU, its share."""
+    stats = device.memory_stats()
+    if stats and "bytes_limit" in stats:
+        return stats["bytes_limit"]
+    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // jax.local_device_count()

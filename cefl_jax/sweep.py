@@ -1,0 +1,258 @@
+"""Many runs: cells and axes of settings, with several seeds each, and their table.
+
+    python -m cefl_jax.sweep --experiment=experiments/NAME.py --workdir=DIR [--scale=smoke]
+                             [--seeds=N] [--config.FIELD=VALUE ...]
+
+Each run has a folder of its own in DIR/SCALE, as `cefl_jax.main` leaves it; the same command goes
+on with what is not finished, and any number of workers may share DIR. Runs that differ in what a
+program takes in (seed, partition, network, rates) are one program: side by side on an accelerator,
+one after another on a CPU.
+"""
+
+import argparse
+import json
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from cefl_jax import config
+from cefl_jax.reports import check_libraries
+from cefl_jax.runtime import console, cpu, preemption
+from cefl_jax.runtime.command_line import Parser, refuse, split_settings, warn
+from cefl_jax.runtime.workdir import ENDED, read_status, write_whole
+from cefl_jax.safe_read import InputFileError, MissingError, expand_user, read_json
+from cefl_jax.sweeps import launchers
+from cefl_jax.sweeps.definition import Sweep, SweepRun, expand, load_definition
+from cefl_jax.sweeps.progress import SweepDisplay
+from cefl_jax.sweeps.table import read_groups, tabulate
+
+INDEX = "sweep.json"
+MAX_INDEX_BYTES = 2**28
+
+
+def main(argv: list[str] | None = None) -> None:
+    """Makes the runs, and writes and prints their table when all have ended.
+
+    Exit status: 2 for what cannot be run, with one line on standard error; 1 where a run failed; 75
+    where a signal has ended it, which the same command goes on from.
+
+    Args:
+      argv: the words after the command; None for those of the process.
+    """
+    words = sys.argv[1:] if argv is None else argv
+    try:
+        options = parse(words)
+        sweep, defined = load_definition(options.experiment)
+        options.scale = options.scale or sweep.default_scale()
+        runs = expand(sweep, options.scale, options.seeds, options.only, options.settings)
+        check_layouts(runs, options.width)
+        check_libraries("duckdb")
+        folder = open_folder(options.workdir, options.scale, sweep, runs)
+        if not options.collect:
+            make(options, words, sweep, runs, folder)
+        collect(runs, folder, sweep, options.scale, defined.get("tabulate", tabulate))
+    except (ValueError, OSError) as problem:
+        refuse(problem)
+
+
+def collect(
+    runs: Sequence[SweepRun], folder: Path, sweep: Sweep, scale: str, report: Callable[..., str]
+) -> None:
+    """Writes and prints the table of the runs, when all have ended; says which have failed."""
+    found = {run: read_status(folder / run.id) for run in runs}
+    left = [run.title for run, (state, *_) in found.items() if state not in ENDED]
+    if left:
+        print(f"{len(left)} of {len(runs)} runs have not ended, such as {left[0]}: no table yet")
+        return
+    finished = [run for run, (state, *_) in found.items() if state == "finished"]
+    if finished:
+        text = report(read_groups(folder, finished), sweep, scale)
+        write_whole(folder / f"{sweep.name}.md", text.encode())
+        print(text)
+    for run, (state, _, error) in found.items():
+        if state == "failed":
+            warn(f"failed: {run.title}: {error}")
+    if len(finished) < len(runs):
+        failed = len(runs) - len(finished)
+        refuse(f"{failed} of {len(runs)} runs failed; --retry makes them again", 1)
+
+
+def make(
+    options: argparse.Namespace,
+    words: Sequence[str],
+    sweep: Sweep,
+    runs: Sequence[SweepRun],
+    folder: Path,
+) -> None:
+    """Makes the runs, here or by workers that a launcher starts."""
+    title = f"{sweep.name}: {len(runs)} runs at scale {options.scale}"
+    with preemption.PreemptionGuard() as watch, SweepDisplay(runs, folder, title) as display:
+        try:
+            if options.launcher:
+                launchers.launch(options, words, folder, display, watch)
+                return
+            with watch.exit_immediately():
+                # Imported here: a launcher leaves the devices to its workers.
+                from cefl_jax.sweeps.worker import Worker
+
+                spec = runs[0].spec.run
+                cpu.set_up(spec.devices, display.warn, spec.deterministic)
+                if spec.compile_cache:
+                    cpu.use_compile_cache(display.warn)
+                worker = Worker(
+                    folder,
+                    display,
+                    watch,
+                    options.width,
+                    options.shard,
+                    options.retry,
+                    options.pictures,
+                )
+            worker.work(runs)
+        except preemption.Preempted as ended:
+            print(f"preempted: {ended}; the same command goes on from there", file=sys.stderr)
+            watch.leave()
+
+
+def parse(words: Sequence[str]) -> argparse.Namespace:
+    """Returns the options of a command line.
+
+    Raises:
+      ValueError: one line that names the flag or the field, its value and the remedy.
+    """
+    rest, settings = split_settings(words)
+    parser = Parser(
+        prog="python -m cefl_jax.sweep",
+        allow_abbrev=False,
+        description=str(__doc__).splitlines()[0],
+        epilog="Fields of all runs are set by --config.FIELD=VALUE.",
+    )
+    add = parser.add_argument
+    add(
+        "--experiment",
+        required=True,
+        type=expand_user,
+        metavar="FILE",
+        help="Python file with EXPERIMENT",
+    )
+    add("--workdir", required=True, type=expand_user, metavar="DIR", help="folder of all scales")
+    add("--scale", help="of those that the file names; cpu where there is one, else the first")
+    add("--seeds", type=int, metavar="N", help="how many: 0, 1, ..., N - 1")
+    add("--only", default="", metavar="TEXT", help="cells with this in their names")
+    add(
+        "--width",
+        default="auto",
+        metavar="auto|R",
+        help="runs side by side in one program; auto: as many as fit on an accelerator, one on a CPU",
+    )
+    add("--shard", default="0/1", metavar="i/n", help="this worker's number, of how many; from 0")
+    add(
+        "--launcher",
+        choices=launchers.LAUNCHERS,
+        help="what starts workers; none: this process is one",
+    )
+    add("--workers", type=int, metavar="N", help="of a launcher; local: one for each accelerator")
+    add(
+        "--launch_option",
+        action="append",
+        default=[],
+        metavar="NAME=VALUE",
+        help="of slurm: for submitit, such as timeout_min=60; of ray: num_gpus=1, address=auto",
+    )
+    add("--retry", action="store_true", help="make runs again that failed")
+    add("--nopictures", dest="pictures", action="store_false", help="no pictures of each run")
+    add("--collect", action="store_true", help="only the table, of runs that have ended")
+    options = parser.parse_args(rest)
+    options.width = _width(options.width)
+    options.shard = _shard(options.shard)
+    for flag in ("seeds", "workers"):
+        value = getattr(options, flag)
+        if value is not None and value < 1:
+            raise config.SettingError(f"--{flag}={value}: needs to be at least 1")
+    if options.launcher is None and (options.workers or options.launch_option):
+        raise config.SettingError(
+            "--workers and --launch_option are read with --launcher; pass that as well"
+        )
+    if options.launcher:
+        if options.shard != (0, 1):
+            raise config.SettingError("--shard: a launcher deals them; leave out one of the two")
+        launchers.check(options)
+    known = config.default_config()
+    for path, text in settings:
+        config.set_field(known, path, text)
+    options.settings = {path: _value(known, path) for path, _ in settings}
+    return options
+
+
+def check_layouts(runs: Sequence[SweepRun], width: int | None) -> None:
+    """Refuses to put runs side by side whose layout is set to loops.
+
+    Raises:
+      SettingError: one line.
+    """
+    for run in runs:
+        if run.spec.run.layout == "loop" and (width or 1) > 1:
+            raise config.SettingError(
+                f"--width={width}: runs with run.layout=loop ({run.title}) cannot be side by side; "
+                "set it to auto, or pass --width=1"
+            )
+
+
+def open_folder(workdir: str, scale: str, sweep: Sweep, runs: Sequence[SweepRun]) -> Path:
+    """Makes the folder of a scale, and says in its `sweep.json` what its runs are.
+
+    Raises:
+      ValueError: one line, where it holds another sweep.
+    """
+    folder = Path(workdir) / scale
+    if not workdir:
+        raise ValueError("--workdir is empty; name a folder for the runs")
+    try:
+        known = read_json(folder / INDEX, MAX_INDEX_BYTES)
+    except MissingError:
+        known = {"name": sweep.name, "runs": {}}
+    except InputFileError as error:
+        raise ValueError(
+            f"{folder / INDEX}: {error}; remove it, or choose another folder"
+        ) from error
+    if not isinstance(known, dict) or known.get("name") != sweep.name:
+        name = known.get("name") if isinstance(known, dict) else None
+        raise ValueError(
+            f"--workdir={workdir} holds the runs of another sweep ({name!r}); choose another folder"
+        )
+    folder.mkdir(parents=True, exist_ok=True)
+    named = {run.id: {"group": run.group, "seed": run.seed} for run in runs}
+    if not named.items() <= known["runs"].items():
+        text = json.dumps({**known, "runs": known["runs"] | named}, indent=1)
+        write_whole(folder / INDEX, f"{text}\n".encode())
+    return folder
+
+
+def _width(text: str) -> int | None:
+    if text == "auto":
+        return None
+    if not text.isdecimal() or int(text) < 1:
+        raise config.SettingError(f"--width={text}: needs to be auto, or a number of at least 1")
+    return int(text)
+
+
+def _shard(text: str) -> tuple[int, int]:
+    index, _, count = text.partition("/")
+    if not (index.isdecimal() and count.isdecimal() and int(index) < int(count)):
+        raise config.SettingError(
+            f"--shard={text}: needs to be i/n with i from 0 to n - 1, such as 0/4"
+        )
+    return int(index), int(count)
+
+
+def _value(known: Mapping[str, Any], path: str) -> Any:
+    value: Any = known
+    for name in path.split("."):
+        value = value[name]
+    return value
+
+
+if __name__ == "__main__":
+    console.ignore_write_errors()
+    main()

@@ -1,0 +1,230 @@
+"""What a sweep is: settings in cells and along axes, each with several seeds."""
+
+import collections
+import dataclasses
+import hashlib
+import itertools
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from cefl_jax import config
+from cefl_jax.config import fields
+from cefl_jax.config.files import run_definition, wrong_file
+from cefl_jax.reports.runs import changes_results
+from cefl_jax.specs import Spec
+
+ID_DIGITS = 12  # of a hash: two of a million runs have the same one with probability 2e-3
+
+
+@dataclasses.dataclass(frozen=True)
+class Sweep:
+    """What is run: every cell at every point of the axes, with every seed, at one of some scales.
+
+    A cell is a change of some fields, {dotted path: value}. Axes are fields and their values:
+
+    - `grid`: every combination of them;
+    - `zip`: the first values together, then the second ones, and so on;
+    - `random`: `num_random` draws of all of them, from a frozen distribution of `scipy.stats` or
+      from a tuple of values; the same ones each time, with four digits.
+    """
+
+    cells: Mapping[str, Mapping[str, Any]] = dataclasses.field(default_factory=lambda: {"": {}})
+    grid: Mapping[str, Sequence[Any]] = dataclasses.field(default_factory=dict)
+    zip: Mapping[str, Sequence[Any]] = dataclasses.field(default_factory=dict)
+    random: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    num_random: int = 0
+    common: Mapping[str, Any] = dataclasses.field(default_factory=dict)  # fields of all runs
+    scales: Mapping[str, Mapping[str, Any]] = dataclasses.field(
+        default_factory=lambda: {"full": {}}
+    )  # changed fields of each scale, of which the command line chooses one
+    seeds: Mapping[str, int] | int = 1  # how many, 0, 1, ...; of each scale
+    target: Mapping[str, float] | float = 0.8  # accuracy until which costs are counted
+    tail: int = 10  # last evaluations whose mean is the final accuracy
+    stretch: Mapping[str, int] = dataclasses.field(default_factory=dict)  # cell: times the rounds
+    more: Mapping[str, str] = dataclasses.field(default_factory=dict)  # metric: a column's heading
+    of_scale: Mapping[str, Sequence[str]] = dataclasses.field(
+        default_factory=dict
+    )  # scale: its cells, where not all
+    name: str = ""  # of its file
+
+    def default_scale(self) -> str:
+        """Returns "cpu" where there is such a scale, else the first one."""
+        return "cpu" if "cpu" in self.scales else next(iter(self.scales))
+
+    def at(self, values: Any, scale: str) -> Any:
+        """Returns what `seeds` or `target` say of a scale."""
+        return values[scale] if isinstance(values, Mapping) else values
+
+    def points(self) -> dict[str, dict[str, Any]]:
+        """Returns the changes at every point of the axes, by a label such as "alpha=0.1".
+
+        Raises:
+          SettingError: for an axis without values, unequal axes of `zip`, a field on two axes.
+        """
+        axes = [*self.grid, *self.zip, *self.random]
+        for path, count in collections.Counter(axes).items():
+            if count > 1:
+                raise config.SettingError(f"{path} is on two axes; leave one of them")
+            for cell, changes in self.cells.items():
+                if path in changes:
+                    raise config.SettingError(
+                        f"{path} is on an axis, and changed by the cell {cell!r}; leave one of them"
+                    )
+        for path, values in {**self.grid, **self.zip}.items():
+            if isinstance(values, str) or not isinstance(values, Sequence) or not values:
+                raise config.SettingError(f"{path}={values!r}: an axis needs a list of values")
+        lengths = {path: len(values) for path, values in self.zip.items()}
+        if len(set(lengths.values())) > 1:
+            raise config.SettingError(
+                f"zip has axes of unequal lengths, {lengths}; make them equal"
+            )
+        if bool(self.random) != (self.num_random > 0):
+            raise config.SettingError(
+                f"num_random={self.num_random}: needs to be above 0 with axes in random, and 0 "
+                "without"
+            )
+        sides = [[{path: value} for value in values] for path, values in self.grid.items()]
+        if self.zip:
+            rows = zip(*self.zip.values(), strict=True)
+            sides.append([dict(zip(self.zip, row, strict=True)) for row in rows])
+        if self.random:
+            sides.append(self._draw())
+        found = [
+            {path: value for part in point for path, value in part.items()}
+            for point in itertools.product(*sides)
+        ]
+        return {_label(point, axes): point for point in found}
+
+    def _draw(self):
+        """The drawn points of `random`."""
+        drawn = {}
+        for path, values in self.random.items():
+            generator = np.random.default_rng([*path.encode()])
+            if hasattr(values, "rvs"):
+                values = values.rvs(size=self.num_random, random_state=generator).tolist()
+                drawn[path] = [_round(value) for value in values]
+            elif isinstance(values, Sequence) and not isinstance(values, str) and values:
+                chosen = generator.integers(len(values), size=self.num_random)
+                drawn[path] = [values[at] for at in chosen]
+            else:
+                raise config.SettingError(
+                    f"{path}={values!r}: needs a frozen distribution of scipy.stats, or a tuple of "
+                    "values"
+                )
+        return [
+            {path: values[at] for path, values in drawn.items()} for at in range(self.num_random)
+        ]
+
+
+@dataclasses.dataclass(frozen=True)
+class SweepRun:
+    """One run of a sweep."""
+
+    group: str  # cell and point of the axes
+    seed: int
+    spec: Spec
+
+    @property
+    def id(self) -> str:
+        """A hash of all settings that its results depend on: the name of its folder."""
+        flat = fields.without_unread(fields.flatten(self.spec))
+        named = {path: value for path, value in flat.items() if _names(path)}
+        text = json.dumps(named, sort_keys=True, default=str)
+        return hashlib.sha256(text.encode()).hexdigest()[:ID_DIGITS]
+
+    @property
+    def title(self) -> str:
+        """The run as a person reads it."""
+        return f"{self.group}, seed {self.seed}" if self.group else f"seed {self.seed}"
+
+
+def load_definition(file: str) -> tuple[Sweep, dict[str, Any]]:
+    """Returns the Sweep that a Python file names EXPERIMENT, and all else that the file defines.
+
+    Raises:
+      SettingError: one line, for a file that is missing or fails, and one without a Sweep.
+    """
+    made = run_definition(file)
+    sweep = made.get("EXPERIMENT")
+    if not isinstance(sweep, Sweep):
+        raise wrong_file(
+            file, "needs EXPERIMENT = cefl_jax.sweeps.definition.Sweep(...)", "--experiment"
+        )
+    return dataclasses.replace(sweep, name=sweep.name or Path(file).stem), made
+
+
+def expand(
+    sweep: Sweep,
+    scale: str,
+    num_seeds: int | None = None,
+    only: str = "",
+    changes: Mapping[str, Any] | None = None,
+) -> list[SweepRun]:
+    """Returns the runs of a sweep, all settings checked.
+
+    Args:
+      sweep: Sweep.
+      scale: of its scales.
+      num_seeds: None for as many as it says.
+      only: groups with this in their names.
+      changes: fields set for all runs, over everything else.
+    Raises:
+      SettingError: one line that names the group and what is wrong with it; or there is none.
+    """
+    if scale not in sweep.scales:
+        raise config.SettingError(
+            f"--scale={scale}: {sweep.name} has {', '.join(sweep.scales)}; choose one of them"
+        )
+    points, runs = sweep.points(), []
+    for cell in sweep.of_scale.get(scale, sweep.cells):
+        for label, point in points.items():
+            group = ", ".join(filter(None, (cell, label)))
+            if only not in group:
+                continue
+            for seed in range(num_seeds or sweep.at(sweep.seeds, scale)):
+                held = sweep.common, sweep.scales[scale], sweep.cells[cell], point, {"seed": seed}
+                try:
+                    spec = config.make_spec(*held, changes or {})
+                    rounds = spec.train.rounds * sweep.stretch.get(cell, 1)
+                    runs.append(SweepRun(group, seed, spec.replace({"train.rounds": rounds})))
+                except config.SettingError as error:
+                    where = f" at {group!r}" if group else ""
+                    raise config.SettingError(f"{sweep.name}{where}: {error}") from error
+    if not runs:
+        raise config.SettingError(
+            f"{sweep.name} has no runs with --only={only!r}; choose another text"
+        )
+    _check_distinct(sweep, runs)
+    return runs
+
+
+def _check_distinct(sweep, runs):
+    first: dict[str, SweepRun] = {}
+    for run in runs:
+        same = first.setdefault(run.id, run)
+        if same is not run:
+            raise config.SettingError(
+                f"{sweep.name}: {same.title!r} and {run.title!r} have the same settings; leave one "
+                "of them out"
+            )
+
+
+def _names(path):
+    """Whether a field is part of a run's name: not how it is executed."""
+    return path in ("seed", "run.eval_every") or changes_results(path)
+
+
+def _round(value):
+    return float(f"{value:.4g}") if isinstance(value, float) else value
+
+
+def _label(point, axes):
+    ends = collections.Counter(path.rpartition(".")[2] for path in axes)
+    names = {path: path.rpartition(".")[2] for path in point}
+    return ", ".join(
+        f"{path if ends[names[path]] > 1 else names[path]}={value}" for path, value in point.items()
+    )
