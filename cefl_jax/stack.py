@@ -11,6 +11,7 @@ import numpy as np
 
 from cefl_jax import program
 from cefl_jax.build import Setup
+from cefl_jax.config import fields
 from cefl_jax.methods import METHODS
 from cefl_jax.runtime.checkpoint import Checkpoint, flatten, restore
 from cefl_jax.specs import DataSpec, Spec
@@ -57,7 +58,7 @@ class Stack:
             self._leaves = flatten(self._state)
         if not self._stacked:
             return self._leaves
-        return {path: leaf[run] for path, leaf in self._leaves.items()}
+        return _row(self._leaves, run)
 
     def _resume(self, mesh, pasts):
         """The state in which runs that have a checkpoint go on from there."""
@@ -66,12 +67,14 @@ class Stack:
         if not self._stacked:
             return restore(pasts[0], self._state, mesh.everywhere)
         fresh = flatten(self._state)
-        rows = [
-            past.leaves if past else {path: leaf[run] for path, leaf in fresh.items()}
-            for run, past in enumerate(pasts)
-        ]
+        rows = [past.leaves if past else _row(fresh, run) for run, past in enumerate(pasts)]
         saved = {path: np.stack([row[path] for row in rows]) for path in rows[0]}
         return restore(Checkpoint(0, saved, {}), self._state, mesh.by_run)
+
+
+def _row(leaves, run):
+    """A run's own leaves; arrays, where indexing makes scalars of the last axis."""
+    return {path: np.asarray(leaf[run]) for path, leaf in leaves.items()}
 
 
 def neutral(spec: Spec) -> Spec:
@@ -82,7 +85,8 @@ def neutral(spec: Spec) -> Spec:
     """
     method = spec.method.name
     own = (f"{method}.{name}" for name in METHODS[method].traced)
-    put_in = dict.fromkeys((*program.TRACED.values(), *own, *PUT_IN))
+    known = fields.defaults()
+    put_in = {path: known[path] for path in (*program.TRACED.values(), *own, *PUT_IN)}
     return dataclasses.replace(spec.replace(put_in), seed=0, data=DataSpec())
 
 

@@ -2,6 +2,7 @@
 
 import collections
 import dataclasses
+import functools
 import hashlib
 import itertools
 import json
@@ -128,7 +129,7 @@ class SweepRun:
     seed: int
     spec: Spec
 
-    @property
+    @functools.cached_property
     def id(self) -> str:
         """A hash of all settings that its results depend on: the name of its folder."""
         flat = fields.without_unread(fields.flatten(self.spec))
@@ -151,9 +152,7 @@ def load_definition(file: str) -> tuple[Sweep, dict[str, Any]]:
     made = run_definition(file)
     sweep = made.get("EXPERIMENT")
     if not isinstance(sweep, Sweep):
-        raise wrong_file(
-            file, "needs EXPERIMENT = cefl_jax.sweeps.definition.Sweep(...)", "--experiment"
-        )
+        raise wrong_file(file, "needs EXPERIMENT = cefl_jax.sweeps.Sweep(...)", "--experiment")
     return dataclasses.replace(sweep, name=sweep.name or Path(file).stem), made
 
 
@@ -185,19 +184,18 @@ def expand(
             group = ", ".join(filter(None, (cell, label)))
             if only not in group:
                 continue
-            for seed in range(num_seeds or sweep.at(sweep.seeds, scale)):
-                held = sweep.common, sweep.scales[scale], sweep.cells[cell], point, {"seed": seed}
-                try:
-                    spec = config.make_spec(*held, changes or {})
-                    rounds = spec.train.rounds * sweep.stretch.get(cell, 1)
-                    runs.append(SweepRun(group, seed, spec.replace({"train.rounds": rounds})))
-                except config.SettingError as error:
-                    where = f" at {group!r}" if group else ""
-                    raise config.SettingError(f"{sweep.name}{where}: {error}") from error
+            held = sweep.common, sweep.scales[scale], sweep.cells[cell], point
+            try:
+                spec = config.make_spec(*held, {"seed": 0}, changes or {})
+            except config.SettingError as error:
+                where = f" at {group!r}" if group else ""
+                raise config.SettingError(f"{sweep.name}{where}: {error}") from error
+            spec = spec.replace({"train.rounds": spec.train.rounds * sweep.stretch.get(cell, 1)})
+            seeds = range(num_seeds or sweep.at(sweep.seeds, scale))
+            runs += [SweepRun(group, seed, spec.replace({"seed": seed})) for seed in seeds]
     if not runs:
-        raise config.SettingError(
-            f"{sweep.name} has no runs with --only={only!r}; choose another text"
-        )
+        remedy = f"with --only={only!r}; choose another text" if only else "; give it cells"
+        raise config.SettingError(f"{sweep.name} has no runs {remedy}")
     _check_distinct(sweep, runs)
     return runs
 

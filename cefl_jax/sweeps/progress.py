@@ -61,10 +61,9 @@ class SweepDisplay(Display):
             self._refresh(f"{'  '.join(self._counts())}  finished {run.title}")
 
     def refresh(self) -> None:
-        """Says how far other workers are, where that has changed."""
-        before = self.counts()
-        self._read()
-        if self._live is None and before != (now := self.counts()) and now != self._said:
+        """Says how far the runs are, where that has changed."""
+        now = self.counts()
+        if self._live is None and now != self._said:
             self._said = now
             self._print("  ".join(self._counts()))
 

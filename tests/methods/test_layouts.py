@@ -1,16 +1,18 @@
 """The flat layout of a round computes what the loops compute, alone and in a stack of runs."""
 
+import dataclasses
+from unittest import mock
+
 import jax
 import jax.extend.core as core
-import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from cefl_jax import build, program
+from cefl_jax import build, parallel, program, stack
 from tests import world
 from tests.compare import assert_close
 from tests.methods.test_skip_client import HIGH, STEEP, Fragile, broken_data
-from tests.quick import quick_jit
+from tests.quick import OPTIONS, quick_jit
 
 ROUNDS = 3
 MOVING = {"network.dynamics": "markov", "network.leave_probability": 0.3, "network.late": "keep"}
@@ -131,32 +133,46 @@ def loops_of(jaxpr, outer=""):
             yield from loops_of(inner, name)
 
 
+STACKS = [
+    {"method.name": "cefl", "cefl.clustering.rule": "patent"},
+    {"method.name": "fedavg"},
+    {"method.name": "splitfed_v2"},
+]
+SIZES = [3, 17, 8, 25, 9, 12, 30, 5, 20, 11, 20], [11, 17, 8, 25, 9, 12, 22, 5, 20, 11, 20]
+"""Of clients; as many examples in all, and the largest has unequally many batches."""
+
+
 @pytest.mark.slow
-def test_a_stack_of_runs_equals_each_run_alone():
-    """Seeds, partitions, networks and rates differ; the images are shared."""
-    changes = MOVING | SKIPS | {"run.layout": "flat", "train.batch_size": 4}
-    dataset, setups = world.make_dataset(), []
-    for seed in range(4):
-        spec = world.make_spec(
-            changes | {"seed": seed, "train.optimizer.learning_rate": 0.02 * (seed + 1)}
-        )
-        sizes = np.roll([3, 17, 8, 25, 9, 12, 30, 5, 20, 11, 20], seed)
-        setups.append(build.build(spec, dataset, world.make_parts(sizes, seed=seed)))
-    inputs = [program.put_inputs([setup]) for setup in setups]
-    keys = [jax.random.key(setup.spec.seed) for setup in setups]
-    start, step = program.make_round(setups[0])
-    hparams, data, network = jax.tree.map(lambda *leaves: jnp.stack(leaves), *inputs)
-    own = {name: getattr(data, name) for name in ("members", "offsets", "label_counts")}
-    stacked = hparams, inputs[0][1]._replace(**own), network
-    axes = program.STACK_AXES
-    states = quick_jit(jax.vmap(start, in_axes=(0, *axes[1:])))(jnp.stack(keys), *stacked[1:])
-    advance = quick_jit(jax.vmap(step, in_axes=(0, *axes)))
-    alone = quick_jit(step)
-    for _ in range(ROUNDS):
-        states, metrics = advance(states, *stacked)
-    for i, (key, arrays) in enumerate(zip(keys, inputs, strict=True)):
-        state, one = start(key, *arrays[1:]), None
-        for _ in range(ROUNDS):
-            state, one = alone(state, *arrays)
-        of_run = world.row_of((plain(states), metrics), i)
-        assert_close(*jax.device_get((of_run, (plain(state), one))))
+@pytest.mark.parametrize("changes", STACKS, ids=lambda changes: changes["method.name"])
+def test_a_stack_of_runs_equals_each_run_alone(changes):
+    """Seeds, partitions, networks and rates differ; the images are shared. On two devices."""
+    changes = MOVING | SKIPS | EPOCHS | changes | {"run.layout": "flat", "train.batch_size": 4}
+    dataset, alone, compiler = world.make_dataset(), [], stack.Compiler()
+    for seed in range(8):
+        rate = {"seed": seed, "train.optimizer.learning_rate": 0.02 * (seed + 1)}
+        spec = world.make_spec(changes | rate | {"train.rounds": 3, "run.eval_every": 3})
+        sizes = np.roll(SIZES[seed % 2], seed)
+        alone.append(build.build(spec, dataset, world.make_parts(sizes, seed=seed)))
+    assert len({stack.stack_key(setup) for setup in alone}) == 1
+    assert len({setup.planner.bounds for setup in alone}) == 2
+    mesh = dataclasses.replace(parallel.make_stack_mesh(), mesh=stack_mesh(2))
+    side_by_side = [setup._replace(mesh=mesh) for setup in stack.join(alone)]
+    outcome = advance_once(side_by_side, compiler)
+    for i, setup in enumerate(alone):
+        assert_close(world.row_of(outcome, i), advance_once([setup], compiler))
+
+
+def stack_mesh(devices):
+    """A mesh for stacks on some of the devices."""
+    axes = (parallel.RUNS, parallel.AXIS)
+    kinds = (jax.sharding.AxisType.Auto,) * 2
+    return jax.make_mesh((devices, 1), axes, devices=jax.devices()[:devices], axis_types=kinds)
+
+
+def advance_once(setups, compiler):
+    """The state and the Chunk after the first evaluation, without what is padded by steps."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(program.compiler.compile_lowered, "__defaults__", (OPTIONS,))
+        state, advance, inputs, _ = compiler(setups, mock.Mock())
+    state, chunk = advance(state, *inputs)
+    return jax.device_get((plain(state), chunk._replace(round_trace=None)))
