@@ -8,17 +8,18 @@ written, compilation left out.
 """
 
 import dataclasses
+import io
 import pathlib
 import statistics
 import tempfile
 import time
 
-from experiments.runs import Quiet
+from rich.console import Console
 
 from benchmarks.settings import make_parser, write_json
 from benchmarks.timing import environment
 from cefl_jax import build, config, experiment, program
-from cefl_jax.runtime import cpu
+from cefl_jax.runtime import console, cpu
 
 WAYS = {  # rounds between saves, None for never; whether the next rounds are computed meanwhile
     "at the end only": (None, True),
@@ -49,7 +50,8 @@ def run(setup, compiled, folder):
     workdir, _ = experiment.claim(setup, folder)
     with workdir:
         began = time.perf_counter()
-        experiment.run(setup, workdir, Quiet(folder.name), compile=compiled)
+        with console.Display(setup.spec.train.rounds, "", Console(file=io.StringIO())) as display:
+            experiment.run(setup, workdir, display, compile=compiled)
         taken = 1000.0 * (time.perf_counter() - began) / setup.spec.train.rounds
     newest = max(path for path in (folder / "checkpoints").iterdir() if path.is_dir())
     return taken, 1e-6 * sum(path.stat().st_size for path in newest.rglob("*") if path.is_file())

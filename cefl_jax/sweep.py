@@ -12,9 +12,8 @@ one after another on a CPU.
 import argparse
 import json
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
 
 from cefl_jax import config
 from cefl_jax.reports import check_libraries
@@ -178,10 +177,7 @@ def parse(words: Sequence[str]) -> argparse.Namespace:
         if options.shard != (0, 1):
             raise config.SettingError("--shard: a launcher deals them; leave out one of the two")
         launchers.check(options)
-    known = config.default_config()
-    for path, text in settings:
-        config.set_field(known, path, text)
-    options.settings = {path: _value(known, path) for path, _ in settings}
+    options.settings = {path: config.parse_field(path, text) for path, text in settings}
     return options
 
 
@@ -244,13 +240,6 @@ def _shard(text: str) -> tuple[int, int]:
             f"--shard={text}: needs to be i/n with i from 0 to n - 1, such as 0/4"
         )
     return int(index), int(count)
-
-
-def _value(known: Mapping[str, Any], path: str) -> Any:
-    value: Any = known
-    for name in path.split("."):
-        value = value[name]
-    return value
 
 
 if __name__ == "__main__":

@@ -9,6 +9,7 @@ import pytest
 
 PACKAGE = pathlib.Path(__file__).parents[1] / "cefl_jax"
 SHELL = ("config", "experiment", "main", "plots", "report", "reports", "rounds", "runtime")
+SHELL += ("stack", "sweep", "sweeps")
 """Modules and folders around the pure core, and the script that makes what ships inside."""
 
 WRITERS = "write_text write_bytes mkdir touch unlink rmdir rename symlink_to dump save savez"

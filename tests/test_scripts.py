@@ -1,6 +1,5 @@
-"""Each script of benchmarks/ and experiments/ can be started; an experiment is run in part."""
+"""Each script of benchmarks/ can be started; each sweep of experiments/ is run in part."""
 
-import functools
 import importlib
 import os
 import pathlib
@@ -8,8 +7,6 @@ import subprocess
 import sys
 
 import pytest
-
-from experiments import runs
 
 ROOT = pathlib.Path(__file__).parents[1]
 OTHERS = ("fedjax", "fedlab", "flwr", "pfl", "ray", "torch")
@@ -39,15 +36,11 @@ def test_a_script_is_imported_and_says_how_it_is_used(name, monkeypatch, capsys)
         if error.name not in OTHERS:
             raise
         pytest.skip(f"needs {error.name}")
-    if hasattr(module, "EXPERIMENT"):
-        main = functools.partial(runs.main, module.EXPERIMENT, module.__doc__)
-    elif module is runs or not hasattr(module, "main"):
+    if not hasattr(module, "main"):
         return
-    else:
-        main = module.main
     monkeypatch.setattr(sys, "argv", [name, "--help"])
     with pytest.raises(SystemExit) as ended:
-        main()
+        module.main()
     assert ended.value.code == 0
     assert "usage:" in capsys.readouterr().out
 
@@ -55,7 +48,8 @@ def test_a_script_is_imported_and_says_how_it_is_used(name, monkeypatch, capsys)
 @pytest.mark.slow
 @pytest.mark.parametrize("name", CELLS)
 def test_an_experiment_is_run_at_its_smallest_scale(tmp_path, name):
-    command = [f"experiments.{name}", f"--workdir={tmp_path}", "--scale=smoke", "--seeds=1"]
+    command = ["cefl_jax.sweep", f"--experiment=experiments/{name}.py", f"--workdir={tmp_path}"]
+    command += ["--scale=smoke", "--seeds=1"]
     done = subprocess.run(
         [sys.executable, "-m", *command, f"--only={CELLS[name]}"],
         cwd=ROOT,

@@ -60,18 +60,30 @@ def load(location: str) -> config_dict.ConfigDict:
 
 
 def set_field(config: config_dict.ConfigDict, path: str, text: str) -> None:
-    """Sets a field of a config from text, as `--config.PATH=TEXT` does.
+    """Sets a field of a config from text, in place, as `--config.PATH=TEXT` does.
+
+    Args:
+      config: ConfigDict with all fields.
+      path, text: as of `parse_field`.
+    Raises:
+      SettingError: as of `parse_field`.
+    """
+    set_values(config, {path: parse_field(path, text)})
+
+
+def parse_field(path: str, text: str) -> Any:
+    """Returns the value that a text stands for, of the field's type and not yet checked.
 
     `None` is None, `True`, `true` and `1` are True, a number stands for a tuple of one, and
     `0.5,0.4` or `(0.5, 0.4)` for one of two.
 
     Args:
-      config: ConfigDict with all fields, changed in place.
       path: dotted, such as train.optimizer.momentum.
+      text: of the value.
     Raises:
       SettingError: for an unknown field, a group of fields, or a text that is not of its type.
     """
-    set_values(config, {path: _parse(_hint_of(path), text, path)})
+    return _parse(_hint_of(path), text, path)
 
 
 def set_values(config: config_dict.ConfigDict, values: Mapping[str, Any]) -> None:

@@ -3,8 +3,8 @@
     python -m tests.docs.commands PAGE check|run
 
 - `check`: a run's settings, data, network and model are made, and nothing is compiled. What it
-  would leave for the commands after it is left: its settings, and its trace. Of an experiment and
-  a benchmark the options are looked up in its help.
+  would leave for the commands after it is left: its settings, and its trace. Of a sweep the
+  settings of all runs are checked, and a benchmark's options are looked up in its help.
 - `run`: runs are run, in a small form, and so are reports.
 """
 
@@ -22,9 +22,10 @@ import jax
 import numpy as np
 from absl.testing import flagsaver
 
-from cefl_jax import config, experiment, main, program, report
+from cefl_jax import config, experiment, main, program, report, sweep
 from cefl_jax.data import sources
 from cefl_jax.runtime import distributed
+from cefl_jax.sweeps import definition, launchers
 from tests.docs.pages import ROOT, read_commands
 
 SMALL = ("--config.train.rounds=2", "--config.train.local_steps=1", "--config.run.eval_every=1")
@@ -57,10 +58,10 @@ def check_command(words, mode):
         case "python", ["-m", "pytest", *options]:
             for option in options:
                 assert option in ("-m", "slow") or (ROOT / option).exists(), option
+        case "python", ["-m", "cefl_jax.sweep", *options]:
+            check_sweep(options)
         case "python", ["-m", name, *options]:
             check_options(name, options)
-            if name.startswith("experiments.") and mode != "check":  # test_runs.py has the others
-                check_cells(name)
         case "python", [script]:
             check_script(script, mode)
         case _:
@@ -131,13 +132,13 @@ def read_help(name):
     return shown.getvalue()
 
 
-def check_cells(name):
-    """Checks the settings of every cell of an experiment."""
-    runs = importlib.import_module("experiments.runs")
-    of = getattr(importlib.import_module(name), "EXPERIMENT", None)
-    for scale in of.scales if of else ():
-        for cell in of.cells_of(scale):
-            runs.make_spec(of, scale, cell, seed=0)
+def check_sweep(words):
+    """Checks the options of a sweep, and the settings of all its runs."""
+    with mock.patch.object(launchers, "PACKAGES", dict.fromkeys(launchers.LAUNCHERS)):
+        options = sweep.parse(words)
+    of, _ = definition.load_definition(options.experiment)
+    for scale in [options.scale] if options.scale else of.scales:
+        definition.expand(of, scale, options.seeds, options.only, options.settings)
 
 
 def check_script(script, mode):

@@ -21,7 +21,8 @@ LANGUAGES = {"", "sh", "python", "json", "yaml", "bibtex", "math"}
 @pytest.fixture
 def folder(tmp_path, monkeypatch):
     """The current folder, with the config files that commands name."""
-    (tmp_path / "configs").symlink_to(ROOT / "configs")
+    for name in ("configs", "experiments"):
+        (tmp_path / name).symlink_to(ROOT / name)
     monkeypatch.chdir(tmp_path)
     return tmp_path
 
@@ -29,6 +30,7 @@ def folder(tmp_path, monkeypatch):
 @each([page for page in PAGES if page != EXTENDING])
 def test_every_command_is_taken(page, folder):
     (folder / "partition.json").write_text("[[0], [1]]")
+    add_to(folder, page)
     check_page(page)
 
 

@@ -10,14 +10,18 @@ from tests.runtime.examples import MORE_KEYS
 from tests.test_main import FILES, METRIC_KEYS
 
 LEFT = FILES | {"network_trace.npz", "checkpoints/", ".lock", "report.html", "report_files/"}
+
 """What runs and reports leave."""
 
 GIVEN = {
     "partition.json",
     "batch_size_results/smoke/batch_size.md",
     "cefl_jax/methods/relaxed.py",
+    "sweep.json",
+    "NAME.md",
+    "workers/",
 }
-"""Files of a reader, as examples name them."""
+"""Files of a reader, as examples name them, and of a sweep."""
 
 DEFAULTS, CHOICES = defaults(), choices()
 METRICS = {*METRIC_KEYS, *MORE_KEYS, "clients/skipped"}
@@ -103,7 +107,7 @@ def test_the_tree_of_the_package_is_whole():
     tops = [*(ROOT / "cefl_jax").glob("[a-z]*.py"), *(ROOT / "cefl_jax").glob("[a-z]*/__init__.py")]
     names = {f"{top.parent.name}/" if top.stem == "__init__" else top.name for top in tops}
     named = {word for line in package.splitlines()[1:] for word in re.findall(r"^  (\S+)", line)}
-    assert names - {"report.py"} == named
+    assert names - {"sweep.py", "report.py"} == named
     assert all((ROOT / f"{name}/").is_dir() for name in re.findall(r"^(\w+)/", beside, re.M))
 
 
