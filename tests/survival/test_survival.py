@@ -6,11 +6,15 @@
 import random
 import signal
 import socket
+import subprocess
+import sys
 import time
 
+import numpy as np
 import pytest
 
-from tests.survival import damage, kills, signals, small
+from tests.compare import assert_close
+from tests.survival import damage, kills, signals, small, sweep_kills
 
 pytestmark = pytest.mark.slow
 
@@ -93,3 +97,26 @@ def test_run_that_one_process_refuses_is_refused_by_all(peace):
     for code, output in map(small.finish, start_pair(peace, train__rounds=5)):
         assert code == 2
         assert "Traceback" not in output
+
+
+def test_stack_of_runs_is_the_same_over_two_processes(tmp_path):
+    """Four devices of each, the axes `run` and `edge` both spread over them, and eight of one."""
+    command = [sys.executable, "-m", "tests.survival.stacks"]
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        address = f"127.0.0.1:{free.getsockname()[1]}"
+    alone = subprocess.Popen([*command, tmp_path / "one.npz"], cwd=small.ROOT)
+    assert alone.wait() == 0
+    pair = [
+        subprocess.Popen([*command, tmp_path / "two.npz", address, str(i)], cwd=small.ROOT)
+        for i in range(2)
+    ]
+    assert [process.wait() for process in pair] == [0, 0]
+    with np.load(tmp_path / "one.npz") as one, np.load(tmp_path / "two.npz") as two:
+        assert set(one) == set(two)
+        for name in one:
+            assert_close(two[name], one[name])
+
+
+def test_sweep_survives_killed_workers(tmp_path):
+    assert sweep_kills.compare(tmp_path, 16, seed=0)[0] == []
