@@ -3,9 +3,10 @@
     python -m benchmarks.gpu [--minutes=8] [--only=WORD] [--json=FILE] [--small]
 
 Needs jax, flax, optax, numpy, jaxtyping, ml_collections and torch. What matters most comes first:
-whole rounds of all cases against PyTorch, and our own choices (fast mode, bfloat16, fewer clients
-at once), all of which compile side by side before the first is timed; then split training stacked
-over runs, the lowerings of convolutions and the decisions of a round, each alone. Nothing new is
+whole rounds of all cases, alone and side by side in stacks, against PyTorch, and our own choices
+(the other layout, bfloat16, fewer clients at once), all of which compile side by side before the
+first is timed; then stacks by width and by the lowering of convolutions, convolutions alone and the
+decisions of a round. A round's time is that of one run: of a stack, its share. Nothing new is
 begun when the time is nearly up. `--small` tries the script out where there is no accelerator;
 `--only` takes the jobs with WORD in their names.
 """
@@ -23,8 +24,11 @@ from benchmarks.timing import compete, environment
 READY_SHARE = 2 / 3  # of the time, in which all contenders get ready side by side
 NEARLY_S = 25  # less is left: nothing new is begun
 LAST_S = 5  # kept to end what runs
+PEAK_TFLOPS = {"H100": 67.0, "H200": 67.0}
+"""Float32 outside tensor cores, from NVIDIA's data sheets of the SXM modules."""
+
 SCRIPTS = {
-    "widths": ("--widths=1,8,64,256", "--seconds=0.3"),
+    "widths": ("--widths=1,64", "--seconds=0.3", "--lowerings=xla,patches,tiles2"),
     "convolutions": ("--batches=10x20,64", "--seconds=0.05"),
     "decisions": ("--seconds=0.1",),
 }
@@ -70,19 +74,33 @@ def table(rows):
         if row["program"].startswith("PyTorch"):
             best[row["case"]] = min(best.get(row["case"], float("inf")), row["median_ms"])
     lines = [
-        "| case | program | median ms | quartiles | ready after, s | times as fast as PyTorch |",
-        "|---|---|---:|---:|---:|---:|",
+        "| case | program | ms a run | quartiles | ready after, s | times as fast as PyTorch "
+        "| TFLOP/s | of the peak |",
+        "|---|---|---:|---:|---:|---:|---:|---:|",
     ]
     for row in rows:
-        low, high = row.get("quartiles_ms", (None, None))
-        spread = "" if low is None else f"{low:.2f} to {high:.2f}"
-        ready = f"{row['ready_s']:.0f}" if "ready_s" in row else ""
-        ratio = f"{best[row['case']] / row['median_ms']:.2f}" if row["case"] in best else ""
-        lines.append(
-            f"| {row['case']} | {row['program']} | {row['median_ms']:.3f} | {spread} | {ready} "
-            f"| {ratio} |"
+        runs = row.get("runs", 1)
+        median, low, high = (
+            x / runs for x in (row["median_ms"], *row.get("quartiles_ms", (0.0, 0.0)))
         )
+        cells = [
+            f"{median:.3f}",
+            f"{low:.2f} to {high:.2f}" if high else "",
+            f"{row['ready_s']:.0f}" if "ready_s" in row else "",
+            f"{best[row['case']] / median:.2f}" if row["case"] in best else "",
+            *_rates(row),
+        ]
+        lines.append(f"| {row['case']} | {row['program']} | {' | '.join(cells)} |")
     return "\n".join(lines)
+
+
+def _rates(row):
+    """Achieved TFLOP/s of a round, and their share of what the device can do, where known."""
+    if "gflop" not in row:
+        return "", ""
+    rate = row["gflop"] / row["median_ms"]
+    peak = next((peak for name, peak in PEAK_TFLOPS.items() if name in row["device"]), None)
+    return f"{rate:.3g}", f"{rate / peak:.2%}" if peak else ""
 
 
 def make_jobs(options, backend):

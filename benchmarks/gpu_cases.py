@@ -22,6 +22,8 @@ SMALL = (
 CLUSTERED = ("cefl.clustering.num_clusters=2",)
 ORDER = ("lenet5_cefl", "lenet5_fedavg", "lenet5_cefl_100", "cnn_cefl", "mlp_cefl")
 CHOICES = ("lenet5_cefl",)  # of which our own choices are timed as well
+WIDTHS = {"lenet5_cefl": (8, 64, 256), "lenet5_fedavg": (64,), "cnn_cefl": (8,), "mlp_cefl": (64,)}
+"""Runs side by side, by case."""
 
 
 def make_cases(small):
@@ -40,6 +42,8 @@ def rivals(name, case, backend):
     """
     device = ("--device=cuda",) if backend == "gpu" else ()
     contenders = [_ours(name, case, "ours")]
+    for width in WIDTHS.get(name, ()):
+        contenders.append(_ours(name, case, f"ours, {width} side by side", f"--stack={width}"))
     for variant in VARIANTS:
         chosen = (f"--method={case.method}", f"--variant={variant}", *device)
         arguments = (*TORCH, *chosen, *case.fields)
@@ -48,8 +52,8 @@ def rivals(name, case, backend):
 
 
 def choices(name, case):
-    """Returns ours in fast mode, in bfloat16 and with fewer clients at once than it chooses."""
-    fields = {"fast": "run.deterministic=False", "bfloat16": "run.compute_dtype=bfloat16"}
+    """Returns ours in the other layout, in bfloat16 and with fewer clients at once."""
+    fields = {"loop": "run.layout=loop", "bfloat16": "run.compute_dtype=bfloat16"}
     chunks = [chunk for chunk in CHUNKS if chunk < cluster_size(case)]
     fields |= {f"chunk {chunk}": f"run.client_chunk={chunk}" for chunk in chunks}
     return [_ours(name, case, f"ours, {choice}", field) for choice, field in fields.items()]

@@ -44,8 +44,9 @@ def _decision(cells):
 
 
 def _width(cells):
-    program = f"{cells['model']} split training, {cells['lowering']}, {cells['runs']} runs"
-    return {"program": program, "median_ms": float(cells["median ms"]), "cells": cells}
+    program = f"{cells['runs']} runs side by side, convolutions {cells['convolutions']}"
+    median_ms = float(cells["median ms"])
+    return {"program": program, "median_ms": median_ms, "runs": int(cells["runs"]), "cells": cells}
 
 
 def _convolution(cells):

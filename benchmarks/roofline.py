@@ -42,7 +42,7 @@ def profile_rounds(setup, rounds, repeats):
       dict with `rounds_ms`, the median of each; `samples` and `uploaded` of a round; `stages`,
       milliseconds of a round; `operations`, those that took longest; and the state after them.
     """
-    state, step, arrays = make_round(setup)
+    state, step, arrays = make_round([setup])
     compiled = compiler.compile_lowered(jax.jit(step).lower(state, *arrays))
     states, rounds_ms = [compiled(state, *arrays)[0]], []
     for _ in range(rounds):

@@ -43,7 +43,7 @@ def prepare(spec, examples):
     dataset = sources.hold_out(dataset, spec.data.validation_share, spec.seed)
     parts = tile(dataset.train_labels, spec.data.partition.num_clients, examples, spec.seed)
     setup = build.make_setup(spec, dataset, list(parts))  # `build` refuses an example held twice
-    state, step, arrays = make_round(setup)
+    state, step, arrays = make_round([setup])
     lowered = jax.jit(step, donate_argnums=0).lower(state, *arrays)
     compiled = compiler.compile_lowered(lowered)
     sizes = compiled.memory_analysis()

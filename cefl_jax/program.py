@@ -69,8 +69,13 @@ def make_round(setup: Setup) -> tuple[Callable, Callable]:
 
     Returns:
       `start(key, data, network) -> state`, and `step(state, hparams, data, network) -> (state,
-      RoundMetrics)`.
+      RoundMetrics)`. On a mesh for stacks both take and return those of R runs, as `make_program`.
     """
+    return _over_runs(setup.mesh, *_make_round(setup))
+
+
+def _make_round(setup):
+    """`make_round` of a run."""
 
     def start(key, data, network):
         return make_method(setup, data, network).init(key)
@@ -163,7 +168,7 @@ def make_program(setup: Setup) -> tuple[Callable, Callable]:
     """
     rounds = setup.spec.train.rounds
     length = min(setup.spec.run.eval_every, rounds)
-    start, one_round = make_round(setup)
+    start, one_round = _make_round(setup)
 
     def advance(state, hparams, data, network):
         method = make_method(setup, data, network)
@@ -195,28 +200,27 @@ def make_program(setup: Setup) -> tuple[Callable, Callable]:
             measures = method.measures(state)
         return state, Chunk(metrics, scores, measures, round_trace, state.ledger)
 
-    if setup.mesh.stacked:
-        return tuple(
-            _over_runs(setup.mesh, f, axes)
-            for f, axes in ((start, (0, *STACK_AXES[1:])), (advance, (0, *STACK_AXES)))
+    return _over_runs(setup.mesh, start, advance)
+
+
+def _over_runs(mesh, start, step):
+    """The functions of a run as those of a stack, where the mesh is for one.
+
+    Spread over the devices, each computes its runs alone.
+    """
+    if not mesh.stacked:
+        return start, step
+
+    def spread(f, axes):
+        specs = jax.tree.map(
+            lambda axis: mesh.everywhere.spec if axis is None else mesh.by_run.spec,
+            axes,
+            is_leaf=lambda axis: axis is None,
         )
-    return start, advance
+        mapped, out = jax.vmap(f, axes), mesh.by_run.spec
+        return jax.shard_map(mapped, mesh=mesh.mesh, in_specs=specs, out_specs=out, check_vma=False)
 
-
-def _over_runs(mesh, f, axes):
-    """`f` of a run as one of a stack, spread over the devices; each computes its runs alone."""
-    specs = jax.tree.map(
-        lambda axis: mesh.everywhere.spec if axis is None else mesh.by_run.spec,
-        axes,
-        is_leaf=lambda axis: axis is None,
-    )
-    return jax.shard_map(
-        jax.vmap(f, axes),
-        mesh=mesh.mesh,
-        in_specs=specs,
-        out_specs=mesh.by_run.spec,
-        check_vma=False,
-    )
+    return spread(start, (0, *STACK_AXES[1:])), spread(step, (0, *STACK_AXES))
 
 
 def first_round(

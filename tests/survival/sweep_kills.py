@@ -50,7 +50,19 @@ def start(definition, workdir, log, shard="0/1"):
         return subprocess.Popen(command, cwd=small.ROOT, stdout=file, stderr=file)
 
 
-def make_with_kills(definition, workdir, draw, log, longest_s=12.0):
+def make_in_peace(definition, workdir, log):
+    """One worker makes all; the seconds after which its first run was finished."""
+    began, first_s = time.monotonic(), None
+    worker = start(definition, workdir, log)
+    while worker.poll() is None:
+        time.sleep(0.1)
+        if first_s is None and finished(log):
+            first_s = time.monotonic() - began
+    assert worker.returncode == 0, log.read_text()
+    return first_s
+
+
+def make_with_kills(definition, workdir, draw, log, longest_s):
     """Kills and starts two workers until both leave by themselves; how many were killed."""
     killed, workers = 0, [start(definition, workdir, log, f"{i}/2") for i in range(2)]
     while any(worker.poll() != 0 for worker in workers):
@@ -66,9 +78,7 @@ def make_with_kills(definition, workdir, draw, log, longest_s=12.0):
 
 def results(folder):
     """What each run of a sweep came to, by the name of its folder."""
-    return {
-        place.parent.name: small.result(place.parent) for place in folder.rglob("summary.json")
-    }
+    return {place.parent.name: small.result(place.parent) for place in folder.rglob("summary.json")}
 
 
 def finished(log):
@@ -79,8 +89,11 @@ def finished(log):
 def compare(workdir, runs, seed):
     """Makes the sweep twice; what is wrong, as lines, and how many workers were killed."""
     definition, draw = define(workdir, runs), random.Random(seed)
-    assert start(definition, workdir / "peace", workdir / "peace.log").wait() == 0
-    killed = make_with_kills(definition, workdir / "killed", draw, workdir / "killed.log")
+    first_s = make_in_peace(definition, workdir / "peace", workdir / "peace.log")
+    longest_s = 2.5 * first_s  # as often before the first run is finished as after several
+    killed = make_with_kills(
+        definition, workdir / "killed", draw, workdir / "killed.log", longest_s
+    )
     peace, after = (results(workdir / name) for name in ("peace", "killed"))
     faults = [f"{name}: not the same" for name in peace if peace[name] != after.get(name)]
     faults += [f"{len(after)} runs, and not {len(peace)}"] * (len(after) != len(peace))
