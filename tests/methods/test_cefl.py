@@ -81,16 +81,24 @@ CASES = {  # name: (rounds, changed settings); some name whether clients leave
     ),
 }
 DEFAULT = ("balanced, deep cut, shared nodes", "clients leave or are late, no distillation")
+FLAT = ("clients leave or are late, no distillation", "patent, edge teaches, bottleneck")
 PRESENT = (11, 5, 0, 11)  # clients of each round, and of one more
 
 
+def slow(*case):
+    return pytest.param(*case, marks=pytest.mark.slow)
+
+
 @pytest.mark.parametrize(
-    "case",
-    [name if name in DEFAULT else pytest.param(name, marks=pytest.mark.slow) for name in CASES],
+    ("case", "layout"),
+    [
+        *((name, "loop") if name in DEFAULT else slow(name, "loop") for name in CASES),
+        *(slow(name, "flat") for name in FLAT),
+    ],
 )
-def test_cefl_equals_the_oracles(case):
+def test_cefl_equals_the_oracles(case, layout):
     count, changes = CASES[case]
-    setup = make_setup(changes, PRESENT if "leave" in case else None)
+    setup = make_setup(changes | {"run.layout": layout}, PRESENT if "leave" in case else None)
     compiled, costs = replay.compile_setup(setup), []
     distill = setup.spec.cefl.distill
     persists = distill.rule != "none" and distill.optimizer_state == "persist"

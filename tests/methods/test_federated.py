@@ -56,19 +56,25 @@ CASES = {  # name: (method, changed settings, clients of each round, HParams)
     "splitfed_v2, leaving": ("splitfed_v2", TURNS, THINNING, {}),
 }
 SLOW = {"fedprox", "hierfavg", "fedopt, adam", "fedopt, yogi", "fedopt, adagrad", "fedopt, sgd"}
+FLAT = ("scaffold, leaving", "hierfavg, leaving", "splitfed_v2, leaving")
 
 
-def play(case):
+def play(case, layout="loop"):
     method, changes, present, own = CASES[case]
-    return replay.play({"method.name": method} | changes, 3 if present else 2, present, **own)
+    changes = {"method.name": method, "run.layout": layout} | changes
+    return replay.play(changes, 3 if present else 2, present, **own)
 
 
 @pytest.mark.parametrize(
-    "case", [pytest.param(case, marks=[pytest.mark.slow] * (case in SLOW)) for case in CASES]
+    ("case", "layout"),
+    [
+        *(pytest.param(case, "loop", marks=[pytest.mark.slow] * (case in SLOW)) for case in CASES),
+        *(pytest.param(case, "flat", marks=pytest.mark.slow) for case in FLAT),
+    ],
 )
-def test_methods_equal_their_oracles(case):
+def test_methods_equal_their_oracles(case, layout):
     method, _, present, own = CASES[case]
-    rounds = play(case)
+    rounds = play(case, layout)
     setup = rounds[0].setup
     model = model_of(rounds[0].before)
     settings = (vars(getattr(setup.spec, method)) if METHODS[method].settings else {}) | own

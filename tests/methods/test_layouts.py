@@ -1,6 +1,7 @@
 """The flat layout of a round computes what the loops compute, alone and in a stack of runs."""
 
 import dataclasses
+import random
 from unittest import mock
 
 import jax
@@ -11,6 +12,7 @@ import pytest
 from cefl_jax import build, parallel, program, stack
 from tests import world
 from tests.compare import assert_close
+from tests.methods import draw_layouts
 from tests.methods.test_skip_client import HIGH, STEEP, Fragile, broken_data
 from tests.quick import OPTIONS, quick_jit
 
@@ -69,6 +71,14 @@ def test_flat_equals_loop_after_three_rounds(changes):
         ends.append(jax.device_get((plain(state), metrics)))
     near = {"train.optimizer.name", "cefl.compression.smashed"} & set(changes)
     assert_close(ends[1], ends[0], 1e-3 if near else 1e-5)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("seed", [0, 1])
+def test_flat_equals_loop_with_drawn_options(seed):
+    """`python -m tests.methods.draw_layouts` draws many."""
+    changes = draw_layouts.draw(random.Random(seed))
+    assert draw_layouts.compare(changes) <= draw_layouts.allowed(changes)
 
 
 @pytest.mark.parametrize("devices", [1, pytest.param(3, marks=slow)])
