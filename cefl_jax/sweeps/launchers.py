@@ -165,7 +165,7 @@ def _start_slurm(commands, logs, given):
 
     cluster = given.pop("cluster", "slurm")
     try:
-        executor = submitit.AutoExecutor(logs / "slurm-%j", cluster=cluster)
+        executor = submitit.AutoExecutor(logs / "slurm", cluster=cluster)
         numbers = {name: int(text) if text.isdecimal() else text for name, text in given.items()}
         executor.update_parameters(name="cefl_jax", **numbers)
         with executor.batch():
@@ -186,12 +186,14 @@ def _start_slurm(commands, logs, given):
 
 
 def _start_ray(commands, logs, given):
+    address = given.pop("address", None)
     os.environ.setdefault("RAY_AUTH_MODE", "token")  # before Ray is imported
+    if address is None:  # Ray's switch for systems on which it listens on the loopback alone
+        os.environ.setdefault("RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER", "0")
     import ray
 
-    address = given.pop("address", None)
-    local = {} if address else {"include_dashboard": False, "_node_ip_address": "127.0.0.1"}
-    ray.init(address=address, log_to_driver=False, configure_logging=False, **local)
+    dashboard = {} if address else {"include_dashboard": False}
+    ray.init(address=address, log_to_driver=False, configure_logging=False, **dashboard)
     resources = {name: float(text) for name, text in given.items()}
 
     class Worker:

@@ -3,7 +3,8 @@
     python -m tests.methods.draw_layouts --draws=40 [--seed=0]
 
 Prints each setting with what differs most, as a share of its array's scale; exits with 1 where that
-is more than 1e-5, or 1e-3 with Adam and codecs, which divide or round by what is nearly 0.
+is more than 1e-5; or 1e-3 with Adam, which divides by what is nearly 0, and 3e-2 with codecs that
+round to few values.
 """
 
 import argparse
@@ -50,7 +51,7 @@ OPTIONS = {
     "run.client_chunk": (1, 2, 3),
     "run.archive_dtype": ("float32", "bfloat16"),
 }
-LOOSE = ("train.optimizer.name", "cefl.compression.smashed", "cefl.compression.gradient")
+CODECS = ("cefl.compression.smashed", "cefl.compression.gradient")
 
 
 def draw(generator):
@@ -97,9 +98,10 @@ def compare(changes):
 
 
 def allowed(changes):
-    """How much the layouts may differ under some settings."""
-    loose = [changes.get(path) for path in LOOSE]
-    return 1e-3 if {"adam", "int8", "topk"} & set(loose) else 1e-5
+    """How much the layouts may differ under some settings, by what they make of rounding."""
+    if {"int8", "topk"} & {changes.get(path) for path in CODECS}:
+        return 3e-2  # a few steps of a code, of which the range has 255
+    return 1e-3 if changes.get("train.optimizer.name") == "adam" else 1e-5
 
 
 def main():
