@@ -172,7 +172,7 @@ def compile_round(spec, mesh, stack):
     traced = jax.jit(start).trace(key, *inputs[1:])
     state = jax.tree.unflatten(jax.tree.structure(traced.out_info), traced.jaxpr.out_avals)
     everywhere = setup.mesh.everywhere
-    jitted = jax.jit(advance, in_shardings=everywhere, out_shardings=everywhere)
+    jitted = jax.jit(advance, donate_argnums=0, in_shardings=everywhere, out_shardings=everywhere)
     return jitted.lower(state, *inputs).compile()
 
 

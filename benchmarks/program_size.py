@@ -11,11 +11,11 @@ Seen with jaxlib 0.10.2 on two idle cores, whose CPU seconds vary by a tenth:
 
 | program | equations | StableHLO, characters | trace + lower, CPU s | compile, CPU s |
 | --- | ---: | ---: | ---: | ---: |
-| as configured | 5,575 | 1,121,454 | 2.3 | 17.4 |
-| without distillation | 3,558 | 726,315 | 1.4 | 8.2 |
-| MLP | 3,778 | 764,915 | 1.5 | 8.2 |
-| LeNet-5, FedAvg | 2,663 | 529,811 | 1.2 | 6.1 |
-| MLP, FedAvg | 1,957 | 390,177 | 0.9 | 3.6 |
+| as configured | 5,583 | 1,119,755 | 2.3 | 17.4 |
+| without distillation | 3,557 | 724,092 | 1.4 | 8.2 |
+| MLP | 3,786 | 763,216 | 1.5 | 8.2 |
+| LeNet-5, FedAvg | 2,659 | 527,531 | 1.2 | 6.1 |
+| MLP, FedAvg | 1,953 | 387,897 | 0.9 | 3.6 |
 """
 
 import argparse

@@ -17,6 +17,7 @@ from jaxtyping import Array, Int32, PyTree
 AXIS = "edge"
 RUNS = "run"
 TOGETHER = 2**15  # values of an array from which on it is sent by itself
+FLAT_ROWS = 2048  # most that a model predicts at once in the flat layout
 
 
 @dataclasses.dataclass(frozen=True)
@@ -61,6 +62,11 @@ class EdgeMesh:
     def by_run(self) -> NamedSharding:
         """The sharding of a value whose first axis is that of the runs of a stack."""
         return NamedSharding(self.mesh, PartitionSpec(RUNS))
+
+    def flat_batch(self, num_rows: int) -> int:
+        """Returns how many rows a device predicts at once in the flat layout; all get as many."""
+        batches = self.size * -(-num_rows // (self.size * FLAT_ROWS))
+        return -(-num_rows // batches)
 
     def spread(self, f: Callable) -> Callable:
         """`f`, run once per device on arguments that every device holds, results alike on all.

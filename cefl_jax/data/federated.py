@@ -4,6 +4,7 @@ Pixels that came as bytes stay bytes, a quarter of the memory, and become floats
 Samples that came as floats are held as float32: images, or rows of a table.
 """
 
+import functools
 import hashlib
 from typing import Any, NamedTuple
 
@@ -166,14 +167,19 @@ def permute(
     x = jnp.asarray(index, jnp.uint32)
     sums, salts = jax.random.bits(key, (2, ROUNDS))
 
-    # A loop: unrolled and fused with what reads the elements, the rounds took some compilers
-    # exponentially long.
     def swap(x, of_round):
         total, salt = of_round
         partner = total - x + jnp.where(x > total, size, 0)
         return jnp.where(_coin(jnp.maximum(x, partner), salt), partner, x), None
 
-    return jax.lax.scan(swap, x, (sums % size, salts))[0].astype(jnp.int32)
+    # A loop on a CPU, whose compiler took exponentially long for the rounds fused with what reads
+    # the elements. Elsewhere one kernel in place of 48.
+    unrolled, looped = (
+        functools.partial(jax.lax.scan, swap, unroll=unroll) for unroll in (ROUNDS, 1)
+    )
+    tables = sums % size, salts
+    x, _ = jax.lax.platform_dependent(x, tables, cpu=looped, default=unrolled)
+    return x.astype(jnp.int32)
 
 
 def _coin(x, salt):

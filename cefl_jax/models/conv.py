@@ -98,15 +98,14 @@ def conv_block(
         sides = tuple(side // 2 * 2 for side in sides)
     lowering = lowering or choose_lowering(platform, kernel.shape, sides)
     if lowering.kind in ("tiles", "winograd") and min(sides) > 0:  # a pooled row leaves none
-        limit = BLOCK_VALUES if platform == "cpu" else None
-        return _conv_tiles(images, kernel, bias, padding, pool, lowering, sides, limit)
+        return _conv_tiles(images, kernel, bias, padding, pool, lowering, sides, platform)
     convolve = _conv_xla if lowering.kind == "xla" else _conv_patches
     x = convolve(images, kernel, padding)
     if pool:
         batch, (height, width), outputs = x.shape[0], sides, x.shape[3]
         x = x[:, :height, :width].reshape(batch, height // 2, 2, width // 2, 2, outputs)
         x = x.transpose(2, 4, 0, 1, 3, 5)
-        x = _pool(x.reshape(4, *x.shape[2:]))
+        x = _pool(x.reshape(4, *x.shape[2:]), platform)
     return jax.nn.relu(x + bias[None, None, None])
 
 
@@ -127,11 +126,12 @@ def _conv_patches(images, kernel, padding):
     return jnp.concatenate(shifted, axis=-1) @ kernel.reshape(rows * columns * channels, outputs)
 
 
-def _conv_tiles(images, kernel, bias, padding, pool, lowering, sides, limit):
+def _conv_tiles(images, kernel, bias, padding, pool, lowering, sides, platform):
     """`conv_block` by tiles, as many samples at a time as the caches take."""
     tile, batch = lowering.tile, images.shape[0]
     down, across = (-(-side // tile) for side in sides)
     window = (kernel.shape[0] + tile - 1) * (kernel.shape[1] + tile - 1) * kernel.shape[2]
+    limit = BLOCK_VALUES if platform == "cpu" else None
     blocks, block = _split(batch, window * down * across, limit)
     x = images.transpose(3, 1, 2, 0)  # at once, to undo what the block before did last
     margins = [
@@ -152,17 +152,17 @@ def _conv_tiles(images, kernel, bias, padding, pool, lowering, sides, limit):
         return tiling.convolve(x, kernel, (down, across), tile, lowering.kind == "winograd")
 
     if blocks == 1:
-        x = _finish_tiles(convolve(x), sides, pool)
+        x = _finish_tiles(convolve(x), sides, pool, platform)
     else:  # What lies between images and outputs is made again for the gradient, not kept.
         x = jnp.moveaxis(x.reshape(*x.shape[:3], blocks, block), 3, 0)
-        x = jax.vmap(lambda x: _finish_tiles(x, sides, pool))(
+        x = jax.vmap(lambda x: _finish_tiles(x, sides, pool, platform))(
             jax.lax.map(jax.checkpoint(convolve), x)
         )
         x = jnp.moveaxis(x, 0, 3).reshape(*x.shape[1:4], -1)[..., :batch]
     return jax.nn.relu(x + bias[:, None, None, None]).transpose(3, 1, 2, 0)
 
 
-def _finish_tiles(x, sides, pool):
+def _finish_tiles(x, sides, pool, platform):
     """Outputs f32[O, H', W', B], pooled, of tiles f32[t, t, O, down, across, B]."""
     tile, _, outputs, down, across, batch = x.shape
     if not (pool and tile == 2):
@@ -172,7 +172,8 @@ def _finish_tiles(x, sides, pool):
             return x
         down, across = sides[0] // 2, sides[1] // 2
         x = x.reshape(outputs, down, 2, across, 2, batch).transpose(2, 4, 0, 1, 3, 5)
-    return _pool(x.reshape(4, outputs, -1)).reshape(outputs, down, across, batch)
+    x = _pool(x.reshape(4, outputs, -1), platform)
+    return x.reshape(outputs, down, across, batch)
 
 
 def _split(batch, values, limit):
@@ -197,24 +198,29 @@ def _output_sides(shape, kernel_shape, padding):
     )
 
 
-@jax.custom_vjp
-def _pool(places):
+@functools.partial(jax.custom_vjp, nondiff_argnums=(1,))
+def _pool(places, platform):
     """The largest over the places of a window, f32[4, ...]; f32[...]."""
     return functools.reduce(jnp.maximum, list(places))
 
 
-def _pool_forward(places):
+def _pool_forward(places, platform):
     """Also the place that the gradient goes to, the first of the largest."""
-    top = _pool(places)
+    top = _pool(places, platform)
     taken = jnp.full(top.shape, 3)
     for place in (2, 1, 0):
         taken = jnp.where(places[place] == top, place, taken)
     return top, taken
 
 
-def _pool_backward(taken, grad):
-    # In a loop, or XLA's CPU makes `taken` and `grad` anew for each of the four.
-    return (jax.lax.map(lambda place: jnp.where(taken == place, grad, 0), jnp.arange(4)),)
+def _pool_backward(platform, taken, grad):
+    def of_place(place):
+        return jnp.where(taken == place, grad, 0)
+
+    # On a CPU in a loop, or XLA makes `taken` and `grad` anew for each of the four.
+    if platform == "cpu":
+        return (jax.lax.map(of_place, jnp.arange(4)),)
+    return (jax.vmap(of_place)(jnp.arange(4)),)
 
 
 _pool.defvjp(_pool_forward, _pool_backward)

@@ -118,9 +118,9 @@ def round_cost(
       sent: of all links.
       num_kinds: static number of device classes.
     """
-    energy_j = jnp.zeros(num_kinds)
-    for activity in activities:
-        energy_j = energy_j.at[activity.devices.kind].add(activity.joules())
+    each = [jnp.broadcast_arrays(one.devices.kind, one.joules()) for one in activities]
+    kind, joules = (jnp.concatenate([x.ravel() for x in both]) for both in zip(*each, strict=True))
+    energy_j = jnp.zeros(num_kinds).at[kind].add(joules)
     return RoundCost(phase_s, count_bytes(sent), energy_j)
 
 

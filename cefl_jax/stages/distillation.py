@@ -25,10 +25,6 @@ TEACHES = {  # rule: whether the cloud teaches the edge model, and the edge mode
 }
 
 
-FLAT_ROWS = 2048
-"""Most rows that a model predicts at once in the flat layout."""
-
-
 class FeatureBuffer(NamedTuple):
     """The smashed data of a round, filled rows first."""
 
@@ -186,8 +182,8 @@ class Distillation:
 
     def _predict_flat(self, of_rows, num_rows):
         """`of_rows` of all rows i32[n] in the order in which they lie, few batches of them."""
-        num_batches = -(-num_rows // FLAT_ROWS)
-        size = -(-num_rows // num_batches)
+        size = self.mesh.flat_batch(num_rows)
+        num_batches = -(-num_rows // size)
         made = parallel.local_map(lambda i: of_rows(i * size + jnp.arange(size)), num_batches, True)
         return parallel.gather_items(made, num_batches).reshape(-1, made.shape[-1])[:num_rows]
 

@@ -36,7 +36,7 @@ def evaluate(
       Scores under each name that `predictors` gives.
     """
     num_examples = data.test_labels.shape[0]
-    size = min(BATCH, num_examples)
+    size = mesh.flat_batch(num_examples) if mesh.flat else min(BATCH, num_examples)
 
     def batch(i, state, data):
         index = i * size + jnp.arange(size)

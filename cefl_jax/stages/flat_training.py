@@ -4,6 +4,7 @@ import functools
 
 import jax
 import jax.numpy as jnp
+from jax.flatten_util import ravel_pytree
 from jaxtyping import Array, Bool, Float
 
 from cefl_jax.numerics import finite_rows, weighted_sum, where_rows
@@ -142,8 +143,9 @@ def _sum_by_cluster(rows, member):
 
     As a product with zeros and ones, what is not finite would reach the sums that it is no part of.
     """
-    fine = finite_rows(rows)
-    rows = where_rows(fine, rows, jax.tree.map(jnp.zeros_like, rows))
-    sums = weighted_sum(rows, member.astype(jnp.float32))
+    flat = jax.vmap(lambda row: ravel_pytree(row)[0])(rows)  # [L, P]: few kernels for all leaves
+    unravel = ravel_pytree(jax.tree.map(lambda x: x[0], rows))[1]
+    fine = jnp.isfinite(flat).all(1)
+    sums = weighted_sum(jnp.where(fine[:, None], flat, 0), member.astype(jnp.float32))
     broken = (member & ~fine[None]).any(1)
-    return where_rows(broken, jax.tree.map(lambda x: jnp.full_like(x, jnp.nan), sums), sums)
+    return jax.vmap(unravel)(jnp.where(broken[:, None], jnp.nan, sums))

@@ -54,6 +54,15 @@ def test_permute_is_a_bijection_for_every_size():
     assert (large != np.arange(60_000)).mean() > 0.99
 
 
+def test_permute_is_the_same_where_its_rounds_are_unrolled(monkeypatch):
+    """As on all platforms but CPUs; of the two programs JAX would take that of a CPU here."""
+    keys, size = jax.random.split(jax.random.key(2), 5), 37
+    looped = permute_all(keys, size)
+    monkeypatch.setattr(jax.lax, "platform_dependent", lambda *args, cpu, default: default(*args))
+    unrolled = quick_jit(lambda keys: permute_all.__wrapped__(keys, size))(keys)
+    np.testing.assert_array_equal(unrolled, looped)
+
+
 def test_permute_of_a_constant_size_of_one_compiles():
     """It once sent the compiler for CPUs into an endless simplification."""
     keys = jax.random.split(jax.random.key(0), 3)

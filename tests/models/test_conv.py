@@ -134,9 +134,10 @@ def test_conv_block_and_its_gradients_equal_the_loop_over_taps(case):
         assert_all_close(got, wanted, lowering, tolerance)
 
 
+@pytest.mark.parametrize("platform", ["cpu", "gpu"])
 @pytest.mark.parametrize("lowering", EXACT, ids=str)
 @pytest.mark.parametrize("shape", [(2, 8, 8, 2), (2, 7, 9, 2)], ids=str)
-def test_conv_block_gives_the_gradient_to_the_first_of_equals(shape, lowering):
+def test_conv_block_gives_the_gradient_to_the_first_of_equals(shape, lowering, platform):
     """Small integers, exact in float32 whatever the order of sums: ties everywhere, some at 0."""
     rng = np.random.default_rng(3)
     images = rng.integers(-1, 2, shape).astype(np.float32)
@@ -149,10 +150,9 @@ def test_conv_block_gives_the_gradient_to_the_first_of_equals(shape, lowering):
     assert np.sum((margin == 0) & (outputs > 0)) > 5
     assert np.sum((margin == 0) & (outputs == 0)) > 0
 
-    def all_four(images, kernel, bias):
-        got, pull = jax.vjp(
-            lambda x, k, b: conv.conv_block(x, k, b, *how, lowering), images, kernel, bias
-        )
+    def all_four(*arrays):
+        block = functools.partial(conv.conv_block, lowering=lowering, platform=platform)
+        got, pull = jax.vjp(lambda *arrays: block(*arrays, *how), *arrays)
         return got, *pull(d_outputs)
 
     got = quick_jit(all_four)(images, kernel, bias)

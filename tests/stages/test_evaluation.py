@@ -34,11 +34,18 @@ def predictors(weight, images, index):
 
 
 @pytest.mark.parametrize(
-    ("num_test", "devices"),
-    [(2 * evaluation.BATCH + 203, 1), (2 * evaluation.BATCH + 203, 4), (11, 1)],
+    ("num_test", "devices", "flat"),
+    [
+        (2 * evaluation.BATCH + 203, 1, False),
+        (2 * evaluation.BATCH + 203, 4, False),
+        (11, 1, False),
+        (parallel.FLAT_ROWS + 203, 1, True),
+        (parallel.FLAT_ROWS + 203, 4, True),
+        (11, 4, True),
+    ],
 )
-def test_evaluate_is_a_plain_count_over_every_sample(num_test, devices):
-    data, mesh = make_data(num_test), parallel.make_mesh(devices)
+def test_evaluate_is_a_plain_count_over_every_sample(num_test, devices, flat):
+    data, mesh = make_data(num_test), parallel.make_mesh(devices, flat=flat)
     run = quick_jit(lambda weight, data: evaluation.evaluate(predictors, weight, data, mesh))
     scores = run(*jax.device_put((WEIGHT, data), mesh.everywhere))
     images, labels = np.asarray(data.test_images, np.float64), np.asarray(data.test_labels)

@@ -174,14 +174,15 @@ def greedy_fill(
       i32[K] clients in the order in which they are taken; K once nobody is free.
     """
     num_clients, num_labels = counts.shape
-    clients = jnp.arange(num_clients)
+    clients, clusters = jnp.arange(num_clients), jnp.arange(num_clusters)
 
     def take(carry, m):
         free, pooled = carry
         joined = divergence(pooled[m][None] + counts, target, empty=jnp.inf)
         k = first_smallest(joined, free)
         taken = free & (clients == k)
-        pooled = pooled.at[m].add(jnp.where(free[k], counts[k], 0.0), mode="drop")
+        takes = free[k] & (clusters == m)
+        pooled = pooled + jnp.where(takes[:, None], counts[k][None], 0.0)
         return (free & ~taken, pooled), jnp.where(free[k], k, num_clients)
 
     free = number_clients(num_clients, num_present) >= 0
