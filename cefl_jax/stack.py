@@ -13,7 +13,7 @@ from cefl_jax import program
 from cefl_jax.build import Setup
 from cefl_jax.config import fields
 from cefl_jax.methods import METHODS
-from cefl_jax.runtime.checkpoint import Checkpoint, flatten, restore
+from cefl_jax.runtime.checkpoint import Checkpoint, check_leaves, flatten, restore
 from cefl_jax.specs import DataSpec, Spec
 from cefl_jax.stages.round_plan import StaticBounds
 
@@ -67,6 +67,8 @@ class Stack:
         if not self._stacked:
             return restore(pasts[0], self._state, mesh.everywhere)
         fresh = flatten(self._state)
+        for past in filter(None, pasts):
+            check_leaves(past, _row(fresh, 0))
         rows = [past.leaves if past else _row(fresh, run) for run, past in enumerate(pasts)]
         saved = {path: np.stack([row[path] for row in rows]) for path in rows[0]}
         return restore(Checkpoint(0, saved, {}), self._state, mesh.by_run)

@@ -13,7 +13,7 @@ import logging
 import re
 import shutil
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from concurrent import futures
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -369,6 +369,17 @@ def restore(checkpoint: Checkpoint, state: PyTree, sharding: jax.sharding.Shardi
     paths, structure = jax.tree_util.tree_flatten_with_path(state)
     named = {jax.tree_util.keystr(path): leaf for path, leaf in paths}
     needed = {name: data for name, leaf in named.items() if (data := _data(leaf)).size}
+    check_leaves(checkpoint, needed)
+    with jax.enable_x64(True):  # or 64 bits would become 32
+        values = [
+            _put(leaf, checkpoint.leaves[name], sharding) if name in needed else leaf
+            for name, leaf in named.items()
+        ]
+    return jax.tree.unflatten(structure, values)
+
+
+def check_leaves(checkpoint: Checkpoint, needed: Mapping[str, Any]) -> None:
+    """Raises ValueError where a checkpoint has other leaves than are needed, of arrays by path."""
     for name in {**needed, **checkpoint.leaves}:
         there, here = (_kind(leaves.get(name)) for leaves in (checkpoint.leaves, needed))
         if there != here:
@@ -377,12 +388,6 @@ def restore(checkpoint: Checkpoint, state: PyTree, sharding: jax.sharding.Shardi
                 f"program needs {here}: it was made by another version; go on with that one, or "
                 "pass --overwrite to start anew"
             )
-    with jax.enable_x64(True):  # or 64 bits would become 32
-        values = [
-            _put(leaf, checkpoint.leaves[name], sharding) if name in needed else leaf
-            for name, leaf in named.items()
-        ]
-    return jax.tree.unflatten(structure, values)
 
 
 def _put(leaf, saved, sharding):

@@ -6,6 +6,7 @@ folder, which the system takes back from a process that dies.
 
 import functools
 import itertools
+import math
 from collections.abc import Callable, Generator, Hashable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -31,7 +32,12 @@ from cefl_jax.runtime.workdir import (
 from cefl_jax.sweeps.definition import SweepRun
 from cefl_jax.sweeps.progress import RunDisplay, SweepDisplay
 
+OUT_OF_MEMORY = "RESOURCE_EXHAUSTED"  # in what XLA says
 MAX_WIDTH = 256  # runs side by side, where the width is chosen here
+
+
+class TooWide(ValueError):
+    """So many runs side by side as were asked for do not fit."""
 
 
 class Checked(NamedTuple):
@@ -88,7 +94,7 @@ class Worker:
           runs: of the sweep.
         Raises:
           Preempted: a signal asked to leave; everything is saved.
-          ValueError: one line, for a stack that cannot fit.
+          TooWide: one line, for a stack that cannot fit.
         """
         index, count = self.shard
         first = index * len(runs) // count
@@ -104,7 +110,15 @@ class Worker:
                     continue
                 setups = stack.join([pair.setup for pair in checked])
                 checked = [pair._replace(setup=s) for pair, s in zip(checked, setups, strict=True)]
-                self._make_all(checked, self._choose_width(setups))
+                try:
+                    width = self._choose_width(setups)
+                except TooWide:
+                    raise
+                except Exception as error:  # of a person's code, while it is traced and compiled
+                    for pair in checked:
+                        self._fail(pair.run, error)
+                    continue
+                self._make_all(checked, width)
 
     def _make_all(self, checked: Iterable[Checked], width: int) -> None:
         """Makes runs of one program, so many side by side."""
@@ -154,16 +168,26 @@ class Worker:
         most = min(share, self.width or MAX_WIDTH)
         width = -(-most // devices) * devices
         while True:
-            needed = self.compiler.bytes(stack.pad(setups, width), self.display)
+            needed = self._count_bytes(setups, width)
             if needed <= limit:
                 return width
             if self.width is not None or width == devices:
-                raise ValueError(
+                raise TooWide(
                     f"--width={width}: so many runs side by side need {format_bytes(needed)} on each "
                     f"device, which has {format_bytes(limit)}; lower it, or leave it out"
                 )
-            width = min(int(width * limit / needed), width - devices) // devices * devices
+            fitting = width // 2 if needed == math.inf else int(width * limit / needed)
+            width = min(fitting, width - devices) // devices * devices
             width = max(width, devices)
+
+    def _count_bytes(self, setups, width):
+        """Bytes of so many runs side by side on each device; infinite where compiling has none."""
+        try:
+            return self.compiler.bytes(stack.pad(setups, width), self.display)
+        except jax.errors.JaxRuntimeError as error:
+            if OUT_OF_MEMORY in str(error):
+                return math.inf
+            raise
 
     def _take(self, left: Iterator[Checked], width: int) -> list[Member]:
         """Takes the folders of so many of the runs that are left, or of as many as nobody has."""
@@ -214,7 +238,7 @@ class Worker:
             self._end(live, members, ended)
             raise
         except Exception as error:  # of the compiler, or of a person's code while it is traced
-            if "RESOURCE_EXHAUSTED" in str(error) and width > 1:
+            if OUT_OF_MEMORY in str(error) and width > 1:
                 self._end(live, members, Preempted("out of memory"), quiet=True)
                 return False
             self._end(live, members, error)

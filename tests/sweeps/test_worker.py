@@ -213,7 +213,10 @@ def test_a_run_that_cannot_be_prepared_fails_alone(tmp_path):
     assert "data.partition" in (read_status(tmp_path / runs[1].id)[2] or "")
 
 
-def test_an_error_while_compiling_fails_the_runs_of_that_program_alone(tmp_path, monkeypatch):
+@pytest.mark.parametrize("width", [1, 2])
+def test_an_error_while_compiling_fails_the_runs_of_that_program_alone(
+    tmp_path, monkeypatch, width
+):
     compile_both = stack.program.compile_both
 
     def fail(setups, *more):
@@ -223,9 +226,9 @@ def test_an_error_while_compiling_fails_the_runs_of_that_program_alone(tmp_path,
 
     monkeypatch.setattr(stack.program, "compile_both", fail)
     runs = make_runs(grid={"train.batch_size": (5, 4)})
-    work(tmp_path, runs, width=1)
+    work(tmp_path, runs, width=width)
     assert [*states(tmp_path, runs).values()] == ["failed", "finished"]
-    assert read_status(tmp_path / runs[0].id)[2] == "TypeError: no such shape"
+    assert "no such shape" in (read_status(tmp_path / runs[0].id)[2] or "")
 
 
 def test_a_run_that_another_worker_has_is_left(tmp_path):
