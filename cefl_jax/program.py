@@ -284,8 +284,8 @@ def put_inputs(setups: Sequence[Setup]) -> Inputs:
     return jax.tree.map(put, STACK_AXES, *arrays, is_leaf=lambda axis: axis is None)
 
 
-def begin(setups: Sequence[Setup], start: jax.stages.Compiled, inputs: Inputs) -> Any:
-    """Returns the first state of a run, or of a stack, by the compiled `start`."""
+def begin(setups: Sequence[Setup], start: Callable, inputs: Inputs) -> Any:
+    """Returns the first state of a run, or of a stack, by its `start`, compiled or jitted."""
     return start(_make_keys(setups), *inputs[1:])
 
 

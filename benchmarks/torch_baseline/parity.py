@@ -39,7 +39,7 @@ class Played(NamedTuple):
 
 def play_ours(setup, rounds=2, jit=compiler.jit):
     """The Played of our first rounds; `jit` compiles them."""
-    state, step, arrays = make_round(setup, jit)
+    state, step, arrays = make_round([setup], jit)
     step, draw = jit(step), jit(lambda *arrays: draw_ours(setup, *arrays))
     start, drawn, losses = jax.device_get((state.halves, state.cloud)), [], []
     for _ in range(rounds):
