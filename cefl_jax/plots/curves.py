@@ -170,8 +170,8 @@ def _draw_heat_map(figure, label_counts, label_names):
     spread.xaxis.set_label_position("top")
     spread.tick_params(top=True, bottom=False, labeltop=True, labelbottom=False)
     look = {"aspect": "auto", "interpolation": "nearest", "cmap": "Blues"}
-    look["extent"] = (-0.5, num_clients - 0.5, num_labels - 0.5, -0.5)
-    image = mix.imshow(share.T, vmin=0.0, vmax=max(share.max(), 1.0), **look)
+    sides = (-0.5, num_clients - 0.5, num_labels - 0.5, -0.5)
+    image = mix.imshow(share.T, vmin=0.0, vmax=max(share.max(), 1.0), extent=sides, **look)
     mix.xaxis.get_major_locator().set_params(integer=True, min_n_ticks=1)
     mix.set_xlabel("clients, sorted by their largest label")
     mix.set_ylabel("label")

@@ -113,7 +113,7 @@ def mean_snr(
       Up and down; the last column is the front aggregation server's.
     """
     server_km = np.vstack([plan.edges.km, plan.front.km])
-    kind, power = plan.clients.kind, _of(plan, "transmit_w")
+    kind, power = np.asarray(plan.clients.kind), _of(plan, "transmit_w")
     noise_w = noise_w_per_hz * _of(plan, "bandwidth_hz")
     up, down = np.empty((2, len(kind), len(server_km)), np.float32)
     for first in range(0, len(kind), BLOCK):
