@@ -1,6 +1,6 @@
 """What the decisions of a round cost: clustering, offloading, and the simulated network.
 
-    python -m benchmarks.decisions [--only=WORD] [--seconds=1] [--json=FILE]
+    python -m benchmarks.decisions [--only=WORD] [--shape=K,M,E] [--seconds=1] [--json=FILE]
 
 Each alone, as a program of its own, for K clients, M clusters and E edge nodes, on the accelerator
 where there is one, and compiled as runs are. `--only` takes the programs with WORD in their
@@ -125,6 +125,7 @@ def main():
     """Times, prints a table, and writes JSON where asked to."""
     parser = make_parser(__doc__)
     parser.add_argument("--only", default="")
+    parser.add_argument("--shape", metavar="K,M,E", help="in place of three others")
     parser.add_argument("--seconds", type=float, default=1.0)
     options = parser.parse_args()
     cpu.set_up(1)
@@ -134,7 +135,8 @@ def main():
     print(f"{jax.devices()[0].device_kind}, jax {jax.__version__}\n")
     print("| program | K | M | E | median ms | least | most | calls | trace s | compile s |")
     print("|---|---:|---:|---:|---:|---:|---:|---:|---:|---:|")
-    for shape in SHAPES:
+    shapes = [tuple(map(int, options.shape.split(",")))] if options.shape else SHAPES
+    for shape in shapes:
         for name, (function, arguments) in programs(*shape).items():
             if options.only not in name:
                 continue

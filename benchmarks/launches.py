@@ -1,17 +1,20 @@
 """What a round launches on an accelerator that need not be there: kernels by stage, and memory.
 
-    python -m benchmarks.launches [--config=FILE] [--set FIELD=VALUE ...] [--target=h100|v5e]
-                                  [--stack=R] [--text=FILE] [--json=FILE]
+    python -m benchmarks.launches [--config=FILE] [--set FIELD=VALUE ...] [--target=h100|v5e|cpu]
+                                  [--devices=D] [--stack=R] [--text=FILE] [--json=FILE]
 
-Compiles one round, with its evaluation, for one device of the target and counts what its program
+Compiles one round, with its evaluation, for devices of the target and counts what its program
 launches: fusions, copies, sorts, scatters and library calls, those in a loop as often as it turns.
 Of a loop whose length the compiler does not know, whose condition goes to the host each time, one
 turn is counted, and the loop is listed, as all loops of a TPU's program are; of branches, all are
-counted. With `--stack`, of R runs as one program. Needs a JAX with the target's compiler, in an
-environment of its own: `pip install 'jax[cuda12]'`, or `'jax[tpu]'`.
+counted. With `--stack`, of R runs as one program. Of several devices, counts the megabytes too
+that each sends over the interconnect, as collectives around a ring do it.
+Needs a JAX with the target's compiler, in an environment of its own:
+`pip install 'jax[cuda12]'`, or `'jax[tpu]'`; cpu: none, the devices are pretended.
 """
 
 import collections
+import math
 import os
 import pathlib
 import re
@@ -65,7 +68,15 @@ FREE = {  # nothing is launched for these
     "replica-id",
     "tuple",
 }
-INSTRUCTION = re.compile(r"^\s+(?:ROOT )?%?[\w.\-]+ = (?:\([^=]*?\)|\S+) ([a-z][\w\-]*)\(")
+INSTRUCTION = re.compile(r"^\s+(?:ROOT )?%?[\w.\-]+ = (\([^=]*?\)|\S+) ([a-z][\w\-]*)\(")
+ARRAY = re.compile(r"\b([a-z]+)(\d*)\[([\d,]*)\]")
+RING = {  # bytes that a device sends around a ring of D, by those of the result
+    "all-gather": lambda size, d: size * (d - 1) / d,
+    "all-reduce": lambda size, d: 2 * size * (d - 1) / d,
+    "all-to-all": lambda size, d: size * (d - 1) / d,
+    "collective-permute": lambda size, d: size,
+    "reduce-scatter": lambda size, d: size * (d - 1),
+}
 
 
 class Launches:
@@ -73,12 +84,15 @@ class Launches:
 
     Args:
       text: of the program, as XLA prints it once compiled.
+      devices: D of the program.
     """
 
-    def __init__(self, text: str):
+    def __init__(self, text: str, devices: int = 1):
         self.computations, self.entry = read_computations(text)
+        self.devices = devices
         self.by_stage: collections.Counter[str] = collections.Counter()
-        self.unknown: list[tuple[str, int]] = []  # name, kernels of one turn
+        self.sent: collections.Counter[tuple[str, str]] = collections.Counter()  # bytes, by stage
+        self.unknown: list[tuple[str, int, float]] = []  # name; kernels and bytes of one turn
         self._count(self.entry, 1)
 
     def _count(self, name, times):
@@ -86,15 +100,16 @@ class Launches:
             found = INSTRUCTION.match(line)
             if not found:
                 continue
-            operation, where = found[1], name_of(line)
+            operation, where = found[2], name_of(line)
             if operation == "while":
                 turns = re.search(r'known_trip_count":\{"n":"(\d+)"', line)
-                before = self.by_stage.total()
+                before, sent = self.by_stage.total(), self.sent.total()
                 inner = times * (int(turns[1]) if turns else 1)
                 self._count(called(line, "body"), inner)
                 if turns is None:
                     self._count(called(line, "condition"), inner)
-                    self.unknown.append((where, (self.by_stage.total() - before) // times))
+                    kernels = (self.by_stage.total() - before) // times
+                    self.unknown.append((where, kernels, (self.sent.total() - sent) / times))
             elif operation == "call":
                 self._count(called(line, "to_apply"), times)
             elif operation == "conditional":
@@ -102,6 +117,10 @@ class Launches:
                     self._count(branch.strip().lstrip("%"), times)
             elif operation not in FREE:
                 self.by_stage[stage_of(where)] += times
+                kind = operation.removesuffix("-start")
+                if kind in RING:
+                    size = size_of(found[1], last=operation == "all-gather-start")
+                    self.sent[stage_of(where), kind] += times * RING[kind](size, self.devices)
 
 
 def read_computations(text):
@@ -115,6 +134,15 @@ def read_computations(text):
         elif line.startswith("  "):
             lines.append(line)
     return computations, entry
+
+
+def size_of(shape, last=False):
+    """Returns the bytes of the arrays of a shape, or of the last one."""
+    sizes = [
+        max(int(bits or 8) // 8, 1) * math.prod(map(int, filter(None, sides.split(","))))
+        for _, bits, sides in ARRAY.findall(re.sub(r"\{[^}]*\}", "", shape))
+    ]
+    return sizes[-1] if last else sum(sizes)
 
 
 def called(line, key):
@@ -134,22 +162,30 @@ def stage_of(name):
     return next((part for part in parts if part in STAGES), "other")
 
 
-def make_mesh(target):
-    """Returns a mesh of one device of a target that need not be there."""
+def make_mesh(target, count):
+    """Returns a mesh of devices of a target that need not be there."""
     if target == "h100":
         os.environ["JAX_SKIP_CUDA_CONSTRAINTS_CHECK"] = "1"
-        named = {"topology_name": "x", "topology": "1x1x1", "target_config": H100}
-        topology = topologies.get_topology_desc(platform="cuda", **named)
-    else:
+        named = {"topology_name": "x", "topology": f"1x1x{count}", "target_config": H100}
+        devices = topologies.get_topology_desc(platform="cuda", **named).devices
+    elif target == "v5e":
         os.environ["TPU_SKIP_MDS_QUERY"] = "1"
-        topology = topologies.get_topology_desc("v5e:2x2", platform="tpu")
+        shape = next(
+            x for x in ("2x2", "4x4", "8x8", "16x16") if math.prod(map(int, x.split("x"))) >= count
+        )
+        devices = topologies.get_topology_desc(f"v5e:{shape}", platform="tpu").devices
     jax.config.update("jax_platforms", "cpu")
-    return Mesh(topology.devices[:1], (parallel.AXIS,), axis_types=(AxisType.Auto,))
+    cpu.set_up(count if target == "cpu" else 1)
+    if target == "cpu":
+        devices = jax.devices()
+    return Mesh(devices[:count], (parallel.AXIS,), axis_types=(AxisType.Auto,))
 
 
 def compile_round(spec, mesh, stack):
     """Returns a compiled round of a run, or of a stack of runs, for the devices of a mesh."""
-    parallel.make_mesh = lambda _, deterministic, flat: parallel.EdgeMesh(mesh, deterministic, flat)
+    parallel.make_mesh = lambda _, deterministic, flat: parallel.EdgeMesh(
+        mesh, deterministic and not flat, flat
+    )
     setup = build.prepare(spec)
     start, advance = program.make_program(setup)
     inputs = jax.device_get((program.make_hparams(spec), setup.data, setup.network))
@@ -181,12 +217,12 @@ def main():
     parser = make_parser(__doc__)
     parser.add_argument("--config", default="configs/quickstart.py")
     parser.add_argument("--set", action="append", default=[], metavar="FIELD=VALUE")
-    parser.add_argument("--target", choices=("h100", "v5e"), default="h100")
+    parser.add_argument("--target", choices=("h100", "v5e", "cpu"), default="h100")
+    parser.add_argument("--devices", type=int, default=1)
     parser.add_argument("--stack", type=int, help="runs in one program; one alone by default")
     parser.add_argument("--text", type=pathlib.Path, help="where to write the program's text")
     options = parser.parse_args()
-    mesh = make_mesh(options.target)
-    cpu.set_up(1)
+    mesh = make_mesh(options.target, options.devices)
     alone = ["run.devices=1", "run.eval_every=1", "train.rounds=1", "run.layout=flat"]
     settings = set_fields(config.load(options.config), [*alone, *options.set])
     began = time.monotonic()
@@ -195,17 +231,21 @@ def main():
     text = compiled.as_text()
     if options.text:
         options.text.write_text(text)
-    found, memory = Launches(text), compiled.memory_analysis()
+    found, memory = Launches(text, options.devices), compiled.memory_analysis()
     print("| stage | kernels |", "| --- | ---: |", sep="\n")
     for stage in (*STAGES, "other"):
         print(f"| {stage} | {found.by_stage[stage]:,} |")
     print(f"| all | {found.by_stage.total():,} |")
+    for (stage, kind), sent in found.sent.items():
+        print(f"sent by each device in {stage}, {kind}: {sent / 1e6:,.3f} MB")
     held = memory.temp_size_in_bytes + memory.argument_size_in_bytes
     print(f"\ncompiled in {seconds:.0f} s; {held / 1e6:,.0f} MB on the device")
     print(f"loops whose length is not known before they run: {len(found.unknown)}")
-    for name, kernels in found.unknown:
-        print(f"  {kernels} kernels a turn: {name}")
+    for name, kernels, sent in found.unknown:
+        moved = f", {sent / 1e6:,.3f} MB sent" if sent else ""
+        print(f"  {kernels} kernels{moved} a turn: {name}")
     facts = {"kernels": found.by_stage, "loops": found.unknown, "bytes": held, "seconds": seconds}
+    facts["sent"] = {" ".join(key): sent for key, sent in found.sent.items()}
     write_json(options.json, facts)
 
 

@@ -269,7 +269,7 @@ def gather_items(results: PyTree, num_items: int) -> PyTree:
 
     def gather(leaf):
         leaf = jax.lax.all_gather(leaf, AXIS, axis=1)  # [L, D, ...]
-        return leaf.reshape(-1, *leaf.shape[2:])[:num_items]
+        return leaf.reshape(leaf.shape[0] * leaf.shape[1], *leaf.shape[2:])[:num_items]
 
     if num_devices() > 1:  # or they are copied for nothing
         results = jax.tree.map(gather, results)

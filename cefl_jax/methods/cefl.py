@@ -164,12 +164,11 @@ class Cefl(MethodContext):
             )
             with jax.named_scope("training"):
                 smashed, trained, skipped = training.train_clusters(halves)
-            skipped = jax.tree.map(lambda x: x > 0, parallel.psum_rows(skipped))
             plan = round_plan.exclude_clients(plan, skipped)
             with jax.named_scope("aggregation"):
                 averaged = aggregate(halves, trained.front_sum, trained.back, plan, self.mesh)
             counted = parallel.gather_items((trained.loss, trained.samples), plan.first.shape[0])
-            return averaged, parallel.psum_rows(smashed), counted, plan, skipped
+            return averaged, smashed, counted, plan, skipped
 
         halves, smashed, (losses, samples), plan, skipped = self.mesh.spread(on_device)(
             state.halves, self.data, plan, batches, link_key, hparams.learning_rate

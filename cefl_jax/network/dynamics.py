@@ -54,12 +54,12 @@ def start(key: PRNGKeyArray, network: Network, spec: NetworkSpec) -> Conditions:
     """
     num_clients, num_links = network.up_snr.shape
     conditions = Conditions(
-        shadow_db=jnp.zeros((num_clients, num_links)),
+        shadow_db=jnp.zeros((1, 1)),
         edge_load=jnp.zeros(num_links - 1),
         available=jnp.ones(num_clients, bool),
     )
     if spec.dynamics == "markov":
-        conditions = _first(key, conditions, spec)
+        conditions = _first(key, conditions, network.up_snr.shape, spec)
     elif spec.dynamics == "trace":
         conditions = _row(network.trace, 0, conditions)
     elif spec.dynamics != "static":
@@ -117,7 +117,9 @@ def record(key: PRNGKeyArray, network: Network, spec: NetworkSpec, rounds: int) 
     @compiler.jit
     def conditions_of_rounds(key, network):
         def advance(now, round_index):
-            return step(key, round_index, now, network, spec), now
+            whole = jnp.broadcast_to(now.shadow_db, network.up_snr.shape)
+            after = step(key, round_index, now, network, spec)
+            return after, now._replace(shadow_db=whole)
 
         return jax.lax.scan(advance, start(key, network, spec), jnp.arange(rounds + 1))[1]
 
@@ -133,13 +135,13 @@ def _sealed(conditions):
     return jax.lax.optimization_barrier(conditions)
 
 
-def _first(key, nominal, spec):
+def _first(key, nominal, links, spec):
     """Conditions of round 0 by the distribution that the Markov processes keep."""
     shadow, load, available = (_key(key, 0, change) for change in Change)
     leave, back = spec.leave_probability, spec.return_probability
     share = back / (leave + back) if leave + back > 0 else 1.0
     return Conditions(
-        shadow_db=_drifted(shadow, nominal.shadow_db, 0.0, 0.0, spec.shadow_std_db),
+        shadow_db=_drifted(shadow, jnp.zeros(links), 0.0, 0.0, spec.shadow_std_db),
         edge_load=_drifted(load, nominal.edge_load, spec.load_mean, 0.0, spec.load_std),
         available=jax.random.uniform(available, nominal.available.shape) < share,
     )
@@ -173,10 +175,12 @@ def _key(key, round_index, change):
 
 
 def _row(trace, row, like):
-    """Conditions of one row of a trace, in full shape."""
+    """Conditions of one row of a trace; load and availability in full shape."""
+    shadow_db, edge_load, available = (
+        rows[jnp.minimum(row, rows.shape[0] - 1)] for rows in map(jnp.asarray, trace)
+    )
     return Conditions(
-        *(
-            jnp.broadcast_to(rows[jnp.minimum(row, rows.shape[0] - 1)], whole.shape)
-            for rows, whole in zip(map(jnp.asarray, trace), like, strict=True)
-        )
+        shadow_db=shadow_db,
+        edge_load=jnp.broadcast_to(edge_load, like.edge_load.shape),
+        available=jnp.broadcast_to(available, like.available.shape),
     )

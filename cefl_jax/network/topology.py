@@ -44,7 +44,8 @@ class Network(NamedTuple):
 class Conditions(NamedTuple):
     """The present state of the network: what changes from round to round."""
 
-    shadow_db: Float32[Array, "N E+1"]  # shadow fading of a client's links, alike both ways
+    # Shadow fading of a client's links, alike both ways; an axis of 1 where all are alike.
+    shadow_db: Float32[Array, "N|1 E+1|1"]
     edge_load: Float32[Array, "E"]  # share of an edge node that others take; see MAX_LOAD
     available: Bool[Array, "N"]  # clients that can be sampled
 

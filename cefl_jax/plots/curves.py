@@ -27,6 +27,7 @@ LABEL_COLOURS = (
 )
 GREY = "#555555"
 MAX_BARS = 60
+MAX_COLUMNS = 1500  # of a heat map, which has fewer pixels
 
 
 def draw_learning_curve(
@@ -77,7 +78,8 @@ def draw_partition(
     """Draws which client holds how many examples of which label, and how large clients are.
 
     Few clients and labels are stacked bars in the clients' own order. More are a heat map of each
-    client's label mix, clients sorted by their largest label, under a curve of their sizes.
+    client's label mix, clients sorted by their largest label, under a curve of their sizes; of
+    more than `MAX_COLUMNS` clients, neighbours in that order are averaged.
 
     Args:
       path: PNG file to write, or where to keep its bytes.
@@ -151,20 +153,25 @@ def _draw_heat_map(figure, label_counts, label_names):
     sizes = label_counts.sum(axis=1)
     share = 100.0 * label_counts / np.maximum(sizes, 1)[:, None]
     order = np.lexsort((-share.max(axis=1), label_counts.argmax(axis=1)))  # by their largest label
-    sizes, share = sizes[order], share[order]
     num_clients, num_labels = label_counts.shape
+    columns = min(num_clients, MAX_COLUMNS)
+    edges = np.arange(columns + 1) * num_clients // columns
+    width = np.diff(edges)
+    share = np.add.reduceat(share[order], edges[:-1]) / width[:, None]
+    size = np.add.reduceat(sizes[order], edges[:-1]) / width
     (over, spread), (mix, key) = figure.subplots(
         2, 2, sharex="col", sharey="row", width_ratios=(6, 1), height_ratios=(1, 2.4)
     )
     key.set_axis_off()
-    over.stairs(sizes, np.arange(num_clients + 1) - 0.5, fill=True, color=GREY)
+    over.stairs(size, edges - 0.5, fill=True, color=GREY)
     over.set_ylabel("examples")
     _plain(over, grid="y")
     _draw_sizes(spread, sizes)
     spread.xaxis.set_label_position("top")
     spread.tick_params(top=True, bottom=False, labeltop=True, labelbottom=False)
     look = {"aspect": "auto", "interpolation": "nearest", "cmap": "Blues"}
-    image = mix.imshow(share.T, vmin=0.0, vmax=max(share.max(), 1.0), **look)
+    sides = (-0.5, num_clients - 0.5, num_labels - 0.5, -0.5)
+    image = mix.imshow(share.T, vmin=0.0, vmax=max(share.max(), 1.0), extent=sides, **look)
     mix.xaxis.get_major_locator().set_params(integer=True, min_n_ticks=1)
     mix.set_xlabel("clients, sorted by their largest label")
     mix.set_ylabel("label")

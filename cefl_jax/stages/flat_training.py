@@ -8,7 +8,15 @@ from jax.flatten_util import ravel_pytree
 from jaxtyping import Array, Bool, Float
 
 from cefl_jax.numerics import finite_rows, weighted_sum, where_rows
-from cefl_jax.parallel import first_alone, local_items, num_devices, take_local, total
+from cefl_jax.parallel import (
+    first_alone,
+    gather_items,
+    local_items,
+    num_devices,
+    psum_rows,
+    take_local,
+    total,
+)
 from cefl_jax.stages.split_step import split_step
 from cefl_jax.stages.split_training import ClusterResult, SplitTraining
 from cefl_jax.types import Halves
@@ -55,10 +63,20 @@ class FlatSplitTraining(SplitTraining):
         share = jnp.where(member, weight[None], 0)
         front_sum = self._total(weighted_sum(clients.fronts, share))
         results = ClusterResult(front_sum, servers.back, servers.loss, servers.samples)
-        smashed, skipped = jax.tree.map(
-            lambda x: jnp.zeros((num_clients, *x.shape[1:]), x.dtype).at[rows].set(x, mode="drop"),
-            (clients.smashed, clients.skipped),
-        )
+        smashed, skipped = clients.smashed, clients.skipped
+        if self.sequential_server:
+            smashed, skipped = psum_rows(
+                jax.tree.map(
+                    lambda x: jnp.zeros_like(x).at[rows].set(x, mode="drop")[:num_clients],
+                    (smashed, skipped),
+                )
+            )
+            skipped = jax.tree.map(lambda x: x > 0, skipped)
+        else:  # half of what a sum over the devices would send
+            own = -(-num_clients // num_devices())
+            smashed, skipped = gather_items(
+                jax.tree.map(lambda x: x[:own], (smashed, skipped)), num_clients
+            )
         return smashed, take_local(results, num_clusters), skipped
 
     def _flat_sequence(self, rows, step, carry):

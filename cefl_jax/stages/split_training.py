@@ -12,7 +12,7 @@ from jaxtyping import Array, ArrayLike, Bool, Float, Float32, Int, Int32, PRNGKe
 from cefl_jax.data.federated import FederatedData
 from cefl_jax.models.split import SplitModel
 from cefl_jax.numerics import finite_leaves, finite_rows, reciprocal, weighted_sum, where_rows
-from cefl_jax.parallel import local_loop, set_item, take_local
+from cefl_jax.parallel import local_loop, psum_rows, set_item, take_local
 from cefl_jax.stages.link import CutLink
 from cefl_jax.stages.local_training import read_examples
 from cefl_jax.stages.optimizers import descend
@@ -110,10 +110,9 @@ class SplitTraining:
         Args:
           halves: Halves.
         Returns:
-          The uploaded features `[K, U, B, ...]` of all clients, zero for those of other devices;
+          The uploaded features `[K, U, B, ...]` of all clients, alike on every device;
           ClusterResult with leaves `[L, ...]`, one for each of this device's `own_items`, zero
-          where no cluster formed; and bool[K], which of this device's clients are left out, or
-          None.
+          where no cluster formed; and bool[K], which clients are left out, or None.
         """
         num_clients, num_clusters = self.plan.clients.shape[0], self.plan.first.shape[0]
         clients = self.start_clients(halves, num_clients + self.client_chunk)  # a chunk runs over
@@ -132,9 +131,10 @@ class SplitTraining:
 
         formed = jnp.where(self.plan.members > 0, 1 + jnp.arange(num_clusters), 0).max()
         clients, results = local_loop(train, formed, (clients, results))
-        smashed, skipped = jax.tree.map(
-            lambda x: x[:num_clients], (clients.smashed, clients.skipped)
+        smashed, skipped = psum_rows(
+            jax.tree.map(lambda x: x[:num_clients], (clients.smashed, clients.skipped))
         )
+        skipped = jax.tree.map(lambda x: x > 0, skipped)
         return smashed, take_local(results, num_clusters), skipped
 
     def start_clients(self, halves: Halves, num_rows: int) -> ClientStates:

@@ -4,14 +4,17 @@ import contextlib
 import io
 
 import jax
+import numpy as np
 import pytest
 
-from benchmarks import gpu_cases, network_cost, scaling, timing
+from benchmarks import federation_size, gpu_cases, network_cost, scaling, timing
+from benchmarks.launches import Launches
 from benchmarks.settings import make_spec
 from benchmarks.timing import Contender
 from benchmarks.torch_baseline import __main__ as baseline
 from benchmarks.torch_baseline.cases import CASES, make_parser
-from cefl_jax import config, program
+from cefl_jax import build, config, parallel, program
+from cefl_jax.network import dynamics
 from tests import world
 
 READY = '{"prepare_s": 1.0, "first_round_s": 2.0}\n'
@@ -93,3 +96,31 @@ def test_compete_keeps_the_rounds_of_a_contender_that_ends(monkeypatch, answers,
     timings, why = timing.compete(contenders, 2, 5, 60.0, float("inf"))
     assert [one.rounds_ms for one in timings] == ([timed] if timed else [])
     assert why == dict.fromkeys([*left_out, "silent"], "ended")
+
+
+def test_launches_counts_what_devices_send_in_every_turn_of_a_loop():
+    """Around a ring of 4, a sum sends 2 x 3/4 of its 40 bytes, and a gathering 3/4 of its 160."""
+    mesh = parallel.make_mesh(4)
+
+    def on_device(x):
+        x, _ = jax.lax.scan(lambda x, _: (jax.lax.psum(x, parallel.AXIS) / 5, None), x, length=3)
+        return jax.lax.all_gather(x + jax.lax.axis_index(parallel.AXIS), parallel.AXIS)
+
+    text = jax.jit(mesh.spread(on_device)).lower(np.ones(10, np.float32)).compile().as_text()
+    sent = {kind: sent for (_, kind), sent in Launches(text, 4).sent.items()}
+    assert sent == {"all-reduce": 3 * 60, "all-gather": 120}
+
+
+@pytest.mark.parametrize("dynamic", ["static", "markov"])
+def test_federation_size_knows_what_a_client_takes(dynamic):
+    """By populations that differ in size alone."""
+
+    def measure(num_clients):
+        fields = f"data.partition.num_clients={num_clients}", f"network.dynamics={dynamic}"
+        setup = build.prepare(make_spec([*fields, "data.name=digits", "model.name=mlp"]))
+        conditions = dynamics.start(jax.random.key(0), setup.network, setup.spec.network)
+        held = sum(leaf.nbytes for leaf in jax.tree.leaves((setup.data, setup.network, conditions)))
+        return np.array([held, federation_size.argument_bytes(setup)])
+
+    held, formula = measure(140) - measure(100)
+    assert held == formula > 0

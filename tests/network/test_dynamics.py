@@ -123,8 +123,8 @@ def test_static_is_nominal_for_ever():
     now = dynamics.start(KEY, network, spec)
     assert dynamics.step(KEY, 0, now, network, spec) is now
     trace = dynamics.record(KEY, network, spec, 3)
+    assert trace.shadow_db.shape == (4, 7, 5)
     for rows in (topology.Conditions(*(leaf[None] for leaf in now)), trace):
-        assert rows.shadow_db.shape[1:] == (7, 5)
         assert not rows.shadow_db.any()
         assert not rows.edge_load.any()
         assert rows.available.all()
@@ -157,7 +157,7 @@ def test_step_of_a_trace_takes_row_after_row_and_then_the_last(trace):
         for got, rows in zip(now, trace, strict=True):
             row = rows[round_index] if round_index < len(rows) else rows[-1]
             np.testing.assert_array_equal(got, np.broadcast_to(row, got.shape))
-        assert [leaf.shape for leaf in now] == [(3, 3), (2,), (3,)]
+        assert [leaf.shape for leaf in now] == [trace.shadow_db.shape[1:], (2,), (3,)]
         assert [leaf.dtype for leaf in now] == [np.float32, np.float32, bool]
         now = dynamics.step(KEY, round_index, now, network, spec)
 

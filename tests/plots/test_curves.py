@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 from matplotlib.axes import Axes
 
+from cefl_jax.plots import curves
 from cefl_jax.plots.curves import _apart, draw_learning_curve, draw_partition
 from tests.compare import assert_close
 from tests.runtime.examples import make_record, make_records, without
@@ -118,6 +119,16 @@ def test_draw_partition_sorts_clients_by_their_largest_label_and_its_share(tmp_p
     partition(tmp_path, counts)
     in_order = counts[[3, 1, 4, 0, 2]]
     assert_close(drawn[0], 100.0 * in_order / in_order.sum(axis=1, keepdims=True))
+
+
+def test_draw_partition_averages_neighbours_of_a_large_population(tmp_path, monkeypatch):
+    """Clients of label 0, then of label 1: a column with both has the share of each."""
+    drawn, imshow = [], Axes.imshow
+    see = lambda axes, image, **look: drawn.append(image.T) or imshow(axes, image, **look)  # noqa: E731
+    monkeypatch.setattr(Axes, "imshow", see)
+    monkeypatch.setattr(curves, "MAX_COLUMNS", 3)
+    partition(tmp_path, np.repeat([[2, 0], [0, 5]], [40, 60], axis=0))
+    assert_close(drawn[0], 100.0 * np.array([[1, 0], [7 / 33, 26 / 33], [0, 1]]))
 
 
 @pytest.mark.parametrize(

@@ -119,12 +119,12 @@ def pair_costs(
         clients_s,
         node_s,
         onward / network.backhaul_bps[None],
-        _active_joules(samples, members, node_s, network, work, sizes),
+        _active_joules(samples, cluster, node_s, network, work, sizes),
         jnp.where(formed, idle_w, 0.0),
     )
 
 
-def _active_joules(samples, members, node_s, network, work, sizes):
+def _active_joules(samples, cluster, node_s, network, work, sizes):
     """Joules f32[M, E] of computing and sending, beyond what is drawn while idle."""
     clients, servers = network.clients, network.servers
     total, messages = (x.sum(1).astype(jnp.float32) for x in (samples, samples > 0))
@@ -134,5 +134,5 @@ def _active_joules(samples, members, node_s, network, work, sizes):
     down_s = sizes.downward_bits(total, messages)[:, None] / network.radio_down_bps
     client_j = compute_j[:, None] + clients.transmit_w[:, None] * up_s
     client_j += radios(network).transmit_w[None] * down_s
-    in_clusters = jnp.where(members[..., None], client_j[None], 0.0).sum(1)  # [M, E]
+    in_clusters = jnp.zeros(node_s.shape).at[cluster].add(client_j, mode="drop")  # [M, E]
     return in_clusters + node_s * (servers.busy_w - servers.idle_w)[None]

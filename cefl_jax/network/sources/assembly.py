@@ -9,13 +9,14 @@ import dataclasses
 from typing import Any, NamedTuple
 
 import numpy as np
-from jaxtyping import Float64, Real
+from jaxtyping import Float32, Real
 
 from cefl_jax.network.channel import path_gain
 from cefl_jax.network.topology import Devices, Network
 
 NOISE_W_PER_HZ = 3.981e-21  # thermal noise at 290 K, -174 dBm/Hz
 NEAREST_KM = 0.035  # least distance to a site in the path-loss model (3GPP TR 36.814)
+BLOCK = 2**16  # clients whose links are computed at once
 
 
 @dataclasses.dataclass(frozen=True)
@@ -99,7 +100,7 @@ class Plan(NamedTuple):
 
 def mean_snr(
     plan: Plan, noise_w_per_hz: float = NOISE_W_PER_HZ
-) -> tuple[Float64[np.ndarray, "N servers"], Float64[np.ndarray, "N servers"]]:
+) -> tuple[Float32[np.ndarray, "N servers"], Float32[np.ndarray, "N servers"]]:
     """Signal-to-noise ratios of all links by the path loss of an urban macro cell.
 
     A link has its client's bandwidth each way, and its sender's power. Devices closer than
@@ -112,13 +113,18 @@ def mean_snr(
       Up and down; the last column is the front aggregation server's.
     """
     server_km = np.vstack([plan.edges.km, plan.front.km])
-    (east, north), (server_east, server_north) = plan.clients.km.T, server_km.T
-    distance = np.hypot(east[:, None] - server_east, north[:, None] - server_north)
-    gain = np.asarray(path_gain(np.maximum(distance, NEAREST_KM)), np.float64)
-    power = _of(plan, "transmit_w")
-    noise_w = noise_w_per_hz * _of(plan, "bandwidth_hz")[plan.clients.kind][:, None]
-    up = power[plan.clients.kind][:, None] * gain / noise_w
-    down = power[np.append(plan.edges.kind, plan.front.kind)] * gain / noise_w
+    kind, power = np.asarray(plan.clients.kind), _of(plan, "transmit_w")
+    noise_w = noise_w_per_hz * _of(plan, "bandwidth_hz")
+    up, down = np.empty((2, len(kind), len(server_km)), np.float32)
+    for first in range(0, len(kind), BLOCK):
+        block = slice(first, first + BLOCK)
+        offset = plan.clients.km[block, None] - server_km
+        distance = np.maximum(np.hypot(offset[..., 0], offset[..., 1]), NEAREST_KM)
+        gain = np.asarray(path_gain(distance), np.float64)
+        noise = noise_w[kind[block]][:, None]
+        with np.errstate(over="ignore"):  # of a file's numbers, which are checked next
+            up[block] = power[kind[block]][:, None] * gain / noise
+            down[block] = power[np.append(plan.edges.kind, plan.front.kind)] * gain / noise
     return up, down
 
 

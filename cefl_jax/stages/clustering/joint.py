@@ -8,7 +8,13 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Float32, Int32, Real
 
 from cefl_jax.numerics import at_pairs
-from cefl_jax.stages.clustering.balanced import balanced_clusters
+from cefl_jax.stages.clustering.balanced import (
+    balanced_clusters,
+    best_pair,
+    kl_gain,
+    replaced_kl,
+    swap_clients,
+)
 from cefl_jax.stages.clustering.divergence import (
     TIE_NATS,
     divergence,
@@ -178,50 +184,3 @@ def _score_swaps(problem, node, cluster, replaced, rows):
     gain = kl_gain(kl, cluster, replaced) + weight * saved_s
     value = kl.sum() + weight * now_s.max()
     return _Swaps(cluster, replaced, value, *best_pair(gain, cluster))
-
-
-def replaced_kl(
-    counts: Float32[Array, "K Y"],
-    target: Float[AnyArray, "Y"],
-    pooled: Float32[Array, "M Y"],
-    cluster: Int32[Array, "K"],
-    replaced: Float32[Array, "K K"],
-    rows: Int32[Array, "R"],
-) -> Float32[Array, "K K"]:
-    """Scores the rows i32[R] of `replaced` f32[K, K] again.
-
-    `replaced[i, j]` is the divergence of client i's cluster with client j in i's place.
-    """
-    without = pooled[cluster[rows]] - counts[rows]  # [R, Y]
-    fresh = divergence(without[:, None] + counts[None], target, empty=0.0)  # [R, K]
-    return replaced.at[rows].set(fresh, mode="drop")
-
-
-def kl_gain(
-    kl: Float32[Array, "M"], cluster: Int32[Array, "K"], replaced: Float32[Array, "K K"]
-) -> Float32[Array, "K K"]:
-    """Returns f32[K, K], by how much each exchange lowers the sum of the divergences kl f32[M]."""
-    now = kl[cluster]
-    return now[:, None] + now[None] - replaced - replaced.T
-
-
-def best_pair(
-    gain: Float32[Array, "K K"], cluster: Int32[Array, "K"]
-) -> tuple[tuple[Int32[Array, ""], Int32[Array, ""]], Float32[Array, ""]]:
-    """Returns the first pair of greatest gain in two different clusters, and its gain."""
-    placed = cluster >= 0
-    apart = (cluster[:, None] != cluster[None]) & placed[:, None] & placed[None]
-    gain = jnp.where(apart, gain, -jnp.inf)
-    i, j = jnp.unravel_index(jnp.argmax(gain), gain.shape)
-    return (i, j), gain[i, j]
-
-
-def swap_clients(
-    cluster: Int32[Array, "K"], pair: tuple[Int32[Array, ""], Int32[Array, ""]], width: int
-) -> tuple[Int32[Array, "K"], Int32[Array, "touched"]]:
-    """Exchanges two clients: the clusters, and the members, at most 2 * width, of those touched."""
-    i, j = pair
-    a, b = cluster[i], cluster[j]
-    cluster = cluster.at[i].set(b).at[j].set(a)
-    touched = (cluster == a) | (cluster == b)
-    return cluster, jnp.nonzero(touched, size=2 * width, fill_value=cluster.shape[0])[0]
