@@ -88,13 +88,18 @@ class Rounds:
         """
         if self.over:
             return
-        every, asked = self.setup.spec.run.checkpoint_every, distributed.any_of(watch.asked)
-        if asked or (every and self.done // every > self.saved // every):
+        asked = distributed.any_of(watch.asked)
+        if asked or self.is_save_due():
             self.save(leaves)
         if asked:
             self.workdir.checkpoints.wait()
             signal = watch.asked or "a signal to another process"
             raise Preempted(f"{signal}, after round {self.done}")
+
+    def is_save_due(self) -> bool:
+        """Returns whether `run.checkpoint_every` rounds are done since the last save."""
+        every = self.setup.spec.run.checkpoint_every
+        return bool(every) and self.done // every > self.saved // every
 
     def save(self, leaves: Leaves) -> None:
         """Saves the state and all that is needed to go on from it."""

@@ -1,9 +1,8 @@
 """Runs whose program is the same: one after another with one compilation, or side by side."""
 
 import dataclasses
-import os
 import time
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Hashable, Sequence
 from typing import Any
 
 import jax
@@ -17,8 +16,10 @@ from cefl_jax.runtime.checkpoint import Checkpoint, check_leaves, flatten, resto
 from cefl_jax.specs import DataSpec, Spec
 from cefl_jax.stages.round_plan import StaticBounds
 
-PUT_IN = ("network.preset", "network.path", "network.trace")
+READ_AS_ARRAYS = ("network.preset", "network.path", "network.trace")
 """Settings of which the program knows the arrays that they make, and nothing else."""
+
+KEPT = 8  # programs that a Compiler holds
 
 
 class Stack:
@@ -67,8 +68,6 @@ class Stack:
         if not self._stacked:
             return restore(pasts[0], self._state, mesh.everywhere)
         fresh = flatten(self._state)
-        for past in filter(None, pasts):
-            check_leaves(past, _row(fresh, 0))
         rows = [past.leaves if past else _row(fresh, run) for run, past in enumerate(pasts)]
         saved = {path: np.stack([row[path] for row in rows]) for path in rows[0]}
         return restore(Checkpoint(0, saved, {}), self._state, mesh.by_run)
@@ -79,8 +78,8 @@ def _row(leaves, run):
     return {path: np.asarray(leaf[run]) for path, leaf in leaves.items()}
 
 
-def neutral(spec: Spec) -> Spec:
-    """Returns the settings without what a program takes in: equal where it may be the same.
+def program_settings(spec: Spec) -> Spec:
+    """Returns the settings that a program is made of: equal where it may be the same.
 
     The seed, the data, the network's arrays, and the settings in `program.TRACED` and in
     `MethodInfo.traced` are left out.
@@ -88,17 +87,17 @@ def neutral(spec: Spec) -> Spec:
     method = spec.method.name
     own = (f"{method}.{name}" for name in METHODS[method].traced)
     known = fields.defaults()
-    put_in = {path: known[path] for path in (*program.TRACED.values(), *own, *PUT_IN)}
-    return dataclasses.replace(spec.replace(put_in), seed=0, data=DataSpec())
+    inputs = {path: known[path] for path in (*program.TRACED.values(), *own, *READ_AS_ARRAYS)}
+    return dataclasses.replace(spec.replace(inputs), seed=0, data=DataSpec())
 
 
 def stack_key(setup: Setup) -> Hashable:
-    """Returns what is equal where runs can be side by side: samples, shapes and `neutral`."""
+    """Returns what is equal where runs can be side by side: settings, samples and shapes."""
     data = setup.data
     shapes = jax.tree.map(lambda x: (x.shape, x.dtype.name), (data, setup.network))
     samples = data.sha256(), data.mean.tobytes(), data.std.tobytes()
     size = setup.planner.work, len(setup.device_names), str(shapes)
-    return neutral(setup.spec), *size, *samples
+    return program_settings(setup.spec), *size, *samples
 
 
 def pad(setups: Sequence[Setup], width: int) -> list[Setup]:
@@ -117,36 +116,53 @@ def join(setups: Sequence[Setup]) -> list[Setup]:
     ]
 
 
+def check_past(made: tuple[Any, ...], setups: Sequence[Setup], past: Checkpoint | None) -> None:
+    """Raises ValueError where the checkpoint of a run has other leaves than its program's state.
+
+    Args:
+      made: from a `Compiler`.
+      setups: of the run or of its stack.
+      past: Checkpoint, or None.
+    """
+    if past:
+        leaves = flatten(made[0])
+        check_leaves(past, _row(leaves, 0) if setups[0].mesh.stacked else leaves)
+
+
 class Compiler:
     """Compiles as `program.compile_program`, but of runs whose program is the same only once."""
 
     def __init__(self) -> None:
         self._known: dict[Hashable, tuple[Any, Any]] = {}
+        self._spent_s = 0.0  # on what was compiled to count its bytes
+
+    def forget(self) -> None:
+        """Drops all programs, which hold memory of the devices."""
+        self._known.clear()
 
     def __call__(
-        self,
-        setups: Sequence[Setup],
-        display: Any,
-        meanwhile: Callable[[], object] = lambda: None,
+        self, setups: Sequence[Setup], display: Any
     ) -> tuple[Any, Any, program.Inputs, float]:
         """Returns what `compile_program` returns, of one run or of a stack."""
-        began = time.monotonic()
+        began, self._spent_s = time.monotonic() - self._spent_s, 0.0
         inputs = program.put_inputs(setups)
-        start, advance = self._compiled(setups, inputs, display, meanwhile)
+        start, advance = self._compiled(setups, inputs, display)
         return program.begin(setups, start, inputs), advance, inputs, time.monotonic() - began
 
     def bytes(self, setups: Sequence[Setup], display: Any) -> int:
         """Returns the bytes that the program of a stack needs on each device; it is compiled."""
-        _, advance = self._compiled(setups, program.put_inputs(setups), display, lambda: None)
+        _, advance = self._compiled(setups, program.put_inputs(setups), display)
         return count_bytes(advance)
 
-    def _compiled(self, setups, inputs, display, meanwhile):
+    def _compiled(self, setups, inputs, display):
         mesh = setups[0].mesh
         key = stack_key(setups[0]), setups[0].planner.bounds, mesh, len(setups)
         if key not in self._known:
             many = f" of {len(setups)} runs side by side" if len(setups) > 1 else ""
             display.note(f"compiling the round{many} ...")
-            self._known[key] = program.compile_both(setups, inputs, meanwhile)
+            while len(self._known) >= KEPT:
+                del self._known[next(iter(self._known))]
+            self._known[key] = program.compile_both(setups, inputs)
         return self._known[key]
 
 
@@ -155,11 +171,3 @@ def count_bytes(compiled: jax.stages.Compiled) -> int:
     used: Any = compiled.memory_analysis()
     held = used.argument_size_in_bytes + used.output_size_in_bytes + used.temp_size_in_bytes
     return held - used.alias_size_in_bytes
-
-
-def device_bytes(device: jax.Device) -> int:
-    """Returns the bytes of memory that a program may have on a device: of a CPU, its share."""
-    stats = device.memory_stats()
-    if stats and "bytes_limit" in stats:
-        return stats["bytes_limit"]
-    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // jax.local_device_count()

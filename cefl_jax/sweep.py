@@ -10,19 +10,29 @@ one after another on a CPU.
 """
 
 import argparse
+import contextlib
 import json
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 from cefl_jax import config
 from cefl_jax.reports import check_libraries
 from cefl_jax.runtime import console, cpu, preemption
 from cefl_jax.runtime.command_line import Parser, refuse, split_settings, warn
-from cefl_jax.runtime.workdir import ENDED, read_status, write_whole
+from cefl_jax.runtime.workdir import (
+    ENDED,
+    check_workdir,
+    lock_folder,
+    open_workdir,
+    read_status,
+    write_whole,
+)
 from cefl_jax.safe_read import InputFileError, MissingError, expand_user, read_json
 from cefl_jax.sweeps import launchers
 from cefl_jax.sweeps.definition import Sweep, SweepRun, expand, load_definition
+from cefl_jax.sweeps.launchers import FAILED_RUNS
 from cefl_jax.sweeps.progress import SweepDisplay
 from cefl_jax.sweeps.table import read_groups, tabulate
 
@@ -33,8 +43,8 @@ MAX_INDEX_BYTES = 2**28
 def main(argv: list[str] | None = None) -> None:
     """Makes the runs, and writes and prints their table when all have ended.
 
-    Exit status: 2 for what cannot be run, with one line on standard error; 1 where a run failed; 75
-    where a signal has ended it, which the same command goes on from.
+    Exit status: 2 for what cannot be run, with one line on standard error; 1 where a worker has
+    failed, 3 where a run has; 75 where a signal has ended it, which the same command continues.
 
     Args:
       argv: the words after the command; None for those of the process.
@@ -47,34 +57,71 @@ def main(argv: list[str] | None = None) -> None:
         runs = expand(sweep, options.scale, options.seeds, options.only, options.settings)
         check_layouts(runs, options.width)
         check_libraries("duckdb")
-        folder = open_folder(options.workdir, options.scale, sweep, runs)
+        folder = open_folder(options, sweep, runs)
         if not options.collect:
+            if options.retry:
+                open_failed(runs, folder)
             make(options, words, sweep, runs, folder)
-        collect(runs, folder, sweep, options.scale, defined.get("tabulate", tabulate))
+        collect(options, runs, folder, sweep, defined.get("tabulate", tabulate))
     except (ValueError, OSError) as problem:
         refuse(problem)
 
 
 def collect(
-    runs: Sequence[SweepRun], folder: Path, sweep: Sweep, scale: str, report: Callable[..., str]
+    options: argparse.Namespace,
+    runs: Sequence[SweepRun],
+    folder: Path,
+    sweep: Sweep,
+    report: Callable[..., str],
 ) -> None:
-    """Writes and prints the table of the runs, when all have ended; says which have failed."""
-    found = {run: read_status(folder / run.id) for run in runs}
-    left = [run.title for run, (state, *_) in found.items() if state not in ENDED]
-    if left:
-        print(f"{len(left)} of {len(runs)} runs have not ended, such as {left[0]}: no table yet")
+    """Prints the table of the runs that have finished, when all have ended or it is asked for.
+
+    It is written to a file where it is of the whole sweep.
+    """
+    found = [(run, *read_status(folder / run.id)) for run in runs]
+    left = [run for run, state, *_ in found if state not in ENDED]
+    if left and not options.collect:
+        if options.launcher:
+            refuse(f"{len(left)} of {len(runs)} runs have not ended; see {folder / 'workers'}", 1)
+        print(f"{len(left)} of {len(runs)} runs are with other workers, such as {left[0].title}")
         return
-    finished = [run for run, (state, *_) in found.items() if state == "finished"]
+    finished = [run for run, state, *_ in found if state == "finished"]
+    failed = [(run, error) for run, state, _, error in found if state == "failed"]
+    text = ""
     if finished:
-        text = report(read_groups(folder, finished), sweep, scale)
-        write_whole(folder / f"{sweep.name}.md", text.encode())
-        print(text)
-    for run, (state, _, error) in found.items():
-        if state == "failed":
-            warn(f"failed: {run.title}: {error}")
-    if len(finished) < len(runs):
-        failed = len(runs) - len(finished)
-        refuse(f"{failed} of {len(runs)} runs failed; --retry makes them again", 1)
+        text = report(read_groups(folder, finished, warn), sweep, options.scale)
+    for path, value in options.settings.items():
+        text += f"\nWith {path}={value}."
+    for group, errors in _by_group(failed).items():
+        count = sum(run.group == group for run in runs)
+        text += f"\nFailed, and in no mean: {len(errors)} of {count} seeds of {group!r}."
+    if left:
+        text += f"\n{len(left)} of {len(runs)} runs have not ended."
+    print(text)
+    if finished and not left and not options.only:
+        with locked(folder):
+            write_whole(folder / f"{sweep.name}.md", f"{text}\n".encode())
+        print(f"written: {folder / sweep.name}.md")
+    for group, errors in _by_group(failed).items():
+        warn(f"failed: {len(errors)} seeds of {group!r}: {errors[0]}")
+    if failed:
+        refuse(f"{len(failed)} of {len(runs)} runs failed; --retry makes them again", FAILED_RUNS)
+
+
+def _by_group(failed):
+    """The errors of failed runs by group."""
+    groups: dict[str, list[str]] = {}
+    for run, error in failed:
+        groups.setdefault(run.group, []).append(error)
+    return groups
+
+
+def open_failed(runs: Sequence[SweepRun], folder: Path) -> None:
+    """Lets runs that failed be made again, which workers take from there."""
+    for run in runs:
+        if read_status(folder / run.id)[0] == "failed":
+            with open_workdir(folder / run.id, resume=True) as workdir:
+                workdir.set_status("preempted", 0, "failed, and is to be made again")
 
 
 def make(
@@ -85,33 +132,41 @@ def make(
     folder: Path,
 ) -> None:
     """Makes the runs, here or by workers that a launcher starts."""
-    title = f"{sweep.name}: {len(runs)} runs at scale {options.scale}"
+    many = f"{len(runs)} run{'s' * (len(runs) != 1)}"
+    title = f"{sweep.name}: {many} at scale {options.scale}"
     with preemption.PreemptionGuard() as watch, SweepDisplay(runs, folder, title) as display:
         try:
             if options.launcher:
                 launchers.launch(options, words, folder, display, watch)
                 return
             with watch.exit_immediately():
-                # Imported here: a launcher leaves the devices to its workers.
-                from cefl_jax.sweeps.worker import Worker
-
-                spec = runs[0].spec.run
-                cpu.set_up(spec.devices, display.warn, spec.deterministic)
-                if spec.compile_cache:
-                    cpu.use_compile_cache(display.warn)
-                worker = Worker(
-                    folder,
-                    display,
-                    watch,
-                    options.width,
-                    options.shard,
-                    options.retry,
-                    options.pictures,
-                )
+                worker = start_worker(options, runs, folder, display, watch)
             worker.work(runs)
         except preemption.Preempted as ended:
-            print(f"preempted: {ended}; the same command goes on from there", file=sys.stderr)
+            print(f"preempted: {ended}; the same command continues", file=sys.stderr)
             watch.leave()
+        except RuntimeError as error:  # of the devices
+            refuse(error, 1)
+
+
+def start_worker(
+    options: argparse.Namespace,
+    runs: Sequence[SweepRun],
+    folder: Path,
+    display: SweepDisplay,
+    watch: preemption.PreemptionGuard,
+) -> Any:
+    """Returns a Worker of this process, with the devices that its runs ask for."""
+    # Imported here: a launcher leaves the devices to its workers.
+    from cefl_jax.sweeps.worker import Worker
+
+    settings = [run.spec.run for run in runs]
+    asked = [each.devices for each in settings if each.devices]
+    devices = max(asked) if len(asked) == len(settings) else None
+    cpu.set_up(devices, display.warn, any(each.deterministic for each in settings))
+    if any(each.compile_cache for each in settings):
+        cpu.use_compile_cache(display.warn)
+    return Worker(folder, display, watch, options.width, options.shard, options.pictures)
 
 
 def parse(words: Sequence[str]) -> argparse.Namespace:
@@ -138,7 +193,7 @@ def parse(words: Sequence[str]) -> argparse.Namespace:
     add("--workdir", required=True, type=expand_user, metavar="DIR", help="folder of all scales")
     add("--scale", help="of those that the file names; cpu where there is one, else the first")
     add("--seeds", type=int, metavar="N", help="how many: 0, 1, ..., N - 1")
-    add("--only", default="", metavar="TEXT", help="cells with this in their names")
+    add("--only", default="", metavar="TEXT", help="runs with this in their names")
     add(
         "--width",
         default="auto",
@@ -161,7 +216,7 @@ def parse(words: Sequence[str]) -> argparse.Namespace:
     )
     add("--retry", action="store_true", help="make runs again that failed")
     add("--nopictures", dest="pictures", action="store_false", help="no pictures of each run")
-    add("--collect", action="store_true", help="only the table, of runs that have ended")
+    add("--collect", action="store_true", help="only the table, of the runs that have finished")
     options = parser.parse_args(rest)
     options.width = _width(options.width)
     options.shard = _shard(options.shard)
@@ -195,34 +250,54 @@ def check_layouts(runs: Sequence[SweepRun], width: int | None) -> None:
             )
 
 
-def open_folder(workdir: str, scale: str, sweep: Sweep, runs: Sequence[SweepRun]) -> Path:
+def open_folder(options: argparse.Namespace, sweep: Sweep, runs: Sequence[SweepRun]) -> Path:
     """Makes the folder of a scale, and says in its `sweep.json` what its runs are.
 
     Raises:
-      ValueError: one line, where it holds another sweep.
+      ValueError: one line, where it holds another sweep, or cannot be one.
     """
-    folder = Path(workdir) / scale
-    if not workdir:
-        raise ValueError("--workdir is empty; name a folder for the runs")
-    try:
-        known = read_json(folder / INDEX, MAX_INDEX_BYTES)
-    except MissingError:
-        known = {"name": sweep.name, "runs": {}}
-    except InputFileError as error:
-        raise ValueError(
-            f"{folder / INDEX}: {error}; remove it, or choose another folder"
-        ) from error
-    if not isinstance(known, dict) or known.get("name") != sweep.name:
-        name = known.get("name") if isinstance(known, dict) else None
-        raise ValueError(
-            f"--workdir={workdir} holds the runs of another sweep ({name!r}); choose another folder"
-        )
+    folder = Path(options.workdir) / options.scale
+    check_workdir(options.workdir, resume=True)
+    if options.collect and not folder.is_dir():
+        raise ValueError(f"--workdir={options.workdir} has no runs at --scale={options.scale}")
+    _read_index(options, sweep)  # refused before anything is made
     folder.mkdir(parents=True, exist_ok=True)
-    named = {run.id: {"group": run.group, "seed": run.seed} for run in runs}
-    if not named.items() <= known["runs"].items():
-        text = json.dumps({**known, "runs": known["runs"] | named}, indent=1)
-        write_whole(folder / INDEX, f"{text}\n".encode())
+    changed = {path: str(value) for path, value in options.settings.items()}
+    named = {run.id: {"group": run.group, "seed": run.seed} | changed for run in runs}
+    with locked(folder):
+        known = _read_index(options, sweep)
+        if not named.items() <= known["runs"].items():
+            text = json.dumps({**known, "runs": known["runs"] | named}, indent=1)
+            write_whole(folder / INDEX, f"{text}\n".encode())
     return folder
+
+
+@contextlib.contextmanager
+def locked(folder: Path) -> Iterator[None]:
+    """While no other process writes what workers share in the folder of a sweep."""
+    lock = lock_folder(folder, wait=True)
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+def _read_index(options, sweep):
+    """What the folder of a scale says of its runs."""
+    file = Path(options.workdir) / options.scale / INDEX
+    try:
+        known = read_json(file, MAX_INDEX_BYTES)
+    except MissingError:
+        return {"name": sweep.name, "runs": {}}
+    except InputFileError as error:
+        raise ValueError(f"--workdir: {file} {error}; choose another folder") from error
+    name = known.get("name") if isinstance(known, dict) else None
+    if name != sweep.name or not isinstance(known.get("runs"), dict):
+        raise ValueError(
+            f"--workdir={options.workdir} holds the runs of another sweep ({name!r}); choose "
+            "another folder"
+        )
+    return known
 
 
 def _width(text: str) -> int | None:

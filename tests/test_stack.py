@@ -38,7 +38,7 @@ def text_of(setup):
 @pytest.mark.parametrize("method", ["cefl", "fedopt", "fednova", "fedprox", "scaffold", "fedgkt"])
 def test_runs_of_one_key_have_the_same_program_whatever_is_put_in(method):
     """Down to the last constant; and what is left out of the key is all that is put in."""
-    put_in = {*program.TRACED.values(), *stack.PUT_IN, "seed"}
+    put_in = {*program.TRACED.values(), *stack.READ_AS_ARRAYS, "seed"}
     put_in |= {f"{name}.{own}" for name in METHODS for own in METHODS[name].traced}
     assert put_in - {"network.path", "network.trace"} == {*OTHER}  # those name files
     own = {path: value for path, value in OTHER.items() if path.partition(".")[0] not in METHODS}

@@ -46,6 +46,10 @@ class FolderInUse(ValueError):
     """Another process has the folder of a run."""
 
 
+class DamagedRun(ValueError):
+    """What a folder holds of a run is not enough to continue it."""
+
+
 def check_workdir(
     path: str | Path, overwrite: bool = False, resume: bool = False, locked: bool = False
 ) -> None:
@@ -131,11 +135,16 @@ def _read_group(file):
     return content
 
 
-def lock_folder(path: Path) -> filelock.BaseFileLock:
-    """Takes the lock of a folder; its file stays, and blocks nobody when its process is dead."""
+def lock_folder(path: Path, wait: bool = False) -> filelock.BaseFileLock:
+    """Takes the lock of a folder; its file stays, and blocks nobody when its process is dead.
+
+    Args:
+      path: of the folder.
+      wait: for whoever has it, instead of refusing.
+    """
     lock = filelock.FileLock(path / LOCK)
     try:
-        lock.acquire(timeout=0)
+        lock.acquire(timeout=-1 if wait else 0)
     except filelock.Timeout as error:
         raise FolderInUse(
             f"--workdir={path} is in use by another process; wait for it or choose another folder"
@@ -205,12 +214,18 @@ class Workdir:
         return self
 
     def __exit__(self, _, error, __):
-        if error is not None:
-            left = isinstance(error, Preempted)
-            state = "preempted" if left else "failed"
-            reason = str(error) if left else f"{type(error).__name__}: {error}"
-            with contextlib.suppress(OSError):  # a full disk should not hide what ended the run
-                self.set_status(state, self._round, reason)
+        if error is None:
+            self.close()
+        else:
+            self.end(error)
+
+    def end(self, error: BaseException) -> None:
+        """Notes what ended the run before its time, and closes."""
+        left = isinstance(error, Preempted)
+        state = "preempted" if left else "failed"
+        reason = str(error) if left else f"{type(error).__name__}: {error}"
+        with contextlib.suppress(OSError):  # a full disk should not hide what ended the run
+            self.set_status(state, self._round, reason)
         self.close()
 
     def clear(self) -> None:
@@ -245,11 +260,11 @@ class Workdir:
         try:
             checkpoint = self.checkpoints.load(check)
         except CorruptCheckpoint as damage:
-            raise ValueError(
+            raise DamagedRun(
                 f"--workdir={self.path}: {damage}; pass --overwrite to start anew"
             ) from damage
         if checkpoint is None and self.is_finished():
-            raise ValueError(
+            raise DamagedRun(
                 f"--workdir={self.path} holds a finished run without checkpoints; pass --overwrite "
                 "to replace it, or choose another folder"
             )

@@ -54,7 +54,7 @@ class Sweep:
 
     def default_scale(self) -> str:
         """Returns "cpu" where there is such a scale, else the first one."""
-        return "cpu" if "cpu" in self.scales else next(iter(self.scales))
+        return "cpu" if "cpu" in self.scales else next(iter(self.scales), "")
 
     def at(self, values: Any, scale: str) -> Any:
         """Returns what `seeds` or `target` say of a scale."""
@@ -67,6 +67,9 @@ class Sweep:
           SettingError: for an axis without values, unequal axes of `zip`, a field on two axes.
         """
         axes = [*self.grid, *self.zip, *self.random]
+        held = (self.common, *self.scales.values(), *self.cells.values())
+        if "seed" in axes or any("seed" in changes for changes in held):
+            raise config.SettingError("seed is set; say with seeds how many there are")
         for path, count in collections.Counter(axes).items():
             if count > 1:
                 raise config.SettingError(f"{path} is on two axes; leave one of them")
@@ -78,6 +81,9 @@ class Sweep:
         for path, values in {**self.grid, **self.zip}.items():
             if isinstance(values, str) or not isinstance(values, Sequence) or not values:
                 raise config.SettingError(f"{path}={values!r}: an axis needs a list of values")
+        for path, values in self.grid.items():
+            if len({repr(value) for value in values}) < len(values):
+                raise config.SettingError(f"{path}={values!r}: a value is there twice; leave one")
         lengths = {path: len(values) for path, values in self.zip.items()}
         if len(set(lengths.values())) > 1:
             raise config.SettingError(
@@ -106,8 +112,8 @@ class Sweep:
         for path, values in self.random.items():
             generator = np.random.default_rng([*path.encode()])
             if hasattr(values, "rvs"):
-                values = values.rvs(size=self.num_random, random_state=generator).tolist()
-                drawn[path] = [_round(value) for value in values]
+                draws = [values.rvs(random_state=generator) for _ in range(self.num_random)]
+                drawn[path] = [_round(value) for value in draws]
             elif isinstance(values, Sequence) and not isinstance(values, str) and values:
                 chosen = generator.integers(len(values), size=self.num_random)
                 drawn[path] = [values[at] for at in chosen]
@@ -132,8 +138,13 @@ class SweepRun:
     @functools.cached_property
     def id(self) -> str:
         """A hash of all settings that its results depend on: the name of its folder."""
-        flat = fields.without_unread(fields.flatten(self.spec))
-        named = {path: value for path, value in flat.items() if _names(path)}
+        flat = fields.flatten(self.spec)
+        unread = fields.find_unread(flat)
+        named = {
+            path: value
+            for path, value in flat.items()
+            if path not in unread and (path == "seed" or changes_results(path))
+        }
         text = json.dumps(named, sort_keys=True, default=str)
         return hashlib.sha256(text.encode()).hexdigest()[:ID_DIGITS]
 
@@ -174,11 +185,16 @@ def expand(
     Raises:
       SettingError: one line that names the group and what is wrong with it; or there is none.
     """
-    if scale not in sweep.scales:
-        raise config.SettingError(
-            f"--scale={scale}: {sweep.name} has {', '.join(sweep.scales)}; choose one of them"
-        )
+    _check_scale(sweep, scale)
     points, runs = sweep.points(), []
+    if "seed" in (changes or {}):
+        raise config.SettingError("--config.seed: a sweep has seeds 0, 1, ...; pass --seeds=N")
+    for path in changes or {}:
+        varied = [path in cell for cell in sweep.cells.values()]
+        if path in next(iter(points.values())) or any(varied):
+            raise config.SettingError(
+                f"--config.{path}: {sweep.name} varies that field; leave one of them, or use --only"
+            )
     for cell in sweep.of_scale.get(scale, sweep.cells):
         for label, point in points.items():
             group = ", ".join(filter(None, (cell, label)))
@@ -194,10 +210,32 @@ def expand(
             seeds = range(num_seeds or sweep.at(sweep.seeds, scale))
             runs += [SweepRun(group, seed, spec.replace({"seed": seed})) for seed in seeds]
     if not runs:
-        remedy = f"with --only={only!r}; choose another text" if only else "; give it cells"
-        raise config.SettingError(f"{sweep.name} has no runs {remedy}")
+        remedy = f" with --only={only!r}; choose another text" if only else "; give it cells"
+        raise config.SettingError(f"{sweep.name} has no runs{remedy}")
     _check_distinct(sweep, runs)
     return runs
+
+
+def _check_scale(sweep, scale):
+    """Refuses a scale that there is not, and what the sweep says of other scales and cells."""
+    if scale not in sweep.scales:
+        raise config.SettingError(
+            f"--scale={scale}: {sweep.name} has {', '.join(sweep.scales)}; choose one of them"
+        )
+    for name in ("seeds", "target"):
+        values = getattr(sweep, name)
+        if isinstance(values, Mapping) and scale not in values:
+            raise config.SettingError(f"{sweep.name}: {name} says nothing of the scale {scale!r}")
+    for cell in (*sweep.of_scale.get(scale, ()), *sweep.stretch):
+        if cell not in sweep.cells:
+            raise config.SettingError(
+                f"{sweep.name}: of_scale or stretch names {cell!r}, which is no cell"
+            )
+    count = sweep.at(sweep.seeds, scale)
+    if type(count) is not int or count < 1:
+        raise config.SettingError(f"{sweep.name}: seeds={count!r}: needs to be at least 1")
+    if any(type(times) is not int or times < 1 for times in sweep.stretch.values()):
+        raise config.SettingError(f"{sweep.name}: stretch needs whole numbers of at least 1")
 
 
 def _check_distinct(sweep, runs):
@@ -211,12 +249,9 @@ def _check_distinct(sweep, runs):
             )
 
 
-def _names(path):
-    """Whether a field is part of a run's name: not how it is executed."""
-    return path in ("seed", "run.eval_every") or changes_results(path)
-
-
 def _round(value):
+    """A drawn number as Python's own, with four digits if it is a float."""
+    value = getattr(value, "item", lambda: value)()
     return float(f"{value:.4g}") if isinstance(value, float) else value
 
 

@@ -5,6 +5,7 @@ Workers meet in the folder of the sweep and nowhere else; their output is in `wo
 """
 
 import argparse
+import functools
 import importlib.util
 import os
 import signal
@@ -20,10 +21,12 @@ from cefl_jax.runtime.preemption import PREEMPTED, Preempted, PreemptionGuard
 from cefl_jax.sweeps.progress import SweepDisplay
 
 POLL_S = 0.5
+FAILED_RUNS = 3  # exit status of a worker whose runs have all ended, some of them failed
 PACKAGES = {"local": None, "slurm": "submitit", "ray": "ray"}
 LAUNCHERS = tuple(PACKAGES)
 OWN = ("--launcher", "--workers", "--launch_option")  # flags that workers do not get
-COUNT = "import jax; d = jax.local_devices(); print(len(d), d[0].platform)"
+ALONE = ("--retry",)  # likewise, without a value
+COUNT = "import jax; print(len(jax.local_devices()), jax.default_backend())"
 
 
 def check(options: argparse.Namespace) -> None:
@@ -73,7 +76,7 @@ def launch(
     given = dict(text.split("=", 1) for text in options.launch_option)
     logs = folder / "workers"
     logs.mkdir(exist_ok=True)
-    count = options.workers or _count_devices()
+    count = options.workers or _count_devices()[0]
     commands = [_command(words, f"{i}/{count}") for i in range(count)]
     display.note(f"{count} workers by {options.launcher}; their output is in {logs}")
     start = {"local": _start_local, "slurm": _start_slurm, "ray": _start_ray}[options.launcher]
@@ -85,10 +88,10 @@ def launch(
             stopped = True
         display.refresh()
         time.sleep(POLL_S)
-    if watch.asked:
-        raise Preempted(f"{watch.asked}; the workers have saved")
+    if stopped:
+        raise Preempted(f"{watch.asked}; the workers were asked to save and leave")
     for i, code in enumerate(ended):
-        if code not in (0, 1, PREEMPTED):  # 1: runs that failed, of which their folders tell
+        if code not in (0, FAILED_RUNS, PREEMPTED):
             raise ValueError(f"worker {i} ended with status {code}; see {logs}")
 
 
@@ -96,6 +99,8 @@ def _command(words, shard):
     """The command of a worker."""
     kept, skip = [], False
     for word in words:
+        if word in ALONE:
+            continue
         if skip or word.split("=")[0] in OWN:
             skip = not skip and "=" not in word
             continue
@@ -104,7 +109,7 @@ def _command(words, shard):
 
 
 def _count_devices():
-    """Accelerators of this machine, asked by a process that gives them back; at least 1."""
+    """Accelerators of this machine and their kind, asked by a process that gives them back."""
     done = subprocess.run(
         [sys.executable, "-c", COUNT], capture_output=True, text=True, check=False
     )
@@ -112,19 +117,31 @@ def _count_devices():
         raise ValueError(
             f"--workers: devices cannot be counted ({done.stderr[-300:]}); pass a number"
         )
-    return int(done.stdout.split()[0])
+    count, platform = done.stdout.split()[-2:]
+    return int(count), platform
 
 
 def _start_local(
     commands: Sequence[list[str]], logs: Path, given: dict[str, str]
 ) -> tuple[Callable[[], Any], Callable[[], None]]:
-    """Starts a process for each command, with an accelerator of its own where there are any."""
+    """Starts a process for each command, with an accelerator of its own where there are any.
+
+    Raises:
+      ValueError: one line, for more workers than accelerators.
+    """
+    count, platform = _count_devices()
+    variable = {"gpu": "CUDA_VISIBLE_DEVICES", "tpu": "TPU_VISIBLE_CHIPS"}.get(platform)
+    if variable and len(commands) > count:
+        raise ValueError(f"--workers={len(commands)}: there are {count} accelerators; lower it")
+    visible = os.environ.get(variable or "", "") or ",".join(map(str, range(count)))
     processes = []
     for i, command in enumerate(commands):
+        mine = {variable: visible.split(",")[i]} if variable else {}
+        if platform == "tpu":  # a process with one chip of the host
+            mine |= {"TPU_CHIPS_PER_PROCESS_BOUNDS": "1,1,1", "TPU_PROCESS_BOUNDS": "1,1,1"}
         with open(logs / f"local-{i}.log", "ab") as log:
-            mine = {"CUDA_VISIBLE_DEVICES": str(i), "TPU_VISIBLE_DEVICES": str(i)}
             started = subprocess.Popen(
-                command, stdout=log, stderr=log, env=mine | os.environ, start_new_session=True
+                command, stdout=log, stderr=log, env=os.environ | mine, start_new_session=True
             )
         processes.append(started)
 
@@ -151,13 +168,27 @@ class Shard:
         self.command = command
 
     def __call__(self):
-        return subprocess.run(self.command, check=False).returncode
+        process = subprocess.Popen(self.command)
+        self._stop = functools.partial(_stop, process)
+        try:
+            return process.wait()
+        except BaseException:
+            self._stop()
+            raise
 
     def checkpoint(self, *_: Any) -> Any:
-        """Returns the same job, to be submitted anew; the runs go on from their checkpoints."""
+        """Returns the same job, to be submitted anew, once the worker has saved and left."""
         import submitit
 
-        return submitit.helpers.DelayedSubmission(self)
+        self._stop()
+        return submitit.helpers.DelayedSubmission(Shard(self.command))
+
+
+def _stop(process):
+    """Asks a worker to save and leave, and waits until it has."""
+    if process.poll() is None:
+        process.terminate()
+        process.wait()
 
 
 def _start_slurm(commands, logs, given):
@@ -194,7 +225,10 @@ def _start_ray(commands, logs, given):
 
     dashboard = {} if address else {"include_dashboard": False}
     ray.init(address=address, log_to_driver=False, configure_logging=False, **dashboard)
-    resources = {name: float(text) for name, text in given.items()}
+    try:
+        resources = {name: float(text) for name, text in given.items()}
+    except ValueError as error:
+        raise ValueError(f"--launch_option: {error}; num_gpus and num_cpus are numbers") from error
 
     class Worker:
         """A process with accelerators of its own, in which the command of a worker runs."""
@@ -202,6 +236,7 @@ def _start_ray(commands, logs, given):
         def start(self, command, log, place):
             with open(log, "ab") as file:
                 self.process = subprocess.Popen(command, stdout=file, stderr=file, cwd=place)
+            return 0
 
         def poll(self):
             return self.process.poll()
@@ -210,17 +245,38 @@ def _start_ray(commands, logs, given):
             self.process.send_signal(signal.SIGTERM)
 
     actors = [ray.remote(Worker).options(**resources).remote() for _ in commands]
-    for i, (actor, command) in enumerate(zip(actors, commands, strict=True)):
+    starts = [
         actor.start.remote(command, str(logs.absolute() / f"ray-{i}.log"), str(Path.cwd()))
+        for i, (actor, command) in enumerate(zip(actors, commands, strict=True))
+    ]
+
+    def ask(calls):
+        """Results of calls, None for one that is not there yet, and 2 where its actor is lost."""
+        ready, _ = ray.wait(calls, num_returns=len(calls), timeout=POLL_S)
+        found = []
+        for call in calls:
+            try:
+                found.append(ray.get(call) if call in ready else None)
+            except ray.exceptions.RayError:
+                found.append(2)
+        return found
 
     def poll():
-        codes = ray.get([actor.poll.remote() for actor in actors])
+        started = ask(starts)
+        if None in started:
+            return None
+        codes = [
+            code or found
+            for code, found in zip(
+                started, ask([actor.poll.remote() for actor in actors]), strict=True
+            )
+        ]
         if None in codes:
             return None
         ray.shutdown()
         return codes
 
     def stop():
-        ray.get([actor.stop.remote() for actor in actors])
+        ask([actor.stop.remote() for actor in actors])
 
     return poll, stop

@@ -14,8 +14,10 @@ from rich.text import Text
 from cefl_jax.runtime.console import Display, format_clock, format_readings
 from cefl_jax.runtime.units import format_number
 from cefl_jax.runtime.workdir import ENDED, read_status
+from cefl_jax.safe_read import one_line
 from cefl_jax.sweeps.definition import SweepRun
 
+SAY_EVERY_S = 60.0  # without a terminal
 EVERY_S = 2.0  # how often the folders are asked how far their runs are
 SHOWN = 5  # failed runs, on a terminal
 
@@ -42,23 +44,32 @@ class SweepDisplay(Display):
         self.failed: dict[str, str] = {}  # title: error
         self._rounds: dict[str, tuple[str, int]] = {}  # id: state and rounds
         self._said: dict[str, int] = {}
+        self._said_at = time.monotonic()
         self._read_at = -math.inf
         self._read()
         self._done_before = self._done()
 
     def progress(self, run: SweepRun, record: Mapping[str, float | None]) -> None:
-        """Notes an evaluation of a run."""
+        """Notes an evaluation of a run; without a terminal it is said now and then."""
         self._rounds[run.id] = "running", int(record["round"] or 0)
         self._note = f"{run.title}: round {record['round']}  {'  '.join(format_readings(record))}"
+        if self._live is None and time.monotonic() - self._said_at > SAY_EVERY_S:
+            self._say(self._note)
 
     def ended(self, run: SweepRun, error: object = None) -> None:
         """Says that a run is finished, or has failed with an error."""
-        self._read(force=True)
+        state = "finished" if error is None else "failed"
+        self._rounds[run.id] = state, run.spec.train.rounds
         if error is not None:
-            self.failed[run.title] = str(error)
-            self.warn(f"{run.title}: {error}")
+            self.failed[run.title] = one_line(str(error))
+            self.warn(f"failed: {run.title}: {one_line(str(error))}")
         else:
-            self._refresh(f"{'  '.join(self._counts())}  finished {run.title}")
+            self._say(f"finished {run.title}")
+
+    def _say(self, text):
+        """Says how far the runs are, and something besides."""
+        self._said_at = time.monotonic()
+        self._refresh("  ".join([*self._counts(), *self._clocks()[-1:], text]))
 
     def refresh(self) -> None:
         """Says how far the runs are, where that has changed."""
@@ -70,14 +81,14 @@ class SweepDisplay(Display):
     def counts(self) -> dict[str, int]:
         """Returns how many runs are finished, running, failed, waiting."""
         self._read()
-        states = collections.Counter(state for state, _ in self._rounds.values())
+        states = collections.Counter(state for state, _ in list(self._rounds.values()))
         states["waiting"] += len(self.runs) - len(self._rounds)
         return {name: states[name] for name in ("finished", "running", "failed", "waiting")}
 
-    def _read(self, force=False):
+    def _read(self):
         """Asks the folders of runs that had not ended when they were asked last."""
         now = time.monotonic()
-        if not force and now - self._read_at < EVERY_S:
+        if now - self._read_at < EVERY_S:
             return
         self._read_at = now
         for run in self.runs:
@@ -104,9 +115,9 @@ class SweepDisplay(Display):
         elapsed_s, done = time.monotonic() - self._started, self._done()
         elapsed = f"elapsed {format_clock(elapsed_s)}"
         speed = (done - self._done_before) / max(elapsed_s, 1e-9)
-        if not speed:
+        if speed <= 0:
             return [elapsed]
-        left = format_clock((self._num_rounds - done) / speed)
+        left = format_clock(max(self._num_rounds - done, 0) / speed)
         return [f"{format_number(speed)} rounds/s", elapsed, f"remaining {left}"]
 
     def _picture(self):
@@ -114,12 +125,13 @@ class SweepDisplay(Display):
         row = Table.grid(padding=(0, 2), expand=True)
         row.add_column(no_wrap=True)
         row.add_column(ratio=1)
-        row.add_column(no_wrap=True)
-        row.add_row("  ".join(self._counts()), bar, "  ".join(self._clocks()))
-        failed = [Text(f"failed: {run}: {e}", style="red") for run, e in self.failed.items()]
-        return Group(
-            Text(self._title, style="bold"), row, Text(self._note, style="cyan"), *failed[-SHOWN:]
-        )
+        row.add_row("  ".join(self._counts()), bar)
+        lines = [
+            Text("  ".join(self._clocks())),
+            Text(self._note, style="cyan"),
+            *(Text(f"failed: {run}: {e}", style="red") for run, e in [*self.failed.items()]),
+        ]
+        return Group(Text(self._title, style="bold"), row, *lines[: 2 + SHOWN])
 
 
 class RunDisplay:

@@ -10,12 +10,24 @@ from cefl_jax.reports.runs import Run, read_runs
 from cefl_jax.sweeps.definition import Sweep, SweepRun
 
 
-def read_groups(folder: Path, runs: Sequence[SweepRun]) -> list[Group]:
-    """Returns the finished runs of a sweep by cell and point, in the order of the sweep."""
-    found = {run.folder: run for run in read_runs([folder / run.id for run in runs])[0]}
+def read_groups(
+    folder: Path, runs: Sequence[SweepRun], warn: Callable[[str], object] = print
+) -> list[Group]:
+    """Returns the finished runs of a sweep by cell and point, in the order of the sweep.
+
+    Args:
+      folder: of the sweep.
+      runs: those that have finished.
+      warn: called with one line about each that cannot be read.
+    """
+    whole, left_out = read_runs([folder / run.id for run in runs])
+    for other in left_out:
+        warn(f"{other.folder} is left out: {other.reason}")
+    found = {run.folder: run for run in whole}
     groups: dict[str, list[Run]] = {}
     for run in runs:
-        groups.setdefault(run.group, []).append(found[folder / run.id])
+        if folder / run.id in found:
+            groups.setdefault(run.group, []).append(found[folder / run.id])
     return [Group(name, (), members) for name, members in groups.items()]
 
 

@@ -1,5 +1,6 @@
 """Runs that a worker makes: once each, side by side as alone, whatever becomes of the others."""
 
+import contextlib
 import json
 import re
 
@@ -9,13 +10,15 @@ import pytest
 
 from cefl_jax import compiler, stack
 from cefl_jax.data import sources
+from cefl_jax.runtime.checkpoint import Checkpoints
 from cefl_jax.runtime.preemption import Preempted, PreemptionGuard
 from cefl_jax.runtime.summary import read_metrics
 from cefl_jax.runtime.workdir import lock_folder, read_status
 from cefl_jax.sweeps import Sweep
+from cefl_jax.sweeps import width as widths
 from cefl_jax.sweeps.definition import expand
 from cefl_jax.sweeps.progress import SweepDisplay
-from cefl_jax.sweeps.worker import Worker
+from cefl_jax.sweeps.worker import DeviceError, Worker
 from tests import world
 from tests.compare import assert_close
 from tests.quick import OPTIONS
@@ -100,7 +103,7 @@ def test_runs_are_made_once_and_one_program_serves_rates_and_seeds(alone):
     folder, runs, said = alone
     assert set(states(folder, runs).values()) == {"finished"}
     assert len(compilations(said)) == 1
-    assert said[-2].startswith("done 4  running 0  failed 0  waiting 0  finished learning_rate=0.2")
+    assert said[-2].startswith("done 4  running 0  failed 0  waiting 0  remaining 0:00:00  finish")
     before = {path: path.stat().st_mtime_ns for path in folder.rglob("*.json*")}
     assert work(folder, runs) == ["small", "end"]
     assert before == {path: path.stat().st_mtime_ns for path in folder.rglob("*.json*")}
@@ -156,20 +159,22 @@ def test_a_run_that_diverges_fails_and_those_beside_it_do_not_notice(alone, tmp_
     assert "is not finite" in (read_status(tmp_path / bad.id)[2] or "")
     assert [*(tmp_path / bad.id / "checkpoints").glob("*.failed")]
     assert not compilations(work(tmp_path, worse, width=6))  # failed runs are left
-    assert compilations(work(tmp_path, worse, width=2, retry=True))
 
 
 class Impatient(PreemptionGuard):
-    """Asks to leave after so many looks."""
+    """Asks to leave after so many chunks."""
 
-    def __init__(self, looks):
+    def exit_immediately(self, *_):
+        return contextlib.nullcontext()
+
+    def __init__(self, chunks):
         super().__init__()
-        self.looks = looks
+        self.chunks = chunks
 
     @property
     def asked(self):
-        self.looks -= 1
-        return "SIGTERM" if self.looks < 0 else None
+        self.chunks -= 1
+        return "SIGTERM" if self.chunks < 0 else None
 
     @asked.setter
     def asked(self, _):
@@ -181,12 +186,12 @@ def test_a_stack_that_is_interrupted_goes_on_from_unequal_rounds(tmp_path):
     work(tmp_path / "peace", runs, width=4)
     whole = results(tmp_path / "peace", runs)
     place = tmp_path / "s"
-    with pytest.raises(Preempted, match="SIGTERM, after round 1"):
-        work(place, runs[:2], Impatient(1), width=4)
+    with pytest.raises(Preempted, match="SIGTERM, after the rounds that were computed"):
+        work(place, runs[:2], Impatient(0), width=4)
     assert {*states(place, runs[:2]).values()} == {"preempted"}
     assert read_status(place / runs[0].id)[1] == 1
     with pytest.raises(Preempted):
-        work(place, runs, Impatient(1), width=4)
+        work(place, runs, Impatient(0), width=4)
     rounds = [read_status(place / run.id)[1] for run in runs]
     assert rounds == [2, 2, 1, 1]
     work(place, runs, width=4)
@@ -197,7 +202,7 @@ def test_a_stack_that_is_interrupted_goes_on_from_unequal_rounds(tmp_path):
 def test_runs_begun_in_one_layout_are_finished_in_it(tmp_path):
     runs = make_runs(**FOUR)
     with pytest.raises(Preempted):
-        work(tmp_path, runs[:1], Impatient(1), width=1)
+        work(tmp_path, runs[:1], Impatient(0), width=1)
     work(tmp_path, runs, width=4)
     layouts = [
         json.loads((tmp_path / run.id / "config.json").read_text())["run"]["layout"] for run in runs
@@ -268,7 +273,7 @@ def test_width_follows_the_memory_and_one_that_is_told_has_to_fit(tmp_path, monk
         "bytes",
         lambda _, setups, __: needed.setdefault(len(setups), 10**6 * len(setups)),
     )
-    monkeypatch.setattr(stack, "device_bytes", lambda device: 2.5e6)
+    monkeypatch.setattr(widths, "device_bytes", lambda device: 2.5e6)
     with pytest.raises(ValueError, match=r"^--width=4: so many runs .* need 4 MB .* has 2.5 MB"):
         work(tmp_path / "s", runs, width=4)
     assert states(tmp_path / "s", runs) == dict.fromkeys(states(tmp_path / "s", runs))
@@ -288,7 +293,8 @@ def test_width_follows_the_memory_and_one_that_is_told_has_to_fit(tmp_path, monk
     assert set(states(tmp_path / "auto", runs).values()) == {"finished"}
 
 
-def test_memory_that_runs_out_halves_the_width(tmp_path, monkeypatch):
+@pytest.mark.parametrize("devices", [1, 2])
+def test_memory_that_runs_out_halves_the_width(tmp_path, monkeypatch, devices):
     runs = make_runs(**FOUR)
     advance = stack.Stack.advance
 
@@ -298,7 +304,65 @@ def test_memory_that_runs_out_halves_the_width(tmp_path, monkeypatch):
         return advance(self)
 
     monkeypatch.setattr(stack.Stack, "advance", fail)
-    monkeypatch.setattr(jax, "devices", lambda real=jax.devices: real()[:1])
+    monkeypatch.setattr(jax, "devices", lambda real=jax.devices: real()[:devices])
     said = work(tmp_path, runs, width=16)
     assert "out of memory; from here on 2 runs side by side" in said
     assert set(states(tmp_path, runs).values()) == {"finished"}
+
+
+def test_devices_that_fail_leave_the_runs_to_others(tmp_path, monkeypatch):
+    runs = make_runs(**FOUR)
+    with monkeypatch.context() as patch:
+        patch.setattr(stack.Stack, "advance", raise_device_error)
+        with pytest.raises(DeviceError, match="the devices have failed, no more is made here"):
+            work(tmp_path, runs, width=2)
+    assert "failed" not in states(tmp_path, runs).values()
+    work(tmp_path, runs, width=4)
+    assert set(states(tmp_path, runs).values()) == {"finished"}
+
+
+def raise_device_error(_):
+    raise jax.errors.JaxRuntimeError("INTERNAL: CUDA_ERROR_ILLEGAL_ADDRESS")
+
+
+def test_a_checkpoint_of_another_version_fails_its_run_alone(tmp_path):
+    runs = make_runs(**FOUR)
+    with pytest.raises(Preempted):
+        work(tmp_path, runs, Impatient(0), width=4)
+    bad = tmp_path / runs[1].id / "checkpoints" / "000001"
+    checkpoints = Checkpoints(bad.parent)
+    saved = checkpoints.load_round(1)
+    checkpoints.save(1, saved.leaves | {".more": np.zeros(3)}, saved.facts)
+    checkpoints.wait()
+    work(tmp_path, runs, width=4)
+    assert [*states(tmp_path, runs).values()] == ["finished", "failed", "finished", "finished"]
+    assert ".more" in (read_status(tmp_path / runs[1].id)[2] or "")
+
+
+def test_a_run_that_ends_meanwhile_is_not_marked_as_failed(tmp_path, monkeypatch):
+    """Its folder says that it is finished when an error of this worker is noted."""
+    runs = make_runs()
+    display = SweepDisplay(runs, tmp_path, "small")
+    display._print = lambda line: None
+    with display:
+        worker = Worker(tmp_path, display, PreemptionGuard(), width=1, pictures=False)
+        worker.work(runs)
+        before = (tmp_path / runs[0].id / "config.json").read_text()
+        worker._fail(runs[0], ValueError("too late"))
+    assert states(tmp_path, runs) == {"seed 0": "finished"}
+    assert (tmp_path / runs[0].id / "config.json").read_text() == before
+
+
+def test_runs_of_a_stack_continue_alone_and_the_other_way_round(tmp_path):
+    """Nothing that was computed is lost when the width changes."""
+    runs = make_runs(**FOUR)
+    with pytest.raises(Preempted):
+        work(tmp_path, runs, Impatient(0), width=4)
+    with pytest.raises(Preempted):
+        work(tmp_path, runs[:2], Impatient(0), width=1)
+    said = work(tmp_path, runs, width=2)
+    assert not any("anew" in line for line in said)
+    resumed = [
+        json.loads((tmp_path / run.id / "summary.json").read_text())["resumed_at"] for run in runs
+    ]
+    assert resumed == [[1, 2], [1], [1], [1]]
