@@ -7,6 +7,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from cefl_jax.models import zoo
 from cefl_jax.models.conv import XLA, conv_block
 from cefl_jax.models.split import make_model, with_head
 from cefl_jax.specs import ModelSpec
@@ -69,6 +70,12 @@ def measure_workload(
     Raises:
       ValueError: where JAX may not use the CPU, and as `make_model`.
     """
+    models = tuple(zoo.MODELS.items())  # which a person's file may change
+    return _measure(spec, sample_shape, num_classes, whole, head, models)
+
+
+@functools.lru_cache(64)  # runs of a sweep have the same, and it takes half a second
+def _measure(spec, sample_shape, num_classes, whole, head, _):
     lowering = functools.partial(conv_block, lowering=XLA)
     model = make_model(spec, sample_shape, num_classes, lowering)
     model = with_head(model) if head else model

@@ -95,15 +95,14 @@ def test_id_follows_what_results_depend_on_and_not_how_a_run_is_executed():
         return run.id
 
     alone = id_of()
-    assert id_of(run__layout="flat", run__client_chunk=3, run__checkpoint_every=7) == alone
+    assert id_of(run__layout="flat", run__client_chunk=3, run__eval_every=7) == alone
     assert id_of(method__name="cefl") == alone  # its default
     others = [
-        id_of(run__eval_every=3),
         id_of(run__archive_dtype="bfloat16"),
         id_of(train__rounds=7),
         id_of(method__name="fedavg"),
     ]
-    assert len({alone, *others}) == 5
+    assert len({alone, *others}) == 4
     assert len(alone) == 12
 
 
@@ -118,7 +117,17 @@ WRONG = [
     ({"random": {RATE: (0.1,)}}, "num_random=0: needs to be above 0 with axes in random"),
     ({"num_random": 3}, "num_random=3: needs to be above 0 with axes in random"),
     ({"random": {RATE: 0.1}, "num_random": 3}, "needs a frozen distribution of scipy.stats"),
-    ({"cells": {}}, "s has no runs"),
+    ({"cells": {}}, "s has no runs; give it cells"),
+    ({"grid": {RATE: (0.1, 0.1)}}, f"{RATE}=(0.1, 0.1): a value is there twice"),
+    ({"grid": {"seed": (1, 2)}}, "seed is set; say with seeds how many"),
+    ({"common": {"seed": 2}}, "seed is set; say with seeds how many"),
+    ({"seeds": 0}, "s: seeds=0: needs to be at least 1"),
+    ({"seeds": {"cpu": 3}}, "s: seeds says nothing of the scale 'full'"),
+    ({"target": {"cpu": 0.3}}, "s: target says nothing of the scale 'full'"),
+    ({"stretch": {"b": 2}}, "s: of_scale or stretch names 'b', which is no cell"),
+    ({"of_scale": {"full": ["b"]}}, "s: of_scale or stretch names 'b', which is no cell"),
+    ({"stretch": {"": 0}}, "s: stretch needs whole numbers"),
+    ({"scales": {}}, "--scale=full: s has ; choose one of them"),
     ({"cells": {"a": {}, "b": {}}}, "'a, seed 0' and 'b, seed 0' have the same settings"),
     ({"cells": {"a": {"method.name": "fedavg", "cefl.distill.rule": "none"}}}, "s at 'a': cefl."),
 ]

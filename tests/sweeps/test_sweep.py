@@ -6,12 +6,14 @@ import importlib.util
 import json
 import re
 import sys
+from concurrent import futures
 
 import pytest
 
 from cefl_jax import sweep
 from cefl_jax.reports.groups import Group
 from cefl_jax.sweeps import Sweep, launchers, table
+from cefl_jax.sweeps.definition import expand, load_definition
 from experiments import reproduce_niid_bench, reproduce_sequential_fl
 from tests.reports.folders import make_run
 from tests.sweeps.test_worker import COMMON, RATE, _small_and_quick  # noqa: F401
@@ -49,7 +51,7 @@ def test_main_makes_the_runs_and_their_table_and_goes_on(definition, capsys):
     folder = definition.parent / "out" / "smoke"
     printed = capsys.readouterr().out
     text = (folder / "mine.md").read_text()
-    assert printed.endswith(f"{text}\n")
+    assert printed.endswith(f"{text}written: {folder / 'mine.md'}\n")
     assert text.startswith("`mine` at scale `smoke`, 1 seeds.")
     assert re.search(r"\| learning_rate=0.05 \| \d", text)
     index = json.loads((folder / "sweep.json").read_text())
@@ -60,8 +62,34 @@ def test_main_makes_the_runs_and_their_table_and_goes_on(definition, capsys):
     sweep.main([*words, "--seeds=2", "--width=1"])
     assert "compiling" not in capsys.readouterr().out.partition("finished")[2]
     assert len(json.loads((folder / "sweep.json").read_text())["runs"]) == 4
-    sweep.main([*words, "--seeds=2", "--collect"])
-    assert "2 seeds" in capsys.readouterr().out
+    sweep.main([*words, "--seeds=3", "--collect"])
+    printed = capsys.readouterr().out
+    assert "2 seeds" in printed
+    assert "2 of 6 runs have not ended." in printed
+
+
+def test_workers_that_start_together_do_not_disturb_each_other(definition):
+    """Each notes what the runs are, in one file."""
+    words = command(definition, "--scale=smoke")
+    made = sweep.parse(words)
+    of, _ = load_definition(made.experiment)
+
+    def note(seeds):
+        for _ in range(20):
+            sweep.open_folder(made, of, expand(of, "smoke", seeds))
+
+    with futures.ThreadPoolExecutor() as threads:
+        list(threads.map(note, range(1, 7)))
+    index = json.loads((definition.parent / "out" / "smoke" / "sweep.json").read_text())
+    assert len(index["runs"]) == 12
+
+
+def test_a_launcher_whose_workers_end_with_an_error_says_so(definition, monkeypatch, capsys):
+    monkeypatch.setenv("JAX_PLATFORMS", "nonsense")
+    with pytest.raises(SystemExit) as ended:
+        sweep.main(command(definition, "--scale=smoke", "--launcher=local", "--workers=1"))
+    assert ended.value.code == 2
+    assert "--workers: devices cannot be counted" in capsys.readouterr().err
 
 
 def test_main_says_which_runs_failed_and_tabulates_the_others(definition, capsys):
@@ -70,11 +98,18 @@ def test_main_says_which_runs_failed_and_tabulates_the_others(definition, capsys
     with pytest.raises(SystemExit) as ended:
         sweep.main(words)
     said = capsys.readouterr()
-    assert ended.value.code == 1
+    assert ended.value.code == 3
     assert "| learning_rate=0.05 |" in said.out
     assert "1e+30 |" not in said.out
-    assert re.search(r"warning: failed: learning_rate=1e\+30, seed 0: NotFinite: round", said.err)
+    assert "Failed, and in no mean: 1 of 1 seeds of 'learning_rate=1e+30'." in said.out
+    assert re.search(r"warning: failed: 1 seeds of 'learning_rate=1e\+30': NotFinite", said.err)
     assert said.err.endswith("error: 1 of 2 runs failed; --retry makes them again\n")
+    with pytest.raises(SystemExit):
+        sweep.main(words)
+    assert "compiling" not in capsys.readouterr().out
+    with pytest.raises(SystemExit):
+        sweep.main([*words, "--retry"])
+    assert "compiling" in capsys.readouterr().out
 
 
 REFUSED = [
@@ -91,7 +126,11 @@ REFUSED = [
     (["--config.train.rounds"], "train.rounds has no value; write --config.train.rounds=VALUE"),
     (["--config.train.rounds=0"], "mine at 'learning_rate=0.05': train.rounds=0"),
     (["--config.run.layout=loop", "--width=2"], "--width=2: runs with run.layout=loop ("),
-    (["--workdir="], "--workdir is empty; name a folder for the runs"),
+    (["--config.seed=7"], "--config.seed: a sweep has seeds 0, 1, ...; pass --seeds=N"),
+    ([f"--config.{RATE}=1"], f"--config.{RATE}: mine varies that field; leave one of them"),
+    (["--workdir="], "--workdir is empty; name a folder for the files of this run"),
+    (["--workdir=none/there"], "--workdir=none/there: there is no folder none; create it"),
+    (["--collect"], "has no runs at --scale=smoke"),
     (["--launcher=slurm"], "--launcher=slurm needs --workers=N, how many it is to start"),
     (["--launcher=local", "--shard=0/2"], "--shard: a launcher deals them; leave out one"),
     (["--launcher=local", "--launch_option=a=1"], "--launcher=local has none; leave it out"),
