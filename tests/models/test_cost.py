@@ -14,6 +14,7 @@ import itertools
 import jax
 import pytest
 
+from cefl_jax.models import cost
 from cefl_jax.models.cost import measure_workload
 from cefl_jax.specs import ModelSpec
 
@@ -115,6 +116,11 @@ def test_measure_workload_loses_nothing_of_what_the_cut_moves():
     assert len({w.front_bytes + w.back_bytes for w in works}) == 1
     assert len({w.front_forward_flop + w.back_forward_flop for w in works}) == 1
     assert all(a.front_forward_flop < b.front_forward_flop for a, b in itertools.pairwise(works))
+
+
+@pytest.fixture(autouse=True)
+def _nothing_known():
+    cost._measure.cache_clear()
 
 
 def test_measure_workload_asks_the_cpu_whatever_the_default_device(monkeypatch):
