@@ -77,5 +77,5 @@ def test_a_round_has_no_gather_of_two_indices(trace, changes):
 def test_permute_makes_its_rounds_in_a_loop():
     """Unrolled, a gather by 24 of them takes some compilers for CPUs minutes."""
     made = jax.jit(permute).lower(jax.random.key(0), jnp.arange(4), 100).as_text()
-    assert made.count("stablehlo.while") == 1
+    assert made.count("stablehlo.while") == 2  # one is of the random bits
     assert made.count("stablehlo.xor") < 24  # a round has two
