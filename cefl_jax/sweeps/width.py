@@ -47,10 +47,12 @@ def choose_width(
         if needed <= limit:
             return width
         if asked is not None or width == devices:
-            raise TooWide(
-                f"--width={asked or width}: so many runs side by side need {format_bytes(needed)} "
-                f"on each device, which has {format_bytes(limit)}; lower it, or leave it out"
-            )
+            held = f"need {format_bytes(needed)} on each device, which has {format_bytes(limit)}"
+            if asked is not None:
+                raise TooWide(
+                    f"--width={asked}: so many runs side by side {held}; lower it, or leave it out"
+                )
+            raise TooWide(f"{width} runs side by side {held}; lower run.client_chunk or the model")
         fitting = width // 2 if needed == math.inf else int(width * limit / needed)
         fitting = max(devices, min(fitting, width - devices) // devices * devices)
         width = _equal(share, fitting, devices)

@@ -98,11 +98,9 @@ class Worker:
                 width = choose_width(
                     setups, self.compiler, self.display, self.width, -(-len(same) // self.shard[1])
                 )
-        except TooWide:
-            if self.width is not None:
-                raise
-            width = 1
         except Exception as error:  # of a person's code, while it is traced and compiled
+            if isinstance(error, TooWide) and self.width is not None:
+                raise
             for made in same:
                 self._fail(made.run, error)
             return

@@ -291,6 +291,11 @@ def test_width_follows_the_memory_and_one_that_is_told_has_to_fit(tmp_path, monk
     auto(tmp_path / "auto")
     assert needed == {4: 4e6, 2: 2e6}
     assert set(states(tmp_path / "auto", runs).values()) == {"finished"}
+    monkeypatch.setattr(widths, "device_bytes", lambda device: 0.5e6)
+    auto(tmp_path / "small")
+    assert set(states(tmp_path / "small", runs).values()) == {"failed"}
+    said = "TooWide: 1 runs side by side need 1 MB on each device, which has 500 kB; lower run."
+    assert (read_status(tmp_path / "small" / runs[0].id)[2] or "").startswith(said)
 
 
 @pytest.mark.parametrize("devices", [1, 2])
