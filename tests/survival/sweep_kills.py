@@ -90,7 +90,7 @@ def compare(workdir, runs, seed):
     """Makes the sweep twice; what is wrong, as lines, and how many workers were killed."""
     definition, draw = define(workdir, runs), random.Random(seed)
     first_s = make_in_peace(definition, workdir / "peace", workdir / "peace.log")
-    longest_s = 2.5 * first_s  # as often before the first run is finished as after several
+    longest_s = 1.5 * first_s  # before the first run is finished, or after several
     killed = make_with_kills(
         definition, workdir / "killed", draw, workdir / "killed.log", longest_s
     )
