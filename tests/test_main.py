@@ -16,7 +16,7 @@ from absl import logging
 from absl.testing import flagsaver
 from flax.traverse_util import flatten_dict
 
-from cefl_jax import compiler, config, experiment, main, rounds
+from cefl_jax import compiler, config, experiment, main
 from cefl_jax.data import partition
 from cefl_jax.methods import default_spec
 from cefl_jax.plots.timeline import read_timeline
@@ -358,7 +358,7 @@ def test_main_with_everything_on(tmp_path, monkeypatch):
     """It ends, with every file and every metric known; what the options do can be seen in them."""
     quickly = compiler.compile_lowered
     monkeypatch.setattr(compiler, "compile_lowered", lambda one, *_: quickly(one, OPTIONS))
-    monkeypatch.setattr(rounds, "warn_of_deadline", lambda *_: None)
+    monkeypatch.setattr(experiment, "warn_of_deadline", lambda *_: None)
     workdir = tmp_path / "run"
     (tmp_path / "network.yaml").write_text(NETWORK)
     network_file = f"--config.network.path={tmp_path / 'network.yaml'}"

@@ -20,10 +20,7 @@ MODULES = sorted(
 )
 CELLS = {  # what is run of experiments; others differ in settings, or take longer
     "ablation": "distill.rule=none",
-    "cloud_depth": "mlp, alone",
-    "distillation_restart": "none",
     "main_comparison": "fedavg, 0.1",
-    "privacy": "cut 2",
     "reproduce_niid_bench": "fedavg, iid",
 }
 
@@ -59,6 +56,5 @@ def test_an_experiment_is_run_at_its_smallest_scale(tmp_path, name):
         check=False,
     )
     assert done.returncode == 0, done.stderr
-    table = (tmp_path / "smoke" / f"{name}.md").read_text()
-    assert done.stdout.endswith(f"{table}\n")
-    assert f"| {CELLS[name]} | " in table
+    assert f"`{name}` at scale `smoke`, 1 seeds." in done.stdout
+    assert f"| {CELLS[name]} | " in done.stdout
