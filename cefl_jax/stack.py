@@ -151,7 +151,9 @@ class Compiler:
 
     def bytes(self, setups: Sequence[Setup], display: Any) -> int:
         """Returns the bytes that the program of a stack needs on each device; it is compiled."""
+        began = time.monotonic()
         _, advance = self._compiled(setups, program.put_inputs(setups), display)
+        self._spent_s += time.monotonic() - began
         return count_bytes(advance)
 
     def _compiled(self, setups, inputs, display):

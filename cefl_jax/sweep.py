@@ -3,8 +3,8 @@
     python -m cefl_jax.sweep --experiment=experiments/NAME.py --workdir=DIR [--scale=smoke]
                              [--seeds=N] [--config.FIELD=VALUE ...]
 
-Each run has a folder of its own in DIR/SCALE, as `cefl_jax.main` leaves it; the same command goes
-on with what is not finished, and any number of workers may share DIR. Runs that differ in what a
+Each run has a folder of its own in DIR/SCALE, as `cefl_jax.main` leaves it; the same command
+continues what is not finished, and any number of workers may share DIR. Runs that differ in what a
 program takes in (seed, partition, network, rates) are one program: side by side on an accelerator,
 one after another on a CPU.
 """
@@ -145,7 +145,7 @@ def make(
         except preemption.Preempted as ended:
             print(f"preempted: {ended}; the same command continues", file=sys.stderr)
             watch.leave()
-        except RuntimeError as error:  # of the devices
+        except RuntimeError as error:  # of the devices, or of a worker
             refuse(error, 1)
 
 

@@ -1,5 +1,7 @@
 """What runs may differ in, and still share a program."""
 
+from unittest import mock
+
 import jax
 import pytest
 
@@ -74,3 +76,21 @@ def test_pad_fills_up_with_the_last_run():
     setups = [world.make_setup({"seed": seed}) for seed in range(3)]
     for width, seeds in ((2, [0, 1]), (5, [0, 1, 2, 2, 2])):
         assert [setup.spec.seed for setup in stack.pad(setups, width)] == seeds
+
+
+def test_a_stack_counts_what_was_compiled_to_know_its_bytes(monkeypatch):
+    """A clock that stands still but while the compiler works."""
+    clock = [0.0]
+
+    def compile_both(*_):
+        clock[0] += 100
+        return None, None
+
+    monkeypatch.setattr(stack.time, "monotonic", lambda: clock[0])
+    monkeypatch.setattr(program, "compile_both", compile_both)
+    monkeypatch.setattr(program, "begin", lambda *_: None)
+    monkeypatch.setattr(stack, "count_bytes", lambda _: 7)
+    compiler, setups, display = stack.Compiler(), [world.make_setup()], mock.Mock()
+    assert compiler.bytes(setups, display) == 7
+    assert compiler(setups, display)[3] == 100
+    assert compiler(setups, display)[3] == 0

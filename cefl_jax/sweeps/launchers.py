@@ -41,7 +41,7 @@ def check(options: argparse.Namespace) -> None:
             f"--launcher={name}: {package} cannot be imported; pip install 'cefl_jax[{name}]'"
         )
     for text in options.launch_option:
-        key, found, _ = text.partition("=")
+        key, found, value = text.partition("=")
         if not found or not key.isidentifier():
             raise SettingError(f"--launch_option={text}: needs to be NAME=VALUE")
         if name == "local":
@@ -50,6 +50,8 @@ def check(options: argparse.Namespace) -> None:
             raise SettingError(
                 f"--launch_option={text}: ray has address, num_gpus and num_cpus; use one of them"
             )
+        if name == "ray" and key != "address" and not value.replace(".", "", 1).isdecimal():
+            raise SettingError(f"--launch_option={text}: needs to be a number")
     if name != "local" and options.workers is None:
         raise SettingError(f"--launcher={name} needs --workers=N, how many it is to start")
 
@@ -71,7 +73,7 @@ def launch(
       watch: PreemptionGuard; a signal is passed on to the workers.
     Raises:
       Preempted: after a signal.
-      ValueError: a worker ended with an error, the first line of which it has.
+      RuntimeError: one line, a worker ended with an error.
     """
     given = dict(text.split("=", 1) for text in options.launch_option)
     logs = folder / "workers"
@@ -92,7 +94,7 @@ def launch(
         raise Preempted(f"{watch.asked}; the workers were asked to save and leave")
     for i, code in enumerate(ended):
         if code not in (0, FAILED_RUNS, PREEMPTED):
-            raise ValueError(f"worker {i} ended with status {code}; see {logs}")
+            raise RuntimeError(f"worker {i} ended with status {code}; see {logs}")
 
 
 def _command(words, shard):
@@ -225,10 +227,7 @@ def _start_ray(commands, logs, given):
 
     dashboard = {} if address else {"include_dashboard": False}
     ray.init(address=address, log_to_driver=False, configure_logging=False, **dashboard)
-    try:
-        resources = {name: float(text) for name, text in given.items()}
-    except ValueError as error:
-        raise ValueError(f"--launch_option: {error}; num_gpus and num_cpus are numbers") from error
+    resources = {name: float(text) for name, text in given.items()}
 
     class Worker:
         """A process with accelerators of its own, in which the command of a worker runs."""

@@ -205,11 +205,13 @@ def test_launch_gives_each_worker_the_command_and_its_shard():
     ]
 
 
-def test_ray_takes_no_other_options():
+def test_ray_takes_no_other_options(monkeypatch):
+    monkeypatch.setitem(launchers.PACKAGES, "ray", None)  # as if it were installed
     options = argparse.Namespace(launcher="ray", launch_option=["gpus=1"], workers=2)
-    if importlib.util.find_spec("ray") is None:
-        pytest.skip("needs ray")
     with pytest.raises(ValueError, match="--launch_option=gpus=1: ray has address, num_gpus"):
+        launchers.check(options)
+    options.launch_option = ["num_gpus=x"]
+    with pytest.raises(ValueError, match="--launch_option=num_gpus=x: needs to be a number"):
         launchers.check(options)
 
 
@@ -253,3 +255,14 @@ def test_tabulate_beside_published_values(module, lines):
     groups = groups_of({cell: [0.8559] for cell in of.cells})
     text = module.tabulate(groups, dataclasses.replace(of, tail=2), "cpu")
     assert all(f"| {line} |" in text for line in lines)
+
+
+def test_a_worker_that_ends_with_an_error_ends_the_launcher_with_one(
+    definition, monkeypatch, capsys
+):
+    started = (lambda: [0, 1]), (lambda: None)
+    monkeypatch.setattr(launchers, "_start_local", lambda *_: started)
+    with pytest.raises(SystemExit) as ended:
+        sweep.main(command(definition, "--scale=smoke", "--launcher=local", "--workers=2"))
+    assert ended.value.code == 1
+    assert "error: worker 1 ended with status 1; see " in capsys.readouterr().err
