@@ -11,11 +11,11 @@ Seen with jaxlib 0.10.2 on two idle cores, whose CPU seconds vary by a tenth:
 
 | program | equations | StableHLO, characters | trace + lower, CPU s | compile, CPU s |
 | --- | ---: | ---: | ---: | ---: |
-| as configured | 5,583 | 1,119,755 | 2.3 | 17.4 |
-| without distillation | 3,557 | 724,092 | 1.4 | 8.2 |
-| MLP | 3,786 | 763,216 | 1.5 | 8.2 |
-| LeNet-5, FedAvg | 2,659 | 527,531 | 1.2 | 6.1 |
-| MLP, FedAvg | 1,953 | 387,897 | 0.9 | 3.6 |
+| as configured | 5,617 | 1,127,720 | 2.4 | 16.1 |
+| without distillation | 3,591 | 732,005 | 1.4 | 8.0 |
+| MLP | 3,820 | 771,127 | 1.5 | 7.4 |
+| LeNet-5, FedAvg | 2,659 | 527,699 | 1.0 | 5.6 |
+| MLP, FedAvg | 1,953 | 388,065 | 0.8 | 3.2 |
 """
 
 import argparse
