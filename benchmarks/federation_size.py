@@ -84,11 +84,11 @@ def measure(spec, pipe):
     drawn = time.perf_counter()
     facts = {"clients": count, "setup_s": made - began, "files_s": drawn - made}
     facts |= {"before_mb": peak_mb(), "formula_mb": 1e-6 * argument_bytes(setup)}
-    inputs = program.put_inputs(setup)
+    inputs = program.put_inputs([setup])
     drawn = time.perf_counter()
-    start, advance = program.compile_both(setup, inputs)
+    start, advance = program.compile_both([setup], inputs)
     facts["compile_s"] = time.perf_counter() - drawn
-    state, sizes, rounds = program.begin(setup, start, inputs), advance.memory_analysis(), []
+    state, sizes, rounds = program.begin([setup], start, inputs), advance.memory_analysis(), []
     for _ in range(6):
         began = time.perf_counter()
         state, _ = jax.block_until_ready(advance(state, *inputs))

@@ -31,13 +31,13 @@ WAYS = {  # rounds between saves, None for never; whether the next rounds are co
 
 
 def prepare(location, rounds):
-    """The checked run, and a function in place of `compile_program` that has compiled already."""
+    """The checked run, and a function in place of a Compiler that has compiled already."""
     cpu.set_up()
     settings = config.load(location)
     settings.train.rounds, settings.run.eval_every = rounds, 1
     setup = build.prepare(config.to_spec(settings))
     inputs = program.put_inputs([setup])
-    start, advance = program.compile_both([setup], inputs, experiment.do_nothing)
+    start, advance = program.compile_both([setup], inputs)
 
     def compiled(*_):
         return program.begin([setup], start, inputs), advance, inputs, 0.0
@@ -51,7 +51,7 @@ def run(setup, compiled, folder):
     with workdir:
         began = time.perf_counter()
         with console.Display(setup.spec.train.rounds, "", Console(file=io.StringIO())) as display:
-            experiment.run(setup, workdir, display, compile=compiled)
+            experiment.run(setup, workdir, display, compiler=compiled)
         taken = 1000.0 * (time.perf_counter() - began) / setup.spec.train.rounds
     newest = max(path for path in (folder / "checkpoints").iterdir() if path.is_dir())
     return taken, 1e-6 * sum(path.stat().st_size for path in newest.rglob("*") if path.is_file())

@@ -20,7 +20,7 @@ from cefl_jax.data.partition_file import checked_parts
 from cefl_jax.methods import METHODS
 from cefl_jax.methods.base import effective_spec
 from cefl_jax.models.conv import conv_block
-from cefl_jax.models.cost import measure_workload
+from cefl_jax.models.cost import Workload, measure_workload
 from cefl_jax.models.split import SplitModel, make_model, with_head
 from cefl_jax.network.sources import presets, trace_file
 from cefl_jax.network.topology import Network
@@ -60,6 +60,7 @@ def prepare(
     spec: Spec,
     mesh: parallel.EdgeMesh | None = None,
     load: Callable[[str, str | None], Dataset] = sources.load,
+    measure: Callable[..., Workload] = measure_workload,
 ) -> Setup:
     """Loads and checks everything that a run needs, before anything is compiled or written.
 
@@ -67,6 +68,7 @@ def prepare(
       spec: Spec.
       mesh: EdgeMesh; by default the one that the settings choose.
       load: in place of `sources.load`, such as one that keeps what it has loaded.
+      measure: in place of `measure_workload`, likewise.
     Returns:
       Setup, its settings resolved.
     Raises:
@@ -75,7 +77,7 @@ def prepare(
     dataset = load(spec.data.name, spec.data.path)
     dataset = sources.hold_out(dataset, spec.data.validation_share, spec.seed)
     parts = make_partition(spec, dataset.train_labels)
-    return make_setup(spec, dataset, parts, mesh)
+    return make_setup(spec, dataset, parts, mesh, measure)
 
 
 def build(spec: Spec, dataset: Any, parts: Any) -> Setup:
@@ -111,6 +113,7 @@ def make_setup(
     dataset: Dataset,
     parts: list[Int[np.ndarray, "_"]],
     mesh: parallel.EdgeMesh | None = None,
+    measure: Callable[..., Workload] = measure_workload,
 ) -> Setup:
     """Makes the Setup of a run on data that have been checked, and that its settings describe.
 
@@ -119,6 +122,7 @@ def make_setup(
       dataset: Dataset.
       parts: example indices of each client, none empty; clients may share examples.
       mesh: EdgeMesh; by default the one that the settings choose.
+      measure: in place of `measure_workload`, such as one that keeps what it has measured.
     Returns:
       Setup, its settings resolved.
     Raises:
@@ -139,13 +143,8 @@ def make_setup(
     spec = resolve(spec, mesh, len(parts))
     effective = effective_spec(spec, info)
     traffic = info.traffic(effective)
-    work = measure_workload(
-        spec.model,
-        sample_shape,
-        dataset.num_classes,
-        whole=info.traits.whole,
-        head=info.traits.personal_models,
-    )
+    kind = info.traits.whole, info.traits.personal_models
+    work = measure(spec.model, sample_shape, dataset.num_classes, *kind)
     planner = RoundPlanner(
         effective,
         info.traits,

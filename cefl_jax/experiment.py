@@ -15,7 +15,7 @@ from cefl_jax.config import resume
 from cefl_jax.data import partition
 from cefl_jax.network import dynamics
 from cefl_jax.network.sources import trace_file
-from cefl_jax.program import compile_program, warn_of_deadline
+from cefl_jax.program import warn_of_deadline
 from cefl_jax.rounds import Rounds
 from cefl_jax.runtime import distributed
 from cefl_jax.runtime.checkpoint import Checkpoint
@@ -23,7 +23,7 @@ from cefl_jax.runtime.console import Display, print_choices, print_summary, prin
 from cefl_jax.runtime.preemption import PreemptionGuard
 from cefl_jax.runtime.workdir import ReadOnlyWorkdir, Workdir, open_workdir
 from cefl_jax.specs import Spec
-from cefl_jax.stack import Stack
+from cefl_jax.stack import Compiler, Stack
 from cefl_jax.types import Purpose, purpose_key
 
 REFUSED = -1  # in place of a round
@@ -105,6 +105,7 @@ def conduct(
     workdir: Workdir,
     past: Checkpoint | None = None,
     watch: PreemptionGuard | None = None,
+    compiler: Callable | None = None,
 ) -> None:
     """Runs training end to end with display, files and pictures; `status.json` says how it ended.
 
@@ -113,6 +114,7 @@ def conduct(
       workdir: open; closed when this ends.
       past: from `claim`.
       watch: entered; without one, no signal is noticed.
+      compiler: stack.Compiler, or what does as it does; None for a new one.
     Raises:
       Preempted: a signal asked to leave; the same call goes on from there.
       NotFinite: a number was not finite.
@@ -134,7 +136,7 @@ def conduct(
             draw: Callable = functools.partial(draw_start, setup, workdir.path, title)
             if not distributed.is_first():
                 draw = do_nothing
-            records, summary = run(setup, workdir, display, draw, past=past, watch=watch)
+            records, summary = run(setup, workdir, display, draw, compiler, past, watch)
         if distributed.is_first():
             draw_end(records, workdir.path, title)
         workdir.set_status("finished", spec.train.rounds)
@@ -178,7 +180,7 @@ def do_nothing() -> None:
 
 
 def draw_start(setup: Setup, folder: Path, title: str) -> None:
-    """Who holds which data; matplotlib is imported late, while the compiler is at work."""
+    """Who holds which data; matplotlib is imported late, after the first evaluation."""
     from cefl_jax.plots.curves import draw_partition
 
     names = [*map(str, setup.classes)]
@@ -199,8 +201,8 @@ def run(
     setup: Setup,
     workdir: Any,
     display: Any,
-    meanwhile: Callable[[], object] = do_nothing,
-    compile: Callable | None = None,
+    draw: Callable[[], object] = do_nothing,
+    compiler: Callable | None = None,
     past: Checkpoint | None = None,
     watch: Any = None,
 ) -> tuple[list[dict[str, float]], dict[str, Any]]:
@@ -210,8 +212,8 @@ def run(
       setup: Setup.
       workdir: workdir.Workdir, or one that acts like it; with config and partition written.
       display: console.Display, or one that acts like it.
-      meanwhile: called once, while the compiler is at work.
-      compile: in place of `compile_program`, with its arguments and results.
+      draw: called once, after the first evaluation.
+      compiler: as of `conduct`.
       past: from which it goes on, from `claim`.
       watch: preemption.PreemptionGuard, or what does as it does; asked after every chunk.
     Returns:
@@ -224,7 +226,7 @@ def run(
         return rounds.records, workdir.read_summary()
     leave = lambda: workdir.set_status("preempted", rounds.done, f"{watch.asked}, before a round")  # noqa: E731
     with watch.exit_immediately(leave):
-        made = (compile or compile_program)(setup, display, meanwhile)
+        made = (compiler or Compiler())([setup], display)
     stack = Stack([setup], made, [past])
     rounds.compiled(stack.compile_s)
     if not past:
@@ -233,6 +235,8 @@ def run(
     while not rounds.over:
         seconds = stack.advance()
         rounds.record(stack.chunk(0), leaves, seconds)
+        draw()
+        draw = do_nothing
         rounds.pause(leaves, watch)
     return rounds.records, rounds.finish(leaves)
 

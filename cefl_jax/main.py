@@ -11,11 +11,14 @@ from absl import app, flags, logging
 from cefl_jax import build, config, experiment
 from cefl_jax.config.resume import check as check_resume
 from cefl_jax.config.resume import keep_choices
+from cefl_jax.models.cost import measure_workload
 from cefl_jax.runtime import console, cpu, distributed, nonfinite, preemption
 from cefl_jax.runtime.checkpoint import Checkpoint
 from cefl_jax.runtime.command_line import refuse, split_settings, warn
+from cefl_jax.runtime.kept import open_kept
 from cefl_jax.runtime.workdir import Workdir, check_workdir, read_config
 from cefl_jax.safe_read import expand_user
+from cefl_jax.stack import Compiler
 
 
 class _Folder(flags.ArgumentParser):
@@ -58,10 +61,10 @@ def main(settings: list[tuple[str, str]]) -> None:
     """
     with preemption.PreemptionGuard() as watch:
         with watch.exit_immediately():
-            setup, workdir, past = begin(settings)
+            setup, workdir, past, compiler = begin(settings)
         watch.alone = distributed.are_one()
         try:
-            experiment.conduct(setup, workdir, past, watch)
+            experiment.conduct(setup, workdir, past, watch, compiler)
         except preemption.Preempted as ended:
             print(f"preempted: {ended}; the same command goes on from there", file=sys.stderr)
             watch.leave()
@@ -71,27 +74,27 @@ def main(settings: list[tuple[str, str]]) -> None:
 
 def begin(
     settings: list[tuple[str, str]],
-) -> tuple[build.Setup, Workdir, Checkpoint | None]:
-    """The run that the flags describe, its folder, and the checkpoint that it goes on from."""
+) -> tuple[build.Setup, Workdir, Checkpoint | None, Compiler]:
+    """The run that the flags describe, its folder, the checkpoint to go on from, a compiler."""
     try:
-        setup = check(settings)
+        setup, compiler = check(settings)
         workdir, past = experiment.claim(setup, _WORKDIR.value, _OVERWRITE.value, warn)
     except MemoryError as error:
         refuse(f"there is not the memory for these settings: {error}")
     except (ValueError, OSError) as error:
         refuse(error)
-    if setup.spec.run.compile_cache:
-        cpu.use_compile_cache(warn)
     if not distributed.is_first():
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # one of them tells
-    return setup, workdir, past
+    return setup, workdir, past, compiler
 
 
-def check(settings: list[tuple[str, str]]) -> build.Setup:
-    """Returns the run that the flags describe, checked whole, with nothing compiled or written.
+def check(settings: list[tuple[str, str]]) -> tuple[build.Setup, Compiler]:
+    """Checks the run that the flags describe whole, with nothing compiled or written of it.
 
     Args:
       settings: from `parse`.
+    Returns:
+      The run, and a Compiler that knows what earlier processes have kept.
     Raises:
       ValueError: one line that names the field, its value and the remedy.
     """
@@ -116,10 +119,13 @@ def check(settings: list[tuple[str, str]]) -> build.Setup:
     cpu.set_up(spec.run.devices, warn, spec.run.deterministic)
     if _COORDINATOR.value is not None:
         distributed.join(_COORDINATOR.value, _PROCESSES.value, _PROCESS.value)
-    setup = build.prepare(spec)
+    kept = open_kept(warn) if spec.run.compile_cache else None
+    setup = build.prepare(
+        spec, measure=kept.remember(measure_workload) if kept else measure_workload
+    )
     if earlier:
         check_resume(earlier, config.to_dict(setup.spec), _WORKDIR.value)
-    return setup
+    return setup, Compiler(kept)
 
 
 def parse(argv: list[str]) -> list[tuple[str, str]]:

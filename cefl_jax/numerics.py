@@ -24,6 +24,24 @@ def reciprocal(count: Real[AnyArray, "..."]) -> Any:
     return 1.0 / jnp.where(count > 0, count, 1)
 
 
+def take(
+    values: Shaped[AnyArray, "n ..."], index: Int[AnyArray, "..."], fill_value: Any = 0
+) -> Any:
+    """Returns rows of an array by index, and a value where an index is out of its range.
+
+    A negative index is out of it, and does not count from the end.
+
+    Args:
+      values: [n, ...].
+      index: i32[...].
+      fill_value: of the values' type; None for the row of the nearest index.
+    Returns:
+      [*index, ...].
+    """
+    rows, mode = jnp.asarray(values).at[index], "clip" if fill_value is None else "fill"
+    return rows.get(mode=mode, fill_value=fill_value, wrap_negative_indices=False)
+
+
 def at_pairs(
     values: Shaped[AnyArray, "... R C"], row: Int[AnyArray, "..."], column: Int[AnyArray, "..."]
 ) -> Shaped[Array, "..."]:
@@ -43,7 +61,8 @@ def at_pairs(
     *lead, rows, columns = values.shape
     flat = jnp.asarray(values).reshape(*lead, rows * columns)
     row, column = jnp.broadcast_arrays(row, column)
-    return flat[..., row * columns + column]
+    at = row * columns + column
+    return flat.at[..., at].get(mode="promise_in_bounds", wrap_negative_indices=False)
 
 
 def sum_in_order(results: PyTree) -> PyTree:

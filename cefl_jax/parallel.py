@@ -14,6 +14,8 @@ from jax.flatten_util import ravel_pytree
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 from jaxtyping import Array, Int32, PyTree
 
+from cefl_jax.numerics import sum_in_order, take
+
 AXIS = "edge"
 RUNS = "run"
 TOGETHER = 2**15  # values of an array from which on it is sent by itself
@@ -111,7 +113,7 @@ class EdgeMesh:
         elif self.size > 1:
             # -0.0 changes no number, 0.0 does.
             results = _fill_past(results, own_items(num_items), num_items, -0.0)
-        summed = jax.tree.map(lambda x: sum(x[1:], x[0]), results)
+        summed = sum_in_order(results) if in_order else jax.tree.map(lambda x: x.sum(0), results)
         return summed if in_order or self.size == 1 else total(summed)
 
 
@@ -261,7 +263,7 @@ def take_local(rows: PyTree, num_items: int) -> PyTree:
     if num_devices() == 1:  # or they are copied for nothing
         return rows
     own = own_items(num_items)
-    return jax.tree.map(lambda x: x.at[own].get(mode="fill", fill_value=0), rows)
+    return jax.tree.map(lambda x: take(x, own), rows)
 
 
 def gather_items(results: PyTree, num_items: int) -> PyTree:

@@ -1,7 +1,6 @@
 """The compiled program of a run: rounds in a scan, then an evaluation."""
 
 import functools
-import time
 from collections.abc import Callable, Sequence
 from concurrent import futures
 from typing import Any, NamedTuple, TypeAlias
@@ -246,25 +245,6 @@ def first_round(
     return decision.schedule.counts.sum(), soonest_s
 
 
-def compile_program(
-    setup: Setup, display: Any, meanwhile: Callable[[], object] = lambda: None
-) -> tuple[Any, jax.stages.Compiled, Inputs, float]:
-    """Puts everything on the device and compiles; the only compilation of a run.
-
-    Args:
-      setup: Setup.
-      display: console.Display.
-      meanwhile: called once, while the compiler is at work.
-    Returns:
-      The first state, the compiled `advance`, its other arguments, and seconds of compilation.
-    """
-    began = time.monotonic()
-    display.note("compiling the round ...")
-    inputs = put_inputs([setup])
-    start, advance = compile_both([setup], inputs, meanwhile)
-    return begin([setup], start, inputs), advance, inputs, time.monotonic() - began
-
-
 def put_inputs(setups: Sequence[Setup]) -> Inputs:
     """Returns what the compiled program takes besides the state, on the devices.
 
@@ -300,14 +280,13 @@ def _make_keys(setups):
 
 
 def compile_both(
-    setups: Sequence[Setup], inputs: Inputs, meanwhile: Callable[[], object] = lambda: None
+    setups: Sequence[Setup], inputs: Inputs
 ) -> tuple[jax.stages.Compiled, jax.stages.Compiled]:
     """Returns the compiled `start` and `advance` of a run or a stack, side by side; for any seeds.
 
     Args:
       setups: as of `put_inputs`.
       inputs: from `put_inputs`.
-      meanwhile: called once, while the compiler is at work.
     """
     start, advance = make_program(setups[0])
     mesh = setups[0].mesh
@@ -324,7 +303,6 @@ def compile_both(
             out_shardings=(of_state, mesh.everywhere),
         )
         compiling = threads.submit(compiler.compile_lowered, jitted.lower(shapes, *inputs))
-        meanwhile()
         return starting.result(), compiling.result()
 
 

@@ -69,9 +69,9 @@ class Rounds:
         self.done, self.chunk = self.done + rounds, chunk
         record = make_record(chunk, rounds, self.done, 1000.0 * seconds / rounds)
         self.records.append(record)
+        self.display.update(record)
         self.workdir.append_metrics(record)
         self.workdir.set_status("running", self.done)
-        self.display.update(record)
         fault = find_fault(chunk.metrics.finite, chunk.scores, rounds)
         if fault is not None:
             self.workdir.checkpoints.keep_failed(self.done, leaves(), self._facts())

@@ -1,6 +1,7 @@
 """Runs whose program is the same: one after another with one compilation, or side by side."""
 
 import dataclasses
+import functools
 import time
 from collections.abc import Hashable, Sequence
 from typing import Any
@@ -13,6 +14,7 @@ from cefl_jax.build import Setup
 from cefl_jax.config import fields
 from cefl_jax.methods import METHODS
 from cefl_jax.runtime.checkpoint import Checkpoint, check_leaves, flatten, restore
+from cefl_jax.runtime.kept import Kept, pack_programs, unpack_programs
 from cefl_jax.specs import DataSpec, Spec
 from cefl_jax.stages.round_plan import StaticBounds
 
@@ -27,7 +29,7 @@ class Stack:
 
     Args:
       setups: of the runs; all of one `stack_key`, and with a mesh for stacks if there are several.
-      made: from `program.compile_program` or from a `Compiler`.
+      made: from a `Compiler`.
       pasts: the Checkpoint from which each goes on, or None.
     """
 
@@ -130,9 +132,14 @@ def check_past(made: tuple[Any, ...], setups: Sequence[Setup], past: Checkpoint 
 
 
 class Compiler:
-    """Compiles as `program.compile_program`, but of runs whose program is the same only once."""
+    """Puts runs on the devices and compiles, where the program is the same only once.
 
-    def __init__(self) -> None:
+    Args:
+      kept: programs of earlier processes, and of this one for later ones; None for no such thing.
+    """
+
+    def __init__(self, kept: Kept | None = None) -> None:
+        self._kept = kept
         self._known: dict[Hashable, tuple[Any, Any]] = {}
         self._spent_s = 0.0  # on what was compiled to count its bytes
 
@@ -143,7 +150,14 @@ class Compiler:
     def __call__(
         self, setups: Sequence[Setup], display: Any
     ) -> tuple[Any, Any, program.Inputs, float]:
-        """Returns what `compile_program` returns, of one run or of a stack."""
+        """Compiles one run or a stack.
+
+        Args:
+          setups: of the run or of the runs, as of `program.put_inputs`.
+          display: console.Display, or one that acts like it.
+        Returns:
+          The first state, the compiled `advance`, its other arguments, and seconds.
+        """
         began, self._spent_s = time.monotonic() - self._spent_s, 0.0
         inputs = program.put_inputs(setups)
         start, advance = self._compiled(setups, inputs, display)
@@ -159,13 +173,24 @@ class Compiler:
     def _compiled(self, setups, inputs, display):
         mesh = setups[0].mesh
         key = stack_key(setups[0]), setups[0].planner.bounds, mesh, len(setups)
-        if key not in self._known:
+
+        def compile():
             many = f" of {len(setups)} runs side by side" if len(setups) > 1 else ""
             display.note(f"compiling the round{many} ...")
+            return program.compile_both(setups, inputs)
+
+        if key not in self._known:
             while len(self._known) >= KEPT:
                 del self._known[next(iter(self._known))]
-            self._known[key] = program.compile_both(setups, inputs)
+            self._known[key] = self._recall(key, mesh, compile)
         return self._known[key]
+
+    def _recall(self, key, mesh, compile):
+        """The program that an earlier process has kept, or that `compile` makes."""
+        if self._kept is None:
+            return compile()
+        load = functools.partial(unpack_programs, list(mesh.mesh.devices.flat))
+        return self._kept.recall(("program", key), compile, pack_programs, load)
 
 
 def count_bytes(compiled: jax.stages.Compiled) -> int:

@@ -21,6 +21,7 @@ from cefl_jax import config
 from cefl_jax.reports import check_libraries
 from cefl_jax.runtime import console, cpu, preemption
 from cefl_jax.runtime.command_line import Parser, refuse, split_settings, warn
+from cefl_jax.runtime.kept import open_kept
 from cefl_jax.runtime.workdir import (
     ENDED,
     check_workdir,
@@ -164,9 +165,8 @@ def start_worker(
     asked = [each.devices for each in settings if each.devices]
     devices = max(asked) if len(asked) == len(settings) else None
     cpu.set_up(devices, display.warn, any(each.deterministic for each in settings))
-    if any(each.compile_cache for each in settings):
-        cpu.use_compile_cache(display.warn)
-    return Worker(folder, display, watch, options.width, options.shard, options.pictures)
+    kept = open_kept(display.warn) if any(each.compile_cache for each in settings) else None
+    return Worker(folder, display, watch, options.width, options.shard, options.pictures, kept)
 
 
 def parse(words: Sequence[str]) -> argparse.Namespace:

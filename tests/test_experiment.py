@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from cefl_jax import experiment, program, rounds
+from cefl_jax import experiment, program, rounds, stack
 from cefl_jax.runtime.summary import METRIC_KEYS
 from tests import world
 from tests.compare import assert_close
@@ -52,7 +52,7 @@ def compiled():
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(program, "make_program", counting)
-        state, *rest = program.compile_program(setup, Listener())
+        state, *rest = stack.Compiler()([setup], Listener())
     return setup, lambda *_: (jax.tree.map(jnp.copy, state), *rest), traces
 
 
@@ -124,7 +124,7 @@ def test_run_learns_compiles_nothing_on_the_way_and_can_be_repeated(compiled):
         return made
 
     for listener in runs:
-        experiment.run(setup, listener, listener, compile=compile_and_listen)
+        experiment.run(setup, listener, listener, compiler=compile_and_listen)
         jax.monitoring.unregister_event_duration_listener(listen)
     assert events == []
     timeless = [[record | {"wall/round_ms": 0} for record in run.records] for run in runs]

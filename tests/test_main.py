@@ -219,7 +219,9 @@ def test_main_puts_a_persons_home_in_every_path_and_leaves_one_of_nobody(
 def test_begin_finds_a_config_and_a_workdir_in_a_persons_home(tmp_path, monkeypatch):
     monkeypatch.setenv("HOME", str(tmp_path))
     shutil.copy(ROOT / "configs" / "quickstart.py", tmp_path / "mine.py")
-    _, workdir, _ = main.begin(main.parse(["main", *TINY, "--config=~/mine.py", "--workdir=~/run"]))
+    _, workdir, *_ = main.begin(
+        main.parse(["main", *TINY, "--config=~/mine.py", "--workdir=~/run"])
+    )
     workdir.close()
     assert workdir.path == tmp_path / "run"
 
@@ -279,7 +281,7 @@ def test_main_refuses_a_bad_file_by_its_name(refused, tmp_path, name, content, s
 def test_parse_takes_fields_in_any_order_and_the_last_one_counts(tmp_path):
     others = ("-config.seed", "3", "--config.run.deterministic", "false", "--config.train.rounds=7")
     given = ("--config.train.rounds=5", *TINY, f"--workdir={tmp_path / 'run'}", *others)
-    spec = main.check(main.parse(["main", *given])).spec
+    spec = main.check(main.parse(["main", *given]))[0].spec
     assert (spec.train.rounds, spec.seed, spec.run.deterministic) == (7, 3, False)
     assert spec.cefl.distill.temperature_cloud is None
     assert not (tmp_path / "run").exists()
@@ -341,7 +343,7 @@ def test_main_leaves_every_file_and_metric_of_a_run(finished):
 
 
 def test_files_of_a_run_repeat_it(finished, tmp_path):
-    setup = main.check(main.parse(["main", *TINY, f"--workdir={tmp_path / 'run'}"]))
+    setup, _ = main.check(main.parse(["main", *TINY, f"--workdir={tmp_path / 'run'}"]))
     on_two = dataclasses.replace(setup.spec.run, devices=2)
     repeated = config.to_spec(load(finished / "config.json"))
     assert repeated == dataclasses.replace(setup.spec, run=on_two)
@@ -398,12 +400,12 @@ def test_main_keeps_compiled_programs_unless_switched_off(
     """And goes on where they cannot be kept, or where JAX is in use already, with one line each."""
     called = []
 
-    def use_compile_cache(warn):
+    def open_kept(warn):
         called.append("keep")
         warn("no folder")
 
     monkeypatch.setattr(cpu, "set_up", lambda devices, warn, deterministic: warn("JAX is in use"))
-    monkeypatch.setattr(cpu, "use_compile_cache", use_compile_cache)
+    monkeypatch.setattr(main, "open_kept", open_kept)
     monkeypatch.setattr(experiment, "conduct", lambda *_: called.append("conduct"))
     run(*TINY, f"--workdir={tmp_path / 'run'}", f"--config.run.compile_cache={text}")
     assert called == ["keep"] * calls + ["conduct"]
@@ -451,7 +453,7 @@ def test_main_replaces_a_run_with_overwrite_and_says_why_it_failed(finished, tmp
     folder = shutil.copytree(finished, tmp_path / "run")
     (folder / "notes.txt").write_text("mine")
 
-    def fake_run(setup, workdir, display, meanwhile, **_):
+    def fake_run(setup, workdir, *_):
         workdir.set_status("running", 1)
         raise RuntimeError("gone")
 

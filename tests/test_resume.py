@@ -69,9 +69,9 @@ class Killed(BaseException):
 PROGRAMS = {}
 
 
-def quickly(setup, display, meanwhile=lambda: None):
-    """As `compile_program`, but sooner done; a program is compiled once."""
-    meanwhile()
+def quickly(setups, display):
+    """As a `stack.Compiler`, but sooner done; a program is compiled once."""
+    (setup,) = setups
     plain = {name: getattr(RunSpec(), name) for name in NOT_OF_THE_PROGRAM}
     run = dataclasses.replace(setup.spec.run, **plain)
     key = dataclasses.replace(setup.spec, run=run, seed=0), setup.planner.work, setup.planner.bounds
@@ -101,7 +101,7 @@ def go(setup, path, watch=None, warned=None):
         workdir.write_config(config.to_dict(setup.spec))
         workdir.write_partition("[]")
         workdir.set_status("running", done)
-        made = experiment.run(setup, workdir, Silent(), compile=quickly, past=past, watch=watch)
+        made = experiment.run(setup, workdir, Silent(), compiler=quickly, past=past, watch=watch)
         workdir.set_status("finished", setup.spec.train.rounds)
     assert warned is not None or warnings == []
     return made

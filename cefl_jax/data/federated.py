@@ -165,7 +165,7 @@ def permute(
     """
     size = jnp.asarray(size, jnp.uint32)
     x = jnp.asarray(index, jnp.uint32)
-    sums, salts = jax.random.bits(key, (2, ROUNDS))
+    sums, salts = jax.random.bits(key, (2 * ROUNDS,)).reshape(2, ROUNDS)  # one loop to compile
 
     def swap(x, of_round):
         total, salt = of_round

@@ -10,7 +10,7 @@ from jaxtyping import Array, Bool, Float32, Int32, PRNGKeyArray, PyTree
 from cefl_jax import parallel
 from cefl_jax.methods.base import Method, MethodContext, MethodInfo, chosen, count_clients
 from cefl_jax.network import ledger, topology
-from cefl_jax.numerics import finite_by_stage
+from cefl_jax.numerics import finite_by_stage, take
 from cefl_jax.stages import round_plan, traits
 from cefl_jax.stages.aggregation import aggregate
 from cefl_jax.stages.distillation import (
@@ -175,7 +175,7 @@ class Cefl(MethodContext):
         )
         num_examples = self.data.num_examples
         examples = round_plan.upload_examples(plan, batches, slots, num_examples)
-        labels = self.data.labels.at[examples].get(mode="fill", fill_value=0)
+        labels = take(self.data.labels, examples)
         uploads = make_feature_buffer(smashed, labels, examples < num_examples)
         return SplitResult(halves, uploads, losses.sum(), samples.sum(), skipped)
 

@@ -9,7 +9,7 @@ from jaxtyping import Array, Bool, Float32, Int32, PRNGKeyArray, PyTree
 
 from cefl_jax.methods.base import Method, MethodContext, MethodInfo, chosen, count_clients
 from cefl_jax.network import ledger, topology
-from cefl_jax.numerics import finite_by_stage, finite_rows, where_rows
+from cefl_jax.numerics import finite_by_stage, finite_rows, take, where_rows
 from cefl_jax.specs import DistillSpec, Spec, count, setting, share
 from cefl_jax.stages import logit_transfer, round_plan, traits
 from cefl_jax.stages.distillation import (
@@ -88,7 +88,7 @@ class Fedgkt(MethodContext):
             state.key, state.round, state.conditions, self.data, self.network
         )
         plan = decision.plan
-        starts = jax.tree.map(lambda x: x.at[plan.clients].get(mode="clip"), state.clients)
+        starts = jax.tree.map(lambda x: take(x, plan.clients, None), state.clients)
         batches = self.draw_batches(state, plan)
         trained = self.train_clients(starts, state, plan, batches, hparams)
         upload, skipped = self.extract(trained, plan, batches)
@@ -205,7 +205,7 @@ class Fedgkt(MethodContext):
     def train_server(self, state: FedgktState, upload: Upload, hparams: HParams) -> FedgktState:
         """Returns the state after the server has trained, with its logits for the clients."""
         examples, filled, extracted = upload
-        labels = self.data.labels.at[examples].get(mode="fill", fill_value=0)
+        labels = take(self.data.labels, examples)
         uploads = make_feature_buffer(extracted.features, labels, filled)
         with jax.named_scope("distillation"):
             (server, optimizer), logits = self.mesh.spread(self._learn)(

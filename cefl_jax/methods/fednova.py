@@ -10,6 +10,7 @@ from jaxtyping import Array, Float32
 
 from cefl_jax.methods.base import Method, MethodContext, MethodInfo
 from cefl_jax.methods.local_model import LocalModel
+from cefl_jax.numerics import take
 from cefl_jax.specs import share
 from cefl_jax.stages.round_plan import exclude_clients
 from cefl_jax.stages.traits import MethodTraits
@@ -44,7 +45,7 @@ def make_fednova(context: MethodContext) -> Method:
     def round(state, hparams):
         decision = whole.decide(state)
         plan = decision.plan
-        length = lengths.at[plan.steps].get(mode="clip")
+        length = take(lengths, plan.steps, None)
         # By examples, whatever part of its steps a client made: that is what the length is for.
         plan = plan._replace(weight=jnp.where(plan.weight > 0, plan.sizes, 0).astype(jnp.float32))
         normalised = plan._replace(weight=plan.weight / jnp.maximum(length, 1.0))

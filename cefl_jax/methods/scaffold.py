@@ -8,6 +8,7 @@ import jax.numpy as jnp
 
 from cefl_jax.methods.base import Method, MethodContext, MethodInfo
 from cefl_jax.methods.local_model import LocalModel, average
+from cefl_jax.numerics import take
 from cefl_jax.specs import setting
 from cefl_jax.stages import traits
 from cefl_jax.stages.round_plan import exclude_clients
@@ -54,7 +55,7 @@ def make_scaffold(context: MethodContext) -> Method:
     def round(state, hparams):
         decision, controls = whole.decide(state), state.memory
         plan = decision.plan
-        own = jax.tree.map(lambda x: x.at[plan.clients].get(mode="clip"), controls.clients)
+        own = jax.tree.map(lambda x: take(x, plan.clients, None), controls.clients)
         corrections = jax.tree.map(lambda c, own: c[None] - own, controls.server, own)
         trained = whole.train(state, plan, hparams, corrections=corrections)
         rate, mean = hparams.own["server_learning_rate"], average(trained, state.params)

@@ -101,7 +101,8 @@ def simulate(
     limit = None if deadline_s is None else _Limit(deadline_s, _need(pace, keep), keep)
     start, ready_s = _begin(task, pace, planned, limit, network, sizes)
     service_s = sample_service(task, network, work)
-    step = functools.partial(_local_step, task, pace, service_s, limit)
+    ways = jnp.stack([pace.forward + pace.send, pace.receive + pace.backward], -1)
+    step = functools.partial(_local_step, task, pace, ways, service_s, limit)
     clock = jax.lax.fori_loop(0, planned.max(), step, start)
     counts = clock.steps > 0
     if limit is not None:
@@ -173,15 +174,15 @@ def _begin(task, pace, planned, limit, network, sizes):
     return clock, ready_s
 
 
-def _local_step(task, pace, service_s, limit, s, clock):
-    """The _Clock after local step s of all clusters."""
+def _local_step(task, pace, ways, service_s, limit, s, clock):
+    """The _Clock after local step s of all clusters; ways f32[K, S, 2] up and down."""
     samples = task.samples[:, s]
     wants = clock.active & (samples > 0)
     at_work = wants & (s < task.stays)  # [K]
-    longest_s = pace.forward[:, s] + pace.send[:, s], pace.receive[:, s] + pace.backward[:, s]
+    way_s = jax.lax.dynamic_index_in_dim(ways, s, 1, keepdims=False)  # [K, 2]
 
     def run(at_work):
-        up_s, down_s = slowest(task, at_work, jnp.stack(longest_s, 1)).T  # [M]
+        up_s, down_s = slowest(task, at_work, way_s).T  # [M]
         there = jnp.where(at_work, samples, 0)
         there = jnp.zeros_like(task.placement).at[task.cluster].add(there, mode="drop")
         arrived_s = clock.now_s + up_s

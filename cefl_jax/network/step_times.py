@@ -7,7 +7,7 @@ from jaxtyping import Array, Bool, Float32, Int32, Shaped
 
 from cefl_jax.network.messages import Sizes
 from cefl_jax.network.topology import RoundNetwork
-from cefl_jax.numerics import at_pairs
+from cefl_jax.numerics import at_pairs, take
 
 
 class Task(NamedTuple):
@@ -59,13 +59,13 @@ def step_times(task: Task, network: RoundNetwork, work: Any, sizes: Sizes) -> St
 def sample_service(task: Task, network: RoundNetwork, work: Any) -> Float32[Array, "M"]:
     """Returns seconds that a cluster's server, as it is shared, trains on a sample; 0 for none."""
     each_s = work.back_train_flop / network.servers.flop_per_s
-    return _tenants(task.placement, network) * _at_server(each_s, task.placement)
+    return _tenants(task.placement, network) * take(each_s, task.placement)
 
 
 def back_loading(task: Task, network: RoundNetwork, sizes: Sizes) -> Float32[Array, "M"]:
     """Returns seconds f32[M] until a cluster's server has the back halves of all clusters on it."""
     each_s = 8.0 * sizes.back / network.backhaul_bps
-    return _tenants(task.placement, network) * _at_server(each_s, task.placement)
+    return _tenants(task.placement, network) * take(each_s, task.placement)
 
 
 def back_delivery(
@@ -83,22 +83,19 @@ def back_delivery(
     bits = upload_bits(task.samples, steps, task.uploads, sizes)
     bits = jnp.where(counting, bits, 0.0).sum(1)
     bits += jnp.where(counting.any(1), 8.0 * sizes.back, 0.0)  # [M]
-    num_servers = network.backhaul_bps.shape[0]
-    server = jnp.where(task.placement < 0, num_servers, task.placement)
-    through = jnp.zeros(num_servers).at[server].add(bits, mode="drop")
-    return _at_server(through / network.backhaul_bps, task.placement)
+    through = _sum_by_server(bits, task.placement, network)
+    return take(through / network.backhaul_bps, task.placement)
 
 
 def _tenants(placement, network):
     """Clusters on each cluster's own server, itself included, f32[M]; 0 for those of none."""
-    num_servers = network.backhaul_bps.shape[0]
-    server = jnp.where(placement < 0, num_servers, placement)
-    return _at_server(jnp.zeros(num_servers).at[server].add(1.0, mode="drop"), placement)
+    return take(_sum_by_server(jnp.ones(placement.shape), placement, network), placement)
 
 
-def _at_server(values, placement):
-    """Values f32[E] of each cluster's server, f32[M]; 0 for those of none."""
-    return jnp.where(placement < 0, 0.0, values[jnp.maximum(placement, 0)])
+def _sum_by_server(values, placement, network):
+    """Values f32[M] of clusters added up by their server, f32[E]; those of none are left out."""
+    nothing = jnp.zeros(network.backhaul_bps.shape[0]).at[placement]
+    return nothing.add(values, mode="drop", wrap_negative_indices=False)
 
 
 def upload_bits(
@@ -127,7 +124,7 @@ def last_steps(
 
 def own_server(task: Task) -> Int32[Array, "K"]:
     """Returns the server of each client's cluster, i32[K]; -1 for none."""
-    return task.placement.at[task.cluster].get(mode="fill", fill_value=-1)
+    return take(task.placement, task.cluster, -1)
 
 
 def members(task: Task) -> Bool[Array, "M K"]:
@@ -149,4 +146,4 @@ def slowest(
 
 def of_client(task: Task, values: Shaped[Array, "M"]) -> Shaped[Array, "K"]:
     """Returns the values [M] of each client's cluster, [K]; 0 for clients of none."""
-    return values.at[task.cluster].get(mode="fill", fill_value=0)
+    return take(values, task.cluster)

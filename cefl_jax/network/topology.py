@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float32, Int, Int32
 
+from cefl_jax.numerics import take
 from cefl_jax.types import AnyArray
 
 MAX_LOAD = 0.95  # share of an edge node that others can take; a node never stands still
@@ -95,7 +96,7 @@ def of_clients(
     Returns:
       RoundNetwork.
     """
-    of = lambda leaf: jnp.asarray(leaf).at[clients].get(mode="clip")  # noqa: E731
+    of = lambda leaf: take(leaf, clients, None)  # noqa: E731
     bandwidth, fade = of(network.bandwidth_hz)[:, None], 10.0 ** (of(conditions.shadow_db) / 10.0)
     up, down = (
         bandwidth * jnp.log1p(of(snr) * fade) * (1.0 / jnp.log(2.0))

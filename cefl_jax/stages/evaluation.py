@@ -5,11 +5,12 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-import optax
 from jaxtyping import Array, Float32
 
 from cefl_jax.data.federated import FederatedData
+from cefl_jax.numerics import take
 from cefl_jax.parallel import EdgeMesh
+from cefl_jax.stages.losses import cross_entropy
 
 BATCH = 500
 
@@ -40,8 +41,8 @@ def evaluate(
 
     def batch(i, state, data):
         index = i * size + jnp.arange(size)
-        images = data.normalise(data.test_images.at[index].get(mode="fill", fill_value=0))
-        labels = data.test_labels.at[index].get(mode="fill", fill_value=0)
+        images = data.normalise(take(data.test_images, index))
+        labels = take(data.test_labels, index)
         logits = predictors(state, images, index)
         return jax.tree.map(lambda logits: _count(logits, labels, index < num_examples), logits)
 
@@ -55,6 +56,6 @@ def evaluate(
 
 def _count(logits, labels, valid):
     """Counts the right answers of one batch and sums its loss, padding left out."""
-    losses = optax.losses.softmax_cross_entropy_with_integer_labels(logits, labels)
+    losses = cross_entropy(logits, labels)
     hits = (logits.argmax(-1) == labels) & valid
     return hits.sum(), jnp.where(valid, losses, 0.0).sum()

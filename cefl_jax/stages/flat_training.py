@@ -7,7 +7,7 @@ import jax.numpy as jnp
 from jax.flatten_util import ravel_pytree
 from jaxtyping import Array, Bool, Float
 
-from cefl_jax.numerics import finite_rows, weighted_sum, where_rows
+from cefl_jax.numerics import finite_rows, take, weighted_sum, where_rows
 from cefl_jax.parallel import (
     first_alone,
     gather_items,
@@ -52,12 +52,12 @@ class FlatSplitTraining(SplitTraining):
         clients, servers = jax.lax.fori_loop(
             0, self.batches.shape[1], functools.partial(step, rows), (clients, start)
         )
-        cluster = self.plan.cluster.at[rows].get(mode="fill", fill_value=num_clusters)
-        weight = self.plan.weight.at[rows].get(mode="fill", fill_value=0)
+        cluster = take(self.plan.cluster, rows, num_clusters)
+        weight = take(self.plan.weight, rows)
         if self.skips:
             finite = finite_rows((servers.back, servers.loss))
             servers = where_rows(finite, servers, start)
-            skipped = clients.skipped | ~finite.at[cluster].get(mode="fill", fill_value=True)
+            skipped = clients.skipped | ~take(finite, cluster, True)
             clients, weight = clients._replace(skipped=skipped), jnp.where(skipped, 0, weight)
         member = cluster[None] == jnp.arange(num_clusters)[:, None]  # [M, L]
         share = jnp.where(member, weight[None], 0)
@@ -87,7 +87,7 @@ class FlatSplitTraining(SplitTraining):
             here = jnp.where(c < self.plan.members, self.plan.first + c, num_clients)
             here = first_alone(here, num_clients)
             clients, servers = carry
-            some = jax.tree.map(lambda x: x.at[here].get(mode="clip"), clients)
+            some = jax.tree.map(lambda x: take(x, here, None), clients)
             some, servers = self._flat_step(here, step, (some, servers))
             clients = jax.tree.map(lambda x, new: x.at[here].set(new, mode="drop"), clients, some)
             return clients, servers
@@ -124,8 +124,8 @@ class FlatSplitTraining(SplitTraining):
         num_clusters = self.plan.first.shape[0]
         batch = self._read_batch(rows, step, rows < self.plan.clients.shape[0])
         valid = batch.valid & ~clients.skipped[:, None] if self.skips else batch.valid
-        cluster = self.plan.cluster.at[rows].get(mode="fill", fill_value=num_clusters)
-        backs = jax.tree.map(lambda x: x.at[cluster].get(mode="clip"), backs)
+        cluster = take(self.plan.cluster, rows, num_clusters)
+        backs = jax.tree.map(lambda x: take(x, cluster, None), backs)
         with jax.named_scope("gradients"):
             sent = jax.vmap(self._step_alone)(
                 batch.keys, clients.fronts, backs, batch.images, batch.labels, valid

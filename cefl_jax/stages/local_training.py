@@ -12,7 +12,8 @@ from jaxtyping import Array, Bool, Float32, Int, Int32, PyTree
 
 from cefl_jax import parallel
 from cefl_jax.data.federated import FederatedData
-from cefl_jax.numerics import finite_rows, reciprocal, sum_in_order, weighted_sum, where_rows
+from cefl_jax.numerics import finite_rows, reciprocal, sum_in_order, take, weighted_sum, where_rows
+from cefl_jax.stages.losses import cross_entropy
 from cefl_jax.stages.optimizers import descend
 from cefl_jax.stages.round_plan import Plan, read_batches
 from cefl_jax.types import AnyArray, Number
@@ -33,7 +34,7 @@ def label_loss(
     logits: Float32[Array, "B Y"], labels: Int[Array, "B"], _: Any
 ) -> Float32[Array, "B"]:
     """Returns the cross-entropy f32[B] of logits f32[B, Y] and labels i32[B], nats."""
-    return optax.losses.softmax_cross_entropy_with_integer_labels(logits, labels)
+    return cross_entropy(logits, labels)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -189,7 +190,7 @@ class _Run(NamedTuple):
         num_steps = self._count_steps(chunk)
         step = functools.partial(self._local_step, chunk)
         models, _, loss, samples = jax.lax.fori_loop(0, num_steps, step, carry)
-        weight, skipped = self.plan.weight.at[chunk.rows].get(mode="fill", fill_value=0), None
+        weight, skipped = take(self.plan.weight, chunk.rows), None
         if training.skips:
             finite = finite_rows((models, loss))
             skipped, models = chunk.there & ~finite, where_rows(finite, models, chunk.start)
@@ -206,11 +207,11 @@ class _Run(NamedTuple):
         num_groups = jax.tree.leaves(self.starts)[0].shape[0]
 
         def read(x, fill_value=0):
-            return x.at[rows].get(mode="fill", fill_value=fill_value)
+            return take(x, rows, fill_value)
 
         group, past = read(self.group, num_groups), read(self.plan.steps)
-        start = jax.tree.map(lambda x: x.at[group].get(mode="clip"), self.starts)
-        correction = jax.tree.map(lambda x: x.at[rows].get(mode="clip"), self.corrections)
+        start = jax.tree.map(lambda x: take(x, group, None), self.starts)
+        correction = jax.tree.map(lambda x: take(x, rows, None), self.corrections)
         there, first = rows < self.plan.clients.shape[0], jnp.zeros_like(past)
         if self.steps is not None:
             first, last = map(read, self.steps)
@@ -247,9 +248,7 @@ class _Run(NamedTuple):
             num_examples = self.data.num_examples
             examples = read_batches(self.batches, chunk.rows, step, there, num_examples)
             images, labels, valid = read_examples(self.data, examples)
-            targets = jax.tree.map(
-                lambda x: x.at[examples].get(mode="fill", fill_value=0), self.targets
-            )
+            targets = jax.tree.map(lambda x: take(x, examples), self.targets)
         with jax.named_scope("gradients"):
             mean = functools.partial(mean_loss, self.training.apply, loss=self.training.loss)
             gradient = jax.vmap(jax.grad(mean, has_aux=True))
@@ -261,8 +260,8 @@ def read_examples(
     data: FederatedData, examples: Int32[AnyArray, "*B"]
 ) -> tuple[Float32[Array, "..."], Int32[Array, "*B"], Bool[Array, "*B"]]:
     """Returns normalised samples f32[*B, ...], labels i32[*B], and bool[*B], which there are."""
-    images = data.images.at[examples].get(mode="fill", fill_value=0)
-    labels = data.labels.at[examples].get(mode="fill", fill_value=0)
+    images = take(data.images, examples)
+    labels = take(data.labels, examples)
     return data.normalise(images), labels, jnp.less(examples, data.num_examples)
 
 

@@ -6,14 +6,15 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
-import optax
 from jaxtyping import Array, ArrayLike, Bool, Float, Float32, Int, Int32, PyTree
 
 from cefl_jax import parallel
 from cefl_jax.data.federated import FederatedData
 from cefl_jax.models.split import SplitModel
+from cefl_jax.numerics import take
 from cefl_jax.stages.distillation import soft_divergence
 from cefl_jax.stages.local_training import read_examples
+from cefl_jax.stages.losses import cross_entropy
 from cefl_jax.types import AnyArray, Number
 
 
@@ -82,7 +83,7 @@ def transfer_loss(
     Reference:
       He, Annavaram and Avestimehr, Group knowledge transfer, NeurIPS 2020, equations 5 to 9.
     """
-    hard = optax.losses.softmax_cross_entropy_with_integer_labels(logits, labels)
+    hard = cross_entropy(logits, labels)
     return hard + weight * soft_divergence(logits, teacher_logits, temperature)
 
 
@@ -135,8 +136,8 @@ class Extraction:
 
     def _of_chunk(self, j, models, examples, data):
         rows = j * self.chunk + jnp.arange(self.chunk)
-        models = jax.tree.map(lambda x: x.at[rows].get(mode="clip"), models)
-        examples = examples.at[rows].get(mode="fill", fill_value=data.num_examples)  # [C, U, B]
+        models = jax.tree.map(lambda x: take(x, rows, None), models)
+        examples = take(examples, rows, data.num_examples)  # [C, U, B]
         num_slots = examples.shape[1]
         there = (examples < data.num_examples).any((0, 2))
         last = jnp.where(there, 1 + jnp.arange(num_slots), 0).max()

@@ -8,6 +8,7 @@ import numpy as np
 from jaxtyping import Array, ArrayLike, Bool, Float32, Int, Int32, PRNGKeyArray
 
 from cefl_jax.data.federated import FederatedData, batch_examples, steps_per_epoch
+from cefl_jax.numerics import take
 from cefl_jax.specs import TrainSpec
 from cefl_jax.types import AnyArray
 
@@ -148,13 +149,15 @@ def draw_batches(
     Returns:
       i32[K, S, B] example indices, n (one past the end) where a batch has no more.
     """
+    (num_clients,) = clients.shape
+    own = jax.vmap(lambda client: jax.random.fold_in(key, client))(clients)
 
-    def of_client(client):
-        own = jax.random.fold_in(key, client)
-        of_step = lambda step: batch_examples(data, own, client, step, batch_size)  # noqa: E731
-        return jax.vmap(of_step)(jnp.arange(num_steps))
+    def of_step(at):  # by one index of client and step: fewer axes are less code to compile
+        row, step = jax.lax.div(at, num_steps), jax.lax.rem(at, num_steps)
+        return batch_examples(data, own[row], clients[row], step, batch_size)
 
-    return jax.vmap(of_client)(clients)
+    batches = jax.vmap(of_step)(jnp.arange(num_clients * num_steps))
+    return batches.reshape(num_clients, num_steps, batch_size)
 
 
 def read_batches(
@@ -177,7 +180,7 @@ def read_batches(
     num_clients, num_steps, batch_size = batches.shape
     at = jnp.where(there, row * num_steps + step, num_clients * num_steps)
     flat = batches.reshape(-1, batch_size)
-    return flat.at[at].get(mode="fill", fill_value=num_examples)
+    return take(flat, at, num_examples)
 
 
 def step_samples(plan: Plan, batch_size: int, max_steps: int) -> Int32[Array, "K S"]:

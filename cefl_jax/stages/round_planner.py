@@ -18,6 +18,7 @@ from cefl_jax.network.ledger import RoundCost
 from cefl_jax.network.messages import Sizes
 from cefl_jax.network.schedule import Schedule
 from cefl_jax.network.step_times import Task
+from cefl_jax.numerics import take
 from cefl_jax.specs import Spec
 from cefl_jax.stages import clustering, offload, round_plan
 from cefl_jax.stages.distillation import count_flop
@@ -84,7 +85,7 @@ class RoundPlanner:
             after = dynamics.step(network_key, round_index, conditions, network, settings)
         clients, num_present, cluster, clusters = self._gather(keys, conditions, data, network)
         with jax.named_scope("offloading"):
-            sizes = jnp.asarray(data.sizes).at[clients].get(mode="fill", fill_value=0)
+            sizes = take(data.sizes, clients)
             plan = self._plan(clients, cluster, sizes, self.num_clusters)
             now = around = self._network(network, conditions, plan.clients)
             if self.traits.whole:
@@ -126,10 +127,7 @@ class RoundPlanner:
             )
         with jax.named_scope("clustering"):
             num_present = (clients < num_clients).sum(dtype=jnp.int32)
-            counts, sizes = (
-                x.at[clients].get(mode="fill", fill_value=0)
-                for x in (data.label_counts, data.sizes)
-            )
+            counts, sizes = (take(x, clients) for x in (data.label_counts, data.sizes))
             seconds = None
             if spec.network_weight:
                 nearby = self._network(network, conditions, clients)
@@ -155,7 +153,7 @@ class RoundPlanner:
         leaves = conditions.available & ~after.available
         part = jax.vmap(lambda k: jax.random.uniform(jax.random.fold_in(key, k)))(plan.clients)
         steps = (part * plan.steps).astype(jnp.int32)
-        return jnp.where(leaves.at[plan.clients].get(mode="clip"), steps, self.bounds.steps)
+        return jnp.where(take(leaves, plan.clients, None), steps, self.bounds.steps)
 
     def _simulate(self, task, network):
         settings = self.spec.network

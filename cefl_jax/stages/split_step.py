@@ -4,12 +4,12 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-import optax
 from jaxtyping import Array, Bool, Float32, Int32, Key, PyTree
 
 from cefl_jax.models.split import SplitModel
 from cefl_jax.numerics import expand_like, finite_rows, reciprocal, where_rows
 from cefl_jax.stages.link import CutLink
+from cefl_jax.stages.losses import cross_entropy
 from cefl_jax.types import AnyArray
 
 
@@ -56,7 +56,7 @@ def split_step(
 
     def summed_loss(back, smashed):
         logits = model.back(back, smashed)
-        losses = optax.losses.softmax_cross_entropy_with_integer_labels(logits, labels.ravel())
+        losses = cross_entropy(logits, labels.ravel())
         losses = jnp.where(valid.ravel(), losses, 0.0)
         return losses.sum(), losses
 

@@ -11,7 +11,7 @@ from jaxtyping import Array, ArrayLike, Bool, Float, Float32, Int, Int32, PRNGKe
 
 from cefl_jax.data.federated import FederatedData
 from cefl_jax.models.split import SplitModel
-from cefl_jax.numerics import finite_leaves, finite_rows, reciprocal, weighted_sum, where_rows
+from cefl_jax.numerics import finite_leaves, finite_rows, reciprocal, take, weighted_sum, where_rows
 from cefl_jax.parallel import local_loop, psum_rows, set_item, take_local
 from cefl_jax.stages.link import CutLink
 from cefl_jax.stages.local_training import read_examples
@@ -171,7 +171,7 @@ class SplitTraining:
 
         def add(j, total):
             at, row, member = self._places(m, j)
-            weight = self.plan.weight.at[row].get(mode="fill", fill_value=0)
+            weight = take(self.plan.weight, row)
             weight = jnp.where(member, weight, 0)
             if self.skips:
                 weight = jnp.where(self._slice(at, clients.skipped), 0, weight)
@@ -253,8 +253,7 @@ class SplitTraining:
     def _read_batch(self, row, step, member):
         """Reads the _Batch of a local step of rows i32[C], of which bool[C] are there."""
         client, steps, uploaded = (
-            x.at[row].get(mode="fill", fill_value=0)
-            for x in (self.plan.clients, self.plan.steps, self.plan.uploaded)
+            take(x, row) for x in (self.plan.clients, self.plan.steps, self.plan.uploaded)
         )
         with jax.named_scope("batches"):
             there = member & (step < steps)

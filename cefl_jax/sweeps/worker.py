@@ -17,6 +17,7 @@ from ml_collections import config_dict
 from cefl_jax import build, config, parallel, stack
 from cefl_jax.config.resume import keep_choices
 from cefl_jax.data import sources
+from cefl_jax.runtime.kept import Kept
 from cefl_jax.runtime.preemption import Preempted, PreemptionGuard
 from cefl_jax.runtime.workdir import ENDED, open_workdir, read_config, read_status
 from cefl_jax.sweeps.definition import SweepRun
@@ -47,6 +48,7 @@ class Worker:
         one after another is quicker.
       shard: (i, n), which of how many workers this is. It begins with its own part of the runs.
       pictures: whether each run gets its pictures.
+      kept: programs of earlier processes, or None.
     """
 
     def __init__(
@@ -57,11 +59,12 @@ class Worker:
         width: int | None = None,
         shard: tuple[int, int] = (0, 1),
         pictures: bool = True,
+        kept: Kept | None = None,
     ):
         self.folder, self.display, self.watch = folder, display, watch
         self.width, self.shard, self.pictures = width, shard, pictures
         self.side_by_side = jax.devices()[0].platform != "cpu" if width is None else width > 1
-        self.compiler = stack.Compiler()
+        self.compiler = stack.Compiler(kept)
         self._load = functools.lru_cache(1)(sources.load)  # so that runs share their samples
 
     def work(self, runs: Sequence[SweepRun]) -> None:

@@ -118,12 +118,12 @@ def test_the_chunk_width_changes_rounding_only():
         assert_close(other, outcomes[0], 1e-4)
 
 
-def test_a_run_without_a_trace_of_its_rounds_leaves_no_timeline(tmp_path, monkeypatch):
+def test_a_run_without_a_trace_of_its_rounds_leaves_no_timeline(tmp_path):
     state, chunk = on_one_device("centralized")
     made = None, lambda *_: (state, chunk), (), 0.0
-    monkeypatch.setattr(experiment, "compile_program", lambda *_: made)
     setup = world.make_setup({"method.name": "centralized"} | RUNS["centralized"])
-    experiment.conduct(setup, workdir.open_workdir(tmp_path / "run"))
+    run = workdir.open_workdir(tmp_path / "run")
+    experiment.conduct(setup, run, compiler=lambda *_: made)
     names = {path.name for path in (tmp_path / "run").iterdir()}
     assert not names & {"timeline.json", "gantt.png", "map.png"}
     assert {"config.json", "metrics.jsonl", "summary.json", "learning_curve.png"} <= names

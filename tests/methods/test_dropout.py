@@ -49,8 +49,8 @@ def conduct(compiled, tmp_path, monkeypatch, capsys):
             return state, chunk
 
         made = states[0], remember, arrays, 0.0
-        monkeypatch.setattr(experiment, "compile_program", lambda *_: made)
-        experiment.conduct(setup, workdir.open_workdir(tmp_path / "run"))
+        run = workdir.open_workdir(tmp_path / "run")
+        experiment.conduct(setup, run, compiler=lambda *_: made)
         text = (tmp_path / "run" / "metrics.jsonl").read_text()
         assert "NaN" not in text
         status = json.loads((tmp_path / "run" / "status.json").read_text())

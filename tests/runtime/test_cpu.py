@@ -1,4 +1,4 @@
-"""The CPU's devices, its rounding after every operation, and compiled programs kept on disk."""
+"""The CPU's devices, and its rounding after every operation."""
 
 import os
 import pathlib
@@ -10,8 +10,6 @@ import types
 import jax
 import jaxlib
 import pytest
-from jax._src.lru_cache import LRUCache  # for its lock, which has no other name
-from jax.experimental.compilation_cache import compilation_cache
 
 from cefl_jax.runtime import cpu
 
@@ -29,10 +27,6 @@ a, b, c, d = np.random.default_rng(3).normal(size=(4, 1000)).astype(np.float32)
 add = jax.jit(lambda a, b, c, d: a * b + c * d).lower(a, b, c, d)
 print((np.asarray(compiler.compile_lowered(add)(a, b, c, d)) == a * b + c * d).mean())
 """
-KEPT = "jax_compilation_cache_dir"
-SETTINGS = (KEPT, "jax_compilation_cache_max_size", "jax_persistent_cache_min_compile_time_secs")
-HIT = "/jax/compilation_cache/cache_hits"
-CPUINFO = "processor : 0\nmodel name : Abacus\nflags : fpu {}\ncpu MHz : {}\n"
 
 
 def share_rounded(made_ready):
@@ -61,24 +55,29 @@ def pretend(monkeypatch, devices, flags="", machine="x86_64", update=None):
     return values
 
 
-AVX, AVX2 = "--xla_cpu_max_isa=AVX", "--xla_cpu_max_isa=AVX2"
+AVX2 = "--xla_cpu_max_isa=AVX2"
+AVX, SHORT = cpu.ROUNDED, cpu.NOT_UNROLLED
+OWN = "--xla_backend_extra_options=xla_cpu_x"
 FORCED = "--xla_force_host_platform_device_count=4"
 
 
 @pytest.mark.parametrize(
     ("machine", "chosen", "before", "after", "devices"),
     [
-        ("AMD64", -1, "--xla_dump_to=x", f"--xla_dump_to=x {AVX}", 3),
-        ("x86_64", -1, AVX2, AVX2, 3),
-        ("aarch64", -1, "", "", 3),
-        ("x86_64", 5, "", AVX, 5),
-        ("x86_64", -1, FORCED, f"{FORCED} {AVX}", -1),
+        ("AMD64", -1, "--xla_dump_to=x", f"--xla_dump_to=x {AVX} {SHORT}", 3),
+        ("x86_64", -1, AVX2, f"{AVX2} {SHORT}", 3),
+        ("aarch64", -1, "", SHORT, 3),
+        ("x86_64", 5, "", f"{AVX} {SHORT}", 5),
+        ("x86_64", -1, OWN, f"{OWN} {AVX}", 3),
+        ("x86_64", -1, FORCED, f"{FORCED} {AVX} {SHORT}", -1),
     ],
 )
 def test_set_up_keeps_what_was_chosen(monkeypatch, machine, chosen, before, after, devices):
     values = pretend(monkeypatch, chosen, before, machine)
+    monkeypatch.setattr(cpu, "_has_accelerators", lambda: True)
     cpu.set_up(3, pytest.fail, deterministic=False)
     assert os.environ["XLA_FLAGS"] == before
+    monkeypatch.setattr(cpu, "_has_accelerators", lambda: False)
     cpu.set_up(3, pytest.fail)
     assert os.environ["XLA_FLAGS"] == after
     assert values["jax_num_cpu_devices"] == devices
@@ -106,104 +105,6 @@ def test_set_up_says_what_does_not_hold_where_jax_is_in_use(
     said = "".join(warned)
     assert [phrase for phrase in ("not split", "the same bits") if phrase in said] == words
     assert "\n" not in said
-
-
-@pytest.fixture
-def folder(tmp_path, monkeypatch):
-    """The folder of a cache, with JAX as it is where nobody has named one."""
-    before = {name: getattr(jax.config, name) for name in SETTINGS}
-    compilation_cache.reset_cache()
-    jax.config.update(KEPT, None)
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    yield tmp_path / "cefl_jax" / cpu.machine()
-    for name, value in before.items():
-        jax.config.update(name, value)
-    compilation_cache.reset_cache()
-
-
-@pytest.fixture
-def events():
-    """Names of what JAX does from here on."""
-    seen = []
-
-    def listen(event, **_):
-        seen.append(event)
-
-    jax.monitoring.register_event_listener(listen)
-    yield seen
-    jax.monitoring.unregister_event_listener(listen)
-
-
-def compile_one(constant):
-    """Compiles a program that only this constant makes different."""
-    jax.clear_caches()
-    jax.jit(lambda x: x * constant)(2)
-
-
-@pytest.mark.parametrize(("share", "stamped"), [(1.0, False), (0.5, False), (0.0, True)])
-def test_use_compile_cache_keeps_programs_and_removes_an_unfinished_one(
-    folder, events, share, stamped
-):
-    cpu.use_compile_cache()
-    assert folder.stat().st_mode & 0o777 == 0o700
-    compile_one(7)
-    assert HIT not in events
-    compile_one(7)
-    assert HIT in events
-    (program,) = folder.glob("jit__lambda*-cache")
-    stamp = program.with_name(program.name[:-5] + "atime")
-    program.write_bytes(program.read_bytes()[: int(program.stat().st_size * share)])
-    if not stamped:
-        stamp.unlink()
-    compilation_cache.reset_cache()
-    jax.config.update(KEPT, None)
-    cpu.use_compile_cache()
-    events.clear()
-    compile_one(7)
-    compile_one(8)
-    assert HIT not in events
-    assert len(list(folder.glob("jit__lambda*-cache"))) == 2
-    assert stamp.exists()
-    assert program.stat().st_size > 0
-
-
-def test_remove_unfinished_leaves_what_another_process_is_writing(folder, monkeypatch):
-    """Nothing is removed while somebody has the lock that JAX writes under."""
-    cpu.use_compile_cache()
-    monkeypatch.setattr(cpu, "CACHE_LOCK_S", 0.0)
-    (folder / "key-cache").write_bytes(b"")
-    with LRUCache(str(folder), max_size=1).lock, pytest.raises(OSError, match="lock"):
-        cpu.remove_unfinished(folder)
-    assert (folder / "key-cache").exists()
-    cpu.remove_unfinished(folder)
-    assert not (folder / "key-cache").exists()
-
-
-def test_use_compile_cache_leaves_jax_as_it_was(folder, tmp_path, monkeypatch):
-    """Where nothing can be written, which is said, and where the user has named a folder."""
-    warned = []
-    for named, home in ((None, tmp_path / "file"), (str(tmp_path / "named"), tmp_path)):
-        (tmp_path / "file").touch()
-        jax.config.update(KEPT, named)
-        monkeypatch.setenv("XDG_CACHE_HOME", str(home))
-        before = [getattr(jax.config, name) for name in SETTINGS]
-        cpu.use_compile_cache(warned.append)
-        assert [getattr(jax.config, name) for name in SETTINGS] == before
-    (line,) = warned
-    assert line.startswith("compiled programs cannot be kept for later runs: ")
-    assert str(tmp_path / "file") in line
-    assert not folder.exists()
-
-
-def test_cache_folder_is_the_users(tmp_path, monkeypatch):
-    monkeypatch.setenv("HOME", str(tmp_path))
-    monkeypatch.delenv("XDG_CACHE_HOME", raising=False)
-    assert cpu.cache_folder() == tmp_path / ".cache" / "cefl_jax"
-    for given in ("", "not/absolute"):  # is to be ignored, says the XDG specification
-        monkeypatch.setenv("XDG_CACHE_HOME", given)
-        assert cpu.cache_folder() == tmp_path / ".cache" / "cefl_jax"
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "elsewhere"))
-    assert cpu.cache_folder() == tmp_path / "elsewhere" / "cefl_jax"
 
 
 def test_machine_names_each_kind_of_cpu_and_compiler(monkeypatch):

@@ -12,11 +12,16 @@ import time
 
 from tests.survival import small
 
-LONG = {"train__rounds": 60, "run__eval_every": 10, "run__checkpoint_every": 10}
+LONG = {
+    "train__rounds": 60,
+    "run__eval_every": 10,
+    "run__checkpoint_every": 10,
+    "run__compile_cache": False,
+}
 MOMENTS = {  # of a run in a folder, and whether it has come
     "in the first second": lambda folder: time.sleep(0.9) is None,
     "when its folder is there": lambda folder: small.status(folder),
-    "while compiling": lambda folder: (folder / "partition.png").exists(),  # drawn meanwhile
+    "while compiling": lambda folder: small.status(folder) and time.sleep(2) is None,
     "in the middle of a chunk": lambda folder: (small.status(folder) or {}).get("round") == 20,
     "during a save": lambda folder: any(folder.glob("checkpoints/*.orbax-checkpoint-tmp*")),
 }

@@ -12,7 +12,7 @@ from cefl_jax.network.messages import MessageCounts, Sizes, split_messages
 from cefl_jax.network.schedule import Schedule, simulate
 from cefl_jax.network.step_times import Task, last_steps, members, own_server, total_made
 from cefl_jax.network.topology import RoundNetwork, radios
-from cefl_jax.numerics import at_pairs
+from cefl_jax.numerics import at_pairs, take
 from cefl_jax.types import Number
 
 OF_CLIENT = (
@@ -121,7 +121,7 @@ def count_traffic(task: Task, schedule: Schedule, network: RoundNetwork) -> Mess
     made = jnp.arange(num_steps)[None] < schedule.steps[:, None]  # [K, S]
     uploaded = last_steps(schedule.steps, task.uploads, num_steps)
     remote = jnp.isfinite(network.backhaul_bps)[jnp.maximum(task.placement, 0)]  # [M]
-    on_edge = remote.at[task.cluster].get(mode="fill", fill_value=True)  # [K]
+    on_edge = take(remote, task.cluster, True)  # [K]
     uploaded &= (schedule.counts & on_edge)[:, None]
 
     def total(where):

@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Float32, Int32, Real
 
-from cefl_jax.numerics import reciprocal
+from cefl_jax.numerics import reciprocal, take
 from cefl_jax.stages.clustering.divergence import (
     MIN_SHARE,
     TIE_NATS,
@@ -134,7 +134,7 @@ def replaced_kl(
 
     `replaced[i, j]` is the divergence of client i's cluster with client j in i's place.
     """
-    without = pooled[cluster[rows]] - counts[rows]  # [R, Y]
+    without = take(pooled, take(cluster, rows)) - take(counts, rows)  # [R, Y]
     size = without.sum(1)[:, None] + counts.sum(1)[None]  # [R, K]
     # Of c examples of a label, c log(c / size / target). With the clusters' mean size in place of
     # `size`, a factor a label, it needs fewer steps and is as small; log(size / mean) is left.
@@ -150,7 +150,7 @@ def kl_gain(
     kl: Float32[Array, "M"], cluster: Int32[Array, "K"], replaced: Float32[Array, "K K"]
 ) -> Float32[Array, "K K"]:
     """Returns f32[K, K], by how much each exchange lowers the sum of the divergences kl f32[M]."""
-    now = kl[cluster]
+    now = take(kl, cluster)
     return now[:, None] + now[None] - replaced - replaced.T
 
 
@@ -161,16 +161,15 @@ def best_pair(
     placed = cluster >= 0
     apart = (cluster[:, None] != cluster[None]) & placed[:, None] & placed[None]
     gain = jnp.where(apart, gain, -jnp.inf)
-    i, j = jnp.unravel_index(jnp.argmax(gain), gain.shape)
-    return (i, j), gain[i, j]
+    best, num_clients = jnp.argmax(gain), jnp.int32(cluster.shape[0])
+    return (jax.lax.div(best, num_clients), jax.lax.rem(best, num_clients)), gain.max()
 
 
 def swap_clients(
     cluster: Int32[Array, "K"], pair: tuple[Int32[Array, ""], Int32[Array, ""]], width: int
 ) -> tuple[Int32[Array, "K"], Int32[Array, "touched"]]:
     """Exchanges two clients: the clusters, and the members, at most 2 * width, of those touched."""
-    i, j = pair
-    a, b = cluster[i], cluster[j]
-    cluster = cluster.at[i].set(b).at[j].set(a)
+    (a, b), client = take(cluster, jnp.stack(pair)), jnp.arange(cluster.shape[0])
+    cluster = jnp.where(client == pair[0], b, jnp.where(client == pair[1], a, cluster))
     touched = (cluster == a) | (cluster == b)
     return cluster, jnp.nonzero(touched, size=2 * width, fill_value=cluster.shape[0])[0]
