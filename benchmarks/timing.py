@@ -20,6 +20,7 @@ import time
 from concurrent import futures
 
 PAUSE_S = 0.3  # before a turn: threads of the one before stop spinning
+END_S = 20.0  # that a contender has to end by itself
 
 
 @dataclasses.dataclass(frozen=True)
@@ -119,6 +120,9 @@ def _started(contender, caches):
         try:
             yield process
         finally:
+            process.stdin.close()  # it ends by itself, and what it has started with it
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                process.wait(timeout=END_S)
             process.kill()
 
 

@@ -2,8 +2,8 @@
 
     PYTHONPATH=. ENVS/blazefl/bin/python -m benchmarks.peers.blazefl [--way=threads] [--threads=2]
 
-Its threads train side by side only in a free-threaded Python; processes are forked, since on a CPU
-each round's new ones would import PyTorch again otherwise.
+Its threads train side by side only in a free-threaded Python. Its processes are new ones in every
+round: they are forked, after what optimizers import has been imported, or each would import it again.
 """
 
 import argparse
@@ -93,6 +93,7 @@ def make_trainer(way, threads, folder, **options):
     if way == "threads":
         return FedAvgThreadPoolClientTrainer(**options)
     torch.multiprocessing.set_start_method("fork")
+    torch.optim.SGD([torch.zeros(1)])  # imports torch._dynamo
     return FedAvgProcessPoolClientTrainer(state_dir=pathlib.Path(folder), **options)
 
 
