@@ -3,7 +3,7 @@
     PYTHONPATH=. ENVS/blazefl/bin/python -m benchmarks.peers.blazefl [--way=threads] [--threads=2]
 
 Its threads train side by side only in a free-threaded Python. Its processes are new ones in every
-round: they are forked, after what optimizers import has been imported, or each would import it again.
+round. They are forked, after what an optimizer imports, or each of them would import that again.
 """
 
 import argparse
