@@ -52,10 +52,9 @@ def prepare(count):
             worker.stdin.flush()
         hear()
 
-    about = json.loads(hear()[0])
-    return advance, {
-        name: about[name] for name in about if name not in ("prepare_s", "first_round_s")
-    }
+    about = json.loads(hear()[0]) | {"processes": count}
+    del about["prepare_s"], about["first_round_s"]  # those of `serve` here count
+    return advance, about
 
 
 def main():

@@ -138,6 +138,17 @@ def test_rounds_to_break_even(ours, loop, rounds):
     assert baseline.rounds_to_break_even(timed("ours", *ours), timed("loop", *loop)) == rounds
 
 
+def test_a_start_of_pytorch_does_not_count_the_import_of_our_package(monkeypatch):
+    about = {"parameters": [1]}
+
+    def alternate(contenders, turns, rounds):
+        return [Timing(each.name, about | {"start_s": 5.0}, [1.0]) for each in contenders]
+
+    monkeypatch.setattr(baseline, "alternate", alternate)
+    timings = baseline.time_case(CASES["mlp_fedavg"], ["loop", "vmap"], 1, 1, 1.5)
+    assert [each.about["start_s"] for each in timings] == [5.0, 3.5, 3.5]
+
+
 def test_the_summary_compares_starts_with_the_fastest_variant_and_with_the_loop():
     ours, loop = timed("ours", 7.0, 20.0), timed("torch loop", 3.0, 60.0)
     compiled = timed("torch compiled_vmap", 31.0, 50.0)
