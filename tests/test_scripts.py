@@ -9,7 +9,7 @@ import sys
 import pytest
 
 ROOT = pathlib.Path(__file__).parents[1]
-OTHERS = ("fedjax", "fedlab", "flwr", "pfl", "ray", "torch")
+OTHERS = ("blazefl", "fedjax", "fedlab", "flwr", "pfl", "ray", "torch")
 """Frameworks that benchmarks compare with, and tests do not install."""
 
 MODULES = sorted(

@@ -1,11 +1,11 @@
 """Times one FedAvg round here and in other frameworks, in turns.
 
-    python -m benchmarks.peers --envs=ENVS [--peers=pfl,fedlab] [--turns=5] [--rounds=3]
+    python -m benchmarks.peers --envs=ENVS [--peers=pfl,fedlab:serial] [--turns=5] [--rounds=3]
         [--threads=2] [--json=FILE]
 
 LeNet-5 on the Fashion-MNIST extract, 100 clients with 100 examples each, 10 of them a round, five
 local steps of 20 images, plain SGD; nothing is evaluated in a timed round. `benchmarks.peers.setup`
-makes the environments.
+makes the environments. A peer is timed in each way that it can run, unless `--peers` names one.
 """
 
 import json
@@ -15,7 +15,7 @@ import subprocess
 import sys
 
 from benchmarks.peers import setting
-from benchmarks.peers.setup import PEERS, command_of, python_of
+from benchmarks.peers.setup import WAYS, command_of, python_of
 from benchmarks.settings import make_parser, write_json
 from benchmarks.timing import Contender, alternate, environment
 from benchmarks.timing import table as table_of
@@ -36,7 +36,7 @@ FIELDS = (  # each client is a cluster of its own and nothing is distilled: FedA
     f"train.batch_size={setting.BATCH_SIZE}",
     f"train.optimizer.learning_rate={setting.LEARNING_RATE}",
 )
-THREADED = ("pfl", "flower", "fedlab")  # those that take --threads
+THREADED = ("pfl", "flower", "fedlab", "blazefl")  # those that take --threads
 
 
 def make_contenders(folder, names, threads):
@@ -44,19 +44,40 @@ def make_contenders(folder, names, threads):
 
     Args:
       folder: of the environments.
-      names: of peers.
+      names: of peers, with a colon and a way where a peer has several.
       threads: of those on PyTorch.
     Returns:
-      List of alternate.Contender, ours first, and list of the names that are missing.
+      List of timing.Contender, ours first, and list of the peers whose environments are missing.
     """
-    contenders = [Contender(OURS, ("-m", "benchmarks.cefl_worker", *FIELDS))]
-    missing = [name for name in names if not python_of(folder, name).exists()]
+    contenders, missing = [Contender(OURS, ("-m", "benchmarks.cefl_worker", *FIELDS))], []
     for name in names:
-        if name not in missing:
-            options = (f"--threads={threads}",) if name in THREADED else ()
-            arguments = ("-m", f"benchmarks.peers.{name}", *options)
-            contenders.append(Contender(name, arguments, str(python_of(folder, name))))
+        peer, _, way = name.partition(":")
+        python = python_of(folder, peer)
+        if python.exists():
+            options = [f"--threads={threads}"] if peer in THREADED else []
+            options += [f"--way={way}"] if way else []
+            arguments = ("-m", f"benchmarks.peers.{peer}", *options)
+            contenders.append(Contender(name, arguments, str(python)))
+        elif peer not in missing:
+            missing.append(peer)
     return contenders, missing
+
+
+def name_ways(words):
+    """Returns the names of contenders that words such as "flower", "pfl", "pfl:serial" stand for.
+
+    Raises:
+      ValueError: for a peer or a way that there is not.
+    """
+    names = []
+    for word in words:
+        peer, _, way = word.partition(":")
+        known = [f"{peer}:{one}" for one in WAYS.get(peer, ())] or [peer]
+        if peer not in WAYS or (way and word not in known):
+            each = [f"{one}:{'|'.join(ways)}" if ways else one for one, ways in WAYS.items()]
+            raise ValueError(f"--peers has {word!r}; known: {', '.join(each)}")
+        names += [word] if way else known
+    return names
 
 
 def check_parameters(timings):
@@ -94,16 +115,16 @@ def parse(arguments=None):
     """The checked options."""
     parser = make_parser(__doc__)
     parser.add_argument("--envs", type=pathlib.Path, required=True, metavar="FOLDER")
-    parser.add_argument("--peers", default=",".join(PEERS), help="names, with commas between")
+    parser.add_argument("--peers", default=",".join(WAYS), help="names, with commas between")
     parser.add_argument("--turns", type=int, default=5)
     parser.add_argument("--rounds", type=int, default=3, help="timed rounds of a turn")
     cores = len(os.sched_getaffinity(0))
     parser.add_argument("--threads", type=int, default=cores, help="of the peers on PyTorch")
     options = parser.parse_args(arguments)
-    options.peers = options.peers.split(",")
-    for name in options.peers:
-        if name not in PEERS:
-            parser.error(f"--peers has {name!r}; known: {', '.join(PEERS)}")
+    try:
+        options.peers = name_ways(options.peers.split(","))
+    except ValueError as error:
+        parser.error(str(error))
     for option in ("turns", "rounds", "threads"):
         if getattr(options, option) < 1:
             parser.error(f"--{option}={getattr(options, option)}: needs to be at least 1")

@@ -1,6 +1,8 @@
 """FedAvg in FedLab: its StandalonePipeline with the serial trainer and the server handler it ships.
 
-PYTHONPATH=. ENVS/fedlab/bin/python -m benchmarks.peers.fedlab
+    PYTHONPATH=. ENVS/fedlab/bin/python -m benchmarks.peers.fedlab [--way=threads] [--threads=2]
+
+`threads` are those that divide each operation.
 """
 
 import argparse
@@ -20,6 +22,7 @@ from fedlab.contrib.dataset.basic_dataset import FedDataset
 from fedlab.core.standalone import StandalonePipeline
 
 from benchmarks.peers import setting, torch_model
+from benchmarks.peers.setup import WAYS
 from benchmarks.peers.stepping import SteppedLoop
 from benchmarks.worker import serve
 
@@ -76,9 +79,10 @@ def prepare(threads):
 def main():
     """Reads the command line and serves."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--way", choices=WAYS["fedlab"], default="threads")
     parser.add_argument("--threads", type=int, default=2)
     options = parser.parse_args()
-    serve(lambda: prepare(options.threads))
+    serve(lambda: prepare(1 if options.way == "serial" else options.threads))
 
 
 if __name__ == "__main__":

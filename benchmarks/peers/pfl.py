@@ -1,128 +1,74 @@
-"""FedAvg in pfl-research: its SimulatedBackend with a PyTorch model.
+"""FedAvg in pfl-research, in one process or in several that share a round's clients.
 
-PYTHONPATH=. ENVS/pfl/bin/python -m benchmarks.peers.pfl
+    PYTHONPATH=. ENVS/pfl/bin/python -m benchmarks.peers.pfl [--way=processes] [--threads=2]
+
+pfl divides clients among the processes that its environment variables name, as in its guide to fast
+simulations.
 """
 
 import argparse
-import asyncio
-import importlib.metadata
+import json
+import os
+import socket
+import subprocess
+import sys
 
-import torch
-from pfl.aggregate.simulate import SimulatedBackend
-from pfl.algorithm.base import NNAlgorithmParams
-from pfl.algorithm.federated_averaging import FederatedAveraging
-from pfl.callback.base import TrainingProcessCallback
-from pfl.data.dataset import Dataset
-from pfl.data.federated_dataset import FederatedDataset
-from pfl.data.sampling import get_user_sampler
-from pfl.hyperparam.base import NNEvalHyperParams, NNTrainHyperParams
-from pfl.metrics import Weighted
-from pfl.model.pytorch import PyTorchModel
-from torch import nn
-from torch.nn import functional as F
-
-from benchmarks.peers import setting, torch_model
-from benchmarks.peers.stepping import SteppedLoop
+from benchmarks.peers.setup import WAYS
 from benchmarks.worker import serve
 
-NEVER = 10**9  # rounds
 
-
-class Network(nn.Module):
-    """LeNet-5 with what pfl asks of a module."""
-
-    def __init__(self):
-        super().__init__()
-        self.layers = torch_model.make_model()
-
-    def forward(self, images):
-        """Logits f32[B, Y]."""
-        return self.layers(images)
-
-    def loss(self, images, labels):
-        """Mean cross-entropy."""
-        return F.cross_entropy(self(images), labels)
-
-    @torch.no_grad()
-    def metrics(self, images, labels):
-        """What evaluation reports; the timed rounds do not evaluate."""
-        return {"loss": Weighted(self.loss(images, labels).item() * len(labels), len(labels))}
-
-
-class RoundDone(TrainingProcessCallback):
-    """Waits after every round."""
-
-    def __init__(self, wait):
-        self.wait = wait
-
-    def after_central_iteration(self, aggregate_metrics, model, *, central_iteration):
-        """Called by pfl at the end of a round; goes on without metrics of its own."""
-        self.wait()
-        return super().after_central_iteration(
-            aggregate_metrics, model, central_iteration=central_iteration
+def start_workers(count):
+    """Processes of one thread each that serve the same rounds together."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    addresses = ",".join(f"127.0.0.1:{port}" for _ in range(count))  # only the first is used
+    variables = {"PFL_WORKER_ADDRESSES": addresses, "GLOO_SOCKET_IFNAME": "lo"}
+    return [
+        subprocess.Popen(
+            [sys.executable, "-m", "benchmarks.peers.pfl", "--way=serial"],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+            env=os.environ | variables | {"PFL_WORKER_RANK": str(rank)},
         )
+        for rank in range(count)
+    ]
 
 
-def make_dataset():
-    """The population; a client's data set is kept, as pfl caches its batches in it."""
-    images, labels = torch_model.load_clients()
-    clients = [Dataset((images[k], labels[k]), user_id=str(k)) for k in range(setting.CLIENTS)]
-    sampler = get_user_sampler("random", list(range(setting.CLIENTS)))
-    return FederatedDataset(clients.__getitem__, sampler)
-
-
-def run(wait, network, dataset, threads):
-    """All rounds, as in pfl's tutorials."""
-    torch.set_num_threads(threads)  # a thread has its own number
-    model = PyTorchModel(
-        network,
-        local_optimizer_create=torch.optim.SGD,
-        central_optimizer=torch.optim.SGD(network.parameters(), lr=1.0),
-    )
-    algorithm_params = NNAlgorithmParams(
-        central_num_iterations=NEVER,
-        evaluation_frequency=NEVER,  # still evaluates in round 0, which is not timed
-        train_cohort_size=setting.CLIENTS_PER_ROUND,
-        val_cohort_size=None,
-    )
-    train_params = NNTrainHyperParams(
-        local_batch_size=setting.BATCH_SIZE,
-        local_num_epochs=None,
-        local_num_steps=setting.LOCAL_STEPS,
-        local_learning_rate=setting.LEARNING_RATE,
-    )
-    asyncio.set_event_loop(asyncio.new_event_loop())  # pfl takes the thread's
-    wait()
-    FederatedAveraging().run(
-        algorithm_params,
-        SimulatedBackend(dataset, dataset),
-        model,
-        train_params,
-        NNEvalHyperParams(local_batch_size=None),
-        [RoundDone(wait)],
-        send_metrics_to_platform=False,
-    )
-
-
-def prepare(threads):
+def prepare(count):
     """`advance` and facts, as `benchmarks.worker.serve` wants them."""
-    torch.manual_seed(setting.SEED)
-    network, dataset = Network(), make_dataset()
-    loop = SteppedLoop(lambda wait: run(wait, network, dataset, threads))
-    return loop.advance, {
-        "parameters": torch_model.count_parameters(network),
-        "threads": threads,
-        "pfl": importlib.metadata.version("pfl"),
-        "torch": torch.__version__,
-    }
+    workers = start_workers(count)
+
+    def hear():
+        lines = [worker.stdout.readline() for worker in workers]
+        if not all(lines):
+            raise RuntimeError("one of pfl's processes ended")
+        return lines
+
+    def advance():
+        for worker in workers:
+            worker.stdin.write(json.dumps({"rounds": 1}) + "\n")
+            worker.stdin.flush()
+        hear()
+
+    about = json.loads(hear()[0]) | {"processes": count}
+    del about["prepare_s"], about["first_round_s"]  # those of `serve` here count
+    return advance, about
 
 
 def main():
     """Reads the command line and serves."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--way", choices=WAYS["pfl"], default="processes")
     parser.add_argument("--threads", type=int, default=2)
     options = parser.parse_args()
-    serve(lambda: prepare(options.threads))
+    if options.way == "processes":
+        serve(lambda: prepare(options.threads))
+        return
+    from benchmarks.peers import pfl_rounds  # joins the other processes when it is imported
+
+    serve(lambda: pfl_rounds.prepare(1 if options.way == "serial" else options.threads))
 
 
 if __name__ == "__main__":

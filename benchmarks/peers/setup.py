@@ -1,9 +1,11 @@
 """Makes a peer's environment: a virtual environment with exactly what its list names.
 
     python -m benchmarks.peers.setup pfl flower fedjax fedlab --folder=ENVS [--python=python3.11]
+    python -m benchmarks.peers.setup blazefl --folder=ENVS --python=python3.14t
 
-The lists, `requirements/NAME.txt`, were made on CPython 3.11. On some platforms `torch` brings
-gigabytes of CUDA; with wheels of its CPU build in a folder, PIP_FIND_LINKS=FOLDER avoids it.
+The lists, `requirements/NAME.txt`, were made on CPython 3.11, that of BlazeFL on 3.14. On some
+platforms `torch` brings gigabytes of CUDA; with wheels of its CPU build in a folder,
+PIP_FIND_LINKS=FOLDER avoids it.
 """
 
 import argparse
@@ -11,7 +13,13 @@ import pathlib
 import subprocess
 import sys
 
-PEERS = ("pfl", "flower", "fedjax", "fedlab")
+WAYS = {  # to run a round, of those that a framework documents; without a name where it has one
+    "pfl": ("serial", "threads", "processes"),
+    "flower": (),
+    "fedjax": (),
+    "fedlab": ("serial", "threads"),
+    "blazefl": ("serial", "threads", "processes"),
+}
 
 _LISTS = pathlib.Path(__file__).parent / "requirements"
 
@@ -31,7 +39,7 @@ def set_up(folder, name, python):
 
     Args:
       folder: of all environments; made if it is missing.
-      name: one of `PEERS`.
+      name: one of `WAYS`.
       python: interpreter to make it with.
     Raises:
       subprocess.CalledProcessError: a step that failed; its own words are on standard error.
@@ -46,7 +54,7 @@ def set_up(folder, name, python):
 def main():
     """Reads the command line and sets up."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("names", nargs="+", choices=PEERS, metavar="NAME", help=", ".join(PEERS))
+    parser.add_argument("names", nargs="+", choices=WAYS, metavar="NAME", help=", ".join(WAYS))
     parser.add_argument("--folder", type=pathlib.Path, required=True)
     parser.add_argument("--python", default=sys.executable, help="interpreter to make them with")
     options = parser.parse_args()

@@ -2,6 +2,7 @@
 
 import contextlib
 import io
+import pathlib
 
 import jax
 import numpy as np
@@ -10,7 +11,7 @@ import pytest
 from benchmarks import federation_size, gpu_cases, network_cost, scaling, timing
 from benchmarks.launches import Launches
 from benchmarks.settings import make_spec
-from benchmarks.timing import Contender
+from benchmarks.timing import Contender, Timing
 from benchmarks.torch_baseline import __main__ as baseline
 from benchmarks.torch_baseline.cases import CASES, make_parser
 from cefl_jax import build, config, parallel, program
@@ -96,6 +97,74 @@ def test_compete_keeps_the_rounds_of_a_contender_that_ends(monkeypatch, answers,
     timings, why = timing.compete(contenders, 2, 5, 60.0, float("inf"))
     assert [one.rounds_ms for one in timings] == ([timed] if timed else [])
     assert why == dict.fromkeys([*left_out, "silent"], "ended")
+
+
+LATE = """
+import os, time
+time.sleep(0.5)
+from benchmarks.worker import serve
+serve(lambda: (lambda: None, {name: os.environ[name] for name in os.environ if "CACHE" in name}))
+"""
+
+
+def test_a_start_is_measured_with_imports_and_without_kept_programs():
+    one, other = timing.alternate([Contender(name, ("-c", LATE)) for name in "ab"], 1, 2)
+    assert len(one.rounds_ms) == 2
+    assert one.about["start_s"] > 0.5 > one.about["prepare_s"] + one.about["first_round_s"]
+    assert one.about["JAX_ENABLE_COMPILATION_CACHE"] == "false"
+    folders = {each.about["TORCHINDUCTOR_CACHE_DIR"] for each in (one, other)}
+    assert len(folders) == 2
+    assert not any(pathlib.Path(folder).exists() for folder in folders)
+
+
+def timed(name, start_s, round_ms):
+    return Timing(name, {"start_s": start_s}, [round_ms])
+
+
+@pytest.mark.parametrize(
+    ("ours", "loop", "rounds"),
+    [
+        ((7.0, 20.0), (3.0, 60.0), 100),  # 4 s behind, 40 ms gained in each round
+        ((7.0, 20.0), (3.0, 59.0), 103),  # 102.6
+        ((3.0, 20.0), (3.0, 60.0), 0),
+        ((2.0, 20.0), (3.0, 60.0), 0),
+        ((2.0, 20.0), (3.0, 20.0), 0),  # ahead for good
+        ((3.0, 20.0), (2.0, 20.0), None),
+        ((3.0, 20.0), (2.0, 10.0), None),
+        ((2.0, 20.0), (3.0, 10.0), None),  # ahead for 100 rounds alone
+    ],
+)
+def test_rounds_to_break_even(ours, loop, rounds):
+    assert baseline.rounds_to_break_even(timed("ours", *ours), timed("loop", *loop)) == rounds
+
+
+def test_a_start_of_pytorch_does_not_count_the_import_of_our_package(monkeypatch):
+    about = {"parameters": [1]}
+
+    def alternate(contenders, turns, rounds):
+        return [Timing(each.name, about | {"start_s": 5.0}, [1.0]) for each in contenders]
+
+    monkeypatch.setattr(baseline, "alternate", alternate)
+    timings = baseline.time_case(CASES["mlp_fedavg"], ["loop", "vmap"], 1, 1, 1.5)
+    assert [each.about["start_s"] for each in timings] == [5.0, 3.5, 3.5]
+
+
+def test_the_summary_compares_starts_with_the_fastest_variant_and_with_the_loop():
+    ours, loop = timed("ours", 7.0, 20.0), timed("torch loop", 3.0, 60.0)
+    compiled = timed("torch compiled_vmap", 31.0, 50.0)
+    heading, rule, *rows = baseline.summary(
+        {
+            "both": [ours, loop, compiled],
+            "one": [ours, compiled],
+            "slow": [timed("ours", 7.0, 80.0), loop],
+        }
+    ).splitlines()
+    assert rows[0].endswith(
+        "| compiled_vmap | 50.0 | 50.0 to 50.0 | 2.50 | 7.0 | 31.0 | 3.0 | 100 |"
+    )
+    assert rows[1].endswith("| 7.0 | 31.0 | not timed | not timed |")
+    assert rows[2].endswith("| 7.0 | 3.0 | 3.0 | never |")
+    assert {line.count("|") for line in (heading, rule, *rows)} == {heading.count("|")}
 
 
 def test_launches_counts_what_devices_send_in_every_turn_of_a_loop():

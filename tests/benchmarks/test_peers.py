@@ -16,8 +16,7 @@ from cefl_jax.data import sources
 
 
 def timing(name, parameters, ms=1.0):
-    about = {"prepare_s": 1.0, "first_round_s": 1.0, "parameters": parameters}
-    return Timing(name, about, [ms])
+    return Timing(name, {"start_s": 2.0, "parameters": parameters}, [ms])
 
 
 def ours(parameters=setting.PARAMETERS):
@@ -102,23 +101,40 @@ def test_a_peer_without_environment_is_named_with_the_command_that_makes_it(tmp_
     python = setup.python_of(tmp_path, "pfl")
     python.parent.mkdir(parents=True)
     python.touch()
-    contenders, missing = driver.make_contenders(tmp_path, ["pfl", "fedjax"], 2)
-    assert [contender.name for contender in contenders] == [driver.OURS, "pfl"]
+    names = ["pfl:serial", "blazefl:serial", "blazefl:threads"]
+    contenders, missing = driver.make_contenders(tmp_path, names, 2)
+    assert [contender.name for contender in contenders] == [driver.OURS, "pfl:serial"]
     assert contenders[1].python == str(python)
-    assert missing == ["fedjax"]
+    assert contenders[1].arguments[1:] == ("benchmarks.peers.pfl", "--threads=2", "--way=serial")
+    assert missing == ["blazefl"]
     lines = driver.table([ours(), timing("pfl", 44_426, 3.0)], missing, tmp_path).splitlines()
-    assert setup.command_of(tmp_path, "fedjax") in lines[-1]
+    assert setup.command_of(tmp_path, "blazefl") in lines[-1]
     assert len({line.count("|") for line in lines}) == 1
 
 
-@pytest.mark.parametrize("option", ["--peers=pfl,tff", "--turns=0", "--rounds=0", "--threads=0"])
+def test_a_peer_without_a_way_stands_for_all_of_its_ways():
+    given = driver.name_ways(["fedjax", "fedlab", "pfl:processes"])
+    assert given == ["fedjax", "fedlab:serial", "fedlab:threads", "pfl:processes"]
+
+
+@pytest.mark.parametrize(
+    "option",
+    [
+        "--peers=pfl,tff",
+        "--peers=pfl:jit",
+        "--peers=fedjax:jit",
+        "--turns=0",
+        "--rounds=0",
+        "--threads=0",
+    ],
+)
 def test_options_that_cannot_be_are_refused(option, capsys):
     with pytest.raises(SystemExit):
         driver.parse(["--envs=x", option])
     assert option.split("=")[0] in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("name", setup.PEERS)
+@pytest.mark.parametrize("name", setup.WAYS)
 def test_lists_are_pinned_and_name_no_index(name):
     folder = pathlib.Path(setup.__file__).parent
     lines = (folder / "requirements" / f"{name}.txt").read_text().splitlines()
