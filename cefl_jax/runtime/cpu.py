@@ -28,7 +28,8 @@ def set_up(
     no fused multiply-add. Of a*b + c*d LLVM fuses one product where it vectorises and the other
     where it does not, which in turn depends on the buffers that XLA lets share their memory, and so
     on the number of devices. Products of matrices and convolutions are those of libraries, which
-    take what the CPU has. And its compiler unrolls no loops, where JAX has none but CPUs. What JAX_NUM_CPU_DEVICES, XLA_FLAGS or an earlier call asks for stays.
+    take what the CPU has. Nor does its compiler unroll loops, where JAX has CPUs alone. What
+    JAX_NUM_CPU_DEVICES, XLA_FLAGS or an earlier call asks for stays.
 
     Where JAX is in use already, as it may be in a notebook, none of this can be changed any more:
     one line says what does not hold then, and all stays as it is.

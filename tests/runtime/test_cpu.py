@@ -27,6 +27,7 @@ a, b, c, d = np.random.default_rng(3).normal(size=(4, 1000)).astype(np.float32)
 add = jax.jit(lambda a, b, c, d: a * b + c * d).lower(a, b, c, d)
 print((np.asarray(compiler.compile_lowered(add)(a, b, c, d)) == a * b + c * d).mean())
 """
+CPUINFO = "processor : 0\nmodel name : Abacus\nflags : fpu {}\ncpu MHz : {}\n"
 
 
 def share_rounded(made_ready):
