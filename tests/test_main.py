@@ -135,13 +135,9 @@ def run(*arguments):
         main.main(main.parse(["main", *arguments]))
 
 
-def command(*arguments, shell='"$@"'):
-    """The command as a user calls it, in a shell, with a compile cache."""
-    environment = os.environ | {
-        "JAX_COMPILATION_CACHE_DIR": jax.config.jax_compilation_cache_dir,
-        "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
-        "JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES": "-1",
-    }
+def command(*arguments, shell='"$@"', cache=None):
+    """The command as a user calls it, in a shell, with a folder for what is kept."""
+    environment = os.environ | {"XDG_CACHE_HOME": str(cache or jax.config.jax_compilation_cache_dir)}
     argv = ["bash", "-c", f"set -o pipefail; {shell}", "bash"]
     argv += [sys.executable, "-m", "cefl_jax.main", *arguments]
     return subprocess.run(argv, cwd=ROOT, env=environment, capture_output=True, text=True)
@@ -391,6 +387,19 @@ def test_main_with_everything_on(tmp_path, monkeypatch):
     values = sent["labels"] // 4 * 200  # of every sample
     assert values < sent["smashed_data"] < 1.1 * values  # an int8 each, and scales
     assert network["bytes"]["client_down"]["cut_gradient"] == values // 10 * 5  # 20, with an index
+
+
+def test_a_second_process_finds_the_program_and_comes_to_the_same(tmp_path):
+    """For other seeds and rates too, which are no part of it."""
+    said = []
+    for number, more in enumerate(([], [], ["seed=3", "train.optimizer.learning_rate=0.03"])):
+        flags = [f"--config.{field}" for field in ("run.devices=2", *more)]
+        done = command(*TINY, f"--workdir={tmp_path / str(number)}", *flags, cache=tmp_path)
+        assert (done.returncode, done.stderr) == (0, "")
+        said.append("compiling the round" in done.stdout)
+    assert said == [True, False, False]
+    first, again, other = (metrics(tmp_path / str(number)) for number in range(3))
+    assert first == again != other
 
 
 @pytest.mark.parametrize(("text", "calls"), [("True", 1), ("False", 0)])
