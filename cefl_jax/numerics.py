@@ -5,6 +5,7 @@ operations stands here; how work is dealt to devices and gathered, in `parallel`
 """
 
 import collections
+import dataclasses
 import functools
 from typing import Any
 
@@ -94,26 +95,55 @@ def weighted_sum(stack: PyTree, weights: Float[AnyArray, "... n"]) -> PyTree:
     return jax.tree.map(lambda leaf: exact(weights, leaf, axes=1), stack)
 
 
-def finite_leaves(tree: PyTree) -> PyTree:
-    """Returns whether all values of a leaf are finite, bool[] for each leaf; whole numbers are."""
-    return jax.tree.map(lambda x: jnp.isfinite(x).all(), tree)
-
-
 def finite_rows(tree: PyTree) -> Bool[Array, "C"]:
     """Tells whether all values of a row are finite, bool[C], in all leaves [C, ...] of a tree."""
     rows = [jnp.isfinite(x).reshape(x.shape[0], -1).all(1) for x in jax.tree.leaves(tree)]
     return functools.reduce(jnp.logical_and, rows)
 
 
-def finite_by_stage(*stages: tuple[str, PyTree]) -> collections.OrderedDict[str, PyTree]:
-    """Returns which leaves are finite of what each stage of a round has left.
+@functools.partial(jax.tree_util.register_dataclass, data_fields=["first"], meta_fields=["leaves"])
+@dataclasses.dataclass(frozen=True)
+class FiniteCheck:
+    """Where a tree first holds a number that is not finite."""
+
+    first: Any  # i32[...], among its values, leaf after leaf; their number: nowhere
+    leaves: tuple[tuple[str, int], ...]  # each one's name, and where its values end
+
+    @property
+    def passed(self) -> Bool[AnyArray, "..."]:
+        """Whether all of it is finite."""
+        return self.first == self.leaves[-1][1]
+
+
+def check_finite(tree: PyTree) -> FiniteCheck:
+    """Returns the FiniteCheck of a tree, of which whole numbers pass.
+
+    All leaves are looked at as one array: a reduction a leaf is as much code to compile as a layer.
+    """
+    flat, leaves, end = [], [], 0
+    for path, leaf in jax.tree_util.tree_leaves_with_path(tree):
+        if jnp.issubdtype(leaf.dtype, jnp.inexact):
+            flat.append(leaf.ravel().astype(jnp.float32))
+            end += leaf.size
+            leaves.append((name_leaf(path), end))
+    bad = ~jnp.isfinite(jnp.concatenate(flat))
+    return FiniteCheck(jnp.where(bad, jnp.arange(end), end).min(), tuple(leaves))
+
+
+def name_leaf(path: tuple[Any, ...]) -> str:
+    """Returns a leaf's place as a person writes it, such as halves.back[2]['Dense_0']['kernel']."""
+    return jax.tree_util.keystr(path[:1], simple=True) + jax.tree_util.keystr(path[1:])
+
+
+def finite_by_stage(*stages: tuple[str, PyTree]) -> collections.OrderedDict[str, FiniteCheck]:
+    """Returns the FiniteCheck of what each stage of a round has left.
 
     Args:
       *stages: pairs of a stage's name and a tree, in the order in which they ran.
     Returns:
-      OrderedDict {name: tree of bool[]}, in that order; of a dict, JAX would sort the names.
+      OrderedDict by name, in that order; of a dict, JAX would sort the names.
     """
-    return collections.OrderedDict((name, finite_leaves(tree)) for name, tree in stages)
+    return collections.OrderedDict((name, check_finite(tree)) for name, tree in stages)
 
 
 def where_rows(mask: Bool[Array, "..."], new: PyTree, old: PyTree) -> PyTree:

@@ -137,7 +137,9 @@ def run(*arguments):
 
 def command(*arguments, shell='"$@"', cache=None):
     """The command as a user calls it, in a shell, with a folder for what is kept."""
-    environment = os.environ | {"XDG_CACHE_HOME": str(cache or jax.config.jax_compilation_cache_dir)}
+    environment = os.environ | {
+        "XDG_CACHE_HOME": str(cache or jax.config.jax_compilation_cache_dir)
+    }
     argv = ["bash", "-c", f"set -o pipefail; {shell}", "bash"]
     argv += [sys.executable, "-m", "cefl_jax.main", *arguments]
     return subprocess.run(argv, cwd=ROOT, env=environment, capture_output=True, text=True)

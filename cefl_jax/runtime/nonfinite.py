@@ -3,11 +3,9 @@
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
-import jax
 import numpy as np
-from jaxtyping import Bool, PyTree
 
-from cefl_jax.types import AnyArray
+from cefl_jax.numerics import FiniteCheck
 
 
 class Fault(NamedTuple):
@@ -36,7 +34,7 @@ class NotFinite(ArithmeticError):
 
 
 def find_fault(
-    finite: Mapping[str, PyTree[Bool[AnyArray, "n"]]] | None,
+    finite: Mapping[str, FiniteCheck] | None,
     scores: Mapping[str, Any],
     rounds: int,
 ) -> Fault | None:
@@ -45,24 +43,20 @@ def find_fault(
     After the last round come the classifiers' losses on the test set, as a stage `evaluation`.
 
     Args:
-      finite: by stage, in the order in which they run; or None.
+      finite: by stage, in the order in which they run, leaves [n]; or None.
       scores: Scores of each classifier after the last round, by name.
       rounds: how many of the n rows are rounds; what comes after them is not looked at.
     Returns:
       Fault, or None where all is finite.
     """
     found = []
-    for stage, tree in (finite or {}).items():
-        for path, fine in jax.tree_util.tree_leaves_with_path(tree):
-            bad = np.flatnonzero(~np.asarray(fine)[:rounds])
-            if bad.size:
-                found.append(Fault(int(bad[0]), stage, name_leaf(path)))
+    for stage, check in (finite or {}).items():
+        bad = np.flatnonzero(~np.asarray(check.passed)[:rounds])
+        if bad.size:
+            first = check.first[bad[0]]
+            leaf = next(name for name, end in check.leaves if first < end)
+            found.append(Fault(int(bad[0]), stage, leaf))
     for name, score in scores.items():
         if not np.isfinite(score.loss):
             found.append(Fault(rounds - 1, "evaluation", f"test/{name}loss"))
     return min(found, key=lambda fault: fault.offset, default=None)  # of equals the first
-
-
-def name_leaf(path: tuple[Any, ...]) -> str:
-    """Returns a leaf's place as a person writes it, such as halves.back[2]['Dense_0']['kernel']."""
-    return jax.tree_util.keystr(path[:1], simple=True) + jax.tree_util.keystr(path[1:])

@@ -11,7 +11,7 @@ from jaxtyping import Array, ArrayLike, Bool, Float, Float32, Int, Int32, PRNGKe
 
 from cefl_jax.data.federated import FederatedData
 from cefl_jax.models.split import SplitModel
-from cefl_jax.numerics import finite_leaves, finite_rows, reciprocal, take, weighted_sum, where_rows
+from cefl_jax.numerics import check_finite, finite_rows, reciprocal, take, weighted_sum, where_rows
 from cefl_jax.parallel import local_loop, psum_rows, set_item, take_local
 from cefl_jax.stages.link import CutLink
 from cefl_jax.stages.local_training import read_examples
@@ -160,7 +160,7 @@ class SplitTraining:
 
     def _skip_cluster(self, m, clients, server, start):
         """Leaves out the whole of cluster m where its server is not finite."""
-        finite = jax.tree.reduce(jnp.logical_and, finite_leaves((server.back, server.loss)))
+        finite = check_finite((server.back, server.loss)).passed
         members = self.plan.cluster == m
         members = jnp.pad(members, (0, clients.skipped.shape[0] - members.shape[0]))
         skipped = clients.skipped | (members & ~finite)

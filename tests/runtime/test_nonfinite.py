@@ -1,10 +1,13 @@
-"""The first number that is not finite, among made-up flags of rounds, stages and leaves."""
+"""The first number that is not finite, of made-up rounds, stages and leaves."""
 
 from typing import NamedTuple
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from cefl_jax.numerics import finite_by_stage
 from cefl_jax.runtime.nonfinite import Fault, NotFinite, find_fault
 from cefl_jax.types import Halves
 
@@ -20,30 +23,34 @@ FRONT, BACK = "halves.front[0]['bias']", "halves.back[1]['kernel']"
 AT_THE_END = Fault(3, "evaluation", "test/cloud_loss")
 
 
-def flags(**bad):
-    """Of two stages and five rounds, those of a leaf's rounds False that are given."""
-    loss, front, back = np.ones((3, 5), bool)
-    leaves = {"loss": loss, "front": front, "back": back}
-    for leaf, rounds in bad.items():
-        leaves[leaf][rounds] = False
-    halves = Halves(({"bias": front},), ({"kernel": np.ones(5, bool)}, {"kernel": back}))
-    return {"train": {"loss": loss}, "average": {"halves": halves}}
+def checks(**bad):
+    """Of two stages and five rounds, a leaf's values infinite or no number in the rounds given."""
+
+    def of_round(r):
+        loss, front, back = jnp.float32(2), jnp.zeros(4), jnp.ones((2, 3))
+        loss = loss * jnp.nan if r in bad.get("loss", []) else loss
+        front = front.at[3].set(-jnp.inf) if r in bad.get("front", []) else front
+        back = back.at[0].set(jnp.nan) if r in bad.get("back", []) else back
+        halves = Halves(({"bias": front},), ({"kernel": jnp.arange(5)}, {"kernel": back}))
+        return finite_by_stage(("train", {"loss": loss}), ("average", {"halves": halves}))
+
+    return jax.tree.map(lambda *rounds: np.stack(rounds), *map(of_round, range(5)))
 
 
 @pytest.mark.parametrize(
     ("finite", "scores", "fault"),
     [
-        (flags(), FINE, None),
+        (checks(), FINE, None),
         (None, FINE, None),
-        (flags(back=[3]), FINE, Fault(3, "average", BACK)),
-        (flags(back=[3], front=[3]), FINE, Fault(3, "average", FRONT)),
-        (flags(back=[2], front=[3], loss=[3]), FINE, Fault(2, "average", BACK)),
-        (flags(back=[2], front=[2], loss=[2]), FINE, Fault(2, "train", "loss")),
-        (flags(back=[0, 1], loss=[1]), FINE, Fault(0, "average", BACK)),
-        (flags(back=[4], loss=[4]), FINE, None),  # after the last round of a run
-        (flags(), BAD, AT_THE_END),
+        (checks(back=[3]), FINE, Fault(3, "average", BACK)),
+        (checks(back=[3], front=[3]), FINE, Fault(3, "average", FRONT)),
+        (checks(back=[2], front=[3], loss=[3]), FINE, Fault(2, "average", BACK)),
+        (checks(back=[2], front=[2], loss=[2]), FINE, Fault(2, "train", "loss")),
+        (checks(back=[0, 1], loss=[1]), FINE, Fault(0, "average", BACK)),
+        (checks(back=[4], loss=[4]), FINE, None),  # after the last round of a run
+        (checks(), BAD, AT_THE_END),
         (None, BAD, AT_THE_END),
-        (flags(loss=[3]), BAD, Fault(3, "train", "loss")),
+        (checks(loss=[3]), BAD, Fault(3, "train", "loss")),
     ],
 )
 def test_find_fault_is_the_first_leaf_of_the_first_stage_of_the_first_round(finite, scores, fault):
