@@ -14,7 +14,7 @@ from jax.flatten_util import ravel_pytree
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 from jaxtyping import Array, Int32, PyTree
 
-from cefl_jax.numerics import sum_in_order, take
+from cefl_jax.numerics import sum_in_order, take, where_rows
 
 AXIS = "edge"
 RUNS = "run"
@@ -106,15 +106,17 @@ class EdgeMesh:
         """
         if num_items == 1:
             return f(jnp.int32(0))
-        results = local_map(f, num_items, self.flat)
-        in_order = self.deterministic and num_items > 2  # two are the same in any order
-        if in_order:
-            results = gather_items(results, num_items)
-        elif self.size > 1:
-            # -0.0 changes no number, 0.0 does.
-            results = _fill_past(results, own_items(num_items), num_items, -0.0)
-        summed = sum_in_order(results) if in_order else jax.tree.map(lambda x: x.sum(0), results)
-        return summed if in_order or self.size == 1 else total(summed)
+        if self.deterministic and num_items > 2:  # two are the same in any order
+            return sum_in_order(gather_items(local_map(f, num_items), num_items))
+        if self.flat:
+            summed = jax.tree.map(lambda x: x.sum(0), local_map(f, num_items, flat=True))
+        else:
+            f = jax.jit(f)  # traced once for its shapes and for the loop
+            shapes = jax.eval_shape(f, jnp.int32(0))
+            nothing = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), shapes)
+            add = lambda i, summed: jax.tree.map(jnp.add, summed, f(i))  # noqa: E731
+            summed = local_loop(add, num_items, nothing)
+        return summed if self.size == 1 else total(summed)
 
 
 def choose_num_devices(most_items: int) -> int:
@@ -208,7 +210,7 @@ def local_map(f: Callable, num_items: int, flat: bool = False) -> PyTree:
             results = jax.tree.map(lambda x: x[None], f(own[0]))
         else:
             results = jax.lax.map(f, own)
-        return _fill_past(results, own, num_items, 0)
+        return where_rows(own < num_items, results, jax.tree.map(jnp.zeros_like, results))
     f = jax.jit(f)  # traced once for its shapes and for the loop
     # Room for the items of all devices, so that the loop's body is one program for any number.
     start = jax.tree.map(
@@ -219,17 +221,6 @@ def local_map(f: Callable, num_items: int, flat: bool = False) -> PyTree:
         return set_item(results, i, f(i))
 
     return take_local(local_loop(one, num_items, start), num_items)
-
-
-def _fill_past(results, own, num_items, fill_value):
-    """Stacked results of items i32[L], with another value for items past the last."""
-    there = own < num_items
-    return jax.tree.map(
-        lambda x: jnp.where(
-            there.reshape(-1, *[1] * (x.ndim - 1)), x, jnp.asarray(fill_value, x.dtype)
-        ),
-        results,
-    )
 
 
 def local_loop(f: Callable, end: int | Int32[Array, ""], carry: PyTree) -> PyTree:
