@@ -153,9 +153,9 @@ def name_of(lowering):
 
 def choose(block):
     """What `choose_lowering` takes for the block here."""
-    _, kernel, _, pool, _ = block
+    image, kernel, _, pool, _ = block
     sides = [side // 2 * 2 if pool else side for side in output_sides(block)]
-    return choose_lowering(jax.default_backend(), kernel, sides)
+    return choose_lowering(jax.default_backend(), image[:2], kernel, sides)
 
 
 def main():

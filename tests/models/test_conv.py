@@ -207,31 +207,31 @@ TILES = Lowering("tiles", 2)
 
 
 @pytest.mark.parametrize(
-    ("platform", "kernel", "sides", "lowering"),
-    [  # Windows' places times tiles in comments: the least is taken.
-        ("cpu", (5, 5, 1, 6), (24, 24), TILES),
-        ("cpu", (3, 3, 16, 32), (4, 4), TILES),
-        ("cpu", (2, 5, 64, 64), (9, 9), TILES),
-        ("cpu", (5, 5, 32, 64), (14, 14), Lowering("winograd", 4)),  # 36 x 49, 49 x 25, 64 x 16
-        ("cpu", (5, 5, 32, 64), (6, 6), Lowering("winograd", 3)),  # 36 x 9, 49 x 4, 64 x 4
-        ("cpu", (3, 3, 32, 64), (7, 7), Lowering("winograd", 4)),  # 16 x 16, 25 x 9, 36 x 4
-        ("cpu", (3, 3, 64, 64), (2, 2), Lowering("winograd", 2)),  # 16, 25, 36
-        ("cpu", (6, 6, 64, 64), (9, 9), Lowering("winograd", 3)),  # no window of 9 x 9
-        ("cpu", (7, 3, 64, 64), (9, 9), Lowering("winograd", 2)),
-        ("cpu", (8, 8, 64, 64), (9, 9), TILES),
-        ("gpu", (5, 5, 1, 6), (8, 8), TILES),  # where it was measured
-        ("gpu", (3, 3, 64, 64), (8, 8), TILES),
-        ("tpu", (3, 3, 64, 64), (8, 8), Lowering("patches")),  # where nothing was
+    ("platform", "image", "kernel", "sides", "lowering"),
+    [
+        ("cpu", (28, 28), (5, 5, 1, 6), (24, 24), TILES),  # few channels
+        ("cpu", (28, 28), (5, 5, 3, 32), (28, 28), TILES),
+        ("cpu", (4, 4), (3, 3, 16, 32), (4, 4), Lowering("winograd", 4)),
+        ("cpu", (14, 14), (5, 5, 32, 64), (14, 14), Lowering("winograd", 4)),
+        ("cpu", (6, 6), (3, 3, 64, 64), (6, 6), Lowering("winograd", 3)),
+        ("cpu", (2, 2), (3, 3, 64, 64), (2, 2), Lowering("winograd", 2)),
+        ("cpu", (9, 9), (7, 3, 64, 64), (9, 9), Lowering("winograd", 2)),  # no larger window
+        ("cpu", (9, 9), (8, 8, 64, 64), (9, 9), TILES),
+        ("cpu", (224, 224), (3, 3, 4, 4), (224, 224), TILES),  # transforms of long sides
+        ("gpu", (12, 12), (5, 5, 1, 6), (8, 8), TILES),  # where it was measured
+        ("gpu", (8, 8), (3, 3, 64, 64), (8, 8), TILES),
+        ("tpu", (8, 8), (3, 3, 64, 64), (8, 8), Lowering("patches")),  # where nothing was
     ],
 )
-def test_choose_lowering_is_the_documented_one(platform, kernel, sides, lowering):
-    assert choose_lowering(platform, kernel, sides) == lowering
+def test_choose_lowering_is_the_documented_one(platform, image, kernel, sides, lowering):
+    assert choose_lowering(platform, image, kernel, sides) == lowering
 
 
 def test_choose_lowering_takes_no_winograd_window_that_lacks_points():
     for rows, columns in np.ndindex(12, 12):
         kernel = rows + 1, columns + 1, 64, 64
         for side in (1, 2, 3, 5, 8, 14):
-            lowering = choose_lowering("cpu", kernel, (side, side + 1))
+            sides = side, side + 1
+            lowering = choose_lowering("cpu", sides, kernel, sides)
             assert lowering.kind in ("tiles", "winograd")
             assert lowering.kind == "tiles" or max(kernel[:2]) + lowering.tile - 1 <= 8
