@@ -19,7 +19,8 @@ from cefl_jax.numerics import sum_in_order, take, where_rows
 AXIS = "edge"
 RUNS = "run"
 TOGETHER = 2**15  # values of an array from which on it is sent by itself
-FLAT_ROWS = 2048  # most that a model predicts at once in the flat layout
+ROWS = 100  # that a model predicts at once on a CPU, whose caches hold what lies between its layers
+FLAT_ROWS = 2048  # most that it does in the flat layout
 
 
 @dataclasses.dataclass(frozen=True)
@@ -65,8 +66,10 @@ class EdgeMesh:
         """The sharding of a value whose first axis is that of the runs of a stack."""
         return NamedSharding(self.mesh, PartitionSpec(RUNS))
 
-    def flat_batch(self, num_rows: int) -> int:
-        """Returns how many rows a device predicts at once in the flat layout; all get as many."""
+    def predicted_rows(self, num_rows: int) -> int:
+        """Returns how many of so many rows a device predicts at once."""
+        if not self.flat:
+            return min(ROWS, num_rows)
         batches = self.size * -(-num_rows // (self.size * FLAT_ROWS))
         return -(-num_rows // batches)
 

@@ -1,6 +1,7 @@
 """A model cut in two: the front half on the clients, the back half on the edge nodes."""
 
 import dataclasses
+import functools
 from collections.abc import Callable
 
 import jax
@@ -41,13 +42,13 @@ class SplitModel:
         self, params: Params, images: Float32[AnyArray, "B *sample"]
     ) -> Float32[Array, "B *features"]:
         """Cut-layer features f32[B, ...] of normalised samples f32[B, ...]."""
-        return self._apply(self.blocks[: self.cut], params, images)
+        return _apply(self.blocks[: self.cut], self.dtype, params, images)
 
     def back(
         self, params: Params, features: Float[AnyArray, "B *features"]
     ) -> Float32[Array, "B Y"]:
         """Returns the logits f32[B, Y] of cut-layer features by the back half."""
-        return self._apply(self.blocks[self.cut :], params, features)
+        return _apply(self.blocks[self.cut :], self.dtype, params, features)
 
     def whole(
         self, params: Params, images: Float32[AnyArray, "B *sample"]
@@ -59,14 +60,7 @@ class SplitModel:
         self, params: Params, features: Float[AnyArray, "B *features"]
     ) -> Float32[Array, "B Y"]:
         """Returns the logits f32[B, Y] of cut-layer features by the cloud model."""
-        return self._apply(self.cloud_blocks, params, features)
-
-    def _apply(self, blocks, params, x):
-        if self.dtype != "float32":
-            params, x = jax.tree.map(lambda leaf: leaf.astype(self.dtype), (params, x))
-        for block, block_params in zip(blocks, params, strict=True):
-            x = block.apply({"params": block_params}, x)
-        return x.astype(jnp.float32)
+        return _apply(self.cloud_blocks, self.dtype, params, features)
 
     @property
     def feature_shape(self) -> tuple[int, ...]:
@@ -77,6 +71,16 @@ class SplitModel:
     def num_classes(self) -> int:
         """Y."""
         return self.blocks[-1].features
+
+
+@functools.partial(jax.jit, static_argnums=(0, 1))  # traced once for each shape
+def _apply(blocks, dtype, params, x):
+    """Blocks one after another; f32[B, ...]."""
+    if dtype != "float32":
+        params, x = jax.tree.map(lambda leaf: leaf.astype(dtype), (params, x))
+    for block, block_params in zip(blocks, params, strict=True):
+        x = block.apply({"params": block_params}, x)
+    return x.astype(jnp.float32)
 
 
 def with_head(model: SplitModel) -> SplitModel:

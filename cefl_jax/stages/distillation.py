@@ -12,8 +12,9 @@ from jaxtyping import Array, ArrayLike, Bool, Float, Float32, Int, Int32, PRNGKe
 from cefl_jax import parallel
 from cefl_jax.data.federated import permute
 from cefl_jax.models.cost import Workload
-from cefl_jax.numerics import reciprocal
+from cefl_jax.numerics import reciprocal, take
 from cefl_jax.specs import DistillSpec
+from cefl_jax.stages.losses import cross_entropy
 from cefl_jax.stages.optimizers import descend
 from cefl_jax.types import AnyArray, HParams, Number
 
@@ -79,7 +80,7 @@ def distillation_loss(
     Reference:
       Hinton, Vinyals and Dean, Distilling the knowledge in a neural network, 2015, section 2.
     """
-    hard = optax.losses.softmax_cross_entropy_with_integer_labels(logits, labels)
+    hard = cross_entropy(logits, labels)
     soft = soft_divergence(logits, teacher_logits, temperature)
     return (1.0 - weight) * hard + weight * temperature**2 * soft
 
@@ -160,15 +161,16 @@ class Distillation:
 
     def predict(self, teacher: TrainState, uploads: FeatureBuffer) -> Float32[Array, "R Y"]:
         """Returns logits f32[R, Y] of a TrainState; in the empty rows, of no meaning."""
-        size, (num_rows,) = self.spec.batch_size, uploads.order.shape
+        (num_rows,) = uploads.order.shape
+        size = self.mesh.predicted_rows(num_rows)
 
         @jax.jit  # traced once for its shapes and for the loop
         def of_rows(rows):
-            features = _take(uploads.features, rows).astype(jnp.float32)
+            features = take(uploads.features, rows).astype(jnp.float32)
             return teacher.apply(teacher.params, features)
 
         if self.mesh.flat:
-            return self._predict_flat(of_rows, num_rows)
+            return self._predict_flat(of_rows, num_rows, size)
         order = jnp.where(jnp.arange(num_rows) < uploads.count, uploads.order, num_rows)
         order = jnp.pad(order, (0, size), constant_values=num_rows)
 
@@ -180,9 +182,8 @@ class Distillation:
         start = jnp.zeros((num_rows, num_classes))
         return parallel.psum_rows(parallel.local_loop(batch, -(-uploads.count // size), start))
 
-    def _predict_flat(self, of_rows, num_rows):
+    def _predict_flat(self, of_rows, num_rows, size):
         """`of_rows` of all rows i32[n] in the order in which they lie, few batches of them."""
-        size = self.mesh.flat_batch(num_rows)
         num_batches = -(-num_rows // size)
         made = parallel.local_map(lambda i: of_rows(i * size + jnp.arange(size)), num_batches, True)
         return parallel.gather_items(made, num_batches).reshape(-1, made.shape[-1])[:num_rows]
@@ -213,12 +214,12 @@ class Distillation:
         size = -(-spec.batch_size // self.parts)
 
         def summed_loss(params, rows):
-            features, labels = _take(uploads.features, rows), _take(uploads.labels, rows)
+            features, labels = take(uploads.features, rows), take(uploads.labels, rows)
             logits = student.apply(params, features.astype(jnp.float32))
             if target.logits is None:
-                losses = optax.losses.softmax_cross_entropy_with_integer_labels(logits, labels)
+                losses = cross_entropy(logits, labels)
             else:
-                teacher = _take(target.logits, rows)
+                teacher = take(target.logits, rows)
                 losses = self.loss(logits, labels, teacher, target.weight, target.temperature)
             return jnp.where(rows < num_rows, losses, 0.0).sum()
 
@@ -240,11 +241,6 @@ class Distillation:
         carry = student.params, student.state
         params, state = jax.lax.fori_loop(0, spec.epochs * batches, step, carry)
         return student._replace(params=params, state=state)
-
-
-def _take(x, rows):
-    """Reads rows of an array, zero where there is none."""
-    return x.at[rows].get(mode="fill", fill_value=0)
 
 
 def draw_order(

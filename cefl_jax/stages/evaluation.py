@@ -12,8 +12,6 @@ from cefl_jax.numerics import take
 from cefl_jax.parallel import EdgeMesh
 from cefl_jax.stages.losses import cross_entropy
 
-BATCH = 500
-
 
 class Scores(NamedTuple):
     """How a classifier does on a test set."""
@@ -37,7 +35,7 @@ def evaluate(
       Scores under each name that `predictors` gives.
     """
     num_examples = data.test_labels.shape[0]
-    size = mesh.flat_batch(num_examples) if mesh.flat else min(BATCH, num_examples)
+    size = mesh.predicted_rows(num_examples)
 
     def batch(i, state, data):
         index = i * size + jnp.arange(size)
