@@ -99,8 +99,10 @@ def table(facts):
     ]
 
     def add(name, ms, gflop, share):
-        cells = f"| {gflop:.3f} | {gflop / ms * 1e3:.1f} | {gflop / ms * 1e12 / rate:.1%} |"
-        lines.append(f"| {name} | {ms:.2f} | {share:.1%} {cells if gflop else '| | | |'}")
+        cells = "| | | |"
+        if gflop:
+            cells = f"| {gflop:.3f} | {gflop / ms * 1e3:.1f} | {gflop / ms * 1e12 / rate:.1%} |"
+        lines.append(f"| {name} | {ms:.2f} | {share:.1%} {cells}")
 
     stages = {name: facts["stages"].get(name, 0.0) for name in STAGES}
     for name, ms in stages.items():
