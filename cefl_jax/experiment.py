@@ -20,6 +20,7 @@ from cefl_jax.rounds import Rounds
 from cefl_jax.runtime import distributed
 from cefl_jax.runtime.checkpoint import Checkpoint
 from cefl_jax.runtime.console import Display, print_choices, print_summary, print_work
+from cefl_jax.runtime.nonfinite import NotFinite
 from cefl_jax.runtime.preemption import PreemptionGuard
 from cefl_jax.runtime.workdir import ReadOnlyWorkdir, Workdir, open_workdir
 from cefl_jax.specs import Spec
@@ -234,7 +235,11 @@ def run(
     leaves = functools.partial(stack.leaves, 0)
     while not rounds.over:
         seconds = stack.advance()
-        rounds.record(stack.chunk(0), leaves, seconds)
+        try:
+            rounds.record(stack.chunk(0), leaves, seconds)
+        except NotFinite:
+            draw()
+            raise
         draw()
         draw = do_nothing
         rounds.pause(leaves, watch)

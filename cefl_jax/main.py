@@ -119,7 +119,7 @@ def check(settings: list[tuple[str, str]]) -> tuple[build.Setup, Compiler]:
     cpu.set_up(spec.run.devices, warn, spec.run.deterministic)
     if _COORDINATOR.value is not None:
         distributed.join(_COORDINATOR.value, _PROCESSES.value, _PROCESS.value)
-    kept = open_kept(warn) if spec.run.compile_cache else None
+    kept = open_kept(warn, config.files.RUN) if spec.run.compile_cache else None
     setup = build.prepare(
         spec, measure=kept.remember(measure_workload) if kept else measure_workload
     )

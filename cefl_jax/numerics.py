@@ -126,6 +126,8 @@ def check_finite(tree: PyTree) -> FiniteCheck:
             flat.append(leaf.ravel().astype(jnp.float32))
             end += leaf.size
             leaves.append((name_leaf(path), end))
+    if not flat:
+        return FiniteCheck(jnp.int32(0), (("", 0),))
     bad = ~jnp.isfinite(jnp.concatenate(flat))
     return FiniteCheck(jnp.where(bad, jnp.arange(end), end).min(), tuple(leaves))
 

@@ -165,7 +165,8 @@ def start_worker(
     asked = [each.devices for each in settings if each.devices]
     devices = max(asked) if len(asked) == len(settings) else None
     cpu.set_up(devices, display.warn, any(each.deterministic for each in settings))
-    kept = open_kept(display.warn) if any(each.compile_cache for each in settings) else None
+    keeps = any(each.compile_cache for each in settings)
+    kept = open_kept(display.warn, config.files.RUN) if keeps else None
     return Worker(folder, display, watch, options.width, options.shard, options.pictures, kept)
 
 

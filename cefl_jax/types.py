@@ -63,7 +63,7 @@ class RoundMetrics(NamedTuple):
     finished: Int32[Array, ""] | None = None  # those of them that did all of it in time
     counted: Int32[Array, ""] | None = None  # those of them whose contribution counts
     skipped: Int32[Array, ""] | None = None  # left out: not finite; None: nobody ever is
-    finite: Any = None  # OrderedDict {stage: tree of bool[]}, what each stage left, as they ran
+    finite: Any = None  # OrderedDict {stage: numerics.FiniteCheck}, as they ran
     round_trace: Any = None  # RoundTrace
 
 

@@ -1,5 +1,6 @@
 """Reads config files: runs the Python of a person, or reads the `config.json` that a run left."""
 
+import hashlib
 import inspect
 import math
 import runpy
@@ -20,6 +21,9 @@ from cefl_jax.safe_read import (
 )
 
 MAX_JSON_BYTES = 2**20
+RUN: dict[str, str] = {}
+"""The SHA-256 of the Python files that were run, by path, as they were then."""
+
 NAMING = ("seed", "method.name", "data.name", "model.name")
 """Without these a JSON file is no run's config. Other fields may be missing: newer than the run."""
 
@@ -42,7 +46,7 @@ def run_config_file(location: str) -> config_dict.ConfigDict:
     path, arguments = _split(location)
     _check_file(location, path, math.inf)
     try:
-        get_config: Any = runpy.run_path(path).get("get_config")
+        get_config: Any = _run(path).get("get_config")
         _check_call(get_config, arguments)
         return _to_config(get_config(*arguments))
     except (Exception, SystemExit) as error:  # a person's code may raise whatever there is
@@ -91,9 +95,15 @@ def run_definition(file: str) -> dict[str, Any]:
     file = expand_user(file)
     _check_file(file, file, math.inf, "--experiment", "experiments/ has some to copy")
     try:
-        return runpy.run_path(file)
+        return _run(file)
     except (Exception, SystemExit) as error:  # a person's code may raise whatever there is
         raise wrong_file(file, _reason(error, file), "--experiment") from error
+
+
+def _run(path):
+    """Runs a Python file, and notes which."""
+    RUN[str(path)] = hashlib.sha256(Path(path).read_bytes()).hexdigest()
+    return runpy.run_path(path)
 
 
 def wrong_file(location: str, what: object, flag: str = "--config") -> SettingError:

@@ -54,7 +54,7 @@ class SplitModel:
         self, params: Params, images: Float32[AnyArray, "B *sample"]
     ) -> Float32[Array, "B Y"]:
         """Returns logits f32[B, Y] of normalised images by the unsplit model, `front + back`."""
-        return self.back(params[self.cut :], self.front(params[: self.cut], images))
+        return _apply(self.blocks, self.dtype, params, images)
 
     def cloud(
         self, params: Params, features: Float[AnyArray, "B *features"]

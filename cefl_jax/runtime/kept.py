@@ -1,16 +1,19 @@
 """What one process has made and the next would make again, kept on disk: compiled programs."""
 
+import contextlib
 import functools
 import hashlib
 import importlib.metadata
 import os
 import pickle
 import platform
-import site
 import sys
 import sysconfig
-from collections.abc import Callable, Hashable, Iterator
+import tempfile
+import time
+from collections.abc import Callable, Hashable, Iterator, Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, TypeVar
 
 import jax
@@ -26,12 +29,15 @@ NOT_KEPT = (
     "compiled programs cannot be kept for later runs: {}; make room or rights there, or pass "
     "--config.run.compile_cache=False"
 )
+UNFINISHED, DAY_S = ".unfinished", 86_400
 MAX_BYTES = 2**29  # what was used longest ago goes first
 
 T = TypeVar("T")
 
 
-def open_kept(warn: Callable[[str], object] = print) -> "Kept | None":
+def open_kept(
+    warn: Callable[[str], object] = print, run: Mapping[str, str] = MappingProxyType({})
+) -> "Kept | None":
     """Returns what is kept for this kind of machine; None where JAX has a cache of its own.
 
     A program that JAX has read from its cache (`JAX_COMPILATION_CACHE_DIR`) cannot be kept again.
@@ -39,11 +45,12 @@ def open_kept(warn: Callable[[str], object] = print) -> "Kept | None":
 
     Args:
       warn: as of Kept; also called where there is no folder for it.
+      run: as of Kept.
     """
     if jax.config.values["jax_compilation_cache_dir"] or jax.process_count() > 1:
         return None
     try:
-        return Kept(cache_folder() / cpu.machine(), warn)
+        return Kept(cache_folder() / cpu.machine(), warn, run)
     except OSError as error:
         warn(NOT_KEPT.format(one_line(str(error))))
         return None
@@ -64,16 +71,24 @@ class Kept:
     """A folder of what pure functions of settings have returned.
 
     A key holds besides what is given for it everything else that such a function depends on: all
-    Python files of this package and those that are loaded and not installed, such as a person's
-    model; versions; JAX's settings and the devices.
+    Python files of this package, those that are loaded and not installed, and those that were run
+    as a config; versions; JAX's settings and the devices. A file counts as it was when it was first
+    seen here: what is loaded does not change with it.
 
     Args:
       folder: made when something is kept; who can write there can run code.
       warn: called with one line where something in it is damaged, or it cannot be written.
+      run: the SHA-256 of files that were run without being loaded, by path.
     """
 
-    def __init__(self, folder: Path, warn: Callable[[str], object] = print):
-        self.folder, self.warn = folder, warn
+    def __init__(
+        self,
+        folder: Path,
+        warn: Callable[[str], object] = print,
+        run: Mapping[str, str] = MappingProxyType({}),
+    ):
+        self.folder, self.warn, self.run = folder, warn, run
+        _hash_sources()
 
     def recall(
         self,
@@ -90,7 +105,7 @@ class Kept:
           pack: from it to what can be pickled.
           unpack: the inverse.
         """
-        text = repr((key, _surroundings()))
+        text = repr((key, sorted(self.run.values()), _surroundings()))
         path = self.folder / f"{hashlib.sha256(text.encode()).hexdigest()}.kept"
         try:
             return unpack(_read(path))
@@ -101,7 +116,7 @@ class Kept:
         made = make()
         try:
             self._write(path, pack(made))
-        except (OSError, ValueError, NotImplementedError) as error:
+        except Exception as error:  # a full disk, a device, a class that cannot be pickled
             self.warn(NOT_KEPT.format(one_line(str(error))))
         return made
 
@@ -117,21 +132,22 @@ class Kept:
     def _write(self, path, packed):
         self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         content = pickle.dumps(packed)
-        new = path.with_suffix(f".{os.getpid()}")
-        try:
-            new.write_bytes(hashlib.sha256(content).digest() + content)
-            new.replace(path)
-        finally:
-            new.unlink(missing_ok=True)
+        with tempfile.NamedTemporaryFile(dir=self.folder, suffix=UNFINISHED, delete=False) as new:
+            try:
+                new.write(hashlib.sha256(content).digest() + content)
+                new.close()
+                Path(new.name).replace(path)
+            finally:
+                Path(new.name).unlink(missing_ok=True)
         self._make_room()
 
     def _make_room(self):
         """Removes what was used longest ago, until the rest is small enough."""
-        known = sorted(_stats(self.folder), reverse=True)
         held = 0
-        for _, size, path in known:
+        for used, size, path in sorted(_stats(self.folder), reverse=True):
             held += size
-            if held > MAX_BYTES:
+            left = path.suffix == UNFINISHED and used < time.time() - DAY_S  # by a killed process
+            if held > MAX_BYTES or left:
                 path.unlink(missing_ok=True)
 
 
@@ -157,12 +173,13 @@ def _read(path):
     digest, content = content[:32], content[32:]
     if hashlib.sha256(content).digest() != digest:
         raise ValueError("it is damaged")
-    os.utime(path)
+    with contextlib.suppress(OSError):  # somebody else's folder, to read alone
+        os.utime(path)
     return pickle.loads(content)
 
 
 def _stats(folder) -> Iterator[tuple[float, int, Path]]:
-    for path in folder.glob("*.kept"):
+    for path in (*folder.glob("*.kept"), *folder.glob(f"*{UNFINISHED}")):
         try:
             stat = path.stat()
         except FileNotFoundError:  # another process has made room
@@ -177,7 +194,9 @@ def _surroundings():
         for name, value in sorted(jax.config.values.items())
         if not any(word in name for word in UNREAD)
     }
-    devices = [(device.id, device.device_kind, device.platform) for device in jax.devices()]
+    devices = [
+        (device.id, device.device_kind, device.client.platform_version) for device in jax.devices()
+    ]
     variables = {name: os.environ.get(name) for name in VARIABLES}
     return _versions(), _hash_sources(), settings, devices, variables
 
@@ -189,17 +208,21 @@ def _versions():
 
 def _hash_sources():
     """The SHA-256 of all Python files that are no installed package's, or this one's."""
-    installed = [*site.getsitepackages(), *sysconfig.get_paths().values()]
     loaded = {getattr(module, "__file__", None) for module in list(sys.modules.values())}
-    own = Path(__file__).parents[1]
-    files = {
-        Path(file)
-        for file in loaded
-        if file and file.endswith(".py") and not file.startswith(tuple(installed))
-    }
-    digest = hashlib.sha256()
-    for path in sorted(files | {*own.rglob("*.py")}):
-        digest.update(f"{path.name}\n".encode())
-        if path.exists():
-            digest.update(hashlib.sha256(path.read_bytes()).digest())
-    return digest.hexdigest()
+    own = {str(path) for path in Path(__file__).parents[1].rglob("*.py")}
+    theirs = {file for file in loaded if file and file.endswith(".py") and not _is_installed(file)}
+    return [(Path(file).name, _hash_file(file)) for file in sorted(theirs | own)]
+
+
+@functools.cache
+def _hash_file(file):
+    with contextlib.suppress(OSError):  # of a zip
+        return hashlib.sha256(Path(file).read_bytes()).hexdigest()
+
+
+@functools.cache
+def _is_installed(file):
+    """Whether a file is of an installed package or of Python itself."""
+    python = sysconfig.get_paths()
+    inside = any(Path(file).is_relative_to(python[kind]) for kind in ("stdlib", "platstdlib"))
+    return inside or not {"site-packages", "dist-packages"}.isdisjoint(Path(file).parts)

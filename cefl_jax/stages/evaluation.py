@@ -8,7 +8,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float32
 
 from cefl_jax.data.federated import FederatedData
-from cefl_jax.numerics import take
+from cefl_jax.numerics import sum_in_order, take
 from cefl_jax.parallel import EdgeMesh
 from cefl_jax.stages.losses import cross_entropy
 
@@ -44,12 +44,9 @@ def evaluate(
         logits = predictors(state, images, index)
         return jax.tree.map(lambda logits: _count(logits, labels, index < num_examples), logits)
 
-    counted = mesh.map(batch, -(-num_examples // size), state, data)
+    counted = sum_in_order(mesh.map(batch, -(-num_examples // size), state, data))
     each = jnp.float32(1 / num_examples)
-    return {
-        name: Scores(hits.sum() * each, losses.sum() * each)
-        for name, (hits, losses) in counted.items()
-    }
+    return {name: Scores(hits * each, losses * each) for name, (hits, losses) in counted.items()}
 
 
 def _count(logits, labels, valid):

@@ -83,7 +83,7 @@ def check_run(options, mode):
             main.main(main.parse(["main", *options, *make_small(options)]))
         return
     with flagsaver.flagsaver(), mock.patch.object(distributed, "join"):
-        setup = main.check(main.parse(["main", *options]))
+        setup, _ = main.check(main.parse(["main", *options]))
         folder = pathlib.Path(main._WORKDIR.value)
     folder.mkdir(exist_ok=True)
     (folder / "config.json").write_text(json.dumps(config.to_dict(setup.spec)))

@@ -56,12 +56,31 @@ def test_recall_makes_it_anew_where_a_loaded_file_or_a_setting_has_changed(
     importlib.import_module(module.stem)
     assert recall(folder, "key", "loaded") == "loaded"
     module.write_text("WIDTH = 2\n")
+    assert recall(folder, "key", "of WIDTH = 1 still") == "loaded"
+    kept._hash_file.cache_clear()  # as in a process that loads it now
     assert recall(folder, "key", "changed") == "changed"
     assert recall(folder, "key", "again") == "changed"
     monkeypatch.setenv("XLA_FLAGS", os.environ["XLA_FLAGS"] + " --xla_cpu_enable_fast_math=true")
     assert recall(folder, "key", "flags") == "flags"
     monkeypatch.undo()
     assert recall(folder, "key", "as it was") == "before"
+
+
+def test_recall_makes_it_anew_where_a_file_that_was_run_has_changed(folder):
+    """It is not among the loaded modules: a config, with a person's model in it."""
+    for text, made in (("a", "first"), ("b", "second"), ("a", "third")):
+        got = kept.Kept(folder, pytest.fail, {"config.py": text}).recall(
+            "key", lambda made=made: made
+        )
+        assert got == ("first" if text == "a" else "second")
+
+
+def test_recall_goes_on_where_a_thing_cannot_be_pickled(folder):
+    warned = []
+    for _ in range(2):
+        assert recall(folder, "key", lambda: 7, warned.append)() == 7
+    assert [line.split(":")[0] for line in warned] == [kept.NOT_KEPT.split(":")[0]] * 2
+    assert not list(folder.glob("*"))
 
 
 @pytest.mark.parametrize("damage", [lambda x: b"", lambda x: x[:-1], lambda x: x[:-1] + b"\xff"])

@@ -36,8 +36,8 @@ def predictors(weight, images, index):
 @pytest.mark.parametrize(
     ("num_test", "devices", "flat"),
     [
-        (2 * evaluation.BATCH + 203, 1, False),
-        (2 * evaluation.BATCH + 203, 4, False),
+        (2 * parallel.ROWS + 203, 1, False),
+        (2 * parallel.ROWS + 203, 4, False),
         (11, 1, False),
         (parallel.FLAT_ROWS + 203, 1, True),
         (parallel.FLAT_ROWS + 203, 4, True),
