@@ -411,7 +411,7 @@ def test_main_keeps_compiled_programs_unless_switched_off(
     """And goes on where they cannot be kept, or where JAX is in use already, with one line each."""
     called = []
 
-    def open_kept(warn):
+    def open_kept(warn, _):
         called.append("keep")
         warn("no folder")
 
