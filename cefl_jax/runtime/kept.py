@@ -178,7 +178,7 @@ def _read(path):
     return pickle.loads(content)
 
 
-def _stats(folder) -> Iterator[tuple[float, int, Path]]:
+def _stats(folder: Path) -> Iterator[tuple[float, int, Path]]:
     for path in (*folder.glob("*.kept"), *folder.glob(f"*{UNFINISHED}")):
         try:
             stat = path.stat()

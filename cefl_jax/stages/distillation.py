@@ -82,7 +82,7 @@ def distillation_loss(
     """
     hard = cross_entropy(logits, labels)
     soft = soft_divergence(logits, teacher_logits, temperature)
-    return (1.0 - weight) * hard + weight * temperature**2 * soft
+    return jnp.asarray((1.0 - weight) * hard + weight * temperature**2 * soft)
 
 
 def soft_divergence(
