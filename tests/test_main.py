@@ -244,7 +244,7 @@ TRACE_FILE = "--config.network.dynamics=trace --config.network.trace={}/trace.cs
 BAD_FILES = [  # name and content of a file, settings that name it, and words of the line
     ("partition.json", b"[[0, 1], [1, 2]]", PARTITION_FILE, "gives example 1 twice, to clients 0"),
     ("partition.json", b"[[0], [2]]", PARTITION_FILE, "lists 2 clients; set it to 2, or to its"),
-    (IDX_FILE, gzip.compress(b"\0" * 100)[:-9], IDX_FILES, "train-images-idx3-ubyte"),
+    (IDX_FILE, gzip.compress(b"\0" * 100, mtime=0)[:-9], IDX_FILES, "train-images-idx3-ubyte"),
     (
         "network.yaml",
         network_with("device: camera", "device: toaster"),

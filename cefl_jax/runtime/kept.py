@@ -73,7 +73,8 @@ class Kept:
     A key holds besides what is given for it everything else that such a function depends on: all
     Python files of this package, those that are loaded and not installed, and those that were run
     as a config; versions; JAX's settings and the devices. A file counts as it was when it was first
-    seen here: what is loaded does not change with it.
+    seen here: what is loaded does not change with it. Where code was loaded from no file that can
+    be read, such as a zip, nothing is kept.
 
     Args:
       folder: made when something is kept; who can write there can run code.
@@ -88,7 +89,7 @@ class Kept:
         run: Mapping[str, str] = MappingProxyType({}),
     ):
         self.folder, self.warn, self.run = folder, warn, run
-        _hash_sources()
+        _hash_sources()  # of what is loaded now, as it is now
 
     def recall(
         self,
@@ -105,7 +106,10 @@ class Kept:
           pack: from it to what can be pickled.
           unpack: the inverse.
         """
-        text = repr((key, sorted(self.run.values()), _surroundings()))
+        sources = _hash_sources()
+        if None in sources.values():
+            return make()
+        text = repr((key, sorted(self.run.values()), sorted(sources.values()), _surroundings()))
         path = self.folder / f"{hashlib.sha256(text.encode()).hexdigest()}.kept"
         try:
             return unpack(_read(path))
@@ -198,7 +202,7 @@ def _surroundings():
         (device.id, device.device_kind, device.client.platform_version) for device in jax.devices()
     ]
     variables = {name: os.environ.get(name) for name in VARIABLES}
-    return _versions(), _hash_sources(), settings, devices, variables
+    return _versions(), settings, devices, variables
 
 
 @functools.cache
@@ -207,16 +211,17 @@ def _versions():
 
 
 def _hash_sources():
-    """The SHA-256 of all Python files that are no installed package's, or this one's."""
+    """SHA-256 by path of all Python files that are no installed package's, or this one's."""
     loaded = {getattr(module, "__file__", None) for module in list(sys.modules.values())}
-    own = {str(path) for path in Path(__file__).parents[1].rglob("*.py")}
+    own = {__file__, *map(str, Path(__file__).parents[1].rglob("*.py"))}
     theirs = {file for file in loaded if file and file.endswith(".py") and not _is_installed(file)}
-    return [(Path(file).name, _hash_file(file)) for file in sorted(theirs | own)]
+    return {file: _hash_file(file) for file in theirs | own}
 
 
 @functools.cache
 def _hash_file(file):
-    with contextlib.suppress(OSError):  # of a zip
+    """None where it cannot be read."""
+    with contextlib.suppress(OSError):
         return hashlib.sha256(Path(file).read_bytes()).hexdigest()
 
 

@@ -3,6 +3,7 @@
 import importlib
 import os
 import sys
+import types
 
 import jax
 import jax.numpy as jnp
@@ -73,6 +74,14 @@ def test_recall_makes_it_anew_where_a_file_that_was_run_has_changed(folder):
             "key", lambda made=made: made
         )
         assert got == ("first" if text == "a" else "second")
+
+
+def test_recall_keeps_nothing_where_code_cannot_be_read(folder, monkeypatch):
+    module = types.ModuleType("zipped_of_this_test")
+    module.__file__ = "/nowhere/models.zip/zipped_of_this_test.py"
+    monkeypatch.setitem(sys.modules, module.__name__, module)
+    assert [recall(folder, "key", value) for value in "ab"] == ["a", "b"]
+    assert not folder.exists()
 
 
 def test_recall_goes_on_where_a_thing_cannot_be_pickled(folder):
